@@ -1,0 +1,1 @@
+"""Rules and bytes in, de-identified bytes out; no I/O."""

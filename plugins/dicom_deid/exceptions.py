@@ -1,0 +1,42 @@
+"""One exception class a case. No message ever holds a value of an object."""
+
+from __future__ import annotations
+
+from dicom_deid.reasons import Reason
+
+
+class DicomDeidError(Exception):
+    """Base of everything that this package raises on purpose."""
+
+
+class ConfigurationError(DicomDeidError):
+    """What the user asked for cannot be done as it stands; a retry will not help."""
+
+
+class StorageError(DicomDeidError):
+    """An object store did not do what it was asked; a retry may help."""
+
+
+class DatabaseError(DicomDeidError):
+    """PostgreSQL did not do what it was asked; a retry may help."""
+
+
+class Quarantine(DicomDeidError):
+    """An object that cannot be de-identified for certain.
+
+    Parameters
+    ----------
+    reason
+        Why, as the audit records it.
+    where
+        The tag path, for example ``(0040,a730)[0](0040,a123)``, or the rule (``desktop.dicom:12``); never a value.
+    offset
+        Bytes from the beginning of the object, where that says something.
+    """
+
+    def __init__(self, reason: Reason, where: str = "", offset: int | None = None) -> None:
+        self.reason = reason
+        self.where = where
+        self.offset = offset
+        at = f" at byte {offset}" if offset is not None else ""
+        super().__init__(f"{reason.value}{': ' + where if where else ''}{at}")

@@ -1,0 +1,1 @@
+"""The recipe language: text to rules, rules to a plan; knows no bytes."""
