@@ -28,5 +28,3 @@ class Original(NamedTuple):
 
     def __repr__(self) -> str:
         return f"Original({self.kind.value}, ...)"
-
-    __str__ = __repr__

@@ -1,0 +1,1 @@
+"""One batch from storage to storage, and the plan of batches."""

@@ -1,0 +1,1 @@
+"""Real servers for a laptop: SeaweedFS (S3), PostgreSQL, Airflow."""

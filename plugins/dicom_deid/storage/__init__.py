@@ -1,0 +1,1 @@
+"""Object stores: list, read, write, large objects."""

@@ -1,0 +1,1 @@
+"""PostgreSQL: the mapping, the audit and the plan of work."""
