@@ -1,0 +1,283 @@
+"""Everything that a run is, in one frozen object that may travel through XCom: no secrets, no values of objects."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import UTC, datetime
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from dicom_deid.deidentify.settings import Settings
+from dicom_deid.exceptions import ConfigurationError
+from dicom_deid.pipeline.destination import DEFAULT_TEMPLATE, KeyTemplate
+
+MEBIBYTE = 2**20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunConfiguration:
+    """One run: from where to where, by which rules, and how hard it may work.
+
+    Keys, passwords and connections are no part of it: see `Connections`. `to_json` and `from_json` hand it from the
+    task that plans to the tasks that work.
+
+    Parameters
+    ----------
+    source, destination
+        ``s3://bucket/prefix`` or a directory.
+    quarantine
+        Where a copy of each quarantined original goes; None makes no copies. Never in the destination's bucket.
+    project
+        The mapping domain: pseudonyms are consistent inside one and unlinkable across two.
+    recipes
+        Names of recipes that ship, or paths; several are combined in order.
+    settings
+        What the engine does beside the recipe.
+    variables, functions
+        Values of ``var:NAME``; dotted paths (``package.module:function``) of ``func:NAME``.
+    destination_key
+        Template of destination keys, see `KeyTemplate`.
+    org_root, single_patient_id, uid_strategy, max_date_offset_days
+        Options of the project, fixed when it is created.
+    limit
+        At most so many objects are planned.
+    newer_than, older_than
+        ISO 8601 instants: objects last modified at or after the first, and before the second, are planned.
+    newest_first
+        Plan the newest objects first.
+    max_batches, batch_objects, batch_bytes
+        How the plan is cut.
+    transfers
+        Reads, and writes, under way at once in one process.
+    in_flight_bytes
+        Bound of the bytes that one process holds of objects that are read and not yet written.
+    large_object_bytes
+        An object of at least this size is streamed: its pixel data never stands in memory as a whole.
+    processes
+        Processes a batch, for machines with many cores.
+    lease_seconds
+        A batch whose worker has not been heard of for so long may be taken by another.
+    server_side_copy
+        Let the store copy the unchanged pixel data of large objects, where source and destination are one endpoint.
+    verify
+        `full` reads an object back whose bytes did not all pass through the worker, to know its SHA-256.
+    requested_by, purpose
+        Who asked for the run, and why, for the audit.
+    labels
+        Further words for the audit, such as the identifiers of the Airflow run.
+    """
+
+    source: str
+    destination: str
+    project: str
+    quarantine: str | None = None
+    recipes: tuple[str, ...] = ("desktop",)
+    settings: Settings = field(default_factory=Settings)
+    variables: Mapping[str, str | int | float] = field(default_factory=dict)
+    functions: Mapping[str, str] = field(default_factory=dict)
+    destination_key: str = DEFAULT_TEMPLATE
+    org_root: str | None = None
+    single_patient_id: str | None = None
+    uid_strategy: Literal["stored", "derived"] = "stored"
+    max_date_offset_days: int = 365
+    limit: int | None = None
+    newer_than: str | None = None
+    older_than: str | None = None
+    newest_first: bool = False
+    max_batches: int = 1024
+    batch_objects: int = 2000
+    batch_bytes: int = 2048 * MEBIBYTE
+    transfers: int = 16
+    in_flight_bytes: int = 128 * MEBIBYTE
+    large_object_bytes: int = 64 * MEBIBYTE
+    processes: int = 1
+    lease_seconds: int = 300
+    server_side_copy: bool = True
+    verify: Literal["known", "full"] = "known"
+    requested_by: str = ""
+    purpose: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("source", "destination", "quarantine"):
+            url = getattr(self, name)
+            if url is not None:
+                _check_url(name, url)
+        if not self.project.strip():
+            raise ConfigurationError("The project has no name: name the mapping domain, for example `research-1`.")
+        if not self.recipes:
+            raise ConfigurationError("No recipe is named: name one that ships, for example `desktop`, or a path.")
+        for name in _POSITIVE:
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise ConfigurationError(f"{name} must be a whole number of at least 1.")
+        KeyTemplate.parse(self.destination_key)
+        _check_quarantine(self.quarantine, self.destination, self.source)
+        _check_window(self.after, self.before)
+
+    @property
+    def after(self) -> datetime | None:
+        """`newer_than` as an instant."""
+        return _instant("newer_than", self.newer_than)
+
+    @property
+    def before(self) -> datetime | None:
+        """`older_than` as an instant."""
+        return _instant("older_than", self.older_than)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all that, beside the recipe, decides which bytes are written and where, as hexadecimal digits.
+
+        An object that was de-identified under the same recipe and the same digest need not be done again.
+        """
+        decides = {
+            "settings": self.settings.digest,
+            "variables": dict(self.variables),
+            "functions": dict(self.functions),
+            "destination": self.destination.rstrip("/"),
+            "destination_key": self.destination_key,
+            "project": self.project,
+        }
+        return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+
+    def load_functions(self) -> dict[str, Callable[..., Any]]:
+        """Import the functions that the recipe may call.
+
+        Raises
+        ------
+        ConfigurationError
+            If a path names nothing that can be called.
+        """
+        return {name: _load(name, path) for name, path in self.functions.items()}
+
+    def replace(self, **changes: Any) -> RunConfiguration:
+        """Return a copy with the given fields changed, checked anew."""
+        return replace(self, **changes)
+
+    def to_json(self) -> str:
+        """Return the configuration as JSON text."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> RunConfiguration:
+        """Return the configuration that `to_json` wrote.
+
+        Raises
+        ------
+        ConfigurationError
+            If the text is no such configuration.
+        """
+        try:
+            return cls.from_mapping(json.loads(text))
+        except json.JSONDecodeError as error:
+            raise ConfigurationError(f"The run configuration is not JSON (line {error.lineno}).") from None
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any]) -> RunConfiguration:
+        """Return the configuration of plain values, such as a trigger form gives; `settings` may be partial.
+
+        Raises
+        ------
+        ConfigurationError
+            If a field is unknown, missing, or has a wrong value.
+        """
+        unknown = sorted(set(values) - {each.name for each in fields(cls)})
+        if unknown:
+            raise ConfigurationError(f"The run configuration has no field {', '.join(unknown)}.")
+        given = dict(values)
+        if isinstance(given.get("recipes"), str):
+            given["recipes"] = (given["recipes"],)
+        if "recipes" in given:
+            given["recipes"] = tuple(given["recipes"])
+        if isinstance(given.get("settings"), Mapping):
+            given["settings"] = _settings(given["settings"])
+        missing = [name for name in ("source", "destination", "project") if not given.get(name)]
+        if missing:
+            raise ConfigurationError(f"The run configuration lacks {', '.join(missing)}.")
+        return cls(**given)
+
+
+_POSITIVE = (
+    "limit",
+    "max_batches",
+    "batch_objects",
+    "batch_bytes",
+    "transfers",
+    "in_flight_bytes",
+    "large_object_bytes",
+    "processes",
+    "lease_seconds",
+    "max_date_offset_days",
+)
+
+
+def _settings(values: Mapping[str, Any]) -> Settings:
+    unknown = sorted(set(values) - {each.name for each in fields(Settings)})
+    if unknown:
+        raise ConfigurationError(f"The settings have no field {', '.join(unknown)}.")
+    return Settings(**values)
+
+
+def _check_url(name: str, url: str) -> None:
+    if not isinstance(url, str) or not url.strip():
+        raise ConfigurationError(f"The {name} is empty: give s3://bucket/prefix or a directory.")
+    parts = urlsplit(url)
+    if parts.scheme not in ("", "file", "s3"):
+        raise ConfigurationError(f"The {name} has the scheme {parts.scheme}: give s3://bucket/prefix or a directory.")
+    if parts.scheme == "s3" and ("@" in parts.netloc or not parts.netloc):
+        raise ConfigurationError(f"The {name} must be s3://bucket/prefix; keys belong in the connection, not here.")
+
+
+def _check_quarantine(quarantine: str | None, destination: str, source: str) -> None:
+    if quarantine is None:
+        return
+    same_bucket = _bucket(quarantine) is not None and _bucket(quarantine) == _bucket(destination)
+    if same_bucket or _overlap(quarantine, destination):
+        raise ConfigurationError(
+            "The quarantine is in the destination's bucket: quarantined originals hold PHI and must lie elsewhere."
+        )
+    if _overlap(quarantine, source):
+        raise ConfigurationError("The quarantine overlaps the source: the next run would list what it holds.")
+
+
+def _bucket(url: str) -> str | None:
+    parts = urlsplit(url)
+    return parts.netloc if parts.scheme == "s3" else None
+
+
+def _overlap(one: str, other: str) -> bool:
+    first, second = one.rstrip("/") + "/", other.rstrip("/") + "/"
+    return first.startswith(second) or second.startswith(first)
+
+
+def _instant(name: str, text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        instant = datetime.fromisoformat(text)
+    except ValueError:
+        raise ConfigurationError(f"{name} must be an ISO 8601 instant, such as 2024-05-01T00:00:00+00:00.") from None
+    return instant if instant.tzinfo else instant.replace(tzinfo=UTC)
+
+
+def _check_window(after: datetime | None, before: datetime | None) -> None:
+    if after and before and after >= before:
+        raise ConfigurationError("newer_than must be before older_than.")
+
+
+def _load(name: str, path: str) -> Callable[..., Any]:
+    module_name, _, attribute = path.replace(":", ".").rpartition(".")
+    try:
+        function = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError, ValueError):
+        raise ConfigurationError(
+            f"func:{name} cannot be imported from {path}: give package.module:function, importable by the worker."
+        ) from None
+    if not callable(function):
+        raise ConfigurationError(f"func:{name} names {path}, which is not a function.")
+    return function  # type: ignore[no-any-return]
