@@ -1,0 +1,175 @@
+"""The DICOM file format: preamble, prefix and file meta information (PS3.10 section 7)."""
+
+from __future__ import annotations
+
+import struct
+from functools import lru_cache
+from typing import NamedTuple
+
+from pydicom.datadict import dictionary_has_tag
+
+from dicom_deid import __version__
+from dicom_deid.dicom.transfer_syntax import (
+    EXPLICIT_VR_BIG_ENDIAN,
+    EXPLICIT_VR_LITTLE_ENDIAN,
+    IMPLICIT_VR_LITTLE_ENDIAN,
+    TransferSyntax,
+    find_transfer_syntax,
+)
+from dicom_deid.exceptions import Quarantine
+from dicom_deid.reasons import Reason
+
+PREFIX = b"DICM"
+MEDIA_STORAGE_DIRECTORY = "1.2.840.10008.1.3.10"
+# Made from a UUID as PS3.5 annex B.2 describes; it names this implementation and stays.
+IMPLEMENTATION_CLASS_UID = "2.25.331701790846594433263834633613346444348"
+IMPLEMENTATION_VERSION_NAME = f"DICOM_DEID_{__version__}"[:16]
+
+_LONG_FORM = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
+_SOP_CLASS_UID = 0x0002
+_SOP_INSTANCE_UID = 0x0003
+_TRANSFER_SYNTAX_UID = 0x0010
+
+
+class FileHeader(NamedTuple):
+    """Where the parts of a file lie, in bytes from its beginning, and how its data set is encoded.
+
+    The file meta information lies in ``[meta_start, data_set_start)``; it is empty where the file has none.
+    """
+
+    meta_start: int
+    data_set_start: int
+    transfer_syntax: TransferSyntax
+    media_storage_sop_class_uid: str
+    media_storage_sop_instance_uid: str
+
+
+def read_header(data: bytes) -> FileHeader:
+    """Find the data set of a file and its encoding.
+
+    Files without a preamble, or without file meta information, are read where the first element is one that the
+    standard knows and that fits the file.
+
+    Raises
+    ------
+    Quarantine
+        With EMPTY_OBJECT, NOT_DICOM, DICOMDIR, TRUNCATED, MALFORMED or UNSUPPORTED_TRANSFER_SYNTAX.
+    """
+    if not data:
+        raise Quarantine(Reason.EMPTY_OBJECT)
+    start = 132 if data[128:132] == PREFIX else 0
+    if start == 0 and not _begins_like_dicom(data):
+        raise Quarantine(Reason.NOT_DICOM)
+    try:
+        end, values = _read_meta(data, start)
+    except struct.error:
+        raise Quarantine(Reason.TRUNCATED, "file meta information", len(data)) from None
+    sop_class_uid = _text(values.get(_SOP_CLASS_UID, b""))
+    if sop_class_uid == MEDIA_STORAGE_DIRECTORY:
+        raise Quarantine(Reason.DICOMDIR)
+    transfer_syntax_uid = _text(values.get(_TRANSFER_SYNTAX_UID, b"")) or _guess_transfer_syntax(data, end)
+    transfer_syntax = find_transfer_syntax(transfer_syntax_uid)
+    if transfer_syntax is None:
+        raise Quarantine(Reason.UNSUPPORTED_TRANSFER_SYNTAX, "(0002,0010)")
+    if not transfer_syntax.deflated:
+        transfer_syntax = _as_found(data, end, transfer_syntax)
+    return FileHeader(start, end, transfer_syntax, sop_class_uid, _text(values.get(_SOP_INSTANCE_UID, b"")))
+
+
+def write_header(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str) -> bytes:
+    """Write preamble, prefix and file meta information anew (PS3.10 table 7.1-1).
+
+    Parameters
+    ----------
+    sop_class_uid, sop_instance_uid, transfer_syntax_uid
+        Valid UIDs of at most 64 characters.
+    """
+    instance = _element(b"\x02\x00\x03\x00UI", sop_instance_uid)
+    before, after = _meta_around(sop_class_uid, transfer_syntax_uid)
+    length = struct.pack("<I", len(before) + len(instance) + len(after))
+    return b"".join((_PREAMBLE, b"\x02\x00\x00\x00UL\x04\x00", length, before, instance, after))
+
+
+_PREAMBLE = bytes(128) + PREFIX
+
+
+@lru_cache(maxsize=512)
+def _meta_around(sop_class_uid: str, transfer_syntax_uid: str) -> tuple[bytes, bytes]:
+    before = b"\x02\x00\x01\x00OB\x00\x00\x02\x00\x00\x00\x00\x01" + _element(b"\x02\x00\x02\x00UI", sop_class_uid)
+    after = (
+        _element(b"\x02\x00\x10\x00UI", transfer_syntax_uid)
+        + _element(b"\x02\x00\x12\x00UI", IMPLEMENTATION_CLASS_UID)
+        + _element(b"\x02\x00\x13\x00SH", IMPLEMENTATION_VERSION_NAME)
+    )
+    return before, after
+
+
+def _element(tag_and_vr: bytes, text: str) -> bytes:
+    value = text.encode("ascii")
+    if len(value) % 2:
+        value += b"\0" if tag_and_vr.endswith(b"UI") else b" "
+    return tag_and_vr + struct.pack("<H", len(value)) + value
+
+
+def _read_meta(data: bytes, pos: int) -> tuple[int, dict[int, bytes]]:
+    values: dict[int, bytes] = {}
+    size = len(data)
+    # Some writers encode the file meta information with implicit VRs, against the standard.
+    implicit = not data[pos + 4 : pos + 6].isalpha()
+    while data[pos : pos + 2] == b"\x02\x00":
+        if implicit:
+            (length,) = struct.unpack_from("<I", data, pos + 4)
+            start = pos + 8
+        elif data[pos + 4 : pos + 6] in _LONG_FORM:
+            (length,) = struct.unpack_from("<I", data, pos + 8)
+            start = pos + 12
+        else:
+            (length,) = struct.unpack_from("<H", data, pos + 6)
+            start = pos + 8
+        if start + length > size:
+            raise Quarantine(Reason.TRUNCATED, "file meta information", pos)
+        values[data[pos + 2] | data[pos + 3] << 8] = data[start : start + length]
+        pos = start + length
+    return pos, values
+
+
+def _text(value: bytes) -> str:
+    return value.decode("ascii", "replace").strip("\0 ")
+
+
+def _begins_like_dicom(data: bytes) -> bool:
+    if len(data) < 8:
+        return False
+    for order, little in (("<", True), (">", False)):
+        group, element = struct.unpack_from(order + "HH", data)
+        if group not in (0x0002, 0x0004, 0x0008) or not dictionary_has_tag(group << 16 | element):
+            continue
+        vr = data[4:6]
+        if vr.isalpha() and vr.isupper():
+            return True
+        if little and struct.unpack_from("<I", data, 4)[0] <= len(data) - 8:
+            return True
+    return False
+
+
+def _guess_transfer_syntax(data: bytes, pos: int) -> str:
+    # Without (0002,0010) the first element tells: letters where an explicit VR would be, and which byte of the group
+    # number is zero.
+    vr = data[pos + 4 : pos + 6]
+    if not (vr.isalpha() and vr.isupper()):
+        return IMPLICIT_VR_LITTLE_ENDIAN
+    return EXPLICIT_VR_BIG_ENDIAN if data[pos : pos + 1] == b"\0" else EXPLICIT_VR_LITTLE_ENDIAN
+
+
+def _as_found(data: bytes, pos: int, declared: TransferSyntax) -> TransferSyntax:
+    # Real files exist whose data set is not encoded as their file meta information says; readers go by what they find.
+    vr = data[pos + 4 : pos + 6]
+    if len(vr) < 2 or declared.encoding.big_endian:
+        return declared
+    implicit = not (0x40 < vr[0] < 0x5B and 0x40 < vr[1] < 0x5B)
+    if implicit == declared.encoding.implicit:
+        return declared
+    if declared.encapsulated:
+        raise Quarantine(Reason.MALFORMED, "implicit VR in an encapsulated transfer syntax", pos)
+    found = find_transfer_syntax(IMPLICIT_VR_LITTLE_ENDIAN if implicit else EXPLICIT_VR_LITTLE_ENDIAN)
+    return found or declared

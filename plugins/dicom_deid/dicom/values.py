@@ -1,0 +1,178 @@
+"""Values: text in the object's character set, padding, and the bytes of a VR (PS3.5 section 6)."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+from pydicom.charset import convert_encodings, decode_bytes, encode_string
+from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.filebase import DicomBytesIO
+from pydicom.filewriter import write_data_element
+from pydicom.tag import BaseTag, Tag
+from pydicom.values import convert_value
+
+from dicom_deid.dicom.transfer_syntax import Encoding
+from dicom_deid.exceptions import Quarantine
+from dicom_deid.reasons import Reason
+
+# VRs whose value is text in the character set that SpecificCharacterSet names (PS3.5 section 6.1.2.3).
+CHARACTER_SET_VRS = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
+# VRs whose value is text in the default character repertoire.
+DEFAULT_REPERTOIRE_VRS = frozenset({"AE", "AS", "CS", "DA", "DS", "DT", "IS", "TM", "UI", "UR"})
+TEXT_VRS = CHARACTER_SET_VRS | DEFAULT_REPERTOIRE_VRS
+# VRs in which a backslash is a character of the value and not a delimiter of values.
+SINGLE_VALUED_VRS = frozenset({"LT", "ST", "UT", "UR"})
+_DELIMITERS = {0x0D, 0x0A, 0x09, 0x0C, 0x5C}
+_PERSON_NAME_DELIMITERS = {0x5E, 0x3D, 0x5C}
+_ESCAPE = b"\x1b"
+
+
+@lru_cache(maxsize=256)
+def character_set(value: bytes) -> tuple[str, ...]:
+    """Turn the value of SpecificCharacterSet (0008,0005) into the codecs that it names.
+
+    Raises
+    ------
+    Quarantine
+        UNSUPPORTED_CHARACTER_SET where a term is unknown.
+    """
+    terms = value.decode("ascii", "replace").split("\\")
+    try:
+        return tuple(convert_encodings([term.strip(" \0") for term in terms]))
+    except LookupError:
+        raise Quarantine(Reason.UNSUPPORTED_CHARACTER_SET, "(0008,0005)") from None
+
+
+DEFAULT_CHARACTER_SET = character_set(b"")
+
+
+def decode_text(value: bytes, vr: str, codecs: tuple[str, ...]) -> str:
+    """Decode the value of a text VR, without its padding.
+
+    Raises
+    ------
+    Quarantine
+        UNSUPPORTED_CHARACTER_SET where the bytes are not text of the character set.
+    """
+    if value.isascii() and _ESCAPE not in value:
+        return value.decode("ascii").rstrip("\0 ")
+    if vr not in CHARACTER_SET_VRS:
+        return value.decode("iso8859").rstrip("\0 ")
+    delimiters = _PERSON_NAME_DELIMITERS if vr == "PN" else _DELIMITERS
+    try:
+        return _decode(value, codecs, delimiters).rstrip("\0 ")
+    except (LookupError, UnicodeError):
+        raise Quarantine(Reason.UNSUPPORTED_CHARACTER_SET) from None
+
+
+def _decode(value: bytes, codecs: tuple[str, ...], delimiters: set[int]) -> str:
+    if _ESCAPE in value and len(codecs) > 1:
+        return decode_bytes(value, list(codecs), delimiters)
+    return value.decode(codecs[0])
+
+
+def split_values(text: str, vr: str) -> list[str]:
+    """Split a decoded value into its components, blanks around each left out (PS3.5 section 6.4)."""
+    if vr in SINGLE_VALUED_VRS:
+        return [text]
+    return [component.strip("\0 ") for component in text.split("\\")]
+
+
+def encode_text(text: str, vr: str, codecs: tuple[str, ...]) -> bytes:
+    """Encode text and pad it to an even length.
+
+    Raises
+    ------
+    Quarantine
+        NOT_ENCODABLE where the character set has no such character.
+    """
+    if text.isascii():
+        value = text.encode("ascii")
+    elif vr in CHARACTER_SET_VRS:
+        value = _encode(text, codecs)
+    else:
+        raise Quarantine(Reason.NOT_ENCODABLE)
+    if len(value) % 2:
+        value += b"\0" if vr == "UI" else b" "
+    return value
+
+
+def _encode(text: str, codecs: tuple[str, ...]) -> bytes:
+    if len(codecs) == 1:
+        try:
+            return text.encode(codecs[0])
+        except (LookupError, UnicodeError):
+            raise Quarantine(Reason.NOT_ENCODABLE) from None
+    for codec in codecs:
+        try:
+            encoded: bytes = encode_string(text, [codec])
+            encoded.decode(codec) if _ESCAPE not in encoded else None
+        except (LookupError, UnicodeError):
+            continue
+        if decode_bytes(encoded, list(codecs), _DELIMITERS) == text:
+            return encoded
+    raise Quarantine(Reason.NOT_ENCODABLE)
+
+
+def to_python(tag: int, vr: str, value: bytes, encoding: Encoding, codecs: tuple[str, ...]) -> Any:
+    """Decode a value as pydicom does: a string, a number, bytes, or a list of them."""
+    raw = RawDataElement(BaseTag(tag), vr, len(value), value, 0, encoding.implicit, not encoding.big_endian)
+    return convert_value(vr, raw, list(codecs))
+
+
+def from_python(tag: int, vr: str, value: Any, encoding: Encoding, codecs: tuple[str, ...]) -> bytes:
+    """Encode what a user's function returned, or a literal of a VR that is not text, as pydicom does.
+
+    Raises
+    ------
+    Quarantine
+        INVALID_REPLACEMENT where the VR cannot hold the value.
+    """
+    if isinstance(value, str) and vr in TEXT_VRS:
+        return encode_text(value, vr, codecs)
+    buffer = DicomBytesIO()
+    buffer.is_little_endian = not encoding.big_endian
+    buffer.is_implicit_VR = True
+    try:
+        write_data_element(buffer, DataElement(Tag(tag), vr, value), list(codecs))
+    except Exception:
+        # Whatever pydicom says of the value could hold the value.
+        raise Quarantine(Reason.INVALID_REPLACEMENT) from None
+    return buffer.getvalue()[8:]
+
+
+def cast_literal(text: str, vr: str) -> str | float | int | bytes:
+    """Give a literal of a recipe the Python type of a VR.
+
+    Raises
+    ------
+    ValueError
+        If the VR cannot hold it.
+    """
+    if vr in ("FL", "FD"):
+        return float(text)
+    if vr in ("SL", "SS", "SV", "UL", "US", "UV"):
+        return int(text)
+    if vr in ("OB", "OD", "OF", "OL", "OV", "OW", "UN"):
+        return text.encode()
+    return text
+
+
+LONG_FORM_VRS = frozenset(
+    {"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"},
+)
+KNOWN_VRS = LONG_FORM_VRS | TEXT_VRS | {"AT", "FD", "FL", "SL", "SS", "UL", "US"}
+
+
+def pack_lengths(big_endian: bool) -> tuple[struct.Struct, struct.Struct]:
+    """Return the structs of a 16-bit and of a 32-bit length."""
+    order = ">" if big_endian else "<"
+    return struct.Struct(order + "H"), struct.Struct(order + "I")
+
+
+def join_values(values: Sequence[str]) -> str:
+    """Join components into one value (PS3.5 section 6.4)."""
+    return "\\".join(values)

@@ -1,0 +1,495 @@
+"""One walk over the encoded elements of a data set (PS3.5 section 7), from the first byte to the last.
+
+A `Level` knows, for each tag and VR it has met at one place in the nesting, how its header is laid out and whether
+anybody wants to see it. The walk looks each element up there and steps over it; only an element with an `Entry` is
+visited. What visitors change is noted as edits, in the order of the bytes, and applied afterwards (`rewrite`).
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any, Final, NamedTuple
+
+from dicom_deid.dicom.dictionary import tag_text
+from dicom_deid.dicom.values import DEFAULT_CHARACTER_SET, KNOWN_VRS, LONG_FORM_VRS
+from dicom_deid.exceptions import DicomDeidError, Quarantine
+from dicom_deid.reasons import Reason
+
+UNDEFINED: Final = 0xFFFFFFFF
+ITEM: Final = 0xFFFEE000
+ITEM_DELIMITATION: Final = 0xFFFEE00D
+SEQUENCE_DELIMITATION: Final = 0xFFFEE0DD
+
+# What a level knows of an element that nobody visits: the width of its header, which holds its length.
+SHORT: Final = 8
+LONG: Final = 12
+IMPLICIT: Final = 4
+_DELIMITER: Final = 0
+
+# A level that met more distinct tags than any real object has forgets them, so that memory stays bounded.
+_MAX_KNOWN = 20_000
+
+
+class NeedMoreDataError(DicomDeidError):
+    """The given beginning of an object ends before its pixel data begins.
+
+    Parameters
+    ----------
+    at_least
+        How many bytes from the beginning of the object are needed to get further.
+    """
+
+    def __init__(self, at_least: int) -> None:
+        self.at_least = at_least
+        super().__init__(f"{at_least} bytes of the object are needed")
+
+
+class TrailingBytesError(Exception):
+    """What follows the last element is no element: padding of zeros, or less than a header."""
+
+    def __init__(self, offset: int) -> None:
+        self.offset = offset
+
+
+class Scope:
+    """What holds inside one data set or item: its character set and the private blocks that are reserved in it."""
+
+    __slots__ = ("codecs", "creators")
+
+    def __init__(self, codecs: tuple[str, ...] = DEFAULT_CHARACTER_SET) -> None:
+        self.codecs = codecs
+        self.creators: dict[int, Any] | None = None
+
+
+class ByteOrder(NamedTuple):
+    """The numbers and delimiters of one byte order."""
+
+    big_endian: bool
+    u16: Any
+    u32: Any
+    tag: Any
+    item: bytes
+    sequence_delimitation: bytes
+
+
+def _byte_order(big_endian: bool) -> ByteOrder:
+    order = ">" if big_endian else "<"
+    tag = struct.Struct(order + "HH")
+    return ByteOrder(
+        big_endian,
+        struct.Struct(order + "H"),
+        struct.Struct(order + "I"),
+        tag,
+        tag.pack(ITEM >> 16, ITEM & 0xFFFF),
+        tag.pack(SEQUENCE_DELIMITATION >> 16, SEQUENCE_DELIMITATION & 0xFFFF),
+    )
+
+
+LITTLE_ENDIAN: Final = _byte_order(False)
+BIG_ENDIAN: Final = _byte_order(True)
+
+
+class Length(NamedTuple):
+    """The edit of a length field: the length grows by what the edits inside grow by."""
+
+    length: int
+    first_edit: int
+    last_edit: int
+
+
+# (first byte, byte after the last, what stands there instead)
+Edit = tuple[int, int, Any]
+
+
+class Walk:
+    """The state of one walk.
+
+    Parameters
+    ----------
+    data
+        The encoded data set, or a file that holds it.
+    partial
+        Whether `data` is only the beginning of the object.
+    """
+
+    __slots__ = ("data", "edits", "partial")
+
+    def __init__(self, data: bytes, partial: bool = False) -> None:
+        self.data = data
+        self.partial = partial
+        self.edits: list[Edit] = []
+
+    def cut_short(self, level: Level, pos: int, needed: int) -> Exception:
+        """Say that an element at `pos` reaches to byte `needed`, where there is none."""
+        if self.partial:
+            return NeedMoreDataError(needed)
+        return Quarantine(Reason.TRUNCATED, level.where(self.data, pos), pos)
+
+
+class Entry:
+    """An element that somebody visits.
+
+    Parameters
+    ----------
+    form
+        How the element's header is laid out: `SHORT`, `LONG` or `IMPLICIT`.
+    """
+
+    __slots__ = ("form",)
+
+    def __init__(self, form: int) -> None:
+        self.form = form
+
+    def visit(self, walk: Any, level: Level, pos: int, start: int, end: int, scope: Scope) -> None:
+        """See the element at `pos`, whose value lies in ``[start, end)``."""
+        raise NotImplementedError
+
+    def visit_undefined(self, walk: Any, level: Level, pos: int, start: int, scope: Scope) -> int:
+        """See the element of undefined length at `pos`, whose value begins at `start`, and return where it ends."""
+        raise NotImplementedError
+
+    def overrun(self, walk: Any, level: Level, pos: int, start: int, stop: int, end: int) -> int:
+        """Say what is wrong with an element that would reach to `stop`, beyond the `end` of what holds it."""
+        if end == len(walk.data):
+            raise walk.cut_short(level, pos, stop)
+        raise Quarantine(Reason.MALFORMED, level.where(walk.data, pos), pos)
+
+
+class Level:
+    """One place in the nesting: the data set itself, or the items of one sequence.
+
+    Parameters
+    ----------
+    path
+        The tags of the sequences around it.
+    implicit
+        Whether elements here have implicit VRs.
+    order
+        The byte order.
+    """
+
+    __slots__ = ("implicit", "known", "order", "path")
+
+    def __init__(self, path: tuple[int, ...], implicit: bool, order: ByteOrder) -> None:
+        self.path = path
+        self.implicit = implicit
+        self.order = order
+        self.known: dict[bytes, Any] = {}
+
+    def decide(self, tag: int, vr: str | None, form: int) -> Entry | None:
+        """Return who visits elements of that tag and VR (`None` in an implicit VR encoding), or `None`."""
+        raise NotImplementedError
+
+    def where(self, data: bytes, pos: int) -> str:
+        """Write the tag path of the element at `pos`."""
+        path = "".join(tag_text(tag) for tag in self.path)
+        if pos + 4 > len(data):
+            return path
+        group, element = self.order.tag.unpack_from(data, pos)
+        return path + tag_text(group << 16 | element)
+
+    def learn(self, walk: Walk, pos: int, end: int) -> None:
+        """Make the element at `pos` known."""
+        data = walk.data
+        if end - pos < 8:
+            raise self._no_element(walk, pos, end)
+        group, number = self.order.tag.unpack_from(data, pos)
+        tag = group << 16 | number
+        if tag == ITEM_DELIMITATION and self.path:
+            found: Any = _DELIMITER
+        elif group == 0xFFFE or group == 0:
+            raise self._no_element(walk, pos, end)
+        else:
+            form, vr = self._layout(data, pos)
+            if form is None:
+                raise Quarantine(Reason.MALFORMED, self.where(data, pos), pos)
+            found = self.decide(tag, vr, form) or form
+        if len(self.known) >= _MAX_KNOWN:
+            self.known.clear()
+        self.known[data[pos : pos + (4 if self.implicit else 6)]] = found
+
+    def _layout(self, data: bytes, pos: int) -> tuple[int | None, str | None]:
+        if self.implicit:
+            return IMPLICIT, None
+        raw = data[pos + 4 : pos + 6]
+        if not (0x40 < raw[0] < 0x5B and 0x40 < raw[1] < 0x5B):
+            # Some writers fall back to implicit VRs inside sequences; readers recognise it by the missing letters.
+            return IMPLICIT, None
+        vr = raw.decode("ascii")
+        if vr not in KNOWN_VRS:
+            return None, vr
+        return (LONG if vr in LONG_FORM_VRS else SHORT), vr
+
+    def _no_element(self, walk: Walk, pos: int, end: int) -> Exception:
+        if not self.path and end == len(walk.data) and not walk.partial and (end - pos < 8 or _zeros(walk.data, pos)):
+            return TrailingBytesError(pos)
+        if end - pos < 8 and end == len(walk.data):
+            return walk.cut_short(self, pos, pos + 8)
+        return Quarantine(Reason.MALFORMED, self.where(walk.data, pos), pos)
+
+
+def _zeros(data: bytes, pos: int) -> bool:
+    return data.count(0, pos) == len(data) - pos
+
+
+def walk_elements(walk: Any, level: Level, pos: int, end: int, scope: Scope, delimited: bool = False) -> int:
+    """Walk over the elements in ``[pos, end)`` and return where they end.
+
+    Parameters
+    ----------
+    delimited
+        Whether an item delimitation ends them before `end`.
+
+    Raises
+    ------
+    Quarantine
+        TRUNCATED or MALFORMED, with tag path and offset.
+    NeedMoreDataError
+        If only the beginning of the object was given.
+    TrailingBytesError
+        At the end of the outermost data set.
+    """
+    try:
+        reached = (_walk_implicit if level.implicit else _walk_explicit)(walk, level, pos, end, scope)
+    except struct.error:
+        # A header that is cut off; every offset in range is checked otherwise.
+        size = len(walk.data)
+        raise walk.cut_short(level, size, size + 8) from None
+    if reached < 0:
+        if delimited or -reached == end:
+            return -reached
+        raise Quarantine(Reason.MALFORMED, level.where(walk.data, -reached - 8), -reached - 8)
+    if reached > end and end < len(walk.data):
+        raise Quarantine(Reason.MALFORMED, level.where(walk.data, pos), pos)
+    if reached > end or delimited:
+        raise walk.cut_short(level, end, max(reached, end + 8))
+    return reached
+
+
+def _walk_explicit(walk: Any, level: Level, pos: int, end: int, scope: Scope) -> int:
+    # The hot loop: an element that nobody visits costs one slice, one look-up and one number. A negative position
+    # is that of an item delimitation.
+    data = walk.data
+    known = level.known.get
+    u16 = level.order.u16.unpack_from
+    u32 = level.order.u32.unpack_from
+    short, long, implicit, delimiter = SHORT, LONG, IMPLICIT, _DELIMITER
+    while pos < end:
+        entry = known(data[pos : pos + 6])
+        if entry is short:
+            pos += 8 + u16(data, pos + 6)[0]
+        elif entry is None:
+            level.learn(walk, pos, end)
+        elif entry is long:
+            length = u32(data, pos + 8)[0]
+            pos = skip_fragments(walk, level, pos + 12) if length == UNDEFINED else pos + 12 + length
+        elif entry is delimiter:
+            return -(pos + 8)
+        elif entry is implicit:
+            length = u32(data, pos + 4)[0]
+            pos = skip_fragments(walk, level, pos + 8) if length == UNDEFINED else pos + 8 + length
+        else:
+            pos = _visit(walk, level, pos, end, scope, entry)
+    return pos
+
+
+def _walk_implicit(walk: Any, level: Level, pos: int, end: int, scope: Scope) -> int:
+    data = walk.data
+    known = level.known.get
+    u32 = level.order.u32.unpack_from
+    implicit, delimiter = IMPLICIT, _DELIMITER
+    while pos < end:
+        entry = known(data[pos : pos + 4])
+        if entry is implicit:
+            length = u32(data, pos + 4)[0]
+            pos = skip_fragments(walk, level, pos + 8) if length == UNDEFINED else pos + 8 + length
+        elif entry is None:
+            level.learn(walk, pos, end)
+        elif entry is delimiter:
+            return -(pos + 8)
+        else:
+            pos = _visit(walk, level, pos, end, scope, entry)
+    return pos
+
+
+def _visit(walk: Any, level: Level, pos: int, end: int, scope: Scope, entry: Entry) -> int:
+    form = entry.form
+    if form == SHORT:
+        start = pos + 8
+        length = level.order.u16.unpack_from(walk.data, pos + 6)[0]
+    elif form == LONG:
+        start = pos + 12
+        length = level.order.u32.unpack_from(walk.data, pos + 8)[0]
+    else:
+        start = pos + 8
+        length = level.order.u32.unpack_from(walk.data, pos + 4)[0]
+    if length == UNDEFINED:
+        return entry.visit_undefined(walk, level, pos, start, scope)
+    stop: int = start + length
+    if stop > end:
+        return entry.overrun(walk, level, pos, start, stop, end)
+    entry.visit(walk, level, pos, start, stop, scope)
+    return stop
+
+
+def walk_items(walk: Any, level: Level, pos: int, end: int, scope: Scope, delimited: bool = False) -> int:
+    """Walk over the items of a sequence in ``[pos, end)`` and return where it ends.
+
+    Parameters
+    ----------
+    level
+        The level of the items.
+    scope
+        The scope of the sequence; each item has its own inside.
+    delimited
+        Whether a sequence delimitation ends the items before `end`.
+    """
+    data = walk.data
+    order = level.order
+    item, delimitation, u32 = order.item, order.sequence_delimitation, order.u32.unpack_from
+    while pos < end:
+        tag = data[pos : pos + 4]
+        if tag == item:
+            try:
+                length = u32(data, pos + 4)[0]
+            except struct.error:
+                raise walk.cut_short(level, pos, pos + 8) from None
+            inner = Scope(scope.codecs)
+            if length == UNDEFINED:
+                pos = walk_elements(walk, level, pos + 8, end, inner, True)
+            elif length:
+                pos = _walk_item(walk, level, pos, pos + 8 + length, end, inner)
+            else:
+                pos += 8
+        elif tag == delimitation:
+            return int(pos + 8)
+        elif len(tag) < 4 and end == len(data):
+            raise walk.cut_short(level, pos, pos + 8)
+        else:
+            raise Quarantine(Reason.MALFORMED, level.where(data, pos), pos)
+    if delimited:
+        raise walk.cut_short(level, pos, pos + 8)
+    return pos
+
+
+def _walk_item(walk: Any, level: Level, pos: int, stop: int, end: int, scope: Scope) -> int:
+    if stop > end:
+        if end == len(walk.data):
+            raise walk.cut_short(level, pos, stop)
+        raise Quarantine(Reason.MALFORMED, level.where(walk.data, pos), pos)
+    edits = walk.edits
+    mark = len(edits)
+    edits.append(None)
+    walk_elements(walk, level, pos + 8, stop, scope)
+    close_length(edits, mark, pos + 4, stop - pos - 8)
+    return stop
+
+
+def close_length(edits: list[Any], mark: int, pos: int, length: int) -> None:
+    """End the span of a length field at `pos` whose place among the edits was held at `mark`."""
+    if len(edits) == mark + 1:
+        edits.pop()
+    else:
+        edits[mark] = (pos, pos + 4, Length(length, mark + 1, len(edits)))
+
+
+def skip_fragments(walk: Any, level: Level, pos: int) -> int:
+    """Step over the fragments of encapsulated pixel data (PS3.5 section A.4) and return where they end."""
+    data = walk.data
+    order = level.order
+    while True:
+        tag = data[pos : pos + 4]
+        if tag == order.item:
+            try:
+                length: int = order.u32.unpack_from(data, pos + 4)[0]
+            except struct.error:
+                raise walk.cut_short(level, pos, pos + 8) from None
+            if pos + 8 + length > len(data):
+                raise walk.cut_short(level, pos, pos + 8 + length)
+            pos += 8 + length
+        elif tag == order.sequence_delimitation and pos + 8 <= len(data):
+            return pos + 8
+        elif pos + 8 > len(data):
+            raise walk.cut_short(level, pos, pos + 8)
+        else:
+            raise Quarantine(Reason.MALFORMED, level.where(data, pos), pos)
+
+
+class SequenceEntry(Entry):
+    """A sequence whose items are walked over.
+
+    Parameters
+    ----------
+    form
+        How the element's header is laid out.
+    items
+        The level of its items.
+    """
+
+    __slots__ = ("items",)
+
+    def __init__(self, form: int, items: Level) -> None:
+        super().__init__(form)
+        self.items = items
+
+    def visit(self, walk: Any, level: Level, pos: int, start: int, end: int, scope: Scope) -> None:
+        """Walk over the items of a sequence of defined length."""
+        if start == end:
+            return
+        edits = walk.edits
+        mark = len(edits)
+        edits.append(None)
+        reached = walk_items(walk, self.items, start, end, scope)
+        if reached != end:
+            raise Quarantine(Reason.MALFORMED, level.where(walk.data, pos), pos)
+        close_length(edits, mark, start - 4, end - start)
+
+    def visit_undefined(self, walk: Any, level: Level, pos: int, start: int, scope: Scope) -> int:
+        """Walk over the items of a sequence of undefined length."""
+        return walk_items(walk, self.items, start, len(walk.data), scope, True)
+
+
+class UnknownEntry(SequenceEntry):
+    """An element of VR UN, or of no known VR: opaque where its length is defined, else a sequence (PS3.5 6.2.2)."""
+
+    __slots__ = ()
+
+    def visit(self, walk: Any, level: Level, pos: int, start: int, end: int, scope: Scope) -> None:
+        """Leave an opaque value alone."""
+
+
+class SkippingLevel(Level):
+    """A level at which nobody visits anything, to find the end of a sequence of undefined length."""
+
+    __slots__ = ()
+
+    def decide(self, tag: int, vr: str | None, form: int) -> Entry | None:
+        """Step over everything, into sequences and unknown elements as far as their delimitations."""
+        if vr == "SQ":
+            return SequenceEntry(form, self)
+        if vr == "UN":
+            return UnknownEntry(form, _SKIPPING[True, self.order.big_endian])
+        if vr is None:
+            return UndefinedOnlyEntry(form, self)
+        return None
+
+
+class UndefinedOnlyEntry(SequenceEntry):
+    """An element of implicit VR whose value is stepped over: items or fragments where its length is undefined."""
+
+    __slots__ = ()
+
+    def visit(self, walk: Any, level: Level, pos: int, start: int, end: int, scope: Scope) -> None:
+        """Leave the value alone."""
+
+
+_SKIPPING: Final = {
+    (implicit, order.big_endian): SkippingLevel((0,), implicit, order)
+    for implicit in (False, True)
+    for order in (LITTLE_ENDIAN, BIG_ENDIAN)
+}
+
+
+def skip_items(walk: Any, implicit: bool, order: ByteOrder, start: int) -> int:
+    """Return where the sequence of undefined length ends whose items begin at `start`."""
+    return walk_items(walk, _SKIPPING[implicit, order.big_endian], start, len(walk.data), Scope(), True)
