@@ -1,8 +1,8 @@
 """DICOM objects as scanners write them, made from a seed, in every encoding.
 
 The encoder here is written from PS3.5 sections 6 and 7 alone and shares no code with the engine or with pydicom, so
-that tests compare three readings of the standard. Identifiers are random; the structure (elements, nesting, private blocks)
-is what CT, MR and reporting systems of the large vendors send.
+that tests compare three readings of the standard. Identifiers are random; the structure (elements, nesting, private
+blocks) is what CT, MR and reporting systems of the large vendors send.
 """
 
 from __future__ import annotations

@@ -1,0 +1,184 @@
+"""The engine beside its peers, in one run on one core: ``python -m bench.bench_engine [--markdown FILE] [--quick]``.
+
+Prints the time an object for CT, MR, enhanced multi-frame MR and SR; the cost an element from 1,000 to 100,000
+elements; the cost of pixel bytes; and memory over 10,000 objects. Every object is made here from a seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import random
+import time
+import warnings
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+
+from tests.support import datasets
+
+from bench import peers
+from bench.measure import Timing, machine, race, table, use_one_core
+from dicom_deid.deidentify import Deidentifier
+from dicom_deid.deidentify.settings import Settings
+from dicom_deid.originals import Kind, Original
+from dicom_deid.recipe import Recipe
+
+OURS = "this engine"
+SWEEP = "this engine, with the residual sweep"
+PROFILE = "this engine, ps3.15-basic"
+
+
+class FixedMapping:
+    """Pseudonyms from memory, as a worker holds them once the database has answered."""
+
+    def __init__(self) -> None:
+        self._known: dict[Original, str] = {}
+
+    def __call__(self, originals: Collection[Original]) -> dict[Original, str]:
+        """Return a pseudonym for each original."""
+        known = self._known
+        return {original: known.get(original) or self._draw(original) for original in originals}
+
+    def _draw(self, original: Original) -> str:
+        number = len(self._known) + 1_000_000
+        forms = {Kind.UID: f"2.25.{number}", Kind.DATE_OFFSET: "-31"}
+        return self._known.setdefault(original, forms.get(original.kind, f"PAT{number}"))
+
+
+def engine(data: bytes, recipe: str, settings: Settings) -> Callable[[], bytes]:
+    """Return one object's whole way: examine, resolve, rewrite, join."""
+    deidentifier = Deidentifier(Recipe.named(recipe), settings)
+    mapping = FixedMapping()
+
+    def call() -> bytes:
+        examination = deidentifier.examine(data)
+        return deidentifier.rewrite(examination, mapping(examination.originals)).to_bytes()
+
+    return call
+
+
+def own_contenders(data: bytes) -> dict[str, Callable[[], object]]:
+    """Return the engine with the desktop recipe (integrity layer on), with the sweep, and with the basic profile."""
+    plain = Settings(residuals="off", pixel_risk="allow", documents="allow")
+    sweep = plain.replace(residuals="report")
+    return {
+        OURS: engine(data, "desktop", plain),
+        SWEEP: engine(data, "desktop", sweep),
+        PROFILE: engine(data, "ps3.15-basic", plain),
+    }
+
+
+def speed(case: str, data: bytes, *, rounds: int) -> str:
+    """Return the table of one kind of object."""
+    contenders = own_contenders(data) | {name: make(data) for name, make in peers.PEERS.items()}
+    timings = race(contenders, rounds=rounds)
+    seconds = peers.gdcmanon_seconds(data)
+    if seconds is not None:
+        timings["gdcmanon"] = Timing(seconds, seconds)
+    ours = timings[OURS].median
+    rows = [
+        (
+            peers.LABELS.get(name, name),
+            "" if name in (OURS, SWEEP, PROFILE) else peers.peer_version(name),
+            timing.milliseconds,
+            f"{timing.least * 1e3:.3f}",
+            f"{timing.median / ours:.2f}" if timing.median < 3 * ours else f"{timing.median / ours:.0f}",
+        )
+        for name, timing in timings.items()
+    ]
+    head = ("", "version", "ms an object", "least", "times ours")
+    return f"### {case}, {len(data):,} bytes\n\n{table(head, rows)}\n"
+
+
+def linearity(sizes: Sequence[int], *, rounds: int) -> str:
+    """Return the cost an element for objects whose elements stand in nested items."""
+    rows = []
+    for size in sizes:
+        elements = datasets.nested_elements(1, size)
+        count = datasets.count_elements(elements)
+        data = datasets.part10(elements)
+        timing = race({OURS: engine(data, "desktop", Settings(residuals="off"))}, rounds=rounds)[OURS]
+        rows.append((f"{count:,}", timing.milliseconds, f"{timing.median / count * 1e6:.3f}"))
+    return "### Cost an element\n\n" + table(("elements", "ms an object", "µs an element"), rows) + "\n"
+
+
+def pixel_cost(*, rounds: int) -> str:
+    """Return the cost of the same header with more and more pixels, beside one copy of the bytes."""
+    rows = []
+    for side in (16, 512, 2048):
+        data = datasets.ct(1, rows=side, columns=side)
+        view = memoryview(data)
+        deidentifier = Deidentifier(Recipe.named("desktop"), Settings(residuals="off"))
+        mapping = FixedMapping()
+
+        def parts(
+            deidentifier: Deidentifier = deidentifier, mapping: FixedMapping = mapping, data: bytes = data
+        ) -> object:
+            examination = deidentifier.examine(data)
+            return deidentifier.rewrite(examination, mapping(examination.originals)).parts
+
+        timings = race(
+            {
+                "parts": parts,
+                "joined": engine(data, "desktop", Settings(residuals="off")),
+                "copy": lambda view=view: bytearray(view),
+            },
+            rounds=rounds,
+        )
+        rows.append((f"{len(data):,}", *(timings[name].milliseconds for name in ("parts", "joined", "copy"))))
+    head = ("bytes", "ms, parts not joined", "ms, joined", "ms, memcpy alone")
+    return "### Cost of pixels\n\n" + table(head, rows) + "\n"
+
+
+def resident_megabytes() -> float:
+    """Return the resident memory of this process in MB."""
+    gc.collect()
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * 4096 / 1e6
+
+
+def memory(objects: int) -> str:
+    """Return resident memory while many objects, all with identifiers of their own, pass through one engine."""
+    deidentifier = Deidentifier(Recipe.named("desktop"), Settings(residuals="off"))
+    rng = random.Random(7)
+    rows, began = [], time.perf_counter()
+    for n in range(1, objects + 1):
+        data = datasets.ct(rng.randrange(2**40), rows=32, columns=32)
+        examination = deidentifier.examine(data)
+        deidentifier.rewrite(examination, FixedMapping()(examination.originals)).to_bytes()
+        if n in (objects // 100, objects // 10, objects // 2, objects):
+            rows.append((f"{n:,}", f"{resident_megabytes():.1f}"))
+    seconds = time.perf_counter() - began
+    return (
+        f"### Memory ({seconds:.0f} s, most of it to make the objects)\n\n{table(('objects', 'resident MB'), rows)}\n"
+    )
+
+
+def main() -> None:
+    """Run all and print; with ``--markdown`` also write the tables to a file."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--markdown", type=Path, help="also write the tables to this file")
+    parser.add_argument("--quick", action="store_true", help="fewer samples, CT only, 1,000 objects")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    peers.quiet()
+    use_one_core()
+    rounds = 3 if options.quick else 7
+    kinds = ["ct"] if options.quick else list(datasets.KINDS)
+    sections = [f"Measured on: {machine()}. Medians of {rounds} samples taken in turns.\n"]
+    print(sections[0])
+
+    def add(section: str) -> None:
+        print(section, flush=True)
+        sections.append(section)
+
+    for kind in kinds:
+        add(speed(kind, datasets.part10(datasets.KINDS[kind](1)), rounds=rounds))
+    add(linearity((1_000, 10_000, 100_000), rounds=min(rounds, 5)))
+    add(pixel_cost(rounds=rounds))
+    add(memory(1_000 if options.quick else 10_000))
+    if options.markdown:
+        options.markdown.write_text("\n".join(sections), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,237 @@
+"""The peers that a figure stands beside: each one de-identifies an object from memory (or tmpfs) to memory (or tmpfs).
+
+A peer does the work that its users get from it: deid runs the desktop recipe itself; the others run their own profile,
+which removes about as much. What a peer cannot do in memory it does on tmpfs, which costs it nothing that shows.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import pydicom
+
+DESKTOP_RECIPE = Path(__file__).parents[1] / "plugins/dicom_deid/recipes/desktop.dicom"
+
+Call = Callable[[], object]
+
+
+@contextlib.contextmanager
+def silence() -> Iterator[None]:
+    """Keep what peers print out of the tables."""
+    with Path(os.devnull).open("w", encoding="ascii") as nowhere, contextlib.redirect_stdout(nowhere):
+        yield
+
+
+def deid(data: bytes) -> Call:
+    """Return a call of deid with the desktop recipe and generators as the desktop application had them."""
+    from deid.config import DeidRecipe
+    from deid.dicom.parser import DicomParser
+
+    recipe = DeidRecipe(deid=str(DESKTOP_RECIPE))
+    cache: dict[str, str] = {}
+
+    def generate(item: object, value: object, field: object, dicom: object) -> str:
+        original = str(field.element.value)  # type: ignore[attr-defined]
+        return cache.setdefault(original, f"1.2.3.{uuid.uuid4().int}"[:16])
+
+    def call() -> bytes:
+        with silence():
+            parser = DicomParser(pydicom.dcmread(io.BytesIO(data)), recipe=recipe)
+            parser.define("generate_value", generate)
+            parser.parse(strip_sequences=False, remove_private=False)
+        return _write(parser.dicom)
+
+    return call
+
+
+def deid_recipe_call(data: bytes, recipe_path: Path) -> bytes:
+    """Run deid once with another recipe."""
+    from deid.config import DeidRecipe
+    from deid.dicom.parser import DicomParser
+
+    with silence():
+        parser = DicomParser(pydicom.dcmread(io.BytesIO(data)), recipe=DeidRecipe(deid=str(recipe_path)))
+        parser.parse(strip_sequences=False, remove_private=False)
+    return _write(parser.dicom)
+
+
+def dicognito(data: bytes) -> Call:
+    """Return a call of dicognito."""
+    from dicognito.anonymizer import Anonymizer
+
+    anonymizer = Anonymizer()
+
+    def call() -> bytes:
+        dataset = pydicom.dcmread(io.BytesIO(data))
+        anonymizer.anonymize(dataset)
+        return _write(dataset)
+
+    return call
+
+
+def dicom_anonymizer(data: bytes) -> Call:
+    """Return a call of dicom-anonymizer (PS3.15 basic profile)."""
+    from dicomanonymizer import anonymize_dataset
+
+    def call() -> bytes:
+        dataset = pydicom.dcmread(io.BytesIO(data))
+        anonymize_dataset(dataset, delete_private_tags=True)
+        return _write(dataset)
+
+    return call
+
+
+def pydicom_round_trip(data: bytes) -> Call:
+    """Return a read and a write with pydicom, which changes nothing: the floor of all that is built on it."""
+    return lambda: _write(pydicom.dcmread(io.BytesIO(data)))
+
+
+def dcmanon(data: bytes) -> Call:
+    """Return a call of dcmanon (Rust) with its default profile, from a file on tmpfs."""
+    from dcmanon import Anonymizer
+
+    path = _scratch() / f"{uuid.uuid4().hex}.dcm"
+    path.write_bytes(data)
+    anonymizer = Anonymizer()
+    return lambda: anonymizer.anonymize(str(path))
+
+
+def fw_file_rs(data: bytes) -> Call:
+    """Return a call of fw-file-rs (Rust) with the desktop recipe's plain rules; it reads and writes the header only."""
+    from fw_file_rs import dcm
+
+    context = dcm.Context().deid_profile(_fw_profile())
+    dataset = pydicom.dcmread(io.BytesIO(data))
+    if "PixelData" in dataset:
+        del dataset.PixelData
+    header = _write(dataset)
+    return lambda: context.deid_header(header)
+
+
+def memcpy(data: bytes) -> Call:
+    """Return one copy of the bytes: the floor of all."""
+    view = memoryview(data)
+    return lambda: bytearray(view)
+
+
+def gdcmanon_seconds(data: bytes, *, objects: int = 150) -> float | None:
+    """Return seconds an object of gdcmanon (C++) in its dumb mode with the desktop recipe's plain rules.
+
+    The time to start the program is taken off: the difference between many objects and one. None when it is not
+    installed.
+    """
+    if shutil.which("gdcmanon") is None:
+        return None
+
+    def run(count: int) -> float:
+        with tempfile.TemporaryDirectory(dir=_scratch()) as folder:
+            source, target = Path(folder, "in"), Path(folder, "out")
+            source.mkdir()
+            target.mkdir()
+            for n in range(count):
+                (source / f"{n}.dcm").write_bytes(data)
+            began = time.perf_counter()
+            done = subprocess.run(
+                ["gdcmanon", "--dumb", "-r", "--continue", *_gdcm_arguments(), str(source), str(target)],
+                check=False,
+                capture_output=True,
+            )
+            seconds = time.perf_counter() - began
+            written = sum(1 for _ in target.iterdir())
+        if done.returncode != 0 or written != count:
+            raise RuntimeError(f"gdcmanon wrote {written} of {count} objects")
+        return seconds
+
+    alone = min(run(1) for _ in range(3))
+    return (run(objects) - alone) / (objects - 1)
+
+
+PEERS: dict[str, Callable[[bytes], Call]] = {
+    "deid": deid,
+    "dicognito": dicognito,
+    "dicom-anonymizer": dicom_anonymizer,
+    "dcmanon": dcmanon,
+    "fw-file-rs": fw_file_rs,
+    "pydicom": pydicom_round_trip,
+    "memcpy": memcpy,
+}
+
+LABELS = {
+    "deid": "deid (the same recipe)",
+    "dcmanon": "dcmanon (Rust)",
+    "fw-file-rs": "fw-file-rs (Rust, header only)",
+    "gdcmanon": "gdcmanon (C++, without its start)",
+    "pydicom": "pydicom, read and write",
+    "memcpy": "memcpy, one copy of the bytes",
+}
+
+
+def peer_version(name: str) -> str:
+    """Return the version of a peer, or an empty string for what has none."""
+    if name == "memcpy":
+        return ""
+    if name == "gdcmanon":
+        done = subprocess.run(["gdcmanon", "--version"], check=False, capture_output=True, text=True)
+        return (done.stdout + done.stderr).split("$")[0].replace("gdcmanon: gdcm", "").strip()
+    return version(name)
+
+
+def quiet() -> None:
+    """Silence the log lines of peers."""
+    logging.disable(logging.WARNING)
+    os.environ["MESSAGELEVEL"] = "QUIET"
+    from deid.logger import bot
+
+    bot.level = -1
+
+
+def _write(dataset: pydicom.Dataset) -> bytes:
+    target = io.BytesIO()
+    dataset.save_as(target)
+    return target.getvalue()
+
+
+def _scratch() -> Path:
+    shared = Path("/dev/shm")
+    return shared if shared.is_dir() and os.access(shared, os.W_OK) else Path(tempfile.gettempdir())
+
+
+def _plain_rules() -> Iterator[tuple[str, str]]:
+    for line in DESKTOP_RECIPE.read_text(encoding="utf-8").splitlines():
+        words = line.split()
+        if len(words) > 1 and words[0] in ("REMOVE", "REPLACE") and ":" not in words[1]:
+            yield words[0], words[1]
+
+
+def _fw_profile() -> str:
+    lines = ["version: 1", "name: desktop", "dicom:", "  fields:"]
+    for action, keyword in dict.fromkeys(_plain_rules()):
+        lines.append(f"    - name: {keyword}")
+        if action == "REMOVE":
+            lines.append("      remove: true")
+        else:
+            lines.append("      hashuid: true" if keyword.endswith("UID") else "      replace-with: '1234567'")
+    return "\n".join(lines) + "\n"
+
+
+def _gdcm_arguments() -> list[str]:
+    from pydicom.datadict import tag_for_keyword
+
+    arguments = []
+    for action, keyword in dict.fromkeys(_plain_rules()):
+        tag = tag_for_keyword(keyword)
+        assert tag is not None
+        name = f"{tag >> 16:04x},{tag & 0xFFFF:04x}"
+        arguments += ["--remove", name] if action == "REMOVE" else ["--replace", f"{name}=1.2.3.4"]
+    return arguments
