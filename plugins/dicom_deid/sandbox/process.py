@@ -1,0 +1,108 @@
+"""A server as a process that outlives the one that started it, and can be found again by another."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psutil
+
+
+class ProcessIdentity(NamedTuple):
+    """A process, told apart from a later one with the same number by its time of creation."""
+
+    pid: int
+    created: float
+
+    @classmethod
+    def of(cls, pid: int) -> ProcessIdentity | None:
+        """Return the identity of the running process `pid`, or None when there is none."""
+        try:
+            return cls(pid, psutil.Process(pid).create_time())
+        except psutil.Error:
+            return None
+
+    def is_running(self) -> bool:
+        """Tell whether this very process runs (a zombie does not)."""
+        return self._process() is not None
+
+    def stop(self, *, ask_with: signal.Signals = signal.SIGTERM, patience: float = 15.0) -> None:
+        """Ask the process to end, wait for it, and kill it when it has not ended after `patience` seconds.
+
+        Raises
+        ------
+        OSError
+            When even killing does not end it.
+        """
+        for sign in (ask_with, signal.SIGKILL):
+            process = self._process()
+            if process is None:
+                return
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(sign)
+            if self._wait(patience):
+                return
+        raise OSError(f"process {self.pid} does not end")
+
+    def _wait(self, seconds: float) -> bool:
+        # psutil's own wait does not return for a zombie whose parent, another process of ours, has yet to reap it.
+        deadline = time.monotonic() + seconds
+        while self.is_running():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.02)
+        return True
+
+    def _process(self) -> psutil.Process | None:
+        try:
+            process = psutil.Process(self.pid)
+            same = abs(process.create_time() - self.created) < 0.01 and process.status() != psutil.STATUS_ZOMBIE
+        except psutil.Error:
+            return None
+        return process if same else None
+
+
+def start_process(
+    command: Sequence[str | Path],
+    *,
+    log: Path,
+    environment: Mapping[str, str] | None = None,
+    user: str | None = None,
+) -> ProcessIdentity:
+    """Start a server in a session of its own, its output appended to `log`.
+
+    Raises
+    ------
+    OSError
+        When the program cannot be started, or ended at once.
+    """
+    with log.open("ab") as output:
+        process = subprocess.Popen(  # noqa: S603 - the sandbox's own command lines
+            [str(word) for word in command],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **(environment or {})},
+            cwd="/",
+            start_new_session=True,
+            **identity_of(user),
+        )
+    identity = ProcessIdentity.of(process.pid)
+    if identity is None or process.poll() is not None:
+        raise OSError(f"{Path(command[0]).name} ended at once; see {log}")
+    return identity
+
+
+def identity_of(user: str | None) -> dict[str, Any]:
+    """Return the arguments with which `subprocess` runs a program as another user and in no group of ours."""
+    if user is None:
+        return {}
+    import pwd
+
+    return {"user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": []}
