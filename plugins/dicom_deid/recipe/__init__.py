@@ -1,1 +1,41 @@
 """The recipe language: text to rules, rules to a plan; knows no bytes."""
+
+from dicom_deid.recipe.dictionary import ElementName
+from dicom_deid.recipe.errors import Problem, RecipeError
+from dicom_deid.recipe.fields import FieldExpression
+from dicom_deid.recipe.filters import Coordinates, CriteriaLine, Criterion, Filter, Question, Rectangle
+from dicom_deid.recipe.functions import load_function
+from dicom_deid.recipe.plan import NO_PRESENCE, Addition, Plan, Presence, Step, Steps, ValueLists
+from dicom_deid.recipe.recipe import Recipe
+from dicom_deid.recipe.rules import Action, ListEntry, Rule
+from dicom_deid.recipe.values import DeidFunction, Function, Literal, Value, Variable
+
+__all__ = [
+    "NO_PRESENCE",
+    "Action",
+    "Addition",
+    "Coordinates",
+    "CriteriaLine",
+    "Criterion",
+    "DeidFunction",
+    "ElementName",
+    "FieldExpression",
+    "Filter",
+    "Function",
+    "ListEntry",
+    "Literal",
+    "Plan",
+    "Presence",
+    "Problem",
+    "Question",
+    "Recipe",
+    "RecipeError",
+    "Rectangle",
+    "Rule",
+    "Step",
+    "Steps",
+    "Value",
+    "ValueLists",
+    "Variable",
+    "load_function",
+]

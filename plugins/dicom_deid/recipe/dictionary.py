@@ -1,0 +1,176 @@
+"""The words of the DICOM dictionary (PS3.6) that a recipe may use, and how an element is called by them."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from typing import NamedTuple
+
+from pydicom import datadict
+from pydicom._dicom_dict import DicomDictionary, RepeatersDictionary
+from pydicom._private_dict import private_dictionaries
+from pydicom.tag import Tag
+
+PRIVATE_CREATOR_NAME = "Private Creator"
+PRIVATE_NAME = "Private tag data"
+GROUP_LENGTH_NAME = "Group Length"
+
+_TAG = re.compile(r"\(([0-9a-f]{4}),([0-9a-f]{4})\)|([0-9a-f]{8})", re.IGNORECASE)
+_PRIVATE = re.compile(r"""(\(?)([0-9a-f]{4}),"([^"]+)",([0-9a-f]{2})(\)?)""", re.IGNORECASE)
+# Where the dictionary leaves a choice of VR, the one that needs no other element to be understood.
+_CHOSEN_VR = {"US or SS": "US", "US or OW": "US", "US or SS or OW": "US", "OB or OW": "OW", "NONE": "UN"}
+
+
+class ElementName(NamedTuple):
+    """Everything by which a rule can tell an element from another.
+
+    Parameters
+    ----------
+    tag
+        Group and element number as one integer.
+    vr
+        Value representation, two letters.
+    keyword
+        Keyword of the dictionary (PS3.6), empty for private elements and repeating groups.
+    name
+        Name of the dictionary; `[name]` for known private elements, else as :func:`describe` says.
+    nested_name
+        Keywords of the sequences that hold the element and its own, joined by two underscores.
+    private_creator
+        Creator of the block that a private element stands in; nothing for a creator itself.
+    file_meta
+        Whether the element stands in the file meta information.
+    root
+        Whether the element stands in the root data set or in the file meta information.
+    """
+
+    tag: int
+    vr: str
+    keyword: str
+    name: str
+    nested_name: str
+    private_creator: str | None = None
+    file_meta: bool = False
+    root: bool = True
+
+    @classmethod
+    def of(
+        cls,
+        tag: int,
+        *,
+        vr: str | None = None,
+        parent: str | None = None,
+        private_creator: str | None = None,
+    ) -> ElementName:
+        """Name an element by the dictionary.
+
+        Parameters
+        ----------
+        tag
+            Group and element number as one integer.
+        vr
+            Value representation; the dictionary's when it is not given.
+        parent
+            Nested name of the sequence that holds the element (empty for a private sequence at the root);
+            nothing for an element of the root data set or of the file meta information.
+        private_creator
+            Creator of the block of a private element.
+        """
+        keyword, name = describe(tag, private_creator)
+        nested_name = keyword if parent is None else f"{parent}__{keyword}"
+        root = parent is None
+        return cls(
+            tag,
+            vr or dictionary_vr(tag),
+            keyword,
+            name,
+            nested_name,
+            private_creator,
+            root and tag >> 16 == 0x0002,
+            root,
+        )
+
+    @property
+    def is_private(self) -> bool:
+        """Whether the group number is odd (PS3.5 section 7.8)."""
+        return bool(self.tag & 0x10000)
+
+
+@cache
+def keywords() -> dict[str, int]:
+    """Return the tag of every keyword, both as the dictionary writes them."""
+    return {entry[4]: tag for tag, entry in DicomDictionary.items() if entry[4]}
+
+
+@cache
+def keywords_in_any_case() -> dict[str, int]:
+    """Return the tag of every keyword in lower case."""
+    return {keyword.lower(): tag for keyword, tag in keywords().items()}
+
+
+@cache
+def names_in_any_case() -> dict[str, int | None]:
+    """Return every element name in lower case with its tag; repeating groups and private elements have none."""
+    private = {f"[{entry[2]}]": None for block in private_dictionaries.values() for entry in block.values()}
+    repeating = {entry[2]: None for entry in RepeatersDictionary.values()}
+    special = dict.fromkeys((PRIVATE_CREATOR_NAME, PRIVATE_NAME, GROUP_LENGTH_NAME))
+    standard = {entry[2]: tag for tag, entry in DicomDictionary.items() if entry[2]}
+    return {name.lower(): tag for name, tag in {**private, **repeating, **special, **standard}.items()}
+
+
+def describe(tag: int, private_creator: str | None = None) -> tuple[str, str]:
+    """Return keyword and name of an element, as pydicom gives them.
+
+    Elements of repeating groups (60xx) have a name and no keyword.
+    """
+    if tag & 0x10000:
+        return "", _private_name(tag, private_creator)
+    entry = DicomDictionary.get(tag)
+    if entry is not None:
+        return entry[4], entry[2]
+    mask = datadict.mask_match(tag)
+    if mask is not None:
+        return "", RepeatersDictionary[mask][2]
+    return "", "" if tag & 0xFFFF else GROUP_LENGTH_NAME
+
+
+def _private_name(tag: int, private_creator: str | None) -> str:
+    if not private_creator:
+        return PRIVATE_CREATOR_NAME if tag & 0xFF00 == 0 else PRIVATE_NAME
+    try:
+        return f"[{datadict.private_dictionary_description(tag, private_creator)}]"
+    except KeyError:
+        return PRIVATE_NAME
+
+
+def dictionary_vr(tag: int) -> str:
+    """Return the VR of the dictionary; LO for a private creator, UN for what the dictionary does not hold."""
+    if tag & 0x10000 and 0x10 <= tag & 0xFFFF <= 0xFF:
+        return "LO"
+    try:
+        vr = datadict.dictionary_VR(Tag(tag))
+    except KeyError:
+        return "UL" if tag & 0xFFFF == 0 else "UN"
+    return _CHOSEN_VR.get(vr, vr)
+
+
+def parse_tag(text: str) -> int | None:
+    """Read ``(gggg,eeee)`` or ``ggggeeee``, hexadecimal digits of any case; nothing when it is neither."""
+    match = _TAG.fullmatch(text)
+    return None if match is None else int("".join(group for group in match.groups() if group), 16)
+
+
+def is_private_form(text: str) -> bool:
+    """Whether the text is ``(gggg,"CREATOR",ee)`` or ``gggg,"CREATOR",ee`` of an odd group (PS3.5 section 7.8)."""
+    match = _PRIVATE.fullmatch(text)
+    return match is not None and bool(match[1]) == bool(match[5]) and int(match[2], 16) % 2 == 1
+
+
+def tag_of(text: str) -> int | None:
+    """Return the tag that a keyword, an element name or a tag form stands for, in any case; else nothing."""
+    tag = parse_tag(text)
+    if tag is None:
+        tag = keywords_in_any_case().get(text.lower())
+    if tag is None:
+        tag = names_in_any_case().get(text.lower())
+    return tag

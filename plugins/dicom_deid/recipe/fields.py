@@ -1,0 +1,263 @@
+"""Field expressions: which elements a rule selects."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from dicom_deid.recipe.dictionary import (
+    ElementName,
+    is_private_form,
+    keywords,
+    keywords_in_any_case,
+    names_in_any_case,
+    parse_tag,
+    tag_of,
+)
+from dicom_deid.recipe.errors import nearest
+from dicom_deid.recipe.lexer import LexicalError, Token, tokens
+
+_SEARCHING = {
+    "startswith": "^({})",
+    "endswith": "({})$",
+    "contains": "{}",
+    "except": "{}",
+}
+EXPANDERS = (*_SEARCHING, "select", "fields", "values")
+_EXPANDER = re.compile(r'([^:"]*(?:"[^"]*"[^:"]*)*):(.*)')
+_UPPER_CASE_ESCAPE = re.compile(r"(?:\\\\)*\\[A-Z]")
+_VRS = frozenset(re.findall("..", "AEASATCSDADSDTFDFLISLOLTOBODOFOLOVOWPNSHSLSQSSSTSVTMUCUIULUNURUSUTUV"))
+
+
+class FieldProblem(Exception):
+    """A field expression that cannot be read; `column` counts from 1."""
+
+    def __init__(self, message: str, column: int, near: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.column = column
+        self.near = near
+
+
+@dataclass(frozen=True, slots=True)
+class FieldExpression:
+    """What stands in the place of a field.
+
+    Parameters
+    ----------
+    text
+        The expression as the recipe writes it.
+    """
+
+    text: str
+
+    def __str__(self) -> str:
+        try:
+            as_it_stands = [token.raw for token in tokens(self.text) if not token.is_quoted] == [self.text]
+        except LexicalError:
+            as_it_stands = False
+        quote = "" if as_it_stands else "'" if '"' in self.text else '"'
+        return f"{quote}{self.text}{quote}"
+
+    def selects(self, element: ElementName) -> bool:
+        """Whether the expression selects an element of that name; never for lists, which depend on the object."""
+        raise NotImplementedError
+
+    @property
+    def depends_on_tag_only(self) -> bool:
+        """Whether two elements of the same tag are always both selected or both not."""
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class Exact(FieldExpression):
+    """One element, by keyword, nested name, element name, tag or private form, in any case."""
+
+    _lower: str = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_lower", self.text.lower())
+
+    def selects(self, element: ElementName) -> bool:
+        """Whether one of the element's names is the text."""
+        return self._lower in _names(element, lower=True)
+
+    @property
+    def tag(self) -> int | None:
+        """The tag that the text stands for, whatever the element's place; nothing for nested and private names."""
+        return tag_of(self.text)
+
+    @property
+    def depends_on_tag_only(self) -> bool:
+        """Whether the text stands for a tag that is not private."""
+        return self.tag is not None
+
+
+@dataclass(frozen=True, slots=True)
+class All(FieldExpression):
+    """``ALL``: every element."""
+
+    def selects(self, element: ElementName) -> bool:
+        """Select any element."""
+        return True
+
+    @property
+    def depends_on_tag_only(self) -> bool:
+        """Every element is selected."""
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Search(FieldExpression):
+    """``startswith:``, ``endswith:``, ``contains:`` or ``except:`` with a regular expression.
+
+    Parameters
+    ----------
+    pattern
+        The regular expression that is searched, in any case, in every name of an element.
+    inverted
+        Whether the elements are selected in which nothing is found (``except:``).
+    """
+
+    pattern: re.Pattern[str]
+    inverted: bool
+
+    def selects(self, element: ElementName) -> bool:
+        """Whether the pattern is found in one of the element's names, or in none for ``except:``."""
+        search = self.pattern.search
+        return any(search(name) for name in _names(element, lower=False)) is not self.inverted
+
+
+@dataclass(frozen=True, slots=True)
+class SelectVR(FieldExpression):
+    """``select:VR:XX``: the elements of one value representation."""
+
+    vr: str
+
+    def selects(self, element: ElementName) -> bool:
+        """Whether the element has the VR."""
+        return element.vr == self.vr
+
+
+@dataclass(frozen=True, slots=True)
+class SelectGroup(FieldExpression):
+    """``select:GROUP:gggg``: the elements of one group."""
+
+    group: int
+
+    def selects(self, element: ElementName) -> bool:
+        """Whether the element stands in the group."""
+        return element.tag >> 16 == self.group
+
+    @property
+    def depends_on_tag_only(self) -> bool:
+        """The group is a part of the tag."""
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class FieldsList(FieldExpression):
+    """``fields:NAME``: elements of the tags that the section ``%fields NAME`` selects in the object."""
+
+    name: str
+
+    def selects(self, element: ElementName) -> bool:
+        """Leave the decision to the plan, which knows what the object holds."""
+        return False
+
+
+@dataclass(frozen=True, slots=True)
+class ValuesList(FieldExpression):
+    """``values:NAME``: the elements in which a value is found that ``%values NAME`` collects from the object."""
+
+    name: str
+
+    def selects(self, element: ElementName) -> bool:
+        """Leave the decision to the engine, which knows the values."""
+        return False
+
+
+def _names(element: ElementName, *, lower: bool) -> list[str]:
+    tag = f"{element.tag:08x}"
+    parenthesised = f"({tag[:4]},{tag[4:]})"
+    names = [element.nested_name, parenthesised, tag, element.name, element.keyword]
+    if element.private_creator is not None and element.is_private:
+        private = f'{tag[:4]},"{element.private_creator}",{tag[6:]}'
+        names += [private, f"({private})"]
+    return [name.lower() for name in names] if lower else names
+
+
+def parse_field(token: Token) -> FieldExpression:
+    """Read a field expression.
+
+    Raises
+    ------
+    FieldProblem
+        An unknown expander or name, a pattern that is no regular expression, or what ``select:`` does not know.
+    """
+    text, column = (token.text, token.column + 1) if token.is_quoted else (token.raw, token.column)
+    if text.lower() == "all":
+        return All(text)
+    expander = _EXPANDER.fullmatch(text)
+    if expander is None:
+        return _exact(text, column)
+    word, expression = expander[1].lower(), expander[2]
+    column += len(word) + 1
+    if word in _SEARCHING:
+        return _search(text, word, expression, column)
+    if word == "select":
+        return _select(text, expression, column)
+    if word not in EXPANDERS:
+        raise FieldProblem(f"unknown expander '{expander[1]}:'", token.column, _with_colon(nearest(word, EXPANDERS)))
+    if not expression:
+        raise FieldProblem(f"'{word}:' needs the name of a list", column)
+    return FieldsList(text, expression) if word == "fields" else ValuesList(text, expression)
+
+
+def _with_colon(word: str | None) -> str | None:
+    return None if word is None else f"{word}:"
+
+
+def _search(text: str, word: str, expression: str, column: int) -> Search:
+    if not expression:
+        raise FieldProblem(f"'{word}:' needs an expression", column)
+    escape = _UPPER_CASE_ESCAPE.search(expression)
+    if escape:
+        # The language lower-cases expressions, so that \D would silently mean \d.
+        raise FieldProblem(
+            "expressions are read in lower case: an escape in upper case has no meaning", column + escape.end() - 2
+        )
+    try:
+        re.compile(expression.lower())
+        pattern = re.compile(_SEARCHING[word].format(expression.lower()), re.IGNORECASE)
+    except re.error as error:
+        raise FieldProblem(f"not a regular expression: {error.msg}", column + (error.pos or 0)) from None
+    return Search(text, pattern, word == "except")
+
+
+def _select(text: str, expression: str, column: int) -> SelectVR | SelectGroup:
+    attribute, _, value = expression.partition(":")
+    column_of_value = column + len(attribute) + 1
+    if attribute.upper() == "VR":
+        if value.upper() not in _VRS:
+            raise FieldProblem(f"'{value}' is not a VR", column_of_value, nearest(value, _VRS))
+        return SelectVR(text, value.upper())
+    if attribute.upper() == "GROUP":
+        if not re.fullmatch(r"(0x)?[0-9a-f]{1,4}", value.lower()):
+            raise FieldProblem(f"'{value}' is not a group number of four hexadecimal digits", column_of_value)
+        return SelectGroup(text, int(value, 16))
+    raise FieldProblem(f"unknown attribute 'select:{attribute}'", column, "select:VR: or select:GROUP:")
+
+
+def _exact(text: str, column: int) -> Exact:
+    known = parse_tag(text) is not None or is_private_form(text) or text.lower() in names_in_any_case()
+    if known or _is_nested_name(text):
+        return Exact(text)
+    near = f"({text})" if parse_tag(f"({text})") is not None else nearest(text.rpartition("__")[2], keywords())
+    raise FieldProblem(f"unknown field '{text}': no keyword, element name or tag", column, near)
+
+
+def _is_nested_name(text: str) -> bool:
+    """Whether the text is keywords joined by two underscores; private sequences have an empty keyword."""
+    parts = text.lower().split("__")
+    return any(parts) and all(not part or part in keywords_in_any_case() for part in parts)

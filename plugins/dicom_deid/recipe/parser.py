@@ -1,0 +1,306 @@
+"""Text of recipe files to rules, lists and filters, with every problem on the way."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from dicom_deid.recipe.dictionary import dictionary_vr
+from dicom_deid.recipe.errors import Problem, RecipeError, nearest
+from dicom_deid.recipe.fields import Exact, FieldExpression, FieldProblem, FieldsList, ValuesList, parse_field
+from dicom_deid.recipe.filters import Filter, FilterProblem, parse_filter_line, without_comment
+from dicom_deid.recipe.lexer import LexicalError, Token, tokens
+from dicom_deid.recipe.rules import Action, ListEntry, Rule
+from dicom_deid.recipe.values import DeidFunction, Function, Literal, Value, ValueProblem, Variable, parse_value
+
+SECTIONS = ("header", "labels", "filter", "values", "fields")
+_NAMED = ("filter", "values", "fields")
+_NEEDS_VALUE = (Action.ADD, Action.JITTER, Action.REPLACE)
+_PARAMETER = re.compile(r"""\s*(\w+)\s*=\s*("[^"]*"|'[^']*'|[^;\s"']+)\s*(?:;|$)""")
+
+
+class _Wrong(Exception):
+    """A line that is wrong, at a column, with the nearest right word."""
+
+    def __init__(self, message: str, column: int, near: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.column = column
+        self.near = near
+
+
+@dataclass(slots=True)
+class _Reference:
+    """A place where a list is used."""
+
+    name: str
+    section: str
+    file: str
+    line: int
+    column: int
+
+
+@dataclass(slots=True)
+class Draft:
+    """What several files hold, in their order.
+
+    Parameters
+    ----------
+    rules, filters
+        In the order of the files and their lines.
+    fields, values
+        The lists by name; sections of one name are read as one.
+    """
+
+    rules: list[Rule] = field(default_factory=list)
+    filters: list[Filter] = field(default_factory=list)
+    fields: dict[str, list[ListEntry]] = field(default_factory=dict)
+    values: dict[str, list[ListEntry]] = field(default_factory=dict)
+
+
+def parse_files(files: Sequence[tuple[str, str]]) -> Draft:
+    """Read several recipe files in order.
+
+    Parameters
+    ----------
+    files
+        Name and text of each.
+
+    Raises
+    ------
+    RecipeError
+        With all problems of all files.
+    """
+    draft = Draft()
+    problems: list[Problem] = []
+    references: list[_Reference] = []
+    for name, text in files:
+        parser = _FileParser(name, draft, references)
+        parser.read(text)
+        problems += parser.problems
+    problems += _undefined(references, draft)
+    if problems:
+        order = {name: index for index, (name, _) in enumerate(files)}
+        raise RecipeError(sorted(problems, key=lambda problem: (order[problem.file], problem.line, problem.column)))
+    return draft
+
+
+def _undefined(references: Sequence[_Reference], draft: Draft) -> list[Problem]:
+    lists = {"fields": draft.fields, "values": draft.values}
+    return [
+        Problem(
+            reference.file,
+            reference.line,
+            reference.column,
+            f"no section %{reference.section} {reference.name} defines this list",
+            nearest(reference.name, lists[reference.section]),
+        )
+        for reference in references
+        if reference.name not in lists[reference.section]
+    ]
+
+
+class _FileParser:
+    """The state while one file is read."""
+
+    def __init__(self, name: str, draft: Draft, references: list[_Reference]) -> None:
+        self.name = name
+        self.draft = draft
+        self.references = references
+        self.problems: list[Problem] = []
+        self.has_format = False
+        self.section: str | None = None
+        self.section_name = ""
+        self.labelled = False
+        self.line_number = 0
+        self.readers: dict[str, Callable[[str], None]] = {
+            "header": self.read_action,
+            "labels": lambda line: None,
+            "filter": self.read_filter_line,
+            "values": self.read_list_line,
+            "fields": self.read_list_line,
+        }
+
+    def read(self, text: str) -> None:
+        """Read the whole file; what is wrong is kept in `problems`."""
+        for self.line_number, line in enumerate(text.removeprefix("\ufeff").split("\n"), start=1):
+            try:
+                self.read_line(line.rstrip())
+            except (_Wrong, LexicalError, FieldProblem, ValueProblem, FilterProblem) as wrong:
+                near = getattr(wrong, "near", None)
+                self.problems.append(Problem(self.name, self.line_number, wrong.column, wrong.message, near))
+        self.line_number = 1
+        if not self.has_format:
+            self.problems.append(Problem(self.name, 1, 1, "the line 'FORMAT dicom' is missing", None))
+
+    def read_line(self, line: str) -> None:
+        stripped = line.lstrip()
+        column = len(line) - len(stripped) + 1
+        if not stripped or stripped.startswith("#"):
+            return
+        if stripped.startswith("%"):
+            self.read_section(stripped, column)
+        elif stripped.split()[0].upper() == "FORMAT":
+            self.read_format(line)
+        elif self.section is None:
+            raise _Wrong("a line before the first section, such as %header", column)
+        else:
+            self.readers[self.section](line)
+
+    def read_format(self, line: str) -> None:
+        words = tokens(line)
+        self.has_format = True
+        if words[0].raw != "FORMAT":
+            raise _Wrong(f"'{words[0].raw}' must be in upper case", words[0].column, "FORMAT")
+        if len(words) != 2 or words[1].raw.lower() != "dicom":
+            raise _Wrong("the format is 'FORMAT dicom'", words[-1].column, "dicom")
+
+    def read_section(self, line: str, column: int) -> None:
+        word, *rest = line.split("#", 1)[0].split(maxsplit=1)
+        section = word[1:].lower()
+        # What follows a wrong section line is not read by the rules of the section before it.
+        self.section, self.labelled = "labels", False
+        if section not in SECTIONS:
+            near = nearest(section, SECTIONS)
+            raise _Wrong(f"unknown section {word}", column, near and f"%{near}")
+        name = rest[0].strip() if rest else ""
+        if section in _NAMED and not name:
+            raise _Wrong(f"%{section} needs a name", column)
+        if section not in _NAMED and name:
+            raise _Wrong(f"%{section} takes no name", column + line.index(name, len(word)))
+        self.section, self.section_name = section, name
+        if section in ("fields", "values"):
+            self.list_of(section).setdefault(name, [])
+
+    def list_of(self, section: str) -> dict[str, list[ListEntry]]:
+        return self.draft.fields if section == "fields" else self.draft.values
+
+    # %header
+
+    def read_action(self, line: str) -> None:
+        word, *rest = tokens(line)
+        if word.raw == "LABEL":
+            return
+        if word.raw not in list(Action):
+            raise _Wrong(f"unknown action '{word.raw}'", word.column, nearest(word.raw, Action))
+        action = Action(word.raw)
+        if not rest:
+            raise _Wrong(f"{action} needs a field", word.column)
+        expression = parse_field(rest[0])
+        self.note_reference(expression, rest[0])
+        if action is Action.ADD:
+            _check_addition(expression, rest)
+        value = _value_of(action, rest)
+        self.draft.rules.append(Rule(action, expression, value, self.name, self.line_number))
+
+    def note_reference(self, expression: FieldExpression, token: Token) -> None:
+        if isinstance(expression, FieldsList | ValuesList):
+            section = "fields" if isinstance(expression, FieldsList) else "values"
+            column = token.column + token.raw.index(":") + 1
+            self.references.append(_Reference(expression.name, section, self.name, self.line_number, column))
+
+    # %fields and %values
+
+    def read_list_line(self, line: str) -> None:
+        word, *rest = tokens(line)
+        allowed = ("FIELD", "SPLIT") if self.section == "values" else ("FIELD",)
+        if word.raw not in allowed:
+            near = nearest(word.raw, allowed)
+            raise _Wrong(f"%{self.section} takes {' and '.join(allowed)}, not '{word.raw}'", word.column, near)
+        if not rest:
+            raise _Wrong(f"{word.raw} needs a field", word.column)
+        expression = parse_field(rest[0])
+        if isinstance(expression, FieldsList | ValuesList):
+            raise _Wrong("a list cannot be made of another list", rest[0].column)
+        if word.raw == "FIELD":
+            if len(rest) > 1:
+                raise _Wrong("nothing may follow the field of FIELD", rest[1].column)
+            entry = ListEntry(expression)
+        else:
+            entry = _split_entry(expression, rest[1:])
+        self.list_of(str(self.section))[self.section_name].append(entry)
+
+    # %filter
+
+    def read_filter_line(self, line: str) -> None:
+        text = without_comment(line)
+        stripped = text.lstrip()
+        column = len(text) - len(stripped) + 1
+        if stripped.split()[0].upper() == "LABEL":
+            label = " ".join(stripped.split()[1:])
+            if not label:
+                raise _Wrong("LABEL needs a name", column)
+            self.labelled = True
+            self.draft.filters.append(Filter(self.section_name, label, source=self.name, line=self.line_number))
+            return
+        if not self.labelled:
+            raise _Wrong("a line before the first LABEL of the section", column)
+        self.draft.filters[-1] = self.draft.filters[-1].with_line(parse_filter_line(stripped, column))
+
+
+def _check_addition(expression: FieldExpression, rest: Sequence[Token]) -> None:
+    column = rest[0].column
+    tag = expression.tag if isinstance(expression, Exact) else None
+    if tag is None:
+        raise _Wrong("ADD needs one element: a keyword, an element name or a tag", column)
+    if dictionary_vr(tag) == "SQ" and len(rest) > 1 and rest[1].text:
+        raise _Wrong('ADD can write an empty sequence only: ADD KEYWORD ""', rest[1].column)
+
+
+def _value_of(action: Action, rest: Sequence[Token]) -> Value | None:
+    field_token, *words = rest
+    if action in (Action.BLANK, Action.KEEP):
+        if words:
+            raise _Wrong(f"{action} takes no value", words[0].column)
+        return None
+    if not words:
+        if action in _NEEDS_VALUE:
+            end = field_token.column + len(field_token.raw)
+            raise _Wrong(f'{action} needs a value; "" is the empty one', end)
+        return None
+    value = parse_value(words)
+    _check_value(action, value, words[0].column)
+    return value
+
+
+def _check_value(action: Action, value: Value, column: int) -> None:
+    match action, value:
+        case Action.JITTER, Literal(text) if not re.fullmatch(r"[+-]?[0-9]{1,7}", text):
+            raise _Wrong("JITTER takes a whole number of days, of at most 7 digits", column)
+        case Action.JITTER, DeidFunction(name):
+            raise _Wrong(f"JITTER takes a number of days; deid_func:{name} is a value of REPLACE", column, "REPLACE")
+        case Action.REMOVE, Literal() | DeidFunction():
+            raise _Wrong("the condition of REMOVE is func:NAME or var:NAME", column)
+        case Action.ADD, DeidFunction("jitter"):
+            raise _Wrong("ADD has no date to shift", column, "REPLACE")
+        case Action.ADD, DeidFunction("pydicom_uuid", arguments) if arguments["stable_remapping"]:
+            raise _Wrong("ADD has no UID to map: give stable_remapping=false", column)
+        case _, Literal() | Variable() | Function() | DeidFunction():
+            return
+
+
+def _split_entry(expression: FieldExpression, words: Sequence[Token]) -> ListEntry:
+    by, minlength = " ", 1
+    if not words:
+        return ListEntry(expression, by, minlength)
+    text, column = " ".join(word.raw for word in words), words[0].column
+    position = 0
+    while position < len(text):
+        parameter = _PARAMETER.match(text, position)
+        if parameter is None:
+            raise _Wrong('SPLIT takes by="TEXT";minlength=NUMBER', column + position)
+        name, written = parameter.groups()
+        argument = written[1:-1] if written[0] in "\"'" else written
+        if name == "by" and argument:
+            by = argument
+        elif name == "minlength" and re.fullmatch(r"[1-9][0-9]{0,3}", argument):
+            minlength = int(argument)
+        elif name in ("by", "minlength"):
+            what = "a text" if name == "by" else "a number from 1"
+            raise _Wrong(f"{name} is {what}", column + parameter.start(2))
+        else:
+            near = nearest(name, ("by", "minlength"))
+            raise _Wrong(f"SPLIT takes by and minlength, not '{name}'", column + parameter.start(1), near)
+        position = parameter.end()
+    return ListEntry(expression, by, minlength)

@@ -1,0 +1,316 @@
+"""A recipe compiled: what happens to an element of a given name.
+
+Precedence is that of the `deid` language: KEEP protects from all but ADD; REPLACE and JITTER protect from REMOVE;
+else the order of the recipe decides.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from dicom_deid.recipe.dictionary import ElementName
+from dicom_deid.recipe.fields import Exact, FieldsList, ValuesList
+from dicom_deid.recipe.recipe import Recipe
+from dicom_deid.recipe.rules import Action, ListEntry, Rule
+from dicom_deid.recipe.values import DeidFunction, Literal, Value, Variable
+
+SKIPPED = frozenset(
+    {
+        "PixelData",
+        "RedPaletteColorLookupTableData",
+        "GreenPaletteColorLookupTableData",
+        "BluePaletteColorLookupTableData",
+        "VOILUTSequence",
+        "FileMetaInformationGroupLength",
+        "FileMetaInformationVersion",
+        "TransferSyntaxUID",
+        "ImplementationClassUID",
+    }
+)
+"""Keywords of the elements that no rule but ADD sees, at any depth, with all that is beneath."""
+
+Presence = frozenset[tuple[str, int]]
+"""Which tags each ``%fields`` list selects in one object: pairs of list name and tag."""
+NO_PRESENCE: Presence = frozenset()
+
+
+class Step(NamedTuple):
+    """One thing that is done to an element.
+
+    Parameters
+    ----------
+    rule_index
+        Index of the rule in the recipe.
+    action
+        ADD, BLANK, JITTER, REMOVE or REPLACE.
+    value
+        What ADD and REPLACE write and by how many days JITTER shifts; nothing for BLANK and REMOVE.
+    condition
+        REMOVE only: the element is removed when this variable, or what this function returns, is true.
+    values_list
+        The step is taken only when a value of this ``%values`` list is found in the element as the steps before
+        have left it.
+    """
+
+    rule_index: int
+    action: Action
+    value: Value | None = None
+    condition: Value | None = None
+    values_list: str | None = None
+
+    @property
+    def is_certain(self) -> bool:
+        """Whether the step is taken whatever the object holds."""
+        return self.condition is None and self.values_list is None
+
+
+Steps = tuple[Step, ...]
+
+
+class Addition(NamedTuple):
+    """An element that ADD rules write at the root or in the file meta information.
+
+    Parameters
+    ----------
+    rule_index
+        Index of the first ADD rule of the element.
+    element
+        The element by its dictionary names and VR (ST when the dictionary does not hold the tag).
+    """
+
+    rule_index: int
+    element: ElementName
+
+
+class ValueLists:
+    """The values that ``%values`` lists collected from one object.
+
+    Parameters
+    ----------
+    patterns
+        For each list a pattern that finds any of its values; nothing when the list is empty.
+    """
+
+    __slots__ = ("_patterns",)
+
+    def __init__(self, patterns: Mapping[str, re.Pattern[str] | None]) -> None:
+        self._patterns = patterns
+
+    def hits(self, name: str, values: Iterable[str]) -> bool:
+        """Whether a value of the list is found, in any case, in one of the texts."""
+        pattern = self._patterns[name]
+        return pattern is not None and any(pattern.search(value) for value in values)
+
+
+class Plan:
+    """What a recipe does with an element of a given name; pure, deterministic and safe to share between threads.
+
+    Parameters
+    ----------
+    recipe
+        The recipe, or several combined.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        rules = tuple(enumerate(recipe.rules))
+        self._keeps = tuple(rule for _, rule in rules if rule.action is Action.KEEP)
+        self._acting = tuple((index, rule) for index, rule in rules if rule.action not in (Action.KEEP, Action.ADD))
+        self._protecting = tuple(rule for _, rule in rules if rule.action in (Action.REPLACE, Action.JITTER))
+        self._additions = _additions(recipe.rules)
+        used = [rule.field for _, rule in self._acting]
+        self._fields_used = tuple(dict.fromkeys(field.name for field in used if isinstance(field, FieldsList)))
+        self._values_used = tuple(dict.fromkeys(field.name for field in used if isinstance(field, ValuesList)))
+
+    # What the engine asks once
+
+    @property
+    def additions(self) -> tuple[Addition, ...]:
+        """The elements that ADD rules write, one a tag, in the order of the recipe."""
+        return tuple(self._additions.values())
+
+    @property
+    def has_keeps(self) -> bool:
+        """Whether the recipe has KEEP rules."""
+        return bool(self._keeps)
+
+    @property
+    def needs_presence(self) -> bool:
+        """Whether the steps depend on which other elements the object holds, see :meth:`presence`.
+
+        A list of ``%fields`` stands for the tags of all elements that it selects in the object; where each of its
+        lines selects by tag alone, an element's own name is enough to know.
+        """
+        entries = [entry for name in self._fields_used for entry in self.recipe.fields[name]]
+        added = [addition.element for addition in self._additions.values()]
+        return any(not entry.field.depends_on_tag_only or any(map(entry.field.selects, added)) for entry in entries)
+
+    @property
+    def needs_values(self) -> bool:
+        """Whether the steps depend on values that the object holds, see :meth:`collect_values`."""
+        return bool(self._values_used)
+
+    # What the engine asks an object
+
+    def presence(self, elements: Iterable[ElementName]) -> Presence:
+        """Return what the ``%fields`` lists select in an object.
+
+        Parameters
+        ----------
+        elements
+            All elements of the original object that rules can see: neither skipped nor kept, nor beneath such.
+        """
+        lists = [(name, self.recipe.fields[name]) for name in self._fields_used]
+        return frozenset(
+            (name, element.tag) for element in elements for name, entries in lists if _selected(entries, element)
+        )
+
+    def gives_values(self, element: ElementName) -> bool:
+        """Whether a ``%values`` list collects from elements of that name."""
+        return any(_selected(self.recipe.values[name], element) for name in self._values_used)
+
+    def collect_values(
+        self, elements: Iterable[tuple[ElementName, Sequence[str]]], *, escape: Callable[[str], str] = re.escape
+    ) -> ValueLists:
+        """Collect the values of the ``%values`` lists from an object.
+
+        Parameters
+        ----------
+        elements
+            Elements of the original object that rules can see, with the components of their values as text;
+            those for which :meth:`gives_values` is false may be left out.
+        escape
+            Makes a regular expression of a value; by default one that finds the value itself.
+        """
+        found: dict[str, dict[str, None]] = {name: {} for name in self._values_used}
+        for element, values in elements:
+            for name, parts in found.items():
+                for entry in self.recipe.values[name]:
+                    if entry.field.selects(element):
+                        parts.update(dict.fromkeys(part for value in values for part in entry.parts(value)))
+        return ValueLists(
+            {
+                name: re.compile("|".join(map(escape, parts)), re.IGNORECASE) if parts else None
+                for name, parts in found.items()
+            }
+        )
+
+    # What the engine asks for an element
+
+    @staticmethod
+    def is_skipped(element: ElementName) -> bool:
+        """Whether no rule but ADD sees the element, nor anything beneath."""
+        return element.keyword in SKIPPED
+
+    def is_kept(self, element: ElementName) -> bool:
+        """Whether a KEEP rule selects an element of the root data set or the file meta information.
+
+        A tag that is kept is protected at every depth, with all that is beneath, when an element of that tag stands
+        at the root.
+        """
+        return element.root and any(rule.field.selects(element) for rule in self._keeps)
+
+    def steps(self, element: ElementName, presence: Presence = NO_PRESENCE) -> Steps:
+        """Return what happens to an element that stands in the object and is neither skipped nor kept.
+
+        The steps are to be taken in order. A step that is overridden in any case is left out: nothing follows a
+        certain REMOVE, and an ADD of the element at the root is the first step.
+
+        Parameters
+        ----------
+        element
+            The element's names.
+        presence
+            What :meth:`presence` returned for the object, when the plan needs it.
+        """
+        chosen = [(index, rule) for index, rule in self._acting if self._selects(rule, element, presence, True)]
+        return self._ordered(element, chosen)
+
+    def steps_of_addition(self, addition: Addition, presence: Presence = NO_PRESENCE) -> Steps:
+        """Return what happens to an added element that was not in the object, or was skipped or kept there.
+
+        The first step is an ADD; only rules that follow it see the element. Empty when the element is removed again.
+        """
+        element = addition.element
+        chosen = [
+            (index, rule)
+            for index, rule in self._acting
+            if index > addition.rule_index and self._selects(rule, element, presence, False)
+        ]
+        steps = self._ordered(element, chosen)
+        return () if steps and steps[0].action is Action.REMOVE and steps[0].is_certain else steps
+
+    def _selects(self, rule: Rule, element: ElementName, presence: Presence, is_original: bool) -> bool:
+        field = rule.field
+        if isinstance(field, FieldsList):
+            by_itself = is_original and _selected(self.recipe.fields[field.name], element)
+            return by_itself or (field.name, element.tag) in presence
+        return isinstance(field, ValuesList) or field.selects(element)
+
+    def _ordered(self, element: ElementName, chosen: list[tuple[int, Rule]]) -> Steps:
+        is_protected = any(rule.field.selects(element) for rule in self._protecting)
+        candidates = [
+            _step(index, rule) for index, rule in chosen if not (is_protected and rule.action is Action.REMOVE)
+        ]
+        if element.root and element.tag in self._additions:
+            candidates += [
+                _step(index, rule)
+                for index, rule in enumerate(self.recipe.rules)
+                if rule.action is Action.ADD and isinstance(rule.field, Exact) and rule.field.tag == element.tag
+            ]
+            candidates.sort(key=lambda step: step.rule_index)
+        return _simplified(candidates)
+
+
+def _additions(rules: Sequence[Rule]) -> dict[int, Addition]:
+    additions: dict[int, Addition] = {}
+    for index, rule in enumerate(rules):
+        if rule.action is Action.ADD and isinstance(rule.field, Exact) and rule.field.tag is not None:
+            element = ElementName.of(rule.field.tag)
+            if element.vr == "UN":
+                element = element._replace(vr="ST")
+            additions.setdefault(rule.field.tag, Addition(index, element))
+    return additions
+
+
+def _selected(entries: Iterable[ListEntry], element: ElementName) -> bool:
+    return any(entry.field.selects(element) for entry in entries)
+
+
+def _step(index: int, rule: Rule) -> Step:
+    values_list = rule.field.name if isinstance(rule.field, ValuesList) else None
+    if rule.action is Action.REMOVE:
+        return Step(index, rule.action, None, rule.value, values_list)
+    return Step(index, rule.action, rule.value, None, values_list)
+
+
+def _simplified(candidates: Iterable[Step]) -> Steps:
+    steps: list[Step] = []
+    for step in candidates:
+        last = steps[-1] if steps else None
+        if step.action is Action.ADD:
+            steps = [step]
+        elif last is not None and last.is_certain and _makes_idle(last, step):
+            continue
+        else:
+            if step.is_certain and _overwrites(step):
+                while steps and steps[-1].action not in (Action.ADD, Action.REMOVE):
+                    steps.pop()
+            steps.append(step)
+    return tuple(steps)
+
+
+def _makes_idle(last: Step, step: Step) -> bool:
+    """Whether `step` cannot do anything after `last`: all after a removal, a date's shift after it was emptied."""
+    return last.action is Action.REMOVE or (last.action is Action.BLANK and step.action is Action.JITTER)
+
+
+def _overwrites(step: Step) -> bool:
+    """Whether what the element held before does not matter to the step."""
+    if step.action is Action.REPLACE:
+        return isinstance(step.value, Literal | Variable) or (
+            isinstance(step.value, DeidFunction) and step.value.name in ("dicom_uuid", "basic_uuid", "suffix_uuid")
+        )
+    return step.action in (Action.BLANK, Action.REMOVE)
