@@ -14,7 +14,7 @@ from dicom_deid.recipe.lexer import LexicalError, Token, tokens
 from dicom_deid.recipe.rules import Action, ListEntry, Rule
 from dicom_deid.recipe.values import DeidFunction, Function, Literal, Value, ValueProblem, Variable, parse_value
 
-SECTIONS = ("header", "labels", "filter", "values", "fields")
+SECTIONS = ("header", "option", "labels", "filter", "values", "fields")
 _NAMED = ("filter", "values", "fields")
 _NEEDS_VALUE = (Action.ADD, Action.JITTER, Action.REPLACE)
 _PARAMETER = re.compile(r"""\s*(\w+)\s*=\s*("[^"]*"|'[^']*'|[^;\s"']+)\s*(?:;|$)""")
@@ -116,6 +116,7 @@ class _FileParser:
         self.line_number = 0
         self.readers: dict[str, Callable[[str], None]] = {
             "header": self.read_action,
+            "option": self.read_option,
             "labels": lambda line: None,
             "filter": self.read_filter_line,
             "values": self.read_list_line,
@@ -176,12 +177,29 @@ class _FileParser:
     def list_of(self, section: str) -> dict[str, list[ListEntry]]:
         return self.draft.fields if section == "fields" else self.draft.values
 
-    # %header
+    # %header and %option
 
     def read_action(self, line: str) -> None:
+        rule = self.rule_of(line)
+        if rule is not None:
+            self.draft.rules.append(rule)
+
+    def read_option(self, line: str) -> None:
+        """Read a rule that takes the place of all rules of other files for the same field; KEEP only takes it."""
+        rule = self.rule_of(line)
+        if rule is None:
+            return
+        text = rule.field.text.lower()
+        self.draft.rules[:] = [
+            other for other in self.draft.rules if other.source == self.name or other.field.text.lower() != text
+        ]
+        if rule.action is not Action.KEEP:
+            self.draft.rules.append(rule)
+
+    def rule_of(self, line: str) -> Rule | None:
         word, *rest = tokens(line)
         if word.raw == "LABEL":
-            return
+            return None
         if word.raw not in list(Action):
             raise _Wrong(f"unknown action '{word.raw}'", word.column, nearest(word.raw, Action))
         action = Action(word.raw)
@@ -191,8 +209,7 @@ class _FileParser:
         self.note_reference(expression, rest[0])
         if action is Action.ADD:
             _check_addition(expression, rest)
-        value = _value_of(action, rest)
-        self.draft.rules.append(Rule(action, expression, value, self.name, self.line_number))
+        return Rule(action, expression, _value_of(action, rest), self.name, self.line_number)
 
     def note_reference(self, expression: FieldExpression, token: Token) -> None:
         if isinstance(expression, FieldsList | ValuesList):
