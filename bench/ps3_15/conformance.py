@@ -1,0 +1,99 @@
+"""The conformance table: every row of Table E.1-1, what is done, by which rule, and which test holds it."""
+
+from __future__ import annotations
+
+from bench.measure import table
+from bench.ps3_15.recipes import REPEATING_GROUPS, TITLES, basic_rules, option_rules
+from bench.ps3_15.table import Row, read_rows
+
+TEST = "tests/unit/profiles/test_conformance.py::test_row"
+
+HEAD = """# Conformance with PS3.15 Annex E
+
+Made by `python -m bench.ps3_15` from Table E.1-1 and from the very rules that the recipes hold; a test compares this
+page with what the generator makes.
+
+**Basic profile.** `X` remove, `Z` empty (or a dummy, which the standard allows), `D` dummy of the element's VR, `U` the
+pseudonym of the UID, the same in every object of the project. Composite actions are resolved by the strictest type
+that any IOD of PS3.3 gives the attribute at any depth, so that the outcome conforms in every SOP class: the column
+*resolved* shows the action that remains. Every rule holds at every depth. Private attributes are the setting
+`private_elements` (`remove` for the basic profile). A sequence with action `D` or `U` keeps its items, whose elements
+have rows of their own.
+
+**Options.** `K` keep, `C` clean. Where several options name one attribute, the last in the order of this table decides:
+dates that are modified are modified even if the device's identity is retained.
+
+"""
+
+ENGINE_ROWS = {
+    "(0000": "command elements are in no stored object",
+    "(0002": "engine: file meta information is written anew",
+    "(0004": "engine: a DICOMDIR is quarantined",
+    "(GGGG": "engine: setting `private_elements`",
+}
+
+
+def rule_cell(row: Row) -> str:
+    """Return the rules of the basic profile for one row, as a reader would look for them."""
+    rules = basic_rules(row)
+    if rules:
+        return "<br>".join(f"`{' '.join(part for part in rule if part)}`" for rule in rules)
+    return ENGINE_ROWS.get(row.tag[:5], "items kept; each element in them has a row of its own")
+
+
+def option_cell(row: Row) -> str:
+    """Return what each option does with one row."""
+    cells = []
+    for option, code in row.options.items():
+        rules = option_rules(option, row)
+        done = ", ".join(dict.fromkeys(rule[0] for rule in rules)) or "as basic"
+        cells.append(f"{option} ({code}): {done}")
+    return "<br>".join(cells)
+
+
+def test_cell(row: Row) -> str:
+    """Return the test that holds one row."""
+    if row.in_data_set or row.tag in REPEATING_GROUPS:
+        return f"`test_row[{row.tag[1:5]}{row.tag[6:10]}]`"
+    return "`test_rows_of_the_engine`"
+
+
+def conformance_text() -> str:
+    """Return the page."""
+    rows = [
+        (
+            row.tag,
+            row.keyword or row.name,
+            row.vr,
+            row.basic,
+            row.action if row.in_data_set or row.tag in REPEATING_GROUPS else "",
+            rule_cell(row),
+            option_cell(row),
+            test_cell(row),
+        )
+        for row in read_rows()
+    ]
+    head = ("tag", "attribute", "VR", "table", "resolved", "rule", "options", "test")
+    options = table(
+        ("option", "fragment", "rows"),
+        [
+            (
+                title,
+                f"`ps3.15-{option}.dicom`",
+                sum(1 for row in read_rows() if option in row.options),
+            )
+            for option, title in TITLES.items()
+        ],
+    )
+    missing = (
+        "The Clean Recognizable Visual Features Option (E.3.2) is refused: no rule can tell a face from other "
+        "surfaces for certain. Objects that say `RecognizableVisualFeatures` `YES` are quarantined.\n\n"
+    )
+    return f"{HEAD}{options}\n\n{missing}## Table E.1-1\n\nTests: `{TEST}`.\n\n{compact(head, rows)}"
+
+
+def compact(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    """Return a Markdown table without padding: its cells are long."""
+    lines = ["|".join(("", *head, "")), "|" + "---|" * len(head)]
+    lines += ["|".join(("", *(cell.replace("|", "\\|") for cell in row), "")) for row in rows]
+    return "\n".join(lines) + "\n"
