@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -14,6 +13,8 @@ from urllib.parse import urlsplit
 from dicom_deid.deidentify.settings import Settings
 from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.pipeline.destination import DEFAULT_TEMPLATE, KeyTemplate
+from dicom_deid.recipe import load_function
+from dicom_deid.store.projects import ProjectOptions
 
 MEBIBYTE = 2**20
 
@@ -42,13 +43,13 @@ class RunConfiguration:
     destination_key
         Template of destination keys, see `KeyTemplate`.
     org_root, single_patient_id, uid_strategy, max_date_offset_days
-        Options of the project, fixed when it is created.
+        Options of the project, fixed when it is created; None where the project's own holds.
     limit
         At most so many objects are planned.
     newer_than, older_than
         ISO 8601 instants: objects last modified at or after the first, and before the second, are planned.
-    newest_first
-        Plan the newest objects first.
+    retry_quarantined
+        Plan objects again that were quarantined under the same rules.
     max_batches, batch_objects, batch_bytes
         How the plan is cut.
     transfers
@@ -69,6 +70,8 @@ class RunConfiguration:
         Who asked for the run, and why, for the audit.
     labels
         Further words for the audit, such as the identifiers of the Airflow run.
+    external_id
+        The caller's own identifier of the run: planned again under the same one, it is the same run.
     """
 
     source: str
@@ -82,15 +85,15 @@ class RunConfiguration:
     destination_key: str = DEFAULT_TEMPLATE
     org_root: str | None = None
     single_patient_id: str | None = None
-    uid_strategy: Literal["stored", "derived"] = "stored"
-    max_date_offset_days: int = 365
+    uid_strategy: Literal["stored", "derived"] | None = None
+    max_date_offset_days: int | None = None
     limit: int | None = None
     newer_than: str | None = None
     older_than: str | None = None
-    newest_first: bool = False
-    max_batches: int = 1024
+    retry_quarantined: bool = False
+    max_batches: int = 1000
     batch_objects: int = 2000
-    batch_bytes: int = 2048 * MEBIBYTE
+    batch_bytes: int = 1024 * MEBIBYTE
     transfers: int = 16
     in_flight_bytes: int = 128 * MEBIBYTE
     large_object_bytes: int = 64 * MEBIBYTE
@@ -101,6 +104,7 @@ class RunConfiguration:
     requested_by: str = ""
     purpose: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
+    external_id: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("source", "destination", "quarantine"):
@@ -116,6 +120,7 @@ class RunConfiguration:
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise ConfigurationError(f"{name} must be a whole number of at least 1.")
         KeyTemplate.parse(self.destination_key)
+        _ = self.project_options
         _check_quarantine(self.quarantine, self.destination, self.source)
         _check_window(self.after, self.before)
 
@@ -130,18 +135,23 @@ class RunConfiguration:
         return _instant("older_than", self.older_than)
 
     @property
-    def digest(self) -> str:
-        """SHA-256 of all that, beside the recipe, decides which bytes are written and where, as hexadecimal digits.
+    def project_options(self) -> ProjectOptions | None:
+        """The options that the project must have, or is made with; None when any will do."""
+        given = {name: getattr(self, name) for name in _PROJECT_OPTIONS if getattr(self, name) is not None}
+        return ProjectOptions(**given) if given else None
 
-        An object that was de-identified under the same recipe and the same digest need not be done again.
+    @property
+    def digest(self) -> str:
+        """SHA-256 of all that, beside the recipe, decides which bytes are written under which key, as hexadecimal digits.
+
+        An object that went from the same source to the same destination under the same project, recipe and digest need
+        not be done again.
         """
         decides = {
             "settings": self.settings.digest,
             "variables": dict(self.variables),
             "functions": dict(self.functions),
-            "destination": self.destination.rstrip("/"),
             "destination_key": self.destination_key,
-            "project": self.project,
         }
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
@@ -153,7 +163,7 @@ class RunConfiguration:
         ConfigurationError
             If a path names nothing that can be called.
         """
-        return {name: _load(name, path) for name, path in self.functions.items()}
+        return {name: load_function(path) for name, path in self.functions.items()}
 
     def replace(self, **changes: Any) -> RunConfiguration:
         """Return a copy with the given fields changed, checked anew."""
@@ -216,6 +226,9 @@ _POSITIVE = (
 )
 
 
+_PROJECT_OPTIONS = ("org_root", "single_patient_id", "uid_strategy", "max_date_offset_days")
+
+
 def _settings(values: Mapping[str, Any]) -> Settings:
     unknown = sorted(set(values) - {each.name for each in fields(Settings)})
     if unknown:
@@ -268,16 +281,3 @@ def _instant(name: str, text: str | None) -> datetime | None:
 def _check_window(after: datetime | None, before: datetime | None) -> None:
     if after and before and after >= before:
         raise ConfigurationError("newer_than must be before older_than.")
-
-
-def _load(name: str, path: str) -> Callable[..., Any]:
-    module_name, _, attribute = path.replace(":", ".").rpartition(".")
-    try:
-        function = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError, ValueError):
-        raise ConfigurationError(
-            f"func:{name} cannot be imported from {path}: give package.module:function, importable by the worker."
-        ) from None
-    if not callable(function):
-        raise ConfigurationError(f"func:{name} names {path}, which is not a function.")
-    return function  # type: ignore[no-any-return]

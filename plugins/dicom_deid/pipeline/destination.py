@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from string import Formatter
 from urllib.parse import quote
 
+from pydicom.datadict import tag_for_keyword
+
 from dicom_deid.exceptions import ConfigurationError, Quarantine
 from dicom_deid.reasons import Reason
+from dicom_deid.recipe import Action, ElementName, Plan
 
 DEFAULT_TEMPLATE = "{PatientID}/{StudyInstanceUID}/{SeriesInstanceUID}/{SOPInstanceUID}.dcm"
 
@@ -74,6 +77,32 @@ class KeyTemplate:
             raise ConfigurationError("The destination key must be a relative path without empty or dotted segments.")
         return cls(template, tuple(dict.fromkeys(names)))
 
+    def check(self, plan: Plan, *, follows_references: bool) -> None:
+        """Check that no original can come into a key.
+
+        A keyword must be written anew by the recipe. UIDs may also follow the mapping without a rule of their own, or
+        be kept by a KEEP rule: then they stand in the object on purpose. Modality tells nobody's identity.
+
+        Parameters
+        ----------
+        plan
+            The compiled recipe.
+        follows_references
+            Whether UIDs follow the mapping without a rule of their own.
+
+        Raises
+        ------
+        ConfigurationError
+            The recipe leaves an identifier of the template as it is, or removes it.
+        """
+        for keyword in self.fields:
+            if keyword != "Modality" and not _is_safe(plan, keyword, follows_references):
+                raise ConfigurationError(
+                    f"The destination key names {keyword}, which recipe {plan.recipe.name} does not replace: "
+                    f"an original would stand in the key, or nothing. Replace it in the recipe (REPLACE {keyword} "
+                    "func:generate_value) or give another destination key."
+                )
+
     def key(self, identifiers: Mapping[str, str]) -> str:
         """Return the key of an object with these identifiers, as the rules left them.
 
@@ -94,3 +123,17 @@ class KeyTemplate:
         if len(key) > _MAX_KEY_BYTES:
             raise Quarantine(Reason.INVALID_REPLACEMENT, "destination key")
         return key
+
+
+def _is_safe(plan: Plan, keyword: str, follows_references: bool) -> bool:
+    tag = tag_for_keyword(keyword)
+    assert tag is not None
+    element = ElementName.of(tag)
+    is_uid = keyword.endswith("UID")
+    if plan.is_kept(element):
+        return is_uid
+    steps = plan.steps(element)
+    if not steps:
+        return is_uid and follows_references
+    written = any(step.action in (Action.ADD, Action.REPLACE) and step.is_certain for step in steps)
+    return written and steps[-1].action not in (Action.REMOVE, Action.BLANK)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from dicom_deid.exceptions import ConfigurationError, Quarantine
 from dicom_deid.pipeline.destination import DEFAULT_TEMPLATE, KeyTemplate
 from dicom_deid.reasons import Reason
+from dicom_deid.recipe import Plan, Recipe
 
 UIDS = {"StudyInstanceUID": "1.2", "SeriesInstanceUID": "1.3", "SOPInstanceUID": "1.4"}
 
@@ -75,3 +76,40 @@ def test_two_values_never_share_a_key(one, other):
     template = KeyTemplate.parse(DEFAULT_TEMPLATE)
     keys = {template.key({"PatientID": value, **UIDS}) for value in (one, other)}
     assert len(keys) == len({one.strip(), other.strip()})
+
+
+def plan(rules):
+    return Plan(Recipe.parse(f"FORMAT dicom\n%header\n{rules}\n"))
+
+
+REPLACE_UIDS = """REPLACE StudyInstanceUID func:generate_value
+REPLACE SeriesInstanceUID func:generate_value
+REPLACE SOPInstanceUID func:generate_value
+"""
+
+
+def test_the_desktop_recipe_fits_the_default_template():
+    KeyTemplate.parse(DEFAULT_TEMPLATE).check(Plan(Recipe.named("desktop")), follows_references=False)
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        REPLACE_UIDS,
+        REPLACE_UIDS + "KEEP PatientID\nREPLACE PatientID x",
+        REPLACE_UIDS + "REMOVE PatientID",
+        REPLACE_UIDS + "JITTER PatientID 1",
+        REPLACE_UIDS + "REPLACE PatientID x\nBLANK PatientID",
+    ],
+)
+def test_a_recipe_that_leaves_an_identifier_of_the_template_is_refused(rules):
+    with pytest.raises(ConfigurationError, match="PatientID"):
+        KeyTemplate.parse(DEFAULT_TEMPLATE).check(plan(rules), follows_references=True)
+
+
+def test_uids_may_be_kept_on_purpose_or_follow_the_mapping_but_not_be_forgotten():
+    template = KeyTemplate.parse("{StudyInstanceUID}/{SOPInstanceUID}")
+    template.check(plan("KEEP StudyInstanceUID\nKEEP SOPInstanceUID"), follows_references=False)
+    template.check(plan("REPLACE PatientName x"), follows_references=True)
+    with pytest.raises(ConfigurationError, match="StudyInstanceUID"):
+        template.check(plan("REPLACE SOPInstanceUID func:generate_value"), follows_references=False)

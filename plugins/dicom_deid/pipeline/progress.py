@@ -1,0 +1,103 @@
+"""How far a batch is, told at a pace that people read at."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from dicom_deid.reasons import Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a batch is.
+
+    Parameters
+    ----------
+    objects, total_objects
+        Objects done, and in the batch.
+    bytes_in, total_bytes
+        Their sizes at the source.
+    outcomes
+        Objects by outcome.
+    seconds
+        Since the batch began.
+    """
+
+    objects: int
+    total_objects: int
+    bytes_in: int
+    total_bytes: int
+    outcomes: dict[Outcome, int]
+    seconds: float
+
+    @property
+    def objects_per_second(self) -> float:
+        """The rate since the batch began."""
+        return self.objects / self.seconds if self.seconds else 0.0
+
+    @property
+    def seconds_left(self) -> float | None:
+        """The time that the rest takes at the rate of bytes so far, None before there is one."""
+        if not self.bytes_in:
+            return None
+        return self.seconds * (self.total_bytes - self.bytes_in) / self.bytes_in
+
+    def __str__(self) -> str:
+        left = f", about {self.seconds_left:.0f} s left" if self.seconds_left is not None else ""
+        quarantined = self.outcomes.get(Outcome.QUARANTINED, 0)
+        failed = self.outcomes.get(Outcome.FAILED, 0)
+        wrong = f", {quarantined} quarantined" * bool(quarantined) + f", {failed} failed" * bool(failed)
+        return (
+            f"{self.objects} of {self.total_objects} objects{wrong}, {self.bytes_in / 1e6:.1f} MB, "
+            f"{self.objects_per_second:.0f} objects/s{left}"
+        )
+
+
+class ProgressTeller:
+    """Calls back with the progress, at most once in so many seconds, and once at the end.
+
+    Parameters
+    ----------
+    callback
+        Whom to tell; None tells nobody.
+    seconds
+        The pace.
+    total_objects, total_bytes
+        What the batch holds.
+    """
+
+    def __init__(
+        self, callback: Callable[[Progress], None] | None, seconds: float, total_objects: int, total_bytes: int
+    ) -> None:
+        self._callback = callback
+        self._pace = seconds
+        self._total_objects = total_objects
+        self._total_bytes = total_bytes
+        self._began = self._told = time.monotonic()
+        self._bytes = 0
+        self._outcomes: Counter[Outcome] = Counter()
+
+    def count(self, outcome: Outcome, size: int) -> None:
+        """Count one object."""
+        self._outcomes[outcome] += 1
+        self._bytes += size
+
+    def tell(self, *, at_once: bool = False) -> None:
+        """Call back when it is time to."""
+        now = time.monotonic()
+        if self._callback is None or (now - self._told < self._pace and not at_once):
+            return
+        self._told = now
+        self._callback(
+            Progress(
+                self._outcomes.total(),
+                self._total_objects,
+                self._bytes,
+                self._total_bytes,
+                dict(self._outcomes),
+                now - self._began,
+            )
+        )
