@@ -15,6 +15,9 @@ PRIVATE_CREATOR_NAME = "Private Creator"
 PRIVATE_NAME = "Private tag data"
 GROUP_LENGTH_NAME = "Group Length"
 
+DICTIONARY_TAGS = tuple(sorted(DicomDictionary))
+"""Every tag of the dictionary, in order; the repeating groups have none there."""
+
 _TAG = re.compile(r"\(([0-9a-f]{4}),([0-9a-f]{4})\)|([0-9a-f]{8})", re.IGNORECASE)
 _PRIVATE = re.compile(r"""(\(?)([0-9a-f]{4}),"([^"]+)",([0-9a-f]{2})(\)?)""", re.IGNORECASE)
 # Where the dictionary leaves a choice of VR, the one that needs no other element to be understood.

@@ -1,0 +1,103 @@
+"""`dicom-deid recipe`: look at recipes before they meet an object."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from dicom_deid.recipe.check import RecipeReport, RuleReport, check
+from dicom_deid.recipe.errors import RecipeError
+from dicom_deid.recipe.identifiers import ProfileAttribute
+from dicom_deid.recipe.recipe import Recipe
+
+EXIT_ERRORS = 2
+_SHOWN = 6
+
+
+@click.group()
+def recipe() -> None:
+    """Check recipes and list those that ship."""
+
+
+@recipe.command("list")
+def list_recipes() -> None:
+    """Print the names of the recipes that ship with this package."""
+    for name in Recipe.shipped():
+        click.echo(name)
+
+
+@recipe.command("check")
+@click.argument("recipes", nargs=-1, required=True, metavar="RECIPE...")
+@click.option("--all", "everything", is_flag=True, help="Print every element and attribute, however many.")
+def check_recipe(recipes: tuple[str, ...], everything: bool) -> None:
+    """Say what a recipe does: a name that ships, or a path; several are combined in order.
+
+    Prints which elements each rule reaches, which rules can never act, and which direct identifiers of PS3.15
+    Table E.1-1 are left alone. Exits 0 when the recipe can be used, 2 when it has errors.
+    """
+    try:
+        checked = Recipe.resolve(*recipes)
+    except RecipeError as error:
+        for problem in error.problems:
+            click.echo(str(problem), err=True)
+        sys.exit(EXIT_ERRORS)
+    limit = None if everything else _SHOWN
+    report = check(checked)
+    click.echo(f"Recipe {checked.name}: {len(checked.rules)} rules, {len(checked.filters)} filters")
+    click.echo(f"Digest {checked.digest}")
+    _print_rules(report, limit)
+    _print_remarks(report)
+    _print_untouched(report, limit)
+
+
+def _print_rules(report: RecipeReport, limit: int | None) -> None:
+    click.echo("\nWhat each rule reaches")
+    for one in report.rules:
+        click.echo(f"  {_place(one)}  {one.rule}")
+        if one.reaches is None:
+            click.echo("      the elements in which a value of the list is found")
+        elif one.reaches != (str(one.rule.field),):
+            click.echo(f"      {_count(len(one.reaches), 'element')}: {_some(one.reaches, limit)}")
+
+
+def _print_remarks(report: RecipeReport) -> None:
+    shadowed = [f"  {_place(one)}  {one.rule}: {one.shadowed}" for one in report.rules if one.shadowed]
+    warnings = [f"  {_place(one)}  {one.rule}: {text}" for one in report.rules for text in one.warnings]
+    for title, lines in (("Rules that can never act", shadowed), ("Warnings", warnings)):
+        click.echo(f"\n{title}: {len(lines) or 'none'}")
+        for line in lines:
+            click.echo(line)
+
+
+def _print_untouched(report: RecipeReport, limit: int | None) -> None:
+    direct = report.direct_identifiers_untouched
+    click.echo(f"\nDirect identifiers of PS3.15 Table E.1-1 that the recipe leaves alone: {len(direct) or 'none'}")
+    shown = direct if limit is None else direct[: 10 * limit]
+    for attribute in shown:
+        click.echo(f"  {_attribute(attribute)}")
+    if len(direct) > len(shown):
+        click.echo(f"  ... and {len(direct) - len(shown)} more, see --all")
+    others = [attribute for attribute in report.untouched if not attribute.is_direct_identifier]
+    click.echo(f"Other attributes of the table that the recipe leaves alone: {len(others) or 'none'}")
+    if limit is None:
+        for attribute in others:
+            click.echo(f"  {_attribute(attribute)}")
+
+
+def _place(report: RuleReport) -> str:
+    return f"{report.rule.source}:{report.rule.line}"
+
+
+def _attribute(attribute: ProfileAttribute) -> str:
+    return f"{attribute.tag} {attribute.name} (basic profile: {attribute.basic_profile})"
+
+
+def _some(names: tuple[str, ...], limit: int | None) -> str:
+    shown = names if limit is None else names[:limit]
+    rest = f", ... and {len(names) - len(shown)} more, see --all" if len(names) > len(shown) else ""
+    return ", ".join(shown) + rest if names else "none"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

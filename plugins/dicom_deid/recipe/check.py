@@ -1,0 +1,196 @@
+"""What a recipe reaches, what in it can never act, and what it leaves alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+
+from dicom_deid.recipe.dictionary import DICTIONARY_TAGS, ElementName, dictionary_vr
+from dicom_deid.recipe.fields import Exact, FieldExpression, FieldsList, Search, ValuesList
+from dicom_deid.recipe.identifiers import ProfileAttribute, profile_attributes
+from dicom_deid.recipe.plan import Plan, Steps
+from dicom_deid.recipe.recipe import Recipe
+from dicom_deid.recipe.rules import Action, ListEntry, Rule
+from dicom_deid.recipe.values import Variable
+
+_PRIVATE_FORM = re.compile(r"""\(?([0-9a-f]{4}),"([^"]+)",([0-9a-f]{2})\)?""", re.IGNORECASE)
+_DATES = ("DA", "DT")
+
+
+@dataclass(frozen=True, slots=True)
+class RuleReport:
+    """What became of one rule.
+
+    Parameters
+    ----------
+    rule
+        The rule.
+    reaches
+        The elements of the dictionary, at the root, that the rule selects, by keyword or else by tag; for a private
+        or nested name, that name. Nothing when the values of an object decide.
+    shadowed
+        Why the rule can never act; empty when it can.
+    warnings
+        What may not be meant.
+    """
+
+    rule: Rule
+    reaches: tuple[str, ...] | None
+    shadowed: str
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RecipeReport:
+    """What a recipe does, told from the dictionary alone.
+
+    Parameters
+    ----------
+    rules
+        One report a rule, in order.
+    untouched
+        The attributes of PS3.15 Table E.1-1 that the recipe leaves alone at the root of every object, for certain or
+        unless a condition holds, in the order of their tags.
+    """
+
+    rules: tuple[RuleReport, ...]
+    untouched: tuple[ProfileAttribute, ...]
+
+    @property
+    def direct_identifiers_untouched(self) -> tuple[ProfileAttribute, ...]:
+        """Those that no option of the standard lets stay."""
+        return tuple(attribute for attribute in self.untouched if attribute.is_direct_identifier)
+
+
+def check(recipe: Recipe) -> RecipeReport:
+    """Say what a recipe reaches, what in it can never act, and what it leaves alone."""
+    inspector = _Inspector(recipe)
+    return RecipeReport(
+        tuple(inspector.report(index, rule) for index, rule in enumerate(recipe.rules)),
+        tuple(attribute for attribute in profile_attributes() if not inspector.touches(attribute.example_tag)),
+    )
+
+
+@cache
+def _dictionary() -> tuple[ElementName, ...]:
+    return tuple(ElementName.of(tag) for tag in DICTIONARY_TAGS)
+
+
+class _Inspector:
+    """A recipe and its plan, with what was already asked of it."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        self.plan = Plan(recipe)
+        self.steps_known: dict[ElementName, Steps] = {}
+
+    def report(self, index: int, rule: Rule) -> RuleReport:
+        elements = self.elements(rule.field)
+        names = None if isinstance(rule.field, ValuesList) else tuple(map(_shown, elements))
+        shadowed = self.shadow(index, rule, elements)
+        return RuleReport(rule, names, shadowed, tuple(self.warnings(rule, elements)))
+
+    def elements(self, expression: FieldExpression) -> list[ElementName]:
+        """Return the elements that an expression reaches: of the dictionary, or made after its own words."""
+        if isinstance(expression, FieldsList):
+            entries: Iterable[ListEntry] = self.recipe.fields[expression.name]
+            return list(dict.fromkeys(element for entry in entries for element in self.elements(entry.field)))
+        if isinstance(expression, Exact):
+            return [_element_of(expression)]
+        return [element for element in _dictionary() if expression.selects(element)]
+
+    def steps(self, element: ElementName) -> Steps:
+        if element not in self.steps_known:
+            presence = self.plan.presence([element])
+            self.steps_known[element] = self.plan.steps(element, presence)
+        return self.steps_known[element]
+
+    def touches(self, tag: int) -> bool:
+        element = ElementName.of(tag)
+        if self.plan.is_skipped(element) or self.plan.is_kept(element):
+            return element.tag in {addition.element.tag for addition in self.plan.additions}
+        return any(
+            step.is_certain and (step.action is not Action.JITTER or element.vr in _DATES)
+            for step in self.steps(element)
+        )
+
+    # Rules that can never act
+
+    def shadow(self, index: int, rule: Rule, elements: list[ElementName]) -> str:
+        if rule.action is Action.KEEP:
+            return _idle_keep(rule, elements)
+        if isinstance(rule.field, ValuesList) or (isinstance(rule.field, Search) and not elements):
+            return ""
+        reasons = [self.reason(index, rule, element) for element in elements]
+        return "" if not all(reasons) else reasons[0] if reasons else "its list is empty"
+
+    def reason(self, index: int, rule: Rule, element: ElementName) -> str:
+        """Say why the rule never acts on an element; empty when it does."""
+        is_addition = rule.action is Action.ADD
+        if not is_addition and self.plan.is_skipped(element):
+            return "no rule but ADD can touch this element"
+        kept = next(
+            (one for one in self.recipe.rules if one.action is Action.KEEP and one.field.selects(element)), None
+        )
+        if not is_addition and kept is not None and element.root:
+            return f"{_place(kept)} keeps the element"
+        steps = self.steps(element)
+        if any(step.rule_index == index for step in steps):
+            return ""
+        if rule.action is Action.REMOVE:
+            protecting = [one for one in self.recipe.rules if one.action in (Action.REPLACE, Action.JITTER)]
+            found = next((one for one in protecting if one.field.selects(element)), None)
+            if found is not None:
+                return f"{_place(found)} changes the element, which protects it from REMOVE"
+        if not steps:
+            return "it selects no element of an object"
+        later = next((step for step in steps if step.rule_index > index), steps[-1])
+        return f"{_place(self.recipe.rules[later.rule_index])} has the last word on the element"
+
+    # What may not be meant
+
+    @staticmethod
+    def warnings(rule: Rule, elements: list[ElementName]) -> Iterable[str]:
+        if isinstance(rule.field, Search) and not elements:
+            yield "reaches no element of the dictionary"
+        if rule.action is Action.JITTER and isinstance(rule.field, Exact):
+            vr = dictionary_vr(elements[0].tag)
+            if vr not in (*_DATES, "UN"):
+                yield f"shifts dates, and {rule.field} is no date but {vr}"
+        if rule.action is Action.REMOVE and isinstance(rule.value, Variable):
+            yield "removes nothing, or all that it selects, as the variable is false or true"
+
+
+def _idle_keep(rule: Rule, elements: list[ElementName]) -> str:
+    if isinstance(rule.field, FieldsList | ValuesList):
+        return "KEEP does not apply to lists"
+    if isinstance(rule.field, Exact) and not elements[0].root:
+        return "KEEP applies to elements at the root only"
+    return ""
+
+
+def _place(rule: Rule) -> str:
+    return f"{rule.source}:{rule.line}"
+
+
+def _shown(element: ElementName) -> str:
+    if not element.root:
+        return element.nested_name
+    return element.keyword or f"({element.tag >> 16:04x},{element.tag & 0xFFFF:04x})"
+
+
+def _element_of(expression: Exact) -> ElementName:
+    """Make an element that the expression selects."""
+    if expression.tag is not None:
+        return ElementName.of(expression.tag)
+    private = _PRIVATE_FORM.fullmatch(expression.text)
+    if private is not None:
+        tag = int(f"{private[1]}10{private[3]}", 16)
+        return ElementName.of(tag, private_creator=private[2])
+    parent, separator, keyword = expression.text.rpartition("__")
+    if not separator:
+        return ElementName.of(0)._replace(name=expression.text)
+    tag = Exact(keyword).tag if keyword else None
+    return ElementName.of(tag or 0, parent=parent)._replace(nested_name=expression.text)
