@@ -1,0 +1,49 @@
+"""Rows as PostgreSQL's COPY text format has them (PostgreSQL documentation, COPY, "Text Format").
+
+What is written with COPY and what ``COPY ... TO STDOUT`` gives back are the same bytes, for the column types that the
+store uses: text, integers, uuid, bytea, and timestamps in UTC. The audit's hash chain rests on this.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from uuid import UUID
+
+NULL = "\\N"
+
+_ESCAPES = str.maketrans(
+    {
+        "\\": "\\\\",
+        "\b": "\\b",
+        "\f": "\\f",
+        "\n": "\\n",
+        "\r": "\\r",
+        "\t": "\\t",
+        "\v": "\\v",
+        "\0": "\N{REPLACEMENT CHARACTER}",
+    }
+)
+
+
+def timestamp(moment: datetime) -> str:
+    """Write an aware time as PostgreSQL does with ``TimeZone`` UTC and ``DateStyle`` ISO."""
+    text = moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f").rstrip("0").rstrip(".")
+    return text + "+00"
+
+
+def field(value: str | int | bytes | UUID | datetime | None) -> str:
+    """Write one value. PostgreSQL's text cannot hold NUL: it is replaced by U+FFFD."""
+    if value is None:
+        return NULL
+    if isinstance(value, str):
+        return value.translate(_ESCAPES)
+    if isinstance(value, bytes):
+        return "\\\\x" + value.hex()
+    if isinstance(value, datetime):
+        return timestamp(value)
+    return str(value)
+
+
+def line(*values: str | int | bytes | UUID | datetime | None) -> str:
+    """Write one row, with its newline."""
+    return "\t".join(map(field, values)) + "\n"

@@ -1,0 +1,194 @@
+"""The store: one object through which everything else reaches PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+from functools import cached_property
+from types import TracebackType
+from typing import Self
+
+from dicom_deid.exceptions import ConfigurationError
+from dicom_deid.objects import SourceObject
+from dicom_deid.store import runs, schema
+from dicom_deid.store.chain import chain_key
+from dicom_deid.store.database import DEFAULT_SCHEMA, Database
+from dicom_deid.store.keys import KeyRing
+from dicom_deid.store.lease import Lease
+from dicom_deid.store.mapping import Mapping
+from dicom_deid.store.plan import PlanLimits, Planner, PlanSummary
+from dicom_deid.store.projects import Project, ProjectOptions, open_project
+from dicom_deid.store.runs import Run, RunReport, RunRequest, RunState
+
+
+class Store:
+    """Projects, mapping, plan and audit in one schema of one PostgreSQL database.
+
+    A store owns one connection, which threads of one process may share; processes have their own. The connection is
+    made when it is first needed, and again after it was lost.
+
+    Parameters
+    ----------
+    database
+        The connection.
+    keys
+        The key ring; everything but the schema, the list of runs and their reports needs it.
+    """
+
+    def __init__(self, database: Database, keys: KeyRing | None = None) -> None:
+        self.database = database
+        self._keys = keys
+        self._projects: dict[str, Project] = {}
+
+    @classmethod
+    def connect(cls, url: str, *, schema: str = DEFAULT_SCHEMA, keys: KeyRing | None = None) -> Store:
+        """Connect.
+
+        Parameters
+        ----------
+        url
+            A libpq connection string, `postgresql://user:password@host:port/database?sslmode=verify-full`; all of
+            libpq's settings are honoured.
+        schema
+            The schema that holds (or will hold) the tables.
+        keys
+            The key ring.
+
+        Raises
+        ------
+        ConnectionLost, ConfigurationError
+            PostgreSQL cannot be reached, or refuses the login.
+        """
+        store = cls(Database(url, schema), keys)
+        store.database.connect()
+        return store
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection. Batches that were leased through it are free at once."""
+        self.database.close()
+
+    @property
+    def keys(self) -> KeyRing:
+        """The key ring.
+
+        Raises
+        ------
+        ConfigurationError
+            The store was opened without one.
+        """
+        if self._keys is None:
+            raise ConfigurationError(
+                "The crosswalk's keys are needed: set DICOM_DEID_KEYS, or the keys of the Airflow connection."
+            )
+        return self._keys
+
+    @cached_property
+    def chain_key(self) -> bytes:
+        """The secret of the audit's hash chains."""
+        return chain_key(self.database, self.keys)
+
+    def upgrade(self) -> None:
+        """Bring the schema to this version's; at once when it is there, safe for several at a time."""
+        schema.upgrade(self.database)
+
+    def project(self, name: str, options: ProjectOptions | None = None) -> Project:
+        """Return the project of that name, made with `options` (or the defaults) on first use.
+
+        Raises
+        ------
+        ConfigurationError
+            It stands with other options than those given, or the key ring does not open its secret.
+        """
+        if name not in self._projects or options is not None:
+            self._projects[name] = open_project(self.database, self.keys, name, options)
+        return self._projects[name]
+
+    def mapping(self, project: Project) -> Mapping:
+        """Return the mapping of a project, with a cache of its own."""
+        return Mapping(self.database, self.keys, project)
+
+    def start_run(self, request: RunRequest) -> str:
+        """Begin a run (or go on with the one of the same `external_id`) and return its id.
+
+        The run's project must stand already: see :meth:`project`.
+        """
+        project = self._existing(request.project)
+        return runs.start_run(self.database, self.chain_key, project.project_id, request)
+
+    def finish_run(self, run_id: str, state: RunState) -> None:
+        """End a run; its totals go into the audit."""
+        runs.finish_run(self.database, self.chain_key, run_id, state)
+
+    def run(self, run_id: str) -> Run:
+        """Return a run as it stands."""
+        return runs.find_run(self.database, run_id)
+
+    def runs(self, limit: int = 100, project: str | None = None) -> list[Run]:
+        """Return the newest runs, newest first."""
+        return runs.list_runs(self.database, limit, project)
+
+    def report(self, run_id: str) -> RunReport:
+        """Return the totals of a run, at any time."""
+        return runs.report_run(self.database, run_id)
+
+    def plan(
+        self,
+        run_id: str,
+        listing: Iterable[SourceObject],
+        *,
+        max_batches: int = 1000,
+        target_objects: int = 500,
+        target_bytes: int = 256 * 2**20,
+        limit: int | None = None,
+        newer_than: datetime | None = None,
+        older_than: datetime | None = None,
+        retry_quarantined: bool = False,
+    ) -> PlanSummary:
+        """Cut what the listing holds and is not done yet into batches; see :class:`PlanLimits` for the parameters.
+
+        Project, source, destination and digests are those of the run's request. Planning a run again replaces the
+        batches that no worker has begun.
+        """
+        limits = PlanLimits(
+            max_batches=max_batches,
+            target_objects=target_objects,
+            target_bytes=target_bytes,
+            limit=limit,
+            newer_than=newer_than,
+            older_than=older_than,
+            retry_quarantined=retry_quarantined,
+        )
+        run = self.run(run_id)
+        return Planner(self.database, self._existing(run.request.project), run, limits).plan(listing)
+
+    def lease(self, batch_id: int, worker: str, seconds: int = 300) -> Lease | None:
+        """Take a batch, None when it is finished or another live worker has it.
+
+        Parameters
+        ----------
+        batch_id
+            Which.
+        worker
+            Who takes it, for people to read (host and process, or the task instance).
+        seconds
+            How long the lease lasts unless renewed. That of a worker whose connection ended is free at once.
+        """
+        rows = self.database.query("leasing a batch", "SELECT run_id::text FROM batch WHERE batch_id = %s", (batch_id,))
+        if not rows:
+            raise ConfigurationError(f"There is no batch {batch_id}; its run was pruned or planned again.")
+        run = self.run(rows[0][0])
+        lease = Lease(self.database, self.chain_key, self._existing(run.request.project), run, batch_id, seconds)
+        return lease if lease.take(worker) else None
+
+    def _existing(self, name: str) -> Project:
+        if name not in self._projects:
+            self._projects[name] = open_project(self.database, self.keys, name, create=False)
+        return self._projects[name]
