@@ -192,5 +192,5 @@ def _element_of(expression: Exact) -> ElementName:
     parent, separator, keyword = expression.text.rpartition("__")
     if not separator:
         return ElementName.of(0)._replace(name=expression.text)
-    tag = Exact(keyword).tag if keyword else None
-    return ElementName.of(tag or 0, parent=parent)._replace(nested_name=expression.text)
+    nested = Exact(keyword).tag if keyword else None
+    return ElementName.of(nested or 0, parent=parent)._replace(nested_name=expression.text)
