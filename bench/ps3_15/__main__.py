@@ -22,7 +22,7 @@ def main() -> None:
     """Write, or check."""
     stale = [path for path, text in made().items() if not path.exists() or path.read_text(encoding="utf-8") != text]
     if "--check" in sys.argv:
-        sys.exit("".join(f"{path} is not what the generator makes\n" for path in stale))
+        sys.exit("\n".join(f"{path} is not what the generator makes" for path in stale) or 0)
     for path in stale:
         path.write_text(made()[path], encoding="utf-8")
         print(path)

@@ -11,6 +11,7 @@ from pathlib import Path
 from pydicom.datadict import dictionary_VR, keyword_for_tag
 
 FOLDER = Path(__file__).parent
+E1_1 = FOLDER.parents[1] / "plugins/dicom_deid/recipe/data/e1_1_attributes.csv"
 OPTIONS = {
     "retain-safe-private": "rtnSafePrivOpt",
     "retain-uids": "rtnUIDsOpt",
@@ -50,7 +51,7 @@ class Row:
 def read_rows() -> list[Row]:
     """Return all rows in the order of the table."""
     rows = []
-    with (FOLDER / "e1_1_attributes.csv").open(encoding="utf-8", newline="") as source:
+    with E1_1.open(encoding="utf-8", newline="") as source:
         for record in csv.DictReader(source):
             keyword, vr = "", ""
             if re.fullmatch(r"\([0-9A-F]{4},[0-9A-F]{4}\)", record["tag"]):
