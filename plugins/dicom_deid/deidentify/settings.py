@@ -37,6 +37,8 @@ class Settings:
         An empty PatientID or StudyID is keyed by the original StudyInstanceUID, so that two patients
         without an identifier
         are not merged. (An empty AccessionNumber always is.)
+    remove_signatures
+        Remove digital signatures, which are no longer valid, and data set trailing padding, once anything else changes.
     overlays, icon_images, curves
         Keep or remove group 60xx, IconImageSequence and group 50xx.
     residuals
@@ -59,6 +61,7 @@ class Settings:
     follow_uid_references: bool = True
     stamp_method: bool = True
     key_empty_identifiers_by_study: bool = True
+    remove_signatures: bool = True
     overlays: Literal["keep", "remove"] = "keep"
     icon_images: Literal["keep", "remove"] = "keep"
     curves: Literal["keep", "remove"] = "keep"
@@ -77,6 +80,7 @@ class Settings:
             rebuild_file_meta=False,
             follow_uid_references=False,
             stamp_method=False,
+            remove_signatures=False,
             key_empty_identifiers_by_study=False,
             residuals="off",
             pixel_risk="allow",

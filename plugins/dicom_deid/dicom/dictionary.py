@@ -1,26 +1,15 @@
-"""What the standard and the vendors' dictionaries say of a tag (PS3.6, and pydicom's private dictionary)."""
+"""What the dictionaries say of a tag (PS3.6, and pydicom's private dictionary)."""
 
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import NamedTuple
 
 from pydicom.datadict import dictionary_VR, private_dictionary_VR
-from pydicom.dataelem import DataElement
-from pydicom.tag import Tag
-
-
-class Definition(NamedTuple):
-    """VR, keyword and name of a tag; the keyword is empty for private and repeating elements."""
-
-    vr: str
-    keyword: str
-    name: str
 
 
 @lru_cache(maxsize=32768)
-def define(tag: int, private_creator: str | None = None) -> Definition:
-    """Look a tag up.
+def vr_of(tag: int, private_creator: str | None = None) -> str:
+    """Return the VR that the dictionary gives a tag.
 
     Parameters
     ----------
@@ -31,15 +20,9 @@ def define(tag: int, private_creator: str | None = None) -> Definition:
 
     Returns
     -------
-    Definition
-        With the VR ``UN`` for a tag that no dictionary holds.
+    str
+        ``UN`` for a tag that no dictionary holds; a choice such as ``US or SS`` where only other elements tell.
     """
-    element = DataElement(Tag(tag), "UN", b"")
-    element.private_creator = private_creator
-    return Definition(_vr(tag, private_creator), element.keyword, element.name)
-
-
-def _vr(tag: int, private_creator: str | None) -> str:
     if not is_private(tag):
         try:
             return dictionary_VR(tag)

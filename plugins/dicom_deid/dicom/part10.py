@@ -13,6 +13,7 @@ from dicom_deid.dicom.transfer_syntax import (
     EXPLICIT_VR_BIG_ENDIAN,
     EXPLICIT_VR_LITTLE_ENDIAN,
     IMPLICIT_VR_LITTLE_ENDIAN,
+    Encoding,
     TransferSyntax,
     find_transfer_syntax,
 )
@@ -170,6 +171,7 @@ def _as_found(data: bytes, pos: int, declared: TransferSyntax) -> TransferSyntax
     if implicit == declared.encoding.implicit:
         return declared
     if declared.encapsulated:
-        raise Quarantine(Reason.MALFORMED, "implicit VR in an encapsulated transfer syntax", pos)
+        # The frames are as declared; only the elements are not.
+        return declared._replace(encoding=Encoding(implicit, big_endian=False))
     found = find_transfer_syntax(IMPLICIT_VR_LITTLE_ENDIAN if implicit else EXPLICIT_VR_LITTLE_ENDIAN)
     return found or declared

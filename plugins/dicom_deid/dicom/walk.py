@@ -25,6 +25,8 @@ SHORT: Final = 8
 LONG: Final = 12
 IMPLICIT: Final = 4
 _DELIMITER: Final = 0
+STOP: Final = 1
+"""Decided of an element before which the walk over the outermost data set pauses."""
 
 # A level that met more distinct tags than any real object has forgets them, so that memory stays bounded.
 _MAX_KNOWN = 20_000
@@ -65,9 +67,9 @@ class ByteOrder(NamedTuple):
     """The numbers and delimiters of one byte order."""
 
     big_endian: bool
-    u16: Any
-    u32: Any
-    tag: Any
+    u16: struct.Struct
+    u32: struct.Struct
+    tag: struct.Struct
     item: bytes
     sequence_delimitation: bytes
 
@@ -176,8 +178,8 @@ class Level:
         self.order = order
         self.known: dict[bytes, Any] = {}
 
-    def decide(self, tag: int, vr: str | None, form: int) -> Entry | None:
-        """Return who visits elements of that tag and VR (`None` in an implicit VR encoding), or `None`."""
+    def decide(self, tag: int, vr: str | None, form: int) -> Entry | int | None:
+        """Return who visits elements of that tag and VR (`None` in an implicit VR encoding), `STOP`, or `None`."""
         raise NotImplementedError
 
     def where(self, data: bytes, pos: int) -> str:
@@ -233,7 +235,7 @@ def _zeros(data: bytes, pos: int) -> bool:
 
 
 def walk_elements(walk: Any, level: Level, pos: int, end: int, scope: Scope, delimited: bool = False) -> int:
-    """Walk over the elements in ``[pos, end)`` and return where they end.
+    """Walk over the elements in ``[pos, end)`` and return where they end, or where the level says `STOP`.
 
     Parameters
     ----------
@@ -273,7 +275,7 @@ def _walk_explicit(walk: Any, level: Level, pos: int, end: int, scope: Scope) ->
     known = level.known.get
     u16 = level.order.u16.unpack_from
     u32 = level.order.u32.unpack_from
-    short, long, implicit, delimiter = SHORT, LONG, IMPLICIT, _DELIMITER
+    short, long, implicit, delimiter, stop = SHORT, LONG, IMPLICIT, _DELIMITER, STOP
     while pos < end:
         entry = known(data[pos : pos + 6])
         if entry is short:
@@ -288,6 +290,8 @@ def _walk_explicit(walk: Any, level: Level, pos: int, end: int, scope: Scope) ->
         elif entry is implicit:
             length = u32(data, pos + 4)[0]
             pos = skip_fragments(walk, level, pos + 8) if length == UNDEFINED else pos + 8 + length
+        elif entry is stop:
+            return pos
         else:
             pos = _visit(walk, level, pos, end, scope, entry)
     return pos
@@ -297,7 +301,7 @@ def _walk_implicit(walk: Any, level: Level, pos: int, end: int, scope: Scope) ->
     data = walk.data
     known = level.known.get
     u32 = level.order.u32.unpack_from
-    implicit, delimiter = IMPLICIT, _DELIMITER
+    implicit, delimiter, stop = IMPLICIT, _DELIMITER, STOP
     while pos < end:
         entry = known(data[pos : pos + 4])
         if entry is implicit:
@@ -307,6 +311,8 @@ def _walk_implicit(walk: Any, level: Level, pos: int, end: int, scope: Scope) ->
             level.learn(walk, pos, end)
         elif entry is delimiter:
             return -(pos + 8)
+        elif entry is stop:
+            return pos
         else:
             pos = _visit(walk, level, pos, end, scope, entry)
     return pos
@@ -323,13 +329,18 @@ def _visit(walk: Any, level: Level, pos: int, end: int, scope: Scope, entry: Ent
     else:
         start = pos + 8
         length = level.order.u32.unpack_from(walk.data, pos + 4)[0]
-    if length == UNDEFINED:
-        return entry.visit_undefined(walk, level, pos, start, scope)
-    stop: int = start + length
-    if stop > end:
-        return entry.overrun(walk, level, pos, start, stop, end)
-    entry.visit(walk, level, pos, start, stop, scope)
-    return stop
+    try:
+        if length == UNDEFINED:
+            return entry.visit_undefined(walk, level, pos, start, scope)
+        stop: int = start + length
+        if stop > end:
+            return entry.overrun(walk, level, pos, start, stop, end)
+        entry.visit(walk, level, pos, start, stop, scope)
+        return stop
+    except Quarantine as problem:
+        if problem.where:
+            raise
+        raise Quarantine(problem.reason, level.where(walk.data, pos), pos) from None
 
 
 def walk_items(walk: Any, level: Level, pos: int, end: int, scope: Scope, delimited: bool = False) -> int:

@@ -1,0 +1,408 @@
+"""The engine's two calls: what does an object need, and, given that, what are its new bytes."""
+
+from __future__ import annotations
+
+import zlib
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Mapping
+from threading import Lock
+from typing import Any
+
+from dicom_deid.deidentify.chain import ChainEdit
+from dicom_deid.deidentify.entries import GroupLength, ObjectWalk
+from dicom_deid.deidentify.examination import Deidentified, Examination
+from dicom_deid.deidentify.inventory import inventory
+from dicom_deid.deidentify.rulebook import RootLevel, RuleBook, insertion
+from dicom_deid.deidentify.settings import Settings
+from dicom_deid.deidentify.stamps import stamps_of
+from dicom_deid.dicom.part10 import FileHeader, read_header, write_header
+from dicom_deid.dicom.rewrite import splice
+from dicom_deid.dicom.transfer_syntax import Encoding
+from dicom_deid.dicom.values import decode_text
+from dicom_deid.dicom.walk import (
+    BIG_ENDIAN,
+    LITTLE_ENDIAN,
+    SHORT,
+    Edit,
+    Length,
+    NeedMoreDataError,
+    Scope,
+    TrailingBytesError,
+    walk_elements,
+)
+from dicom_deid.exceptions import ConfigurationError, Quarantine
+from dicom_deid.originals import Kind, Original
+from dicom_deid.reasons import Reason
+from dicom_deid.recipe import NO_PRESENCE, Plan, Recipe
+
+# Different combinations of present elements that a recipe with KEEP or `fields:` is compiled for at one time.
+_MAX_BOOKS = 256
+
+
+class Deidentifier:
+    """De-identifies objects by a recipe; no I/O, and safe to use from several threads.
+
+    Parameters
+    ----------
+    recipe
+        The rules.
+    settings
+        What the engine does beside them.
+    functions
+        What ``func:NAME`` calls, by name; other names are looked up by :func:`dicom_deid.recipe.load_function`.
+        ``generate_value`` is the pseudonym of the element's value unless it is given here.
+    variables
+        What ``var:NAME`` stands for, by name. ``patient_offset`` is the patient's own number of days unless it is
+        given here.
+
+    Raises
+    ------
+    ConfigurationError
+        Before the first object, for a variable or a function that nobody defined.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        settings: Settings | None = None,
+        *,
+        functions: Mapping[str, Callable[..., Any]] | None = None,
+        variables: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.recipe = recipe
+        self.settings = settings or Settings()
+        self.plan = Plan(recipe)
+        self._functions = dict(functions or {})
+        self._variables = dict(variables or {})
+        self._stamps = stamps_of(recipe, self.plan) if self.settings.stamp_method else ()
+        self._lock = Lock()
+        self._books: OrderedDict[Any, RuleBook] = OrderedDict()
+        self._plain_book = self._new_book(NO_PRESENCE, frozenset())
+        self._is_plain = not self.plan.has_keeps and not self.plan.needs_presence
+        self._check_values()
+
+    def _check_values(self) -> None:
+        problems = []
+        for rule in self.recipe.rules:
+            try:
+                self._plain_book.source(rule.value)
+            except ConfigurationError as problem:
+                problems.append(f"{rule.source}:{rule.line}: {problem}")
+        if problems:
+            raise ConfigurationError("\n".join(problems))
+
+    # The two calls
+
+    def examine(self, data: bytes, *, size: int | None = None) -> Examination:
+        """Walk over an object once, and say which pseudonyms it needs.
+
+        Parameters
+        ----------
+        data
+            The object, or its beginning.
+        size
+            The size of the whole object in bytes, where `data` is only its beginning.
+
+        Raises
+        ------
+        Quarantine
+            When the object cannot be de-identified for certain.
+        NeedMoreDataError
+            When `data` ends before the object's pixel data begins.
+        """
+        partial = size is not None and size > len(data)
+        try:
+            header = read_header(data)
+        except Quarantine as problem:
+            if partial and problem.reason is Reason.TRUNCATED:
+                raise NeedMoreDataError(2 * len(data)) from None
+            raise
+        if not header.transfer_syntax.deflated:
+            return self._examine(data, header, data, header.data_set_start, partial, size or len(data))
+        if partial:
+            raise NeedMoreDataError(size or 0)
+        return self._examine(data, header, self._inflate(data, header), 0, False, len(data))
+
+    def rewrite(self, examination: Examination, pseudonyms: Mapping[Original, str]) -> Deidentified:
+        """Write the new object, once an examination.
+
+        Parameters
+        ----------
+        examination
+            What :meth:`examine` returned.
+        pseudonyms
+            A pseudonym for each of the examination's originals.
+
+        Raises
+        ------
+        Quarantine
+            When a replacement cannot be written, or a function failed.
+        """
+        walk, header = examination.walk, examination.header
+        edits = self._final_edits(walk, walk.edits, pseudonyms)
+        order = BIG_ENDIAN if header.transfer_syntax.encoding.big_endian else LITTLE_ENDIAN
+        pieces: list[Any] = splice(walk.data, examination.start, examination.end, edits, order)
+        if examination.beyond is not None:
+            pieces.append(examination.beyond)
+        if examination.tail is not None:
+            tail_edits = self._final_edits(examination.tail, examination.tail.edits, pseudonyms)
+            pieces += splice(examination.tail.data, 0, examination.tail_end, tail_edits, order)
+        identifiers = _identifiers(walk, edits, header)
+        if header.transfer_syntax.deflated:
+            pieces = [self._deflated(examination, edits, pieces)]
+        if self.settings.rebuild_file_meta:
+            head = self._new_header(examination, identifiers, pseudonyms)
+        else:
+            head = examination.source[: header.data_set_start] if header.transfer_syntax.deflated else b""
+        return Deidentified.of(self.recipe, walk, head, pieces, identifiers)
+
+    def deidentify(
+        self, data: bytes, resolve: Callable[[Collection[Original]], Mapping[Original, str]]
+    ) -> Deidentified:
+        """Examine and rewrite one whole object.
+
+        Parameters
+        ----------
+        data
+            The object.
+        resolve
+            Gives a pseudonym for each original that it is called with.
+        """
+        examination = self.examine(data)
+        return self.rewrite(examination, resolve(examination.originals))
+
+    def examine_tail(self, examination: Examination, tail: bytes) -> None:
+        """Walk over what follows the pixel data of an object whose beginning was examined.
+
+        Parameters
+        ----------
+        examination
+            Of the beginning; its `pixel_data` says where the pixel data ends.
+        tail
+            All bytes after the pixel data, to the end of the object.
+
+        Raises
+        ------
+        Quarantine
+            As for :meth:`examine`.
+        """
+        walk = ObjectWalk(tail, len(self.recipe.rules))
+        walk.originals = examination.walk.originals
+        walk.rules = examination.walk.rules
+        walk.counts = examination.walk.counts
+        walk.noted = examination.walk.noted
+        examination.tail = walk
+        levels = examination.book.root(examination.header.transfer_syntax.encoding)
+        examination.tail_end = self._walk_root(walk, examination.book, levels[-1:], 0)
+
+    # One walk
+
+    def _examine(
+        self, source: bytes, header: FileHeader, data: bytes, start: int, partial: bool, size: int
+    ) -> Examination:
+        encoding = header.transfer_syntax.encoding
+        book = self._plain_book if self._is_plain else self._book_for(data, start, encoding, partial)
+        walk = ObjectWalk(data, len(self.recipe.rules), partial)
+        if self.plan.needs_values:
+            walk.value_lists = self._value_lists(data, start, encoding, partial, book)
+        begin = start
+        if not self.settings.rebuild_file_meta and data is source:
+            begin = 0
+            self._walk_file_meta(walk, book, header)
+        end = self._walk_root(walk, book, book.root(encoding), start)
+        self._key_by_study(walk)
+        examination = Examination(source, header, walk, book, begin, end, size)
+        if self.settings.rebuild_file_meta:
+            self._ask_for_instance(examination)
+        return examination
+
+    def _walk_root(self, walk: ObjectWalk, book: RuleBook, levels: tuple[RootLevel, ...], pos: int) -> int:
+        end = len(walk.data)
+        scope = Scope()
+        for level in levels:
+            walk.added = False
+            if pos < end:
+                try:
+                    pos = walk_elements(walk, level, pos, end, scope)
+                except TrailingBytesError as trailing:
+                    pos = end = trailing.offset
+                    walk.note(Reason.TRAILING_BYTES_REMOVED)
+            if level.until is not None and not walk.added:
+                self._insert(walk, book, level, level.until, pos, scope)
+        return pos
+
+    def _insert(self, walk: ObjectWalk, book: RuleBook, level: Any, tag: int, pos: int, scope: Scope) -> None:
+        new, chain = insertion(book, level, tag)
+        if chain is not None:
+            edit = ChainEdit(chain, new[:6], b"", level, scope)
+            if edit.needs_pseudonyms:
+                edit.ask(walk)
+                walk.edits.append((pos, pos, edit))
+                return
+            new = edit.render(walk, {})
+        if new:
+            walk.edits.append((pos, pos, new))
+            if chain is None:
+                walk.count("stamped")
+
+    def _walk_file_meta(self, walk: ObjectWalk, book: RuleBook, header: FileHeader) -> None:
+        start, end = header.meta_start, header.data_set_start
+        if start == end:
+            return
+        scope = Scope()
+        level = book.file_meta(implicit=not walk.data[start + 4 : start + 6].isalpha())
+        walk_elements(walk, level, start, end, scope)
+        for tag in sorted(book.meta_additions):
+            if level.order.tag.pack(tag >> 16, tag & 0xFFFF) not in {key[:4] for key in level.known}:
+                self._insert(walk, book, level, tag, end, scope)
+
+    def _key_by_study(self, walk: ObjectWalk) -> None:
+        if not walk.to_key:
+            return
+        study = _captured_text(walk, "StudyInstanceUID")
+        patient = _captured_text(walk, "PatientID")
+        for edit in walk.to_key:
+            original = edit.key(study, patient)
+            if not original.value:
+                raise Quarantine(Reason.MISSING_IDENTIFIER, "(0020,000d)")
+            walk.originals[original] = None
+
+    def _ask_for_instance(self, examination: Examination) -> None:
+        # The file meta information needs an instance UID even where the data set has none.
+        walk = examination.walk
+        if _captured_text(walk, "SOPInstanceUID"):
+            return
+        uid = examination.header.media_storage_sop_instance_uid
+        if not uid:
+            raise Quarantine(Reason.MISSING_IDENTIFIER, "(0008,0018)")
+        if examination.book.follows:
+            examination.instance = Original(Kind.UID, uid)
+            walk.originals[examination.instance] = None
+
+    # Rules that depend on the object
+
+    def _new_book(self, presence: Any, kept: frozenset[int]) -> RuleBook:
+        return RuleBook(
+            self.plan, self.settings, self._functions, self._variables, self._stamps, presence=presence, kept=kept
+        )
+
+    def _book_for(self, data: bytes, start: int, encoding: Encoding, partial: bool) -> RuleBook:
+        kept: frozenset[int] = frozenset()
+        if self.plan.has_keeps:
+            roots = inventory(data, start, encoding, nested=False, partial=partial)
+            kept = frozenset(one.element.tag for one in roots if self.plan.is_kept(one.element))
+        presence = NO_PRESENCE
+        if self.plan.needs_presence:
+            listed = inventory(data, start, encoding, hidden=self._hides(kept), partial=partial)
+            presence = self.plan.presence([one.element for one in listed])
+        key = (presence, kept)
+        with self._lock:
+            book = self._books.get(key)
+            if book is None:
+                book = self._books[key] = self._new_book(presence, kept)
+                if len(self._books) > _MAX_BOOKS:
+                    self._books.popitem(last=False)
+            self._books.move_to_end(key)
+        return book
+
+    def _hides(self, kept: frozenset[int]) -> Callable[[Any], bool]:
+        return lambda element: element.tag in kept or self.plan.is_skipped(element)
+
+    def _value_lists(self, data: bytes, start: int, encoding: Encoding, partial: bool, book: RuleBook) -> Any:
+        listed = inventory(data, start, encoding, hidden=self._hides(book.kept), partial=partial)
+        giving = [one for one in listed if self.plan.gives_values(one.element)]
+        return self.plan.collect_values([(one.element, one.texts(data)) for one in giving])
+
+    # The new bytes
+
+    def _final_edits(self, walk: ObjectWalk, edits: list[Edit], pseudonyms: Mapping[Original, str]) -> list[Edit]:
+        final: list[Edit] = []
+        group_lengths = []
+        for index, (start, end, new) in enumerate(edits):
+            kind = new.__class__
+            if kind is bytes or kind is Length:
+                final.append((start, end, new))
+            elif kind is GroupLength:
+                group_lengths.append(index)
+                final.append((start, end, new))
+            else:
+                final.append((start, end, new.render(walk, pseudonyms)))
+        if walk.signatures:
+            self._settle_signatures(walk, final)
+        for index in group_lengths:
+            final[index] = _group_length(walk.data, final, index)
+        return final
+
+    def _settle_signatures(self, walk: ObjectWalk, edits: list[Edit]) -> None:
+        others = [edit for index, edit in enumerate(edits) if index not in walk.signatures]
+        if any(isinstance(new, bytes) and walk.data[start:end] != new for start, end, new in others):
+            walk.noted[Reason.SIGNATURE_REMOVED] = len(walk.signatures)
+            return
+        for index in walk.signatures:
+            start = edits[index][0]
+            edits[index] = (start, start, b"")
+
+    def _new_header(
+        self, examination: Examination, identifiers: Mapping[str, str], pseudonyms: Mapping[Original, str]
+    ) -> bytes:
+        instance = identifiers.get("SOPInstanceUID", "")
+        if not instance:
+            original = examination.instance
+            instance = pseudonyms[original] if original else examination.header.media_storage_sop_instance_uid
+        if not instance:
+            raise Quarantine(Reason.MISSING_IDENTIFIER, "(0008,0018)")
+        sop_class = identifiers.get("SOPClassUID") or examination.header.media_storage_sop_class_uid
+        return write_header(sop_class, instance, examination.header.transfer_syntax.uid)
+
+    def _inflate(self, data: bytes, header: FileHeader) -> bytes:
+        inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+        try:
+            inflated = inflater.decompress(memoryview(data)[header.data_set_start :], self.settings.max_inflated_bytes)
+        except zlib.error:
+            raise Quarantine(Reason.MALFORMED, "deflated data set", header.data_set_start) from None
+        if inflater.unconsumed_tail:
+            raise Quarantine(Reason.INFLATED_TOO_LARGE, "deflated data set", header.data_set_start)
+        if not inflater.eof:
+            raise Quarantine(Reason.TRUNCATED, "deflated data set", len(data))
+        return inflated
+
+    def _deflated(self, examination: Examination, edits: list[Edit], pieces: list[Any]) -> bytes | memoryview:
+        if not edits:
+            return memoryview(examination.source)[examination.header.data_set_start :]
+        deflater = zlib.compressobj(zlib.Z_DEFAULT_COMPRESSION, zlib.DEFLATED, -zlib.MAX_WBITS)
+        deflated = b"".join([*(deflater.compress(piece) for piece in pieces), deflater.flush()])
+        return deflated + b"\0" if len(deflated) % 2 else deflated
+
+
+def _group_length(data: bytes, edits: list[Edit], index: int) -> Edit:
+    # What is inserted just behind a group belongs to it if its group number is the same.
+    start, end, new = edits[index]
+    group = data[start - 8 : start - 6]
+    span_end = end + new.length
+    last = index + 1
+    while last < len(edits) and (
+        edits[last][0] < span_end
+        or (edits[last][0] == edits[last][1] == span_end and bytes(edits[last][2])[:2] == group)
+    ):
+        last += 1
+    return start, end, Length(new.length, index + 1, last)
+
+
+def _captured_text(walk: ObjectWalk, keyword: str) -> str:
+    found = walk.captured.get(keyword)
+    if found is None:
+        return ""
+    return decode_text(walk.data[found.start : found.end], "LO", found.codecs).strip("\0 ")
+
+
+def _identifiers(walk: ObjectWalk, edits: list[Edit], header: FileHeader) -> dict[str, str]:
+    identifiers = {}
+    for keyword, found in walk.captured.items():
+        if found.edit < 0:
+            text = _captured_text(walk, keyword)
+        else:
+            new = edits[found.edit][2]
+            text = decode_text(bytes(new[8 if found.form <= SHORT else 12 :]), "LO", found.codecs).strip("\0 ")
+        if text:
+            identifiers[keyword] = text
+    return identifiers

@@ -1,0 +1,165 @@
+"""What is known of an object after the walk, and what it became."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dicom_deid.deidentify.entries import ObjectWalk
+from dicom_deid.deidentify.rulebook import RuleBook
+from dicom_deid.dicom.part10 import FileHeader
+from dicom_deid.objects import SourceRange
+from dicom_deid.originals import Original
+from dicom_deid.reasons import Reason
+from dicom_deid.recipe import Recipe
+
+
+class Examination:
+    """One object after the walk: which pseudonyms it needs, and where its pixel data lies.
+
+    Parameters
+    ----------
+    source
+        The object, or its beginning.
+    header
+        Its preamble and file meta information.
+    walk
+        What the walk found.
+    book
+        What it was walked by.
+    start, end
+        Where the data set begins and ends in the walked bytes.
+    size
+        The size of the whole object in bytes.
+    """
+
+    __slots__ = ("book", "end", "header", "instance", "size", "source", "start", "tail", "tail_end", "walk")
+
+    def __init__(
+        self, source: bytes, header: FileHeader, walk: ObjectWalk, book: RuleBook, start: int, end: int, size: int
+    ) -> None:
+        self.source = source
+        self.header = header
+        self.walk = walk
+        self.book = book
+        self.start = start
+        self.end = end
+        self.size = size
+        self.instance: Original | None = None
+        self.tail: ObjectWalk | None = None
+        self.tail_end = 0
+
+    @property
+    def originals(self) -> tuple[Original, ...]:
+        """The identifiers whose pseudonyms the object needs, each once."""
+        return tuple(self.walk.originals)
+
+    @property
+    def pixel_data(self) -> tuple[int, int | None] | None:
+        """Where the value of the pixel data lies when it reaches beyond the given beginning of the object.
+
+        Bytes from the beginning of the object; no end for encapsulated pixel data, whose fragments are not walked.
+        """
+        found = self.walk.pixel_data
+        if not self.walk.partial or found is None or (found[1] is not None and found[1] <= len(self.source)):
+            return None
+        return found
+
+    @property
+    def beyond(self) -> SourceRange | None:
+        """What lies beyond the given beginning of the object and is copied as it is."""
+        if not self.walk.partial:
+            return None
+        end = self.size - len(self.tail.data) if self.tail is not None else self.size
+        return SourceRange(len(self.source), end)
+
+    @property
+    def transfer_syntax_uid(self) -> str:
+        """The transfer syntax of the object."""
+        return self.header.transfer_syntax.uid
+
+    def text(self, keyword: str) -> str:
+        """Return an element of the outermost data set that the walk keeps: SOPClassUID, Modality; else nothing."""
+        found = self.walk.captured.get(keyword) if keyword in ("SOPClassUID", "Modality") else None
+        if found is None:
+            return ""
+        return self.walk.data[found.start : found.end].decode("ascii", "replace").strip("\0 ")
+
+    @property
+    def sop_class_uid(self) -> str:
+        """The SOP class of the object, or nothing."""
+        return self.text("SOPClassUID") or self.header.media_storage_sop_class_uid
+
+    @property
+    def modality(self) -> str:
+        """The modality of the object, or nothing."""
+        return self.text("Modality")
+
+
+@dataclass(frozen=True, slots=True)
+class Deidentified:
+    """The new object.
+
+    Parameters
+    ----------
+    parts
+        Its bytes in order; a :class:`SourceRange` stands for bytes of the source object that were not given.
+    size
+        Its size in bytes.
+    identifiers
+        By keyword, the new values of the identifiers in its outermost data set.
+    actions
+        How many elements each action changed, and what was done without a rule.
+    rules
+        How many elements each rule changed, by its index in the recipe.
+    notes
+        What was noteworthy, and how often.
+    """
+
+    parts: tuple[bytes | memoryview | SourceRange, ...]
+    size: int
+    identifiers: Mapping[str, str]
+    actions: Mapping[str, int]
+    rules: Mapping[int, int]
+    notes: Mapping[Reason, int]
+
+    @classmethod
+    def of(
+        cls, recipe: Recipe, walk: ObjectWalk, head: bytes, pieces: Iterable[Any], identifiers: Mapping[str, str]
+    ) -> Deidentified:
+        """Collect the parts: short ones are joined, long ones stay views of the source."""
+        parts = _joined(head, pieces)
+        actions = dict(walk.counts)
+        rules = {index: count for index, count in enumerate(walk.rules) if count}
+        for index, count in rules.items():
+            action = recipe.rules[index].action.value
+            actions[action] = actions.get(action, 0) + count
+        size = sum(part.end - part.start if isinstance(part, SourceRange) else len(part) for part in parts)
+        return cls(parts, size, identifiers, actions, rules, dict(walk.noted))
+
+    def to_bytes(self) -> bytes:
+        """Return the whole object.
+
+        Raises
+        ------
+        ValueError
+            If a part of it was not given.
+        """
+        if any(isinstance(part, SourceRange) for part in self.parts):
+            raise ValueError("the object lies partly in its source")
+        return b"".join(self.parts)  # type: ignore[arg-type]
+
+
+def _joined(head: bytes, pieces: Iterable[Any]) -> tuple[bytes | memoryview | SourceRange, ...]:
+    parts: list[Any] = []
+    short = [head]
+    for piece in pieces:
+        if piece.__class__ is bytes:
+            short.append(piece)
+            continue
+        parts += (b"".join(short), piece)
+        short = []
+    if short:
+        parts.append(b"".join(short))
+    return tuple(part for part in parts if part.__class__ is not bytes or part)

@@ -1,0 +1,166 @@
+"""The elements of a data set by name, for rules that depend on what else the object holds."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from dicom_deid.dicom.dictionary import is_private, is_private_creator, vr_of
+from dicom_deid.dicom.transfer_syntax import Encoding
+from dicom_deid.dicom.values import character_set, to_python
+from dicom_deid.dicom.walk import (
+    BIG_ENDIAN,
+    LITTLE_ENDIAN,
+    ByteOrder,
+    Entry,
+    Level,
+    Scope,
+    TrailingBytesError,
+    Walk,
+    skip_fragments,
+    walk_elements,
+    walk_items,
+)
+from dicom_deid.recipe import ElementName
+
+_CHARACTER_SET = 0x00080005
+
+
+class Listed(NamedTuple):
+    """One element: its names and where its value lies."""
+
+    element: ElementName
+    start: int
+    end: int
+    encoding: Encoding
+    codecs: tuple[str, ...]
+
+    def texts(self, data: bytes) -> list[str]:
+        """Return the components of the value as text; nothing for a sequence or an empty value."""
+        if self.element.vr == "SQ" or self.start == self.end:
+            return []
+        try:
+            value = to_python(
+                self.element.tag, self.element.vr, data[self.start : self.end], self.encoding, self.codecs
+            )
+        except Exception:
+            # A value that its VR cannot hold is searched as the bytes that it is.
+            value = data[self.start : self.end]
+        if isinstance(value, list) or (hasattr(value, "__iter__") and not isinstance(value, str | bytes)):
+            return [str(one) for one in value]
+        return [str(value)]
+
+
+class _InventoryWalk(Walk):
+    __slots__ = ("hidden", "listed", "nested")
+
+    def __init__(self, data: bytes, hidden: Callable[[ElementName], bool], nested: bool, partial: bool) -> None:
+        super().__init__(data, partial)
+        self.hidden = hidden
+        self.nested = nested
+        self.listed: list[Listed] = []
+
+
+class _InventoryLevel(Level):
+    __slots__ = ("name",)
+
+    def __init__(self, path: tuple[int, ...], name: str | None, implicit: bool, order: ByteOrder) -> None:
+        super().__init__(path, implicit, order)
+        self.name = name
+
+    def decide(self, tag: int, vr: str | None, form: int) -> Entry:
+        return _InventoryEntry(form, tag, vr)
+
+
+class _InventoryEntry(Entry):
+    __slots__ = ("explicit_vr", "tag")
+
+    def __init__(self, form: int, tag: int, vr: str | None) -> None:
+        super().__init__(form)
+        self.tag = tag
+        self.explicit_vr = vr
+
+    def _list(self, walk: _InventoryWalk, level: Any, start: int, end: int, scope: Scope) -> ElementName | None:
+        creator = None
+        if is_private(self.tag) and scope.creators is not None:
+            creator = scope.creators.get(self.tag & 0xFFFFFF00)
+        vr = self.explicit_vr
+        if vr is None or vr == "UN":
+            vr = vr_of(self.tag, creator)
+        element = ElementName.of(self.tag, vr=vr, parent=level.name, private_creator=creator)
+        if walk.hidden(element):
+            return None
+        encoding = Encoding(level.implicit, level.order.big_endian)
+        walk.listed.append(Listed(element, start, end, encoding, scope.codecs))
+        return element
+
+    def visit(self, walk: _InventoryWalk, level: Any, pos: int, start: int, end: int, scope: Scope) -> None:
+        if self.tag == _CHARACTER_SET:
+            scope.codecs = character_set(walk.data[start:end])
+        elif is_private_creator(self.tag):
+            if scope.creators is None:
+                scope.creators = {}
+            creator = walk.data[start:end].decode("iso8859").strip("\0 ")
+            scope.creators[(self.tag & 0xFFFF0000) | (self.tag & 0xFF) << 8] = creator
+        element = self._list(walk, level, start, end, scope)
+        if element is not None and element.vr == "SQ" and walk.nested:
+            walk_items(walk, self._items(level, element, level.implicit), start, end, scope)
+
+    def visit_undefined(self, walk: _InventoryWalk, level: Any, pos: int, start: int, scope: Scope) -> int:
+        if self.explicit_vr is not None and self.explicit_vr not in ("SQ", "UN"):
+            end = skip_fragments(walk, level, start)
+            self._list(walk, level, start, end, scope)
+            return end
+        listed = len(walk.listed)
+        implicit = level.implicit or self.explicit_vr != "SQ"
+        element = ElementName.of(self.tag, vr="SQ", parent=level.name)
+        here = len(walk.listed)
+        walk.listed.append(Listed(element, start, start, Encoding(implicit, level.order.big_endian), scope.codecs))
+        end = walk_items(walk, self._items(level, element, implicit), start, len(walk.data), scope, True)
+        if walk.hidden(element):
+            del walk.listed[listed:]
+        elif not walk.nested:
+            del walk.listed[here + 1 :]
+        return end
+
+    def _items(self, level: Any, element: ElementName, implicit: bool) -> _InventoryLevel:
+        return _InventoryLevel((*level.path, self.tag), element.nested_name, implicit, level.order)
+
+    def overrun(self, walk: _InventoryWalk, level: Level, pos: int, start: int, stop: int, end: int) -> int:
+        # Pixel data beyond the given beginning of an object; what else is cut short, the walk of the rules reports.
+        return end
+
+
+def inventory(
+    data: bytes,
+    start: int,
+    encoding: Encoding,
+    *,
+    hidden: Callable[[ElementName], bool] = lambda element: False,
+    nested: bool = True,
+    partial: bool = False,
+) -> list[Listed]:
+    """List the elements of the data set that begins at `start`.
+
+    Parameters
+    ----------
+    hidden
+        Tells which elements are left out, with all that is beneath.
+    nested
+        Whether elements in sequences are listed too.
+    partial
+        Whether `data` is only the beginning of the object.
+    """
+    walk = _InventoryWalk(data, hidden, nested, partial)
+    order = BIG_ENDIAN if encoding.big_endian else LITTLE_ENDIAN
+    with contextlib.suppress(TrailingBytesError):
+        walk_elements(walk, _InventoryLevel((), None, encoding.implicit, order), start, len(data), Scope())
+    return walk.listed
+
+
+def texts_of_items(data: bytes, implicit: bool, order: ByteOrder, scope: Scope) -> list[str]:
+    """Return the values of all elements in the items of a sequence, as text."""
+    walk = _InventoryWalk(data, lambda element: False, nested=True, partial=False)
+    walk_items(walk, _InventoryLevel((0,), "", implicit, order), 0, len(data), scope)
+    return [text for listed in walk.listed for text in listed.texts(data)]

@@ -1,0 +1,30 @@
+"""UIDs that identify instances, and UIDs of the standard's own that never change."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from pydicom._uid_dict import UID_dictionary
+
+# Elements of VR UI that name a class, a syntax, a scheme or a resource: what something is, never which one
+# (PS3.6; those that PS3.15 Table E.1-1 marks U are all others).
+_CLASS_KEYWORD_ENDINGS = (
+    "ClassUID",
+    "ClassesInStudy",
+    "ClassesSupported",
+    "ContextUID",
+    "CodingSchemeUID",
+    "MappingResourceUID",
+    "CreatorVersionUID",
+)
+
+
+@cache
+def well_known_uids() -> frozenset[str]:
+    """Return every UID that the standard assigns (PS3.6 annex A)."""
+    return frozenset(UID_dictionary)
+
+
+def names_a_class(keyword: str) -> bool:
+    """Whether the element's UID says what something is, and not which one."""
+    return keyword.endswith(_CLASS_KEYWORD_ENDINGS) or "SOPClass" in keyword or "TransferSyntax" in keyword

@@ -1,0 +1,504 @@
+"""A recipe and settings turned into levels: what is done with each element is decided once, where it is first met."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from dicom_deid.deidentify.chain import (
+    ChainEntry,
+    DeidFunctionSource,
+    FunctionSource,
+    Link,
+    LiteralSource,
+    OffsetSource,
+    PseudonymSource,
+    Source,
+    VariableSource,
+)
+from dicom_deid.deidentify.entries import (
+    CaptureEntry,
+    CharacterSetEntry,
+    ConstantEntry,
+    DropEntry,
+    GroupLengthEntry,
+    PatientShiftEntry,
+    PixelDataEntry,
+    PseudonymEntry,
+    ReferenceEntry,
+    RemoveEntry,
+    ShiftEntry,
+    SignatureEntry,
+)
+from dicom_deid.deidentify.functions import GENERATE_VALUE, PATIENT_OFFSET, kind_of
+from dicom_deid.deidentify.private import PrivateCreatorEntry, PrivateEntry, safe_private_elements
+from dicom_deid.deidentify.references import names_a_class, well_known_uids
+from dicom_deid.deidentify.settings import Settings
+from dicom_deid.dicom.dictionary import is_private, is_private_creator, vr_of
+from dicom_deid.dicom.transfer_syntax import Encoding
+from dicom_deid.dicom.values import DEFAULT_CHARACTER_SET, LONG_FORM_VRS, cast_literal, from_python
+from dicom_deid.dicom.walk import (
+    BIG_ENDIAN,
+    IMPLICIT,
+    LITTLE_ENDIAN,
+    LONG,
+    SHORT,
+    STOP,
+    ByteOrder,
+    Entry,
+    Level,
+    SequenceEntry,
+    UndefinedOnlyEntry,
+    UnknownEntry,
+)
+from dicom_deid.exceptions import ConfigurationError, Quarantine
+from dicom_deid.originals import Kind
+from dicom_deid.reasons import Reason
+from dicom_deid.recipe import (
+    NO_PRESENCE,
+    Action,
+    DeidFunction,
+    ElementName,
+    Function,
+    Literal,
+    Plan,
+    Presence,
+    Step,
+    Steps,
+    Value,
+    Variable,
+    load_function,
+)
+
+CHARACTER_SET = 0x00080005
+_SIGNATURES = frozenset({0x4FFE0001, 0xFFFAFFFA, 0xFFFCFFFC})
+_PIXEL_DATA = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
+_ICON_IMAGE = 0x00880200
+# What is asked for after the walk: the destination key, the file meta information, the audit, the pixel rules.
+CAPTURED = {
+    0x00080016: "SOPClassUID",
+    0x00080018: "SOPInstanceUID",
+    0x00080050: "AccessionNumber",
+    0x00080060: "Modality",
+    0x00100020: "PatientID",
+    0x0020000D: "StudyInstanceUID",
+    0x0020000E: "SeriesInstanceUID",
+    0x00200010: "StudyID",
+}
+_IDENTIFIERS = frozenset({Kind.PATIENT_ID, Kind.ACCESSION_NUMBER, Kind.STUDY_ID})
+
+
+class Stamp(NamedTuple):
+    """An element that is written into the outermost data set, whatever stood there."""
+
+    element: ElementName
+    value: bytes
+
+
+class RuleLevel(Level):
+    """A level of the data set under the rules.
+
+    Parameters
+    ----------
+    book
+        Decides for it.
+    name
+        The nested name of the sequence whose items it is for; nothing for the outermost data set.
+    ruled
+        Whether rules hold here; settings always do.
+    """
+
+    __slots__ = ("book", "name", "ruled")
+
+    def __init__(
+        self, book: RuleBook, path: tuple[int, ...], name: str | None, implicit: bool, order: ByteOrder, ruled: bool
+    ) -> None:
+        super().__init__(path, implicit, order)
+        self.book = book
+        self.name = name
+        self.ruled = ruled
+
+    def decide(self, tag: int, vr: str | None, form: int) -> Entry | int | None:
+        """Ask the book."""
+        return self.book.decide(self, tag, vr, form)
+
+
+class RootLevel(RuleLevel):
+    """A stretch of the outermost data set that ends at an element which is to be there.
+
+    Parameters
+    ----------
+    passed
+        The tags of elements that were added before this stretch.
+    until
+        The tag at which it ends; the walk pauses at any tag beyond.
+    """
+
+    __slots__ = ("passed", "until")
+
+    def __init__(
+        self, book: RuleBook, implicit: bool, order: ByteOrder, passed: frozenset[int], until: int | None
+    ) -> None:
+        super().__init__(book, (), None, implicit, order, True)
+        self.passed = passed
+        self.until = until
+
+    def decide(self, tag: int, vr: str | None, form: int) -> Entry | int | None:
+        """Pause beyond the stretch; refuse a second element where one was added already."""
+        if self.until is not None:
+            if tag > self.until:
+                return STOP
+            if tag == self.until:
+                return AddedEntry(form, self.book.decide(self, tag, vr, form))
+        if tag in self.passed:
+            return MisplacedEntry(form)
+        return self.book.decide(self, tag, vr, form)
+
+
+class AddedEntry(Entry):
+    """An element that is to be there, and is."""
+
+    __slots__ = ("inner",)
+
+    def __init__(self, form: int, inner: Any) -> None:
+        super().__init__(form)
+        self.inner = inner
+
+    def visit(self, walk: Any, level: Level, pos: int, start: int, end: int, scope: Any) -> None:
+        """Say so, and do what is to be done with it."""
+        walk.added = True
+        self.inner.visit(walk, level, pos, start, end, scope)
+
+    def visit_undefined(self, walk: Any, level: Level, pos: int, start: int, scope: Any) -> int:
+        """Say so, and do what is to be done with it."""
+        walk.added = True
+        end: int = self.inner.visit_undefined(walk, level, pos, start, scope)
+        return end
+
+
+class MisplacedEntry(Entry):
+    """An element out of the order of tags, where another of its tag was added."""
+
+    __slots__ = ()
+
+    def visit(self, walk: Any, level: Level, pos: int, start: int, end: int, scope: Any) -> None:
+        """Refuse it: the data set would hold the tag twice."""
+        raise Quarantine(Reason.MALFORMED, level.where(walk.data, pos), pos)
+
+    def visit_undefined(self, walk: Any, level: Level, pos: int, start: int, scope: Any) -> int:
+        """Refuse it."""
+        raise Quarantine(Reason.MALFORMED, level.where(walk.data, pos), pos)
+
+
+class StampEntry(DropEntry):
+    """An element that is written whatever stood there."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, form: int, tag: int, vr: str, value: bytes) -> None:
+        super().__init__(form, tag, vr, "stamped")
+        self.value = value
+
+    def visit(self, walk: Any, level: Level, pos: int, start: int, end: int, scope: Any) -> None:
+        """Write it."""
+        walk.edits.append((pos, end, encode_element(level, self.tag, self.vr, self.value)))
+        walk.count(self.deed)
+
+
+def encode_element(level: Level, tag: int, vr: str, value: bytes) -> bytes:
+    """Encode an element that is new at a level."""
+    head = level.order.tag.pack(tag >> 16, tag & 0xFFFF)
+    if level.implicit:
+        return head + level.order.u32.pack(len(value)) + value
+    if vr in LONG_FORM_VRS:
+        return head + vr.encode() + b"\0\0" + level.order.u32.pack(len(value)) + value
+    return head + vr.encode() + level.order.u16.pack(len(value)) + value
+
+
+class RuleBook:
+    """Decides, for one recipe and one state of an object, what is done with each element.
+
+    Parameters
+    ----------
+    plan
+        The recipe's plan.
+    settings
+        The engine's settings.
+    functions, variables
+        What ``func:`` and ``var:`` stand for.
+    stamps
+        Elements that the engine itself writes.
+    presence, kept
+        For recipes that ask: what ``%fields`` select in the object, and the tags that KEEP protects in it.
+
+    Raises
+    ------
+    ConfigurationError
+        For a variable or a function that nobody defined.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        settings: Settings,
+        functions: Mapping[str, Callable[..., Any]],
+        variables: Mapping[str, Any],
+        stamps: tuple[Stamp, ...],
+        presence: Presence = NO_PRESENCE,
+        kept: frozenset[int] = frozenset(),
+    ) -> None:
+        self.plan = plan
+        self.settings = settings
+        self.functions = functions
+        self.variables = variables
+        self.presence = presence
+        self.kept = kept
+        self.stamps = {stamp.element.tag: stamp for stamp in stamps}
+        self.additions = {
+            addition.element.tag: addition
+            for addition in plan.additions
+            if addition.element.tag not in self.stamps and not addition.element.file_meta
+        }
+        self.meta_additions = {one.element.tag: one for one in plan.additions if one.element.file_meta}
+        self.follows = settings.follow_uid_references and replaces_uids(plan)
+        self._roots: dict[Encoding, tuple[RootLevel, ...]] = {}
+
+    def root(self, encoding: Encoding) -> tuple[RootLevel, ...]:
+        """Return the stretches of the outermost data set, in order."""
+        found = self._roots.get(encoding)
+        if found is None:
+            order = BIG_ENDIAN if encoding.big_endian else LITTLE_ENDIAN
+            tags = sorted({*self.additions, *self.stamps})
+            found = tuple(
+                RootLevel(self, encoding.implicit, order, frozenset(tags[:index]), until)
+                for index, until in enumerate([*tags, None])
+            )
+            self._roots[encoding] = found
+        return found
+
+    def file_meta(self, implicit: bool) -> RuleLevel:
+        """Return the level of the file meta information, for rules that see it."""
+        return RuleLevel(self, (), None, implicit, LITTLE_ENDIAN, True)
+
+    # What is done with an element
+
+    def decide(self, level: RuleLevel, tag: int, vr: str | None, form: int) -> Entry | None:
+        """Return who visits an element, or nothing where it is left as it is."""
+        root = not level.path
+        if is_private(tag) and tag & 0xFFFF:
+            if is_private_creator(tag):
+                return self._private_creator(level, tag, form)
+            return PrivateEntry(form, tag, vr, lambda *names: self._private(level, *names))
+        if root and tag in self.stamps:
+            stamp = self.stamps[tag]
+            return StampEntry(form, tag, stamp.element.vr, stamp.value)
+        element = self._element(level, tag, vr, None)
+        entry = self._by_rule(level, element, form) or self._by_setting(level, element, form)
+        if entry is None:
+            entry = self._structure(level, element, vr, form)
+        if tag == CHARACTER_SET:
+            return CharacterSetEntry(form, entry)
+        if root and tag in CAPTURED:
+            return CaptureEntry(form, CAPTURED[tag], entry)
+        return entry
+
+    def _element(self, level: RuleLevel, tag: int, vr: str | None, creator: str | None) -> ElementName:
+        if vr is None or vr == "UN":
+            # What the header does not say, the dictionary does; also for a VR of UN (PS3.5 section 6.2.2).
+            vr = vr_of(tag, creator)
+        return ElementName.of(tag, vr=vr, parent=level.name, private_creator=creator)
+
+    def _is_protected(self, element: ElementName) -> bool:
+        return element.tag in self.kept or self.plan.is_skipped(element)
+
+    def _by_rule(self, level: RuleLevel, element: ElementName, form: int) -> Entry | None:
+        if not level.ruled:
+            return None
+        addition = self.additions.get(element.tag) if element.root else None
+        if self._is_protected(element):
+            if addition is None:
+                return None
+            steps = self.plan.steps_of_addition(addition, self.presence)
+        else:
+            steps = self.plan.steps(element, self.presence)
+        return self.entry_of(level, element, form, steps) if steps else None
+
+    def _by_setting(self, level: RuleLevel, element: ElementName, form: int) -> Entry | None:
+        tag, settings = element.tag, self.settings
+        group = tag >> 16
+        for chosen, setting, deed in (
+            (group & 0xFF00 == 0x6000, settings.overlays, "overlay-removed"),
+            (group & 0xFF00 == 0x5000, settings.curves, "curve-removed"),
+            (tag == _ICON_IMAGE, settings.icon_images, "icon-image-removed"),
+        ):
+            if chosen and setting == "remove" and tag not in self.kept:
+                return DropEntry(form, tag, element.vr, deed)
+        if tag in _SIGNATURES and settings.remove_signatures:
+            return SignatureEntry(form, tag, element.vr)
+        if element.vr == "UI" and self.follows and tag not in self.kept and not names_a_class(element.keyword):
+            return ReferenceEntry(form, tag, well_known_uids())
+        return None
+
+    def _structure(self, level: RuleLevel, element: ElementName, vr: str | None, form: int) -> Entry | None:
+        tag = element.tag
+        if tag & 0xFFFF == 0:
+            return GroupLengthEntry(form)
+        if tag in _PIXEL_DATA and element.root:
+            return PixelDataEntry(form, tag, element.vr)
+        ruled = level.ruled and not self._is_protected(element)
+        if element.vr == "SQ":
+            implicit = level.implicit or form == IMPLICIT
+            return SequenceEntry(form, self._items(level, element, implicit, ruled))
+        if element.vr == "UN" or vr == "UN":
+            return UnknownEntry(form, self._items(level, element, True, ruled))
+        if vr is None:
+            return (
+                UndefinedOnlyEntry(form, self._items(level, element, True, ruled)) if tag not in _PIXEL_DATA else None
+            )
+        return None
+
+    def _items(self, level: RuleLevel, element: ElementName, implicit: bool, ruled: bool) -> RuleLevel:
+        path = (*level.path, element.tag)
+        if len(path) > self.settings.max_depth:
+            raise Quarantine(Reason.NESTING_TOO_DEEP, f"{len(path)} sequences deep")
+        return RuleLevel(self, path, element.nested_name, implicit, level.order, ruled)
+
+    # Private elements
+
+    def _private_creator(self, level: RuleLevel, tag: int, form: int) -> Entry:
+        element = self._element(level, tag, "LO", None)
+        inner = self._by_rule(level, element, form)
+        keep = self.settings.private_elements == "keep" or tag in self.kept
+        return PrivateCreatorEntry(form, tag, keep, inner)
+
+    def _private(
+        self, level: RuleLevel, tag: int, vr: str | None, form: int, creator: str | None
+    ) -> tuple[bool, Entry | None]:
+        element = self._element(level, tag, vr, creator)
+        if tag in self.kept:
+            return True, self._structure(level, element, vr, form)
+        entry = self._by_rule(level, element, form)
+        if entry is not None:
+            return True, entry
+        if not self._keeps_private(tag, creator):
+            return False, None
+        return True, self._by_setting(level, element, form) or self._structure(level, element, vr, form)
+
+    def _keeps_private(self, tag: int, creator: str | None) -> bool:
+        policy = self.settings.private_elements
+        if policy == "safe":
+            return creator is not None and (tag >> 16, creator, tag & 0xFF) in safe_private_elements()
+        return policy == "keep"
+
+    # What a rule does
+
+    def entry_of(self, level: RuleLevel, element: ElementName, form: int, steps: Steps) -> Entry:
+        """Return who takes the steps: one of the quick entries where there is one, else a chain."""
+        if len(steps) == 1 and steps[0].is_certain:
+            quick = self._quick(level, element, form, steps[0])
+            if quick is not None:
+                return quick
+        links = tuple(Link(step, self.source(step.value or step.condition, element)) for step in steps)
+        kinds = {type(link.source) for link in links} & {PseudonymSource, OffsetSource}
+        if len(kinds) > 1:
+            raise ConfigurationError(
+                f"{element.keyword or element.name}: {GENERATE_VALUE} and {PATIENT_OFFSET} cannot act on one element"
+            )
+        certain_removal = steps[0].is_certain and steps[0].action is Action.REMOVE
+        untouched = None if certain_removal else self._untouched(level, element, form)
+        return ChainEntry(
+            form, element.tag, element.vr, element.nested_name, links, untouched, self._empty_by_study(element)
+        )
+
+    def _untouched(self, level: RuleLevel, element: ElementName, form: int) -> Entry | None:
+        vr = None if form == IMPLICIT else element.vr
+        return self._by_setting(level, element, form) or self._structure(level, element, vr, form)
+
+    def _quick(self, level: RuleLevel, element: ElementName, form: int, step: Step) -> Entry | None:
+        tag, vr, rule = element.tag, element.vr, step.rule_index
+        if step.action is Action.REMOVE:
+            return RemoveEntry(form, tag, vr, rule)
+        if step.action is Action.BLANK:
+            return ConstantEntry(form, tag, vr, rule, b"")
+        source = self.source(step.value, element)
+        if step.action is Action.JITTER:
+            if isinstance(source, LiteralSource):
+                return ShiftEntry(form, tag, vr, rule, int(source.text))
+            return PatientShiftEntry(form, tag, vr, rule) if isinstance(source, OffsetSource) else None
+        if vr == "SQ":
+            return None
+        if isinstance(source, PseudonymSource):
+            return PseudonymEntry(form, tag, vr, rule, source.kind, self._empty_by_study(element))
+        if isinstance(source, LiteralSource) and source.text.isascii():
+            value = self._constant(level, element, source.text)
+            return None if value is None else ConstantEntry(form, tag, vr, rule, value)
+        return None
+
+    def _constant(self, level: RuleLevel, element: ElementName, text: str) -> bytes | None:
+        encoding = Encoding(level.implicit, level.order.big_endian)
+        try:
+            return from_python(element.tag, element.vr, cast_literal(text, element.vr), encoding, DEFAULT_CHARACTER_SET)
+        except (ValueError, Quarantine):
+            # The chain says so for each object that has the element.
+            return None
+
+    def _empty_by_study(self, element: ElementName) -> bool:
+        kind = kind_of(element.keyword)
+        return kind is Kind.ACCESSION_NUMBER or (kind in _IDENTIFIERS and self.settings.key_empty_identifiers_by_study)
+
+    def source(self, value: Value | None, element: ElementName | None = None) -> Source | None:
+        """Return where a value comes from.
+
+        Raises
+        ------
+        ConfigurationError
+            For a variable or a function that nobody defined.
+        """
+        if value is None:
+            return None
+        if isinstance(value, Literal):
+            return LiteralSource(value.text)
+        if isinstance(value, DeidFunction):
+            return DeidFunctionSource(value)
+        if isinstance(value, Variable):
+            return self._variable(value)
+        return self._function(value, element)
+
+    def _variable(self, value: Variable) -> Source:
+        if value.name in self.variables:
+            return VariableSource(self.variables[value.name])
+        if value.name == PATIENT_OFFSET:
+            return OffsetSource()
+        raise ConfigurationError(f"var:{value.name} is not defined; give it to the engine as a variable")
+
+    def _function(self, value: Function, element: ElementName | None) -> Source:
+        function = self.functions.get(value.name)
+        if function is None and value.name == GENERATE_VALUE:
+            return PseudonymSource(kind_of(element.keyword if element else ""))
+        return FunctionSource(value.name, function or load_function(value.name), {**self.variables, **self.functions})
+
+
+def replaces_uids(plan: Plan) -> bool:
+    """Whether the recipe replaces instance UIDs by pseudonyms."""
+    return any(
+        isinstance(step.value, Function) and step.value.name == GENERATE_VALUE
+        for keyword in (0x00080018, 0x0020000D, 0x0020000E)
+        for step in plan.steps(ElementName.of(keyword))
+    )
+
+
+def insertion(book: RuleBook, level: RuleLevel, tag: int) -> tuple[bytes, ChainEntry | None]:
+    """Return the bytes of an element that is to be there and is not, or who makes them."""
+    stamp = book.stamps.get(tag)
+    if stamp is not None:
+        return encode_element(level, tag, stamp.element.vr, stamp.value), None
+    addition = book.additions.get(tag) or book.meta_additions[tag]
+    steps = book.plan.steps_of_addition(addition, book.presence)
+    if not steps:
+        return b"", None
+    element = addition.element
+    form = IMPLICIT if level.implicit else LONG if element.vr in LONG_FORM_VRS else SHORT
+    links = tuple(Link(step, book.source(step.value or step.condition, element)) for step in steps)
+    return encode_element(level, tag, element.vr, b""), ChainEntry(
+        form, tag, element.vr, element.nested_name, links, None, True
+    )
