@@ -1,0 +1,32 @@
+"""Pixels: which objects are at risk, where the filters blank, how regions are blanked, and where text is found.
+
+numpy and the codecs are imported when pixels have to be decoded, never before.
+"""
+
+from dicom_deid.deidentify.pixels.clean import CleanedPixels, clean_pixels
+from dicom_deid.deidentify.pixels.filters import PixelDecision, PixelFilters
+from dicom_deid.deidentify.pixels.regions import Region
+from dicom_deid.deidentify.pixels.risk import (
+    ObjectFacts,
+    Treatment,
+    document_risk,
+    is_video,
+    pixel_risk,
+    treat_document,
+    treat_pixels,
+)
+
+__all__ = [
+    "CleanedPixels",
+    "ObjectFacts",
+    "PixelDecision",
+    "PixelFilters",
+    "Region",
+    "Treatment",
+    "clean_pixels",
+    "document_risk",
+    "is_video",
+    "pixel_risk",
+    "treat_document",
+    "treat_pixels",
+]
