@@ -32,6 +32,7 @@ def painted(regions: list[Region], rows: int, columns: int) -> np.ndarray:
 numbers = st.integers(0, 14)
 rectangles = st.tuples(numbers, numbers, numbers, numbers).map(lambda corners: Rectangle(*corners))
 regions_lists = st.lists(st.builds(Region, st.booleans(), st.none() | rectangles), max_size=5)
+monochrome = st.sampled_from(["MONOCHROME1", "MONOCHROME2"])
 interpretations = st.sampled_from(["MONOCHROME1", "MONOCHROME2", "RGB", "YBR_FULL", "PALETTE COLOR"])
 
 
