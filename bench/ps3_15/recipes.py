@@ -59,7 +59,7 @@ REPEATING_GROUPS = {
     "(60XX,4000)": "startswith:60[0-9a-f]{2}4000",
 }
 
-CLEAN_TEXT = "func:dicom_deid.deidentify.descriptors.clean_text"
+CLEAN_TEXT = "func:dicom_deid.deidentify.descriptors:clean_text"
 TEXT_VRS = ("LO", "LT", "SH", "ST", "UC", "UT")
 
 TITLES = {

@@ -40,7 +40,7 @@ _BLANKS = re.compile(r"[ \t]{2,}")
 def clean_text(*, item: object = None, value: object = None, field: Any, dicom: object = None) -> str:
     """Return the element's text without dates, numbers of records, addresses and names that are told by their form.
 
-    Meant for ``REPLACE FIELD func:dicom_deid.deidentify.descriptors.clean_text``; an empty text stays empty.
+    Meant for ``REPLACE FIELD func:dicom_deid.deidentify.descriptors:clean_text``; an empty text stays empty.
 
     Parameters
     ----------

@@ -1,0 +1,162 @@
+"""The answer key: what must be true of a de-identified object, one statement at a time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from pydicom.dataelem import DataElement
+from pydicom.dataset import Dataset
+
+
+class Category(StrEnum):
+    """What a statement is about: the categories of the MIDI-B challenge, then those that it does not have."""
+
+    TAG_RETAINED = "tag_retained"
+    """An element that says nothing of the patient is still there."""
+    TEXT_NOTNULL = "text_notnull"
+    """An element that every object of the kind must have holds a value."""
+    TEXT_RETAINED = "text_retained"
+    """The harmless words of a description are still there."""
+    TEXT_REMOVED = "text_removed"
+    """A planted identifier is no longer in its element."""
+    DATE_SHIFTED = "date_shifted"
+    """A date has another day, and is a date."""
+    UID_CHANGED = "uid_changed"
+    """A UID of the patient's objects is another one."""
+    PIXELS_HIDDEN = "pixels_hidden"
+    """Text in the picture cannot be read."""
+    PIXELS_RETAINED = "pixels_retained"
+    """The picture away from text is as it was."""
+    UID_CONSISTENT = "uid_consistent"
+    """One original UID has one new UID in all objects, and no other has it."""
+    PATID_CONSISTENT = "patid_consistent"
+    """One patient has one new PatientID in all objects, and no other has it."""
+    DATE_INTERVALS = "date_intervals"
+    """All dates of a patient are shifted by the same number of days."""
+    REFERENCES_RESOLVE = "references_resolve"
+    """A reference leads to the object that it led to."""
+    METHOD_STAMPED = "method_stamped"
+    """The object says that it was de-identified, and how."""
+    IDENTIFIERS_ELSEWHERE = "identifiers_elsewhere"
+    """A planted identifier stands nowhere in the object's bytes, in no encoding."""
+    DELIVERED = "delivered"
+    """An object without risk was de-identified, not quarantined, and can be read."""
+
+
+HEADER_CATEGORIES = tuple(category for category in Category if not category.startswith("pixels"))
+"""All but those that look into the picture."""
+
+
+@dataclass(frozen=True, slots=True)
+class PrivateTag:
+    """A private element by its creator; the block that it stands in may change."""
+
+    group: int
+    creator: str
+    element: int
+
+
+PathPart = int | PrivateTag
+"""A tag, or in between two tags the number of an item."""
+Path = tuple[PathPart, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Expectation:
+    """One statement about one element (or about the object where `path` is empty).
+
+    Parameters
+    ----------
+    category
+        What the statement is about.
+    path
+        Tag, item number, tag, ... down to the element.
+    value
+        The word, date, UID or identifier that the statement is about, as the original object has it.
+    """
+
+    category: Category
+    path: Path = ()
+    value: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A rectangle of pixels in which text stands, in every frame; the far edges are not part of it."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One object of the corpus and its answer key.
+
+    Parameters
+    ----------
+    name
+        File name, unique in the corpus.
+    modality, patient
+        Kind of object, and whose it is (a number).
+    data
+        The object as stored.
+    key
+        What must be true of the outcome.
+    identifiers
+        Planted texts that must stand nowhere in the outcome.
+    references
+        Path of a reference and the name of the case that it leads to.
+    text_boxes
+        Where text stands in the picture.
+    may_be_quarantined
+        True for an object that a careful policy keeps back (text in pixels, documents).
+    """
+
+    name: str
+    modality: str
+    patient: int
+    data: bytes
+    key: tuple[Expectation, ...]
+    identifiers: tuple[str, ...]
+    references: tuple[tuple[Path, str], ...] = ()
+    text_boxes: tuple[Box, ...] = ()
+    may_be_quarantined: bool = False
+
+
+def find(dataset: Dataset, path: Path) -> DataElement | None:
+    """Return the element at a path, or None where the path ends before it."""
+    current: Dataset = dataset
+    for index in range(0, len(path), 2):
+        element = _element(current, path[index])
+        if element is None or index + 1 == len(path):
+            return element
+        number = path[index + 1]
+        if element.VR != "SQ" or not isinstance(number, int) or number >= len(element.value):
+            return None
+        current = element.value[number]
+    return None
+
+
+def _element(dataset: Dataset, part: PathPart) -> DataElement | None:
+    if isinstance(part, int):
+        return dataset.get(part)
+    try:
+        return dataset.private_block(part.group, part.creator)[part.element]
+    except KeyError:
+        return None
+
+
+def text_of(element: DataElement | None) -> str:
+    """Return an element's value as text, values joined by a backslash; bytes are read as Latin-1."""
+    if element is None or element.value is None:
+        return ""
+    if isinstance(element.value, bytes):
+        return element.value.decode("latin-1")
+    if isinstance(element.value, str) or not hasattr(element.value, "__iter__"):
+        return str(element.value)
+    if element.VR == "PN":
+        return str(element.value)
+    return "\\".join(str(value) for value in element.value)
