@@ -42,6 +42,7 @@ class Reason(StrEnum):
     UNSUPPORTED_CHARACTER_SET = "unsupported-character-set"
     NESTING_TOO_DEEP = "nesting-too-deep"
     INFLATED_TOO_LARGE = "inflated-too-large"
+    HEADER_TOO_LARGE = "header-too-large"
     # The object changed under us.
     OBJECT_VANISHED = "object-vanished"
     OBJECT_CHANGED = "object-changed"
@@ -103,6 +104,9 @@ _ADVICE = {
     ),
     Reason.NESTING_TOO_DEEP: Advice("Sequences are nested deeper than the limit.", "Look at the object by hand."),
     Reason.INFLATED_TOO_LARGE: Advice("A deflated object inflates beyond the limit.", "Look at the object by hand."),
+    Reason.HEADER_TOO_LARGE: Advice(
+        "A large object has more elements beside its pixel data than are read into memory.", "Look at the object by hand."
+    ),
     Reason.OBJECT_VANISHED: Advice("The object was deleted after it was listed.", "Nothing, if that was meant."),
     Reason.OBJECT_CHANGED: Advice(
         "The object was overwritten after it was listed.", "The next run takes the new version."

@@ -142,7 +142,7 @@ class RunConfiguration:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all that, beside the recipe, decides which bytes are written under which key, as hexadecimal digits.
+        """SHA-256, as hexadecimal digits, of all that beside the recipe decides which bytes get which key.
 
         An object that went from the same source to the same destination under the same project, recipe and digest need
         not be done again.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
@@ -92,7 +92,7 @@ class Conveyor(Generic[Item, Read, Done]):
         self._reading = 0
         self._writing = 0
 
-    def run(self, items: Iterable[Item], should_stop: Callable[[], bool]) -> Iterator[list[Done]]:
+    def run(self, items: Iterable[Item], should_stop: Callable[[], bool]) -> Generator[list[Done]]:
         """Carry the items; yield, at least twice a second, what was done since.
 
         Once `should_stop` says so no further object is admitted, and those in flight are finished. When the caller

@@ -27,6 +27,7 @@ FIELDS = (
 )
 """Keywords that a template may name."""
 
+_TAGS = {keyword: tag for keyword in FIELDS if (tag := tag_for_keyword(keyword)) is not None}
 _LITERAL = re.compile(r"[A-Za-z0-9._=/-]*")
 _MAX_KEY_BYTES = 1024
 
@@ -126,9 +127,7 @@ class KeyTemplate:
 
 
 def _is_safe(plan: Plan, keyword: str, follows_references: bool) -> bool:
-    tag = tag_for_keyword(keyword)
-    assert tag is not None
-    element = ElementName.of(tag)
+    element = ElementName.of(_TAGS[keyword])
     is_uid = keyword.endswith("UID")
     if plan.is_kept(element):
         return is_uid

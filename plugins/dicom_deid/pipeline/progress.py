@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from dicom_deid.reasons import Outcome
+from dicom_deid.store import BatchItem
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,17 +66,15 @@ class ProgressTeller:
         Whom to tell; None tells nobody.
     seconds
         The pace.
-    total_objects, total_bytes
+    items
         What the batch holds.
     """
 
-    def __init__(
-        self, callback: Callable[[Progress], None] | None, seconds: float, total_objects: int, total_bytes: int
-    ) -> None:
+    def __init__(self, callback: Callable[[Progress], None] | None, seconds: float, items: Sequence[BatchItem]) -> None:
         self._callback = callback
         self._pace = seconds
-        self._total_objects = total_objects
-        self._total_bytes = total_bytes
+        self._total_objects = len(items)
+        self._total_bytes = sum(item.size for item in items)
         self._began = self._told = time.monotonic()
         self._bytes = 0
         self._outcomes: Counter[Outcome] = Counter()

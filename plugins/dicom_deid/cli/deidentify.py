@@ -1,0 +1,241 @@
+"""`dicom-deid deidentify`: a run from a terminal, through the same pipeline as the operators."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO, get_args
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from dicom_deid.cli import EXIT_FAILED, EXIT_QUARANTINED
+from dicom_deid.cli.options import database_access, database_options, pairs
+from dicom_deid.deidentify.settings import PixelPolicy, PrivatePolicy, ResidualPolicy, Settings
+from dicom_deid.pipeline import (
+    BatchIncomplete,
+    Connections,
+    PlannedRun,
+    RunConfiguration,
+    plan_run,
+    report_run,
+    run_batch,
+)
+from dicom_deid.pipeline.destination import DEFAULT_TEMPLATE
+from dicom_deid.reasons import Reason
+from dicom_deid.store import AuditRow, RunReport
+
+_PROGRESS_SECONDS = 0.25
+_OUTCOMES = {"deidentified": "De-identified", "quarantined": "Quarantined", "failed": "Failed"}
+
+
+@click.command()
+@click.argument("source")
+@click.argument("destination")
+@click.option("--recipe", "recipes", multiple=True, default=("desktop",), show_default=True, metavar="NAME|PATH",
+              help="A recipe that ships, or a file; several are combined in order.")
+@click.option("--project", required=True, help="Mapping domain: pseudonyms are the same inside one.")
+@click.option("--report", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.jsonl",
+              help="Write a JSON line an object: keys, outcome, reason, digests. Source keys may be PHI.")
+@click.option("--quarantine", metavar="URL", help="Where copies of quarantined originals go.")
+@click.option("--destination-key", default=DEFAULT_TEMPLATE, show_default=True, help="Template of destination keys.")
+@click.option("--variable", "variables", multiple=True, callback=pairs, metavar="NAME=VALUE",
+              help="Value of a var:NAME of the recipe.")
+@click.option("--function", "functions", multiple=True, callback=pairs, metavar="NAME=MODULE:FUNCTION",
+              help="Function of a func:NAME of the recipe.")
+@click.option("--private-elements", type=click.Choice(get_args(PrivatePolicy)), default=Settings().private_elements,
+              show_default=True, help="What becomes of private elements.")
+@click.option("--residuals", type=click.Choice(get_args(ResidualPolicy)), default=Settings().residuals,
+              show_default=True, help="What to do with an original value that is left elsewhere in the object.")
+@click.option("--pixel-risk", type=click.Choice(get_args(PixelPolicy)), default=Settings().pixel_risk,
+              show_default=True, help="What to do with objects that often show identifiers in their pixels.")
+@click.option("--documents", type=click.Choice(["allow", "quarantine"]), default=Settings().documents,
+              show_default=True, help="What to do with documents and structured content that no rule cleans.")
+@click.option("--limit", type=click.IntRange(1), help="De-identify at most so many objects.")
+@click.option("--newer-than", metavar="INSTANT", help="Only objects last modified at or after it (ISO 8601).")
+@click.option("--older-than", metavar="INSTANT", help="Only objects last modified before it (ISO 8601).")
+@click.option("--retry-quarantined", is_flag=True, help="Try objects again that were quarantined under the same rules.")
+@click.option("--transfers", type=click.IntRange(1), default=16, show_default=True, help="Reads and writes at once.")
+@click.option("--processes", type=click.IntRange(1), default=1, show_default=True, help="Processes that share a batch.")
+@click.option("--memory", type=click.IntRange(1), default=128, show_default=True, metavar="MB",
+              help="Bound of what is read and not yet written, in each process.")
+@click.option("--reason", "purpose", default="", help="Why the run is made, for the audit.")
+@database_options
+def deidentify(
+    source: str,
+    destination: str,
+    database: str | None,
+    data_directory: Path | None,
+    schema: str,
+    report: Path | None,
+    memory: int,
+    private_elements: PrivatePolicy,
+    residuals: ResidualPolicy,
+    pixel_risk: PixelPolicy,
+    documents: Any,
+    **options: Any,
+) -> None:  # fmt: skip
+    """De-identify the DICOM objects of SOURCE into DESTINATION.
+
+    Both are s3://bucket/prefix, reached as the standard AWS environment variables say (AWS_ENDPOINT_URL,
+    AWS_ACCESS_KEY_ID, ...), or directories. What was done before under the same rules is not done again, so that an
+    interrupted run is resumed by the same command.
+    """
+    configuration = RunConfiguration(
+        source=source,
+        destination=destination,
+        settings=Settings(
+            private_elements=private_elements, residuals=residuals, pixel_risk=pixel_risk, documents=documents
+        ),
+        in_flight_bytes=memory * 2**20,
+        requested_by=getpass.getuser(),
+        **options,
+    )
+    with database_access(database, data_directory) as access:
+        connections = Connections(database=access.url, keys=access.keys, schema=schema)
+        planned = plan_run(configuration, connections)
+        with _report_file(report) as recorded, _stopping() as should_stop:
+            complete = _run_batches(configuration, connections, planned, recorded, should_stop)
+        totals = report_run(connections, run_id=planned.run_id, state=_state(complete))
+    _print_summary(planned, totals)
+    sys.exit(_exit_code(complete, totals))
+
+
+def _run_batches(
+    configuration: RunConfiguration,
+    connections: Connections,
+    planned: PlannedRun,
+    recorded: Callable[[Sequence[AuditRow]], None],
+    should_stop: Callable[[], bool],
+) -> bool:
+    """Run all batches, one after the other; return whether all was done."""
+    complete = True
+    summary = planned.summary
+    with _progress_bar() as bar:
+        task = bar.add_task("De-identifying", total=summary.planned, visible=summary.planned > 0)
+        for batch in summary.batches:
+            done = bar.tasks[0].completed
+            try:
+                result = run_batch(
+                    configuration,
+                    connections,
+                    run_id=planned.run_id,
+                    batch_id=batch.batch_id,
+                    worker=f"{socket.gethostname()}:{os.getpid()}",
+                    progress=lambda now, done=done: bar.update(task, completed=done + now.objects),  # type: ignore[misc]
+                    progress_seconds=_PROGRESS_SECONDS,
+                    should_stop=should_stop,
+                    recorded=recorded,
+                )
+            except BatchIncomplete:
+                complete = False
+                continue
+            bar.update(task, completed=done + batch.objects)
+            complete = complete and result.taken and not result.stopped
+            if result.stopped:
+                break
+    return complete
+
+
+def _progress_bar() -> Progress:
+    console = Console(stderr=True)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+
+
+@contextmanager
+def _report_file(path: Path | None) -> Iterator[Callable[[Sequence[AuditRow]], None]]:
+    """Give a function that writes rows to the report, a file that only its owner can read."""
+    if path is None:
+        yield lambda rows: None
+        return
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        yield lambda rows: _write_lines(file, rows)
+
+
+def _write_lines(file: TextIO, rows: Sequence[AuditRow]) -> None:
+    for row in rows:
+        line = {
+            "source": row.item.key,
+            "destination": row.destination_key,
+            "outcome": row.outcome.value,
+            "reason": row.reason and row.reason.value,
+            "detail": row.detail,
+            "sha256_in": row.sha256_in,
+            "sha256_out": row.sha256_out,
+            "bytes_in": row.item.size,
+            "bytes_out": row.destination_size,
+        }
+        file.write(json.dumps(line) + "\n")
+    file.flush()
+
+
+@contextmanager
+def _stopping() -> Iterator[Callable[[], bool]]:
+    """Make the first interrupt end the run between objects; a second one ends the process."""
+    asked = False
+
+    def ask(number: int, _frame: object) -> None:
+        nonlocal asked
+        asked = True
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        click.echo("Stopping after the objects in flight; the same command resumes.", err=True)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _state(complete: bool) -> Any:
+    return "succeeded" if complete else "failed"
+
+
+def _exit_code(complete: bool, totals: RunReport) -> int:
+    if not complete or totals.outcomes.get("failed"):
+        return EXIT_FAILED
+    return EXIT_QUARANTINED if totals.outcomes.get("quarantined") else 0
+
+
+def _print_summary(planned: PlannedRun, totals: RunReport) -> None:
+    summary = planned.summary
+    table = Table(title=f"Run {planned.run_id}", title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    table.add_column()
+    table.add_row("Listed", str(summary.listed), "")
+    table.add_row("Already done", str(summary.already_done), "")
+    for outcome in _OUTCOMES:
+        table.add_row(_OUTCOMES[outcome], str(totals.outcomes.get(outcome, 0)), "")
+    if totals.open:
+        table.add_row("Still open", str(totals.open), "run the same command again")
+    if totals.left_to_other_runs:
+        table.add_row("In hand of another run", str(totals.left_to_other_runs), "")
+    for code, count in sorted(totals.reasons.items()):
+        table.add_row(f"  {code}", str(count), Reason(code).advice.what_to_do)
+    table.add_row("Read", f"{totals.bytes_in / 1e6:.1f} MB", "")
+    table.add_row("Written", f"{totals.bytes_out / 1e6:.1f} MB", f"in {totals.seconds:.1f} s")
+    console = Console()
+    console.print(table)
+    if not summary.planned:
+        console.print("Nothing is left to do.")

@@ -1,0 +1,116 @@
+"""Options that several commands share: the database, its keys, and object stores."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import click
+
+from dicom_deid.exceptions import ConfigurationError
+from dicom_deid.sandbox import Sandbox, default_directory
+from dicom_deid.store import KeyRing
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+KEYS_VARIABLE = "DICOM_DEID_KEYS"
+
+
+class DatabaseAccess(NamedTuple):
+    """A database and the keys of its crosswalk; both secret."""
+
+    url: str
+    keys: KeyRing
+
+    def __repr__(self) -> str:
+        return "DatabaseAccess(...)"
+
+
+def database_options(command: Command) -> Command:
+    """Add the options that say where the mapping and the audit are."""
+    for option in (
+        click.option(
+            "--schema",
+            default="dicom_deid",
+            envvar="DICOM_DEID_SCHEMA",
+            show_default=True,
+            help="Schema of the tables.",
+        ),
+        click.option(
+            "--data-directory",
+            type=click.Path(path_type=Path, file_okay=False),
+            envvar="DICOM_DEID_SANDBOX",
+            help="Where the embedded PostgreSQL keeps its data when no --database is given.  "
+            "[default: the sandbox's directory]",
+        ),
+        click.option(
+            "--database",
+            envvar="DICOM_DEID_DATABASE",
+            metavar="URL",
+            help="PostgreSQL of the mapping and the audit (better given as DICOM_DEID_DATABASE, which other users of "
+            "the machine cannot see); its keys come from DICOM_DEID_KEYS.  [default: an embedded server]",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+@contextmanager
+def database_access(database: str | None, data_directory: Path | None) -> Iterator[DatabaseAccess]:
+    """Give the database that the options name, or the embedded one, started if need be and stopped again.
+
+    Raises
+    ------
+    ConfigurationError
+        The keys are missing or unreadable, or the embedded server does not start.
+    """
+    if database:
+        yield DatabaseAccess(database, KeyRing.from_environment())
+        return
+    sandbox = Sandbox(data_directory or default_directory(), keep=True)
+    found_running = sandbox.is_running()
+    sandbox.start()
+    try:
+        yield DatabaseAccess(sandbox.postgres_url, embedded_keys(sandbox.directory))
+    finally:
+        if not found_running:
+            sandbox.stop()
+
+
+def embedded_keys(directory: Path) -> KeyRing:
+    """Return the keys of the embedded database: from `DICOM_DEID_KEYS`, else from a file beside its data.
+
+    The file is made on first use, readable by its owner alone. Whoever loses it loses the crosswalk.
+
+    Raises
+    ------
+    ConfigurationError
+        Others may read the file, or it holds no keys.
+    """
+    if os.environ.get(KEYS_VARIABLE, "").strip():
+        return KeyRing.from_environment()
+    path = directory / "keys"
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        if path.stat().st_mode & 0o077:
+            raise ConfigurationError(f"{path} can be read by others: chmod 600 it, and think about new keys.") from None
+        return KeyRing.parse(path.read_text())
+    keys = KeyRing.generate()
+    with os.fdopen(descriptor, "w") as file:
+        file.write(keys.to_text())
+    return keys
+
+
+def pairs(_context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    """Read repeated ``NAME=VALUE`` options."""
+    given = {}
+    for each in values:
+        name, equals, value = each.partition("=")
+        if not (name and equals):
+            raise click.BadParameter("give NAME=VALUE", param=parameter)
+        given[name] = value
+    return given

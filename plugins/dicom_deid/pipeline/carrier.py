@@ -1,0 +1,214 @@
+"""What is done with one object: read and examine, then rewrite and write; whatever is wrong with it becomes its row."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from dicom_deid.deidentify import Deidentified, Deidentifier
+from dicom_deid.exceptions import ConfigurationError, Quarantine, StorageError
+from dicom_deid.objects import SourceRange
+from dicom_deid.originals import Original
+from dicom_deid.pipeline.configuration import RunConfiguration
+from dicom_deid.pipeline.connections import Storages
+from dicom_deid.pipeline.conveyor import Pending
+from dicom_deid.pipeline.destination import KeyTemplate
+from dicom_deid.pipeline.header import Examined, read_examined
+from dicom_deid.pipeline.large import LARGE_OBJECT_MEMORY, Written, copy_whole, write_large
+from dicom_deid.reasons import Outcome, Reason
+from dicom_deid.storage import ObjectStorage
+from dicom_deid.store import AuditRow, BatchItem
+
+_LOG = logging.getLogger(__name__)
+
+_NOT_THERE: Final = frozenset({Reason.OBJECT_VANISHED, Reason.OBJECT_CHANGED})
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """One object that is done with in this attempt.
+
+    Parameters
+    ----------
+    row
+        For the audit.
+    error
+        Of a failed object, what the storage raised.
+    reading, rewriting, writing
+        Seconds spent in each stage.
+    """
+
+    row: AuditRow
+    error: Exception | None = None
+    reading: float = 0.0
+    rewriting: float = 0.0
+    writing: float = 0.0
+
+
+@dataclass(slots=True)
+class _Read:
+    item: BatchItem
+    examined: Examined
+    seconds: float
+
+
+class ObjectCarrier:
+    """Carries objects of one run; thread-safe.
+
+    Parameters
+    ----------
+    deidentifier
+        The engine.
+    configuration
+        The run.
+    storages
+        From where, and to where.
+    metadata
+        Written beside each object; no PHI.
+    """
+
+    def __init__(
+        self,
+        deidentifier: Deidentifier,
+        configuration: RunConfiguration,
+        storages: Storages,
+        metadata: Mapping[str, str],
+    ) -> None:
+        self._deidentifier = deidentifier
+        self._configuration = configuration
+        self._storages = storages
+        self._metadata = metadata
+        self._template = KeyTemplate.parse(configuration.destination_key)
+
+    def cost(self, item: BatchItem) -> int:
+        """Return the bytes that an object takes in memory while it is in flight."""
+        return LARGE_OBJECT_MEMORY if self._is_large(item) else item.size
+
+    def read(self, item: BatchItem) -> Pending[_Read] | Carried:
+        """Read and examine an object."""
+        began = time.perf_counter()
+        try:
+            examined = read_examined(
+                self._deidentifier,
+                self._storages.source,
+                item.key,
+                size=item.size,
+                etag=item.etag,
+                version_id=item.version_id,
+                large_object_bytes=self._configuration.large_object_bytes,
+            )
+        except Exception as error:
+            return self._failed(item, error, began)
+        return Pending(examined.examination.originals, _Read(item, examined, time.perf_counter() - began))
+
+    def write(self, read: _Read, pseudonyms: Mapping[Original, str]) -> Carried:
+        """Rewrite and write an object."""
+        began = time.perf_counter()
+        try:
+            result = self._deidentifier.rewrite(read.examined.examination, pseudonyms)
+            key = self._template.key(result.identifiers)
+            rewritten = time.perf_counter()
+            written = self._put(read, result, key)
+        except Exception as error:
+            return self._failed(read.item, error, began, read)
+        ended = time.perf_counter()
+        examination = read.examined.examination
+        row = AuditRow(
+            item=read.item,
+            outcome=Outcome.DEIDENTIFIED,
+            detail=written.detail,
+            destination_key=key,
+            destination_etag=written.object.etag,
+            destination_size=written.object.size,
+            sha256_in=written.sha256_in,
+            sha256_out=written.sha256_out,
+            sop_class_uid=examination.sop_class_uid,
+            transfer_syntax_uid=examination.transfer_syntax_uid,
+            modality=examination.modality,
+            actions=result.actions,
+            notes={reason.value: count for reason, count in result.notes.items()},
+            milliseconds=_milliseconds(read.seconds + ended - began),
+        )
+        return Carried(row, None, read.seconds, rewritten - began, ended - rewritten)
+
+    def _put(self, read: _Read, result: Deidentified, key: str) -> Written:
+        parts = [part for part in result.parts if not isinstance(part, SourceRange)]
+        if len(parts) < len(result.parts):
+            return write_large(
+                self._storages, read.item, read.examined, result, key, self._metadata, self._configuration
+            )
+        digest = hashlib.sha256()
+        for part in parts:
+            digest.update(part)
+        written = self._storages.destination.write(key, parts, metadata=self._metadata)
+        return Written(written, read.examined.sha256, digest.hexdigest())
+
+    def _is_large(self, item: BatchItem) -> bool:
+        return item.size >= self._configuration.large_object_bytes
+
+    def _failed(self, item: BatchItem, error: Exception, began: float, read: _Read | None = None) -> Carried:
+        """Return the row of an object that was not written."""
+        outcome, reason, detail = _judge(error)
+        quarantine = self._storages.quarantine
+        if outcome is Outcome.QUARANTINED and quarantine is not None and reason not in _NOT_THERE:
+            try:
+                _copy_to_quarantine(self._storages.source, item, quarantine, reason)
+            except Exception as second:
+                outcome, error = Outcome.FAILED, second
+                _, reason, detail = _judge(second)
+                detail = f"copying to quarantine: {detail}"
+        examination = read.examined.examination if read else None
+        spent = time.perf_counter() - began
+        row = AuditRow(
+            item=item,
+            outcome=outcome,
+            reason=reason,
+            detail=detail,
+            sha256_in=read.examined.sha256 if read else None,
+            sop_class_uid=examination.sop_class_uid if examination else None,
+            transfer_syntax_uid=examination.transfer_syntax_uid if examination else None,
+            modality=examination.modality if examination else None,
+            milliseconds=_milliseconds(spent + (read.seconds if read else 0.0)),
+        )
+        return Carried(row, error, read.seconds if read else spent, 0.0, spent if read else 0.0)
+
+
+def _copy_to_quarantine(source: ObjectStorage, item: BatchItem, quarantine: ObjectStorage, reason: Reason) -> None:
+    """Copy the original, under its source key in a folder of the reason; a second version beside it by its ETag."""
+    try:
+        copy_whole(source, item, quarantine, f"{reason.value}/{item.key}")
+    except Quarantine as conflict:
+        if conflict.reason is not Reason.DESTINATION_CONFLICT:
+            raise
+        copy_whole(source, item, quarantine, f"{reason.value}/{item.key}@{item.etag}")
+
+
+def _judge(error: Exception) -> tuple[Outcome, Reason, str]:
+    """Return what an exception says of the object; of an unforeseen one only its type and place, never its words."""
+    if isinstance(error, Quarantine):
+        offset = "" if error.offset is None else f" at byte {error.offset}"
+        return Outcome.QUARANTINED, error.reason, f"{error.where}{offset}".strip()
+    if isinstance(error, StorageError | ConfigurationError):
+        # One object that may not be read is no reason to leave the others; many in a row end the batch.
+        return Outcome.FAILED, Reason.STORAGE_ERROR, type(error).__name__
+    place = _place(error)
+    _LOG.error("An object failed by a fault of the program: %s at %s", type(error).__name__, place)
+    return Outcome.FAILED, Reason.INTERNAL_ERROR, f"{type(error).__name__} at {place}"
+
+
+def _place(error: Exception) -> str:
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    if traceback is None:
+        return "an unknown place"
+    return f"{Path(traceback.tb_frame.f_code.co_filename).name}:{traceback.tb_lineno}"
+
+
+def _milliseconds(seconds: float) -> int:
+    return round(seconds * 1000)

@@ -1,0 +1,81 @@
+"""How to reach the database and the object stores: what a run needs and must never hand over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from dicom_deid.exceptions import ConfigurationError
+from dicom_deid.pipeline.configuration import RunConfiguration
+from dicom_deid.storage import ObjectStorage, S3Connection, open_storage
+from dicom_deid.store import KeyRing, Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connections:
+    """Secrets, and where they open doors. Never serialised but to the worker processes of a batch.
+
+    Parameters
+    ----------
+    database
+        URL of the PostgreSQL database of mapping, plan and audit.
+    keys
+        The keys of the crosswalk.
+    schema
+        Schema of the tables.
+    source, destination, quarantine
+        How to reach each object store; None for a directory, or for what the AWS environment variables say.
+    """
+
+    database: str = field(repr=False)
+    keys: KeyRing = field(repr=False)
+    schema: str = "dicom_deid"
+    source: S3Connection | None = field(default=None, repr=False)
+    destination: S3Connection | None = field(default=None, repr=False)
+    quarantine: S3Connection | None = field(default=None, repr=False)
+
+    def open_store(self) -> Store:
+        """Connect to the database."""
+        return Store.connect(self.database, schema=self.schema, keys=self.keys)
+
+    def open_storages(self, configuration: RunConfiguration) -> Storages:
+        """Open source, destination and quarantine.
+
+        Raises
+        ------
+        ConfigurationError
+            Two of them overlap, so that a run would read what it writes, or originals would lie with results.
+        """
+        source = open_storage(configuration.source, self.source)
+        destination = open_storage(configuration.destination, self.destination)
+        quarantine = open_storage(configuration.quarantine, self.quarantine) if configuration.quarantine else None
+        if source.same_place(destination):
+            raise ConfigurationError("Source and destination are the same place, or one lies in the other.")
+        if quarantine is not None and (quarantine.same_place(source) or quarantine.same_place(destination)):
+            raise ConfigurationError("The quarantine is in the same place as the source or the destination.")
+        return Storages(source, destination, quarantine)
+
+    @contextmanager
+    def open(self, configuration: RunConfiguration) -> Iterator[tuple[Store, Storages]]:
+        """Open all, checked: each exists and lets us do what the run does."""
+        storages = self.open_storages(configuration)
+        storages.check()
+        with self.open_store() as store:
+            yield store, storages
+
+
+@dataclass(frozen=True, slots=True)
+class Storages:
+    """The object stores of a run."""
+
+    source: ObjectStorage
+    destination: ObjectStorage
+    quarantine: ObjectStorage | None = None
+
+    def check(self) -> None:
+        """Raise `ConfigurationError` saying what to check when one cannot be used."""
+        self.source.check()
+        self.destination.check(writable=True)
+        if self.quarantine is not None:
+            self.quarantine.check(writable=True)

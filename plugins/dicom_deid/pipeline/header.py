@@ -1,0 +1,113 @@
+"""An object read as far as the engine needs it: whole when it is small, up to its pixel data when it is large."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from dicom_deid.deidentify import Deidentifier, Examination, NeedMoreDataError
+from dicom_deid.exceptions import Quarantine
+from dicom_deid.pipeline.fragments import end_of_fragments
+from dicom_deid.reasons import Reason
+from dicom_deid.storage import ObjectStorage
+
+FIRST_BYTES = 2**20
+"""What is read first of a large object: the elements before pixel data are seldom longer."""
+
+MAX_HEADER_BYTES = 256 * 2**20
+"""Elements before, or after, pixel data that are longer are not read into memory."""
+
+LARGE_OBJECT_BYTES = 64 * 2**20
+
+
+@dataclass(slots=True)
+class Examined:
+    """An object that the engine has looked through.
+
+    Parameters
+    ----------
+    data
+        The bytes that were read from its beginning: all of them, unless it is large.
+    size
+        Of the whole object, in bytes.
+    examination
+        What the engine found.
+    tail
+        What follows the pixel data of a large object.
+    sha256
+        Of the whole object, where all its bytes were read.
+    """
+
+    data: bytes
+    size: int
+    examination: Examination
+    tail: bytes = b""
+    sha256: str | None = None
+
+
+def read_examined(
+    deidentifier: Deidentifier,
+    storage: ObjectStorage,
+    key: str,
+    *,
+    size: int,
+    etag: str | None = None,
+    version_id: str | None = None,
+    large_object_bytes: int = LARGE_OBJECT_BYTES,
+) -> Examined:
+    """Read and examine an object.
+
+    Raises
+    ------
+    Quarantine
+        What the engine finds wrong; `HEADER_TOO_LARGE` when a large object has more than `MAX_HEADER_BYTES` before
+        its pixel data; `OBJECT_VANISHED` or `OBJECT_CHANGED` when it is not what was listed.
+    StorageError
+        It could not be read.
+    """
+    if size < large_object_bytes:
+        data = storage.read(key, etag=etag, version_id=version_id)
+        return Examined(data, len(data), deidentifier.examine(data), sha256=hashlib.sha256(data).hexdigest())
+    return _read_large(deidentifier, storage, key, size, etag, version_id)
+
+
+def _read_large(
+    deidentifier: Deidentifier, storage: ObjectStorage, key: str, size: int, etag: str | None, version_id: str | None
+) -> Examined:
+    def read(start: int, end: int) -> bytes:
+        return storage.read(key, etag=etag, version_id=version_id, start=start, end=end)
+
+    data = read(0, min(FIRST_BYTES, size))
+    while True:
+        try:
+            examination = deidentifier.examine(data, size=size)
+            break
+        except NeedMoreDataError as need:
+            wanted = min(max(need.at_least, 2 * len(data)), size)
+        if wanted > MAX_HEADER_BYTES or len(data) == size:
+            raise Quarantine(Reason.HEADER_TOO_LARGE, "before (7fe0,0010)")
+        data += read(len(data), wanted)
+    if len(data) == size:
+        return Examined(data, size, examination, sha256=hashlib.sha256(data).hexdigest())
+    return Examined(data, size, examination, _examine_tail(deidentifier, examination, read, size))
+
+
+def _examine_tail(
+    deidentifier: Deidentifier, examination: Examination, read: Callable[[int, int], bytes], size: int
+) -> bytes:
+    """Read and examine what follows the pixel data; return its bytes."""
+    if examination.pixel_data is None:
+        return b""
+    start, end = examination.pixel_data
+    if end is None:
+        end = end_of_fragments(read, start, size)
+    if end > size:
+        raise Quarantine(Reason.TRUNCATED, "(7fe0,0010)", size)
+    if size - end > MAX_HEADER_BYTES:
+        raise Quarantine(Reason.HEADER_TOO_LARGE, "after (7fe0,0010)")
+    if end == size:
+        return b""
+    tail = read(end, size)
+    deidentifier.examine_tail(examination, tail)
+    return tail

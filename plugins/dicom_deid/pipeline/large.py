@@ -1,0 +1,113 @@
+"""Objects that are never in memory as a whole."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from dicom_deid.deidentify import Deidentified
+from dicom_deid.objects import SourceObject, SourceRange, WrittenObject
+from dicom_deid.pipeline.configuration import RunConfiguration
+from dicom_deid.pipeline.connections import Storages
+from dicom_deid.pipeline.header import Examined
+from dicom_deid.storage import Method, ObjectStorage, write_parts
+from dicom_deid.storage.base import Buffer
+from dicom_deid.store import BatchItem
+
+LARGE_OBJECT_MEMORY = 96 * 2**20
+"""What a large object takes in memory while it is in flight: its header, and the parts under way."""
+
+
+class Written(NamedTuple):
+    """What stands at the destination.
+
+    Parameters
+    ----------
+    object
+        Its key, size and ETag.
+    sha256_in, sha256_out
+        Of all bytes of the source object and of the written one; None where not all went through this process.
+    detail
+        Which bytes are vouched for, when not all are.
+    """
+
+    object: WrittenObject
+    sha256_in: str | None
+    sha256_out: str | None
+    detail: str = ""
+
+
+class _SourceDigest:
+    """SHA-256 of a source object of which the beginning, a range and the end come by one after the other."""
+
+    def __init__(self, examined: Examined, span: SourceRange) -> None:
+        self._digest = hashlib.sha256(examined.data)
+        self._missing = span.end - span.start
+        self._tail = examined.tail
+
+    def observe(self, buffer: Buffer) -> None:
+        self._digest.update(buffer)
+        self._missing -= len(buffer)
+
+    def hexdigest(self) -> str | None:
+        """Return the digest, None unless every byte came by exactly once."""
+        if self._missing:
+            return None
+        self._digest.update(self._tail)
+        return self._digest.hexdigest()
+
+
+def write_large(
+    storages: Storages,
+    item: BatchItem,
+    examined: Examined,
+    result: Deidentified,
+    key: str,
+    metadata: Mapping[str, str],
+    configuration: RunConfiguration,
+) -> Written:
+    """Write an object most of whose bytes are a range of its source: streamed, or copied by the store.
+
+    Raises
+    ------
+    Quarantine
+        The source changed under us, or a different object stands at the key.
+    StorageError
+        It could not be written.
+    """
+    span = next(part for part in result.parts if isinstance(part, SourceRange))
+    digest = _SourceDigest(examined, span)
+    done = write_parts(
+        storages.source,
+        _source_object(item),
+        storages.destination,
+        key,
+        result.parts,
+        metadata=metadata,
+        server_side_copy=configuration.server_side_copy,
+        verify=configuration.verify,
+        observe=digest.observe,
+    )
+    copied = done.method is Method.SERVER_SIDE_COPY
+    detail = f"server-side copy; SHA-256 of the bytes that were sent: {done.sent_sha256}" if copied else ""
+    return Written(done.written, None if copied else digest.hexdigest(), done.sha256, detail)
+
+
+def copy_whole(source: ObjectStorage, item: BatchItem, destination: ObjectStorage, key: str) -> None:
+    """Copy an object as it is, whatever its size.
+
+    Raises
+    ------
+    Quarantine
+        The source changed under us, or a different object stands at the key.
+    StorageError
+        It could not be copied.
+    """
+    write_parts(source, _source_object(item), destination, key, [SourceRange(0, item.size)], metadata={})
+
+
+def _source_object(item: BatchItem) -> SourceObject:
+    # When the object was modified plays no part in reading it: its ETag does.
+    return SourceObject(item.key, item.size, item.etag, datetime.fromtimestamp(0, UTC), item.version_id)
