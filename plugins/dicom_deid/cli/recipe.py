@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from dicom_deid.cli.score import score
 from dicom_deid.recipe.check import RecipeReport, RuleReport, check
 from dicom_deid.recipe.errors import RecipeError
 from dicom_deid.recipe.identifiers import ProfileAttribute
@@ -18,6 +19,9 @@ _SHOWN = 6
 @click.group()
 def recipe() -> None:
     """Check recipes and list those that ship."""
+
+
+recipe.add_command(score)
 
 
 @recipe.command("list")

@@ -14,7 +14,16 @@ from numpy.typing import NDArray
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from dicom_deid.score.expectations import Case, Category, Expectation, Path, PrivateTag, find, text_of
+from dicom_deid.score.expectations import (
+    HEADER_CATEGORIES,
+    Case,
+    Category,
+    Expectation,
+    Path,
+    PrivateTag,
+    find,
+    text_of,
+)
 
 _ENCODINGS = ("latin-1", "utf-8", "utf-16-le", "utf-16-be")
 _DATE = re.compile(r"(\d{8})(\d{6}(\.\d+)?)?([+-]\d{4})?")
@@ -55,6 +64,10 @@ class Score:
         passed = sum(self.tallies[category].passed for category in categories)
         total = passed + sum(self.tallies[category].failed for category in categories)
         return 100 * passed / total if total else 100.0
+
+    def worst(self, categories: Sequence[Category] = HEADER_CATEGORIES) -> float:
+        """Return the percentage of the category that has the least."""
+        return min(self.tallies[category].percent for category in categories)
 
 
 def score(cases: Sequence[Case], outcomes: Mapping[str, bytes | None]) -> Score:

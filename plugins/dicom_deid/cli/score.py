@@ -1,0 +1,79 @@
+"""`dicom-deid recipe score`: how well a recipe protects, and how much it keeps, on a corpus with an answer key."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from dicom_deid.deidentify import Deidentifier, Settings
+from dicom_deid.deidentify.profiles import BASIC, Option, parse_options, profile_settings
+from dicom_deid.recipe import Recipe
+
+EXIT_BELOW_THRESHOLD = 1
+
+
+@click.command("score")
+@click.argument("recipes", nargs=-1, metavar="RECIPE...")
+@click.option("--option", "options", multiple=True, type=click.Choice(list(Option)), help="An option of ps3.15-basic.")
+@click.option("--patients", type=click.IntRange(1, 1000), default=4, show_default=True, help="Patients in the corpus.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Another seed, another corpus.")
+@click.option("--threshold", type=click.FloatRange(0, 100), help="Exit 1 when a header category scores less (percent).")
+@click.option("--write", "target", type=click.Path(path_type=Path), help="Write the corpus to this folder, and stop.")
+@click.option(
+    "--read",
+    "outcome",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Score what another program made of the written corpus: files of the same names.",
+)
+def score(
+    recipes: tuple[str, ...],
+    options: tuple[str, ...],
+    patients: int,
+    seed: int,
+    threshold: float | None,
+    target: Path | None,
+    outcome: Path | None,
+) -> None:
+    """Print a table: for each category the percentage of statements of the answer key that hold.
+
+    RECIPE is a name that ships, or a path; several are combined in order. The corpus holds objects of all modalities
+    with synthetic identifiers, drawn at random, in standard, nested, private and free-text elements, in pixels, dates
+    and UIDs.
+    """
+    from dicom_deid.score.corpus import generate
+    from dicom_deid.score.report import failures, markdown
+    from dicom_deid.score.run import read, run, write
+    from dicom_deid.score.scorer import score as score_outcomes
+
+    cases = generate(seed, patients=patients)
+    if target is not None:
+        write(cases, target)
+        click.echo(f"{len(cases)} objects in {target}")
+        return
+    if outcome is not None:
+        name, outcomes = outcome.name, read(cases, outcome)
+    elif recipes:
+        deidentifier = _engine(recipes, options)
+        name = deidentifier.recipe.name
+        outcomes, reasons = run(cases, deidentifier)
+        for reason, count in sorted(reasons.items()):
+            click.echo(f"quarantined: {count} {reason}")
+    else:
+        raise click.UsageError("name a RECIPE, or give --read or --write")
+    result = score_outcomes(cases, outcomes)
+    click.echo(markdown({name: result}))
+    click.echo(failures(result), nl=False)
+    if threshold is not None and result.worst() < threshold:
+        click.echo(f"A header category scores below {threshold:g} %.", err=True)
+        sys.exit(EXIT_BELOW_THRESHOLD)
+
+
+def _engine(recipes: tuple[str, ...], options: tuple[str, ...]) -> Deidentifier:
+    """Return the engine; with the basic profile and its options, under the settings that they ask for."""
+    chosen = parse_options(options)
+    if chosen and BASIC not in recipes:
+        raise click.UsageError(f"--option refines {BASIC}: name it as a RECIPE")
+    recipe = Recipe.resolve(*recipes, *(option.recipe_name for option in chosen))
+    return Deidentifier(recipe, profile_settings(chosen) if BASIC in recipes else Settings())
