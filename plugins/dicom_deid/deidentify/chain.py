@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
-from dicom_deid.deidentify.entries import ObjectWalk, RuleEntry, shifted
+from dicom_deid.deidentify.entries import ObjectWalk, PendingEntry, shifted, undefined_end
 from dicom_deid.deidentify.functions import Field, call, call_deid_function, read_data_set
 from dicom_deid.deidentify.inventory import texts_of_items
 from dicom_deid.dicom.dictionary import tag_text
@@ -128,7 +128,14 @@ class Link(NamedTuple):
     source: Source | None
 
 
-class ChainEntry(RuleEntry):
+class Needs(NamedTuple):
+    """What a chain needs once the pseudonyms are known."""
+
+    value: bytes
+    originals: tuple[Original | None, ...]
+
+
+class ChainEntry(PendingEntry):
     """An element on which several steps are taken, or steps that depend on the object.
 
     Parameters
@@ -139,140 +146,101 @@ class ChainEntry(RuleEntry):
         The steps, in order.
     untouched
         Who visits the element when no step changes it.
-    empty_by_study
-        Whether an empty identifier is keyed by the study.
     """
 
-    __slots__ = ("empty_by_study", "links", "name", "untouched")
+    __slots__ = ("kind", "links", "name", "untouched")
 
     def __init__(
-        self,
-        form: int,
-        tag: int,
-        vr: str,
-        name: str,
-        links: tuple[Link, ...],
-        untouched: Entry | None,
-        empty_by_study: bool,
+        self, form: int, tag: int, vr: str, name: str, links: tuple[Link, ...], untouched: Entry | None
     ) -> None:
         super().__init__(form, tag, vr)
         self.name = name
         self.links = links
         self.untouched = untouched
-        self.empty_by_study = empty_by_study
+        kinds = [link.source.kind for link in links if isinstance(link.source, PseudonymSource | OffsetSource)]
+        self.kind = kinds[0] if kinds else None
 
     def visit(self, walk: ObjectWalk, level: Level, pos: int, start: int, end: int, scope: Scope) -> None:
         """Take the steps, now or once the pseudonyms are known."""
-        self._take(walk, level, pos, start, end, scope, undefined=False)
+        if not self.change(walk, pos, end, walk.data[start:end], scope) and self.untouched is not None:
+            self.untouched.visit(walk, level, pos, start, end, scope)
 
     def visit_undefined(self, walk: ObjectWalk, level: Level, pos: int, start: int, scope: Scope) -> int:
         """Take the steps on an element of undefined length."""
-        if self.untouched is None:
-            return super().visit_undefined(walk, level, pos, start, scope)
-        edits = len(walk.edits)
-        end = self.untouched.visit_undefined(walk, level, pos, start, scope)
-        inner = walk.edits[edits:]
-        del walk.edits[edits:]
-        self._take(walk, level, pos, start, end, scope, undefined=True)
-        if len(walk.edits) == edits:
-            walk.edits += inner
+        end = undefined_end(walk, level, start, self.vr)
+        if not self.change(walk, pos, end, walk.data[start:end], scope) and self.untouched is not None:
+            self.untouched.visit_undefined(walk, level, pos, start, scope)
         return end
 
-    def _take(
-        self, walk: ObjectWalk, level: Level, pos: int, start: int, end: int, scope: Scope, undefined: bool
-    ) -> None:
-        edit = ChainEdit(self, walk.data[pos : pos + 6], walk.data[start:end], level, scope)
-        if edit.needs_pseudonyms:
-            edit.ask(walk)
-            walk.edits.append((pos, end, edit))
-            self.touch(walk, level, start, end, scope)
-            return
-        new = edit.render(walk, {})
-        if edit.changed:
-            walk.edits.append((pos, end, new))
-            self.touch(walk, level, start, end, scope)
-        elif self.untouched is not None and not undefined:
-            self.untouched.visit(walk, level, pos, start, end, scope)
+    def change(self, walk: ObjectWalk, pos: int, end: int, value: bytes, scope: Scope) -> bool:
+        """Edit the element in ``[pos, end)`` (empty where it is to be inserted); tell whether it changes."""
+        if self.kind is not None:
+            walk.edits.append((pos, end, (self, self._needs(walk, value, scope)), scope))
+            return True
+        head = walk.data[pos : pos + 6] if end > pos else encode_head(self.tag, self.vr, scope)
+        new = self._taken(walk, head, Needs(value, ()), scope, {})
+        if new is None:
+            return False
+        walk.edits.append((pos, end, new, scope))
+        return True
 
-
-class ChainEdit:
-    """The steps on one element in one object."""
-
-    __slots__ = ("changed", "codecs", "entry", "head", "level", "originals", "value")
-
-    def __init__(self, entry: ChainEntry, head: bytes, value: bytes, level: Level, scope: Scope) -> None:
-        self.entry = entry
-        self.head = head
-        self.value = value
-        self.level = level
-        self.codecs = scope.codecs
-        self.originals: list[Original | None] = []
-        self.changed = False
-
-    @property
-    def needs_pseudonyms(self) -> bool:
-        """Whether a step asks for a pseudonym."""
-        return any(isinstance(link.source, PseudonymSource | OffsetSource) for link in self.entry.links)
-
-    def ask(self, walk: ObjectWalk) -> None:
-        """Name the originals whose pseudonyms the steps need."""
-        for link in self.entry.links:
-            if isinstance(link.source, OffsetSource):
-                walk.to_key.append(self)
-                return
-            if isinstance(link.source, PseudonymSource):
-                self._ask_for(walk, link.source.kind)
-
-    def _ask_for(self, walk: ObjectWalk, kind: Kind) -> None:
-        texts = split_values(decode_text(self.value, self.entry.vr, self.codecs), self.entry.vr)
+    def _needs(self, walk: ObjectWalk, value: bytes, scope: Scope) -> Needs:
+        texts: list[str] = []
+        if self.kind is not Kind.DATE_OFFSET:
+            texts = split_values(decode_text(value, self.vr, scope.codecs), self.vr)
         if not any(texts):
-            walk.to_key.append(self)
-            return
-        self.originals = [Original(kind, text) if text else None for text in texts]
-        walk.originals.update(dict.fromkeys(original for original in self.originals if original is not None))
+            walk.to_key.append((len(walk.edits), self.kind or Kind.UID))
+            return Needs(value, ())
+        originals = tuple(Original(self.kind or Kind.UID, text) if text else None for text in texts)
+        walk.originals.update(dict.fromkeys(original for original in originals if original is not None))
+        return Needs(value, originals)
 
-    def key(self, study: str, patient: str) -> Original:
+    def keyed(self, needs: Any, original: Original) -> Needs:
         """Take the study's or the patient's identifier as the original."""
-        kinds = [
-            link.source.kind for link in self.entry.links if isinstance(link.source, PseudonymSource | OffsetSource)
-        ]
-        keyed = Original(kinds[0], (patient or study) if kinds[0] is Kind.DATE_OFFSET else study)
-        self.originals = [keyed]
-        return keyed
+        return Needs(needs.value, (original,))
 
-    def render(self, walk: ObjectWalk, pseudonyms: Mapping[Original, str]) -> bytes:
+    def render(self, walk: ObjectWalk, pos: int, needs: Any, scope: Scope, pseudonyms: Mapping[Original, str]) -> bytes:
         """Take the steps and return the whole element, or nothing where it is removed."""
-        entry = self.entry
-        encoding = Encoding(self.level.implicit, self.level.order.big_endian)
+        new = self._taken(walk, encode_head(self.tag, self.vr, scope), needs, scope, pseudonyms)
+        return b"" if new is None else new
+
+    def _taken(
+        self, walk: ObjectWalk, head: bytes, needs: Needs, scope: Scope, pseudonyms: Mapping[Original, str]
+    ) -> bytes | None:
+        level = scope.level
+        encoding = Encoding(level.implicit, level.order.big_endian)
         place = Place(
-            walk, entry.tag, entry.vr, entry.name, self.value, encoding, self.codecs, tuple(self.originals), pseudonyms
+            walk, self.tag, self.vr, self.name, needs.value, encoding, scope.codecs, needs.originals, pseudonyms
         )
-        value = self.value
-        for link in entry.links:
-            if link.step.values_list is not None and not self._hits(walk, link.step.values_list, place, value):
+        value, changed = needs.value, False
+        for link in self.links:
+            if link.step.values_list is not None and not _hits(link.step.values_list, place, value, scope):
                 continue
-            try:
-                taken = _take(link, place, value)
-            except Quarantine as problem:
-                raise Quarantine(problem.reason, problem.where or tag_text(entry.tag)) from None
+            taken = _take(link, place, value)
             if taken is None:
                 continue
             walk.rules[link.step.rule_index] += 1
-            self.changed = True
+            changed = True
             if link.step.action is Action.REMOVE:
                 return b""
             value = taken
-        return element_bytes(self.head, entry.form, value, self.level.order)
+        return element_bytes(head, self.form, value, level.order) if changed else None
 
-    def _hits(self, walk: ObjectWalk, name: str, place: Place, value: bytes) -> bool:
-        if walk.value_lists is None:
-            return False
-        if place.vr == "SQ":
-            texts = texts_of_items(self.value, self.level.implicit, self.level.order, Scope(self.codecs))
-            return walk.value_lists.hits(name, texts)
-        element = place.field(value).element.value
-        values = list(element) if hasattr(element, "__iter__") and not isinstance(element, str | bytes) else [element]
-        return walk.value_lists.hits(name, ["" if one is None else str(one) for one in values])
+
+def encode_head(tag: int, vr: str, scope: Scope) -> bytes:
+    """Encode the first bytes of an element: its tag and VR."""
+    return scope.level.order.tag.pack(tag >> 16, tag & 0xFFFF) + vr[:2].encode()
+
+
+def _hits(name: str, place: Place, value: bytes, scope: Scope) -> bool:
+    lists = place.walk.value_lists
+    if lists is None:
+        return False
+    if place.vr == "SQ":
+        return lists.hits(name, texts_of_items(value, scope.level.implicit, scope.level.order, scope.codecs))
+    element = place.field(value).element.value
+    values = list(element) if hasattr(element, "__iter__") and not isinstance(element, str | bytes) else [element]
+    return lists.hits(name, ["" if one is None else str(one) for one in values])
 
 
 def _take(link: Link, place: Place, value: bytes) -> bytes | None:

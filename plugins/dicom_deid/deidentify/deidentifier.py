@@ -8,7 +8,6 @@ from collections.abc import Callable, Collection, Mapping
 from threading import Lock
 from typing import Any
 
-from dicom_deid.deidentify.chain import ChainEdit
 from dicom_deid.deidentify.entries import GroupLength, ObjectWalk
 from dicom_deid.deidentify.examination import Deidentified, Examination
 from dicom_deid.deidentify.inventory import inventory
@@ -22,7 +21,7 @@ from dicom_deid.dicom.values import decode_text
 from dicom_deid.dicom.walk import (
     BIG_ENDIAN,
     LITTLE_ENDIAN,
-    SHORT,
+    LONG,
     Edit,
     Length,
     NeedMoreDataError,
@@ -139,22 +138,26 @@ class Deidentifier:
             When a replacement cannot be written, or a function failed.
         """
         walk, header = examination.walk, examination.header
-        edits = self._final_edits(walk, walk.edits, pseudonyms)
+        edits = self._final_edits(walk, pseudonyms)
         order = BIG_ENDIAN if header.transfer_syntax.encoding.big_endian else LITTLE_ENDIAN
         pieces: list[Any] = splice(walk.data, examination.start, examination.end, edits, order)
         if examination.beyond is not None:
             pieces.append(examination.beyond)
         if examination.tail is not None:
-            tail_edits = self._final_edits(examination.tail, examination.tail.edits, pseudonyms)
+            tail_edits = self._final_edits(examination.tail, pseudonyms)
             pieces += splice(examination.tail.data, 0, examination.tail_end, tail_edits, order)
-        identifiers = _identifiers(walk, edits, header)
+        identifiers = _identifiers(walk, edits)
         if header.transfer_syntax.deflated:
             pieces = [self._deflated(examination, edits, pieces)]
         if self.settings.rebuild_file_meta:
             head = self._new_header(examination, identifiers, pseudonyms)
         else:
             head = examination.source[: header.data_set_start] if header.transfer_syntax.deflated else b""
-        return Deidentified.of(self.recipe, walk, head, pieces, identifiers)
+        if pieces[0].__class__ is bytes:
+            pieces[0] = head + pieces[0]
+        else:
+            pieces.insert(0, head)
+        return Deidentified(tuple(pieces), identifiers, self.recipe, walk)
 
     def deidentify(
         self, data: bytes, resolve: Callable[[Collection[Original]], Mapping[Original, str]]
@@ -194,6 +197,8 @@ class Deidentifier:
         examination.tail = walk
         levels = examination.book.root(examination.header.transfer_syntax.encoding)
         examination.tail_end = self._walk_root(walk, examination.book, levels[-1:], 0)
+        head = examination.walk
+        self._key_by_study(walk, _captured_text(head, "StudyInstanceUID"), _captured_text(head, "PatientID"))
 
     # One walk
 
@@ -210,7 +215,8 @@ class Deidentifier:
             begin = 0
             self._walk_file_meta(walk, book, header)
         end = self._walk_root(walk, book, book.root(encoding), start)
-        self._key_by_study(walk)
+        if walk.to_key:
+            self._key_by_study(walk, _captured_text(walk, "StudyInstanceUID"), _captured_text(walk, "PatientID"))
         examination = Examination(source, header, walk, book, begin, end, size)
         if self.settings.rebuild_file_meta:
             self._ask_for_instance(examination)
@@ -218,7 +224,7 @@ class Deidentifier:
 
     def _walk_root(self, walk: ObjectWalk, book: RuleBook, levels: tuple[RootLevel, ...], pos: int) -> int:
         end = len(walk.data)
-        scope = Scope()
+        scope = Scope(levels[0])
         for level in levels:
             walk.added = False
             if pos < end:
@@ -228,43 +234,36 @@ class Deidentifier:
                     pos = end = trailing.offset
                     walk.note(Reason.TRAILING_BYTES_REMOVED)
             if level.until is not None and not walk.added:
-                self._insert(walk, book, level, level.until, pos, scope)
+                self._insert(walk, book, level.until, pos, scope)
         return pos
 
-    def _insert(self, walk: ObjectWalk, book: RuleBook, level: Any, tag: int, pos: int, scope: Scope) -> None:
-        new, chain = insertion(book, level, tag)
-        if chain is not None:
-            edit = ChainEdit(chain, new[:6], b"", level, scope)
-            if edit.needs_pseudonyms:
-                edit.ask(walk)
-                walk.edits.append((pos, pos, edit))
-                return
-            new = edit.render(walk, {})
-        if new:
-            walk.edits.append((pos, pos, new))
-            if chain is None:
-                walk.count("stamped")
+    def _insert(self, walk: ObjectWalk, book: RuleBook, tag: int, pos: int, scope: Scope) -> None:
+        new = insertion(book, scope.level, tag)
+        if isinstance(new, bytes):
+            walk.edits.append((pos, pos, new, scope))
+            walk.count("stamped")
+        elif new is not None:
+            new.change(walk, pos, pos, b"", scope)
 
     def _walk_file_meta(self, walk: ObjectWalk, book: RuleBook, header: FileHeader) -> None:
         start, end = header.meta_start, header.data_set_start
         if start == end:
             return
-        scope = Scope()
         level = book.file_meta(implicit=not walk.data[start + 4 : start + 6].isalpha())
+        scope = Scope(level)
         walk_elements(walk, level, start, end, scope)
         for tag in sorted(book.meta_additions):
             if level.order.tag.pack(tag >> 16, tag & 0xFFFF) not in {key[:4] for key in level.known}:
-                self._insert(walk, book, level, tag, end, scope)
+                self._insert(walk, book, tag, end, scope)
 
-    def _key_by_study(self, walk: ObjectWalk) -> None:
-        if not walk.to_key:
-            return
-        study = _captured_text(walk, "StudyInstanceUID")
-        patient = _captured_text(walk, "PatientID")
-        for edit in walk.to_key:
-            original = edit.key(study, patient)
+    def _key_by_study(self, walk: ObjectWalk, study: str, patient: str) -> None:
+        # An empty identifier is the study's own; a patient without an identifier is the study's own too.
+        for index, kind in walk.to_key:
+            original = Original(kind, (patient if kind is Kind.DATE_OFFSET else "") or study)
             if not original.value:
                 raise Quarantine(Reason.MISSING_IDENTIFIER, "(0020,000d)")
+            start, end, (entry, needs), scope = walk.edits[index]
+            walk.edits[index] = (start, end, (entry, entry.keyed(needs, original)), scope)
             walk.originals[original] = None
 
     def _ask_for_instance(self, examination: Examination) -> None:
@@ -315,18 +314,20 @@ class Deidentifier:
 
     # The new bytes
 
-    def _final_edits(self, walk: ObjectWalk, edits: list[Edit], pseudonyms: Mapping[Original, str]) -> list[Edit]:
-        final: list[Edit] = []
+    def _final_edits(self, walk: ObjectWalk, pseudonyms: Mapping[Original, str]) -> list[Edit]:
+        final = walk.edits.copy()
         group_lengths = []
-        for index, (start, end, new) in enumerate(edits):
+        for index, (start, end, new, scope) in enumerate(final):
             kind = new.__class__
-            if kind is bytes or kind is Length:
-                final.append((start, end, new))
+            if kind is tuple:
+                entry, needs = new
+                try:
+                    final[index] = (start, end, entry.render(walk, start, needs, scope, pseudonyms), scope)
+                except Quarantine as problem:
+                    where = problem.where or scope.level.where(walk.data, start)
+                    raise Quarantine(problem.reason, where, start) from None
             elif kind is GroupLength:
                 group_lengths.append(index)
-                final.append((start, end, new))
-            else:
-                final.append((start, end, new.render(walk, pseudonyms)))
         if walk.signatures:
             self._settle_signatures(walk, final)
         for index in group_lengths:
@@ -335,12 +336,12 @@ class Deidentifier:
 
     def _settle_signatures(self, walk: ObjectWalk, edits: list[Edit]) -> None:
         others = [edit for index, edit in enumerate(edits) if index not in walk.signatures]
-        if any(isinstance(new, bytes) and walk.data[start:end] != new for start, end, new in others):
+        if any(isinstance(new, bytes) and walk.data[start:end] != new for start, end, new, _ in others):
             walk.noted[Reason.SIGNATURE_REMOVED] = len(walk.signatures)
             return
         for index in walk.signatures:
             start = edits[index][0]
-            edits[index] = (start, start, b"")
+            edits[index] = (start, start, b"", None)
 
     def _new_header(
         self, examination: Examination, identifiers: Mapping[str, str], pseudonyms: Mapping[Original, str]
@@ -376,7 +377,7 @@ class Deidentifier:
 
 def _group_length(data: bytes, edits: list[Edit], index: int) -> Edit:
     # What is inserted just behind a group belongs to it if its group number is the same.
-    start, end, new = edits[index]
+    start, end, new, _ = edits[index]
     group = data[start - 8 : start - 6]
     span_end = end + new.length
     last = index + 1
@@ -385,24 +386,21 @@ def _group_length(data: bytes, edits: list[Edit], index: int) -> Edit:
         or (edits[last][0] == edits[last][1] == span_end and bytes(edits[last][2])[:2] == group)
     ):
         last += 1
-    return start, end, Length(new.length, index + 1, last)
+    return start, end, Length(new.length, index + 1, last), None
 
 
 def _captured_text(walk: ObjectWalk, keyword: str) -> str:
     found = walk.captured.get(keyword)
     if found is None:
         return ""
-    return decode_text(walk.data[found.start : found.end], "LO", found.codecs).strip("\0 ")
+    return decode_text(walk.data[found[0] : found[1]], "LO", found[2]).strip("\0 ")
 
 
-def _identifiers(walk: ObjectWalk, edits: list[Edit], header: FileHeader) -> dict[str, str]:
+def _identifiers(walk: ObjectWalk, edits: list[Edit]) -> dict[str, str]:
     identifiers = {}
-    for keyword, found in walk.captured.items():
-        if found.edit < 0:
-            text = _captured_text(walk, keyword)
-        else:
-            new = edits[found.edit][2]
-            text = decode_text(bytes(new[8 if found.form <= SHORT else 12 :]), "LO", found.codecs).strip("\0 ")
+    for keyword, (start, end, codecs, edit, form) in walk.captured.items():
+        value = walk.data[start:end] if edit < 0 else edits[edit][2][12 if form == LONG else 8 :]
+        text = decode_text(value, "LO", codecs).strip("\0 ")
         if text:
             identifiers[keyword] = text
     return identifiers

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+from functools import lru_cache
+from typing import Any
 
 from dicom_deid.deidentify.dates import shift
-from dicom_deid.dicom.dictionary import tag_text
 from dicom_deid.dicom.rewrite import element_bytes
 from dicom_deid.dicom.values import (
     DEFAULT_CHARACTER_SET,
@@ -17,7 +17,7 @@ from dicom_deid.dicom.values import (
     split_values,
 )
 from dicom_deid.dicom.walk import (
-    ByteOrder,
+    SHORT,
     Entry,
     Level,
     Scope,
@@ -30,39 +30,9 @@ from dicom_deid.originals import Kind, Original
 from dicom_deid.reasons import Reason
 from dicom_deid.recipe import ValueLists
 
-
-class Touched:
-    """An element whose value the rules removed or changed: where it stood, and how to read it."""
-
-    __slots__ = ("codecs", "end", "implicit", "start", "tag", "vr")
-
-    def __init__(self, tag: int, vr: str, start: int, end: int, codecs: tuple[str, ...], implicit: bool) -> None:
-        self.tag = tag
-        self.vr = vr
-        self.start = start
-        self.end = end
-        self.codecs = codecs
-        self.implicit = implicit
-
-
-class Captured(NamedTuple):
-    """Where the value of an element of the outermost data set lies, and which edit replaces it (-1 for none)."""
-
-    start: int
-    end: int
-    codecs: tuple[str, ...]
-    edit: int
-    form: int
-
-
-class Pending(Protocol):
-    """The bytes of an element that are known once the pseudonyms are."""
-
-    def key(self, study: str, patient: str) -> Original:
-        """Name the original that only the end of the walk knows, from the study's and the patient's identifiers."""
-
-    def render(self, walk: ObjectWalk, pseudonyms: Mapping[Original, str]) -> bytes:
-        """Return the whole element, or nothing where it is removed."""
+# Of an element of the outermost data set: where its value lies, its codecs, the edit that replaces it (-1 for none) and
+# how its header is laid out.
+Captured = tuple[int, int, tuple[str, ...], int, int]
 
 
 class ObjectWalk(Walk):
@@ -79,7 +49,6 @@ class ObjectWalk(Walk):
         "rules",
         "signatures",
         "to_key",
-        "touched",
         "value_lists",
     )
 
@@ -93,10 +62,9 @@ class ObjectWalk(Walk):
         # What was done without a rule.
         self.counts: dict[str, int] = {}
         self.noted: dict[Reason, int] = {}
-        # Pending edits whose original is the study's or the patient's, known at the end of the walk.
-        self.to_key: list[Pending] = []
+        # Index and kind of pending edits whose original is the study's or the patient's, known at the end of the walk.
+        self.to_key: list[tuple[int, Kind]] = []
         self.signatures: list[int] = []
-        self.touched: list[Touched] = []
         # Where the value of the outermost PixelData lies; no end where it was not reached.
         self.pixel_data: tuple[int, int | None] | None = None
         # Whether the element that the level pauses at was there.
@@ -146,13 +114,22 @@ class RuleEntry(Entry):
         self.visit(walk, level, pos, start, end, scope)
         return end
 
-    def head(self, walk: Walk, pos: int) -> bytes:
-        """Return the element's tag and VR as they stand."""
-        return walk.data[pos : pos + 6]
 
-    def touch(self, walk: ObjectWalk, level: Level, start: int, end: int, scope: Scope) -> None:
-        """Remember where the original value stood."""
-        walk.touched.append(Touched(self.tag, self.vr, start, end, scope.codecs, level.implicit))
+class PendingEntry(RuleEntry):
+    """An element whose new bytes are known once the pseudonyms are.
+
+    Its edits hold, in place of the new bytes, the pair of this entry and of what :meth:`render` needs.
+    """
+
+    __slots__ = ()
+
+    def keyed(self, needs: Any, original: Original) -> Any:
+        """Return what :meth:`render` needs when the study's or the patient's identifier is the original."""
+        raise NotImplementedError
+
+    def render(self, walk: ObjectWalk, pos: int, needs: Any, scope: Scope, pseudonyms: Mapping[Original, str]) -> bytes:
+        """Return the whole element at `pos`, or nothing where it is removed."""
+        raise NotImplementedError
 
 
 class RemoveEntry(RuleEntry):
@@ -166,9 +143,8 @@ class RemoveEntry(RuleEntry):
 
     def visit(self, walk: ObjectWalk, level: Level, pos: int, start: int, end: int, scope: Scope) -> None:
         """Take the element out."""
-        walk.edits.append((pos, end, b""))
+        walk.edits.append((pos, end, b"", scope))
         walk.rules[self.rule] += 1
-        walk.touched.append(Touched(self.tag, self.vr, start, end, scope.codecs, level.implicit))
 
 
 class ConstantEntry(RuleEntry):
@@ -184,9 +160,8 @@ class ConstantEntry(RuleEntry):
     def visit(self, walk: ObjectWalk, level: Level, pos: int, start: int, end: int, scope: Scope) -> None:
         """Put the bytes in place of the value."""
         new = element_bytes(walk.data[pos : pos + 6], self.form, self.value, level.order)
-        walk.edits.append((pos, end, new))
+        walk.edits.append((pos, end, new, scope))
         walk.rules[self.rule] += 1
-        self.touch(walk, level, start, end, scope)
 
 
 class ShiftEntry(RuleEntry):
@@ -203,70 +178,47 @@ class ShiftEntry(RuleEntry):
         """Write the shifted date."""
         if start == end or self.vr == "SQ":
             return
-        value = shifted(walk, walk.data[start:end], self.vr, self.days, scope.codecs)
-        walk.edits.append((pos, end, element_bytes(walk.data[pos : pos + 6], self.form, value, level.order)))
+        data = walk.data
+        value = shifted(walk, data[start:end], self.vr, self.days, scope.codecs)
+        walk.edits.append((pos, end, element_bytes(data[pos : pos + 6], self.form, value, level.order), scope))
         walk.rules[self.rule] += 1
-        self.touch(walk, level, start, end, scope)
 
 
 def shifted(walk: ObjectWalk, value: bytes, vr: str, days: int, codecs: tuple[str, ...]) -> bytes:
     """Shift every date of a value; one that cannot be parsed is emptied and noted."""
-    if len(value) == 8 and vr == "DA" and value.isdigit():
-        moved = shift(value.decode("ascii"), vr, days)
+    if vr == "DA":
+        moved = _shifted_day(value, days)
         if moved is not None:
-            return moved.encode("ascii")
+            return moved
     components = []
     for component in split_values(decode_text(value, vr, codecs), vr):
-        moved = shift(component, vr, days) if component else component
-        if moved is None:
+        shifted_component = shift(component, vr, days) if component else component
+        if shifted_component is None:
             walk.note(Reason.DATE_EMPTIED)
-        components.append(moved or "")
+        components.append(shifted_component or "")
     return encode_text(join_values(components), vr, DEFAULT_CHARACTER_SET)
 
 
-class PseudonymEdit:
-    """An identifier in place of which its pseudonym will stand; each value of several has its own."""
-
-    __slots__ = ("codecs", "form", "head", "kind", "order", "originals", "tag", "vr")
-
-    def __init__(
-        self, head: bytes, form: int, tag: int, vr: str, kind: Kind, order: ByteOrder, codecs: tuple[str, ...]
-    ) -> None:
-        self.head = head
-        self.form = form
-        self.tag = tag
-        self.vr = vr
-        self.kind = kind
-        self.order = order
-        self.codecs = codecs
-        self.originals: list[Original | None] = []
-
-    def key(self, study: str, patient: str) -> Original:
-        """Take the study's own identifier in place of an empty one."""
-        keyed = Original(self.kind, study)
-        self.originals = [keyed]
-        return keyed
-
-    def render(self, walk: ObjectWalk, pseudonyms: Mapping[Original, str]) -> bytes:
-        """Write the pseudonyms."""
-        text = join_values(["" if original is None else pseudonyms[original] for original in self.originals])
-        try:
-            return element_bytes(self.head, self.form, encode_text(text, self.vr, self.codecs), self.order)
-        except Quarantine as problem:
-            raise Quarantine(problem.reason, tag_text(self.tag)) from None
+@lru_cache(maxsize=8192)
+def _shifted_day(value: bytes, days: int) -> bytes | None:
+    # The objects of a study share their dates.
+    if len(value) != 8 or not value.isdigit():
+        return None
+    moved = shift(value.decode("ascii"), "DA", days)
+    return None if moved is None else moved.encode("ascii")
 
 
-class PseudonymEntry(RuleEntry):
-    """An identifier that a rule replaces by its pseudonym.
+class PseudonymEntry(PendingEntry):
+    """An identifier that a rule replaces by its pseudonym; each value of several has its own.
 
     Parameters
     ----------
     rule
-        The rule's index, or -1 where the element follows a reference without a rule.
+        The rule's index.
     kind
         The kind of pseudonym.
     empty_by_study
-        Whether an empty value is keyed by the study; else an empty value stays empty.
+        Whether an empty value is keyed by the study; else it stays empty.
     """
 
     __slots__ = ("empty_by_study", "kind", "rule")
@@ -279,84 +231,68 @@ class PseudonymEntry(RuleEntry):
 
     def visit(self, walk: ObjectWalk, level: Level, pos: int, start: int, end: int, scope: Scope) -> None:
         """Ask for the pseudonym of each value."""
-        raw = walk.data[start:end]
-        edit = PseudonymEdit(
-            walk.data[pos : pos + 6], self.form, self.tag, self.vr, self.kind, level.order, scope.codecs
-        )
-        if b"\\" in raw or not raw.isascii():
-            texts = split_values(decode_text(raw, self.vr, scope.codecs), self.vr)
-        else:
-            texts = [raw.decode("ascii").strip("\0 ")]
-        if not any(texts):
+        needs = self.ask(walk, walk.data[start:end], scope)
+        if needs is None:
             if not self.empty_by_study:
                 return
-            walk.to_key.append(edit)
-        for text in texts:
-            if text:
-                original = Original(self.kind, text)
-                walk.originals[original] = None
-                edit.originals.append(original)
-            else:
-                edit.originals.append(None)
-        walk.edits.append((pos, end, edit))
+            walk.to_key.append((len(walk.edits), self.kind))
+        walk.edits.append((pos, end, (self, needs), scope))
         walk.rules[self.rule] += 1
-        self.touch(walk, level, start, end, scope)
+
+    def ask(self, walk: ObjectWalk, raw: bytes, scope: Scope) -> Original | tuple[Original | None, ...] | None:
+        """Note the originals that a value holds: one, several, or nothing in an empty value."""
+        if raw.isascii() and b"\\" not in raw and b"\x1b" not in raw:
+            text = raw.decode("ascii").strip("\0 ")
+            if not text:
+                return None
+            original = Original(self.kind, text)
+            walk.originals[original] = None
+            return original
+        texts = split_values(decode_text(raw, self.vr, scope.codecs), self.vr)
+        originals = tuple(Original(self.kind, text) if text else None for text in texts)
+        walk.originals.update(dict.fromkeys(original for original in originals if original is not None))
+        return originals if any(texts) else None
+
+    def keyed(self, needs: Any, original: Original) -> Original:
+        """Take the study's own identifier in place of an empty one."""
+        return original
+
+    def render(self, walk: ObjectWalk, pos: int, needs: Any, scope: Scope, pseudonyms: Mapping[Original, str]) -> bytes:
+        """Write the pseudonyms."""
+        if needs.__class__ is Original:
+            text = pseudonyms[needs]
+        else:
+            text = join_values(["" if original is None else pseudonyms[original] for original in needs])
+        if not text.isascii() or self.form != SHORT:
+            value = encode_text(text, self.vr, scope.codecs)
+            return element_bytes(walk.data[pos : pos + 6], self.form, value, scope.level.order)
+        value = text.encode()
+        if len(value) % 2:
+            value += b"\0" if self.vr == "UI" else b" "
+        return walk.data[pos : pos + 6] + scope.level.order.u16.pack(len(value)) + value
 
 
-class ReferenceEntry(RuleEntry):
+class ReferenceEntry(PseudonymEntry):
     """A UID that follows the mapping wherever it stands; a UID of the standard's own stays."""
 
     __slots__ = ("well_known",)
 
     def __init__(self, form: int, tag: int, well_known: frozenset[str]) -> None:
-        super().__init__(form, tag, "UI")
+        super().__init__(form, tag, "UI", -1, Kind.UID, False)
         self.well_known = well_known
 
     def visit(self, walk: ObjectWalk, level: Level, pos: int, start: int, end: int, scope: Scope) -> None:
         """Ask for the pseudonym of each UID that is not well known."""
         raw = walk.data[start:end]
-        texts = [text.strip("\0 ") for text in raw.decode("ascii", "replace").split("\\")]
-        if all(not text or text in self.well_known for text in texts):
+        if raw.decode("ascii", "replace").rstrip("\0 ") in self.well_known:
             return
-        edit = PseudonymEdit(walk.data[pos : pos + 6], self.form, self.tag, "UI", Kind.UID, level.order, scope.codecs)
-        for text in texts:
-            original = Original(Kind.UID, text) if text else None
-            if original is not None:
-                walk.originals[original] = None
-            edit.originals.append(original)
-        walk.edits.append((pos, end, edit))
-        walk.count("uid-followed")
-        self.touch(walk, level, start, end, scope)
+        needs = self.ask(walk, raw, scope)
+        if needs is not None:
+            walk.edits.append((pos, end, (self, needs), scope))
+            walk.count("uid-followed")
 
 
-class ShiftEdit:
-    """A date that will be shifted by the patient's own number of days."""
-
-    __slots__ = ("codecs", "form", "head", "order", "original", "value", "vr")
-
-    def __init__(
-        self, head: bytes, form: int, vr: str, value: bytes, order: ByteOrder, codecs: tuple[str, ...]
-    ) -> None:
-        self.head = head
-        self.form = form
-        self.vr = vr
-        self.value = value
-        self.order = order
-        self.codecs = codecs
-        self.original: Original | None = None
-
-    def key(self, study: str, patient: str) -> Original:
-        """Take the patient whose offset it is; without an identifier the study stands for the patient."""
-        self.original = Original(Kind.DATE_OFFSET, patient or study)
-        return self.original
-
-    def render(self, walk: ObjectWalk, pseudonyms: Mapping[Original, str]) -> bytes:
-        """Write the shifted date."""
-        days = int(pseudonyms[self.original]) if self.original else 0
-        return element_bytes(self.head, self.form, shifted(walk, self.value, self.vr, days, self.codecs), self.order)
-
-
-class PatientShiftEntry(RuleEntry):
+class PatientShiftEntry(PendingEntry):
     """A date that a rule shifts by the patient's own number of days."""
 
     __slots__ = ("rule",)
@@ -369,12 +305,19 @@ class PatientShiftEntry(RuleEntry):
         """Ask for the patient's offset."""
         if start == end or self.vr == "SQ":
             return
-        data = walk.data
-        edit = ShiftEdit(data[pos : pos + 6], self.form, self.vr, data[start:end], level.order, scope.codecs)
-        walk.to_key.append(edit)
-        walk.edits.append((pos, end, edit))
+        walk.to_key.append((len(walk.edits), Kind.DATE_OFFSET))
+        walk.edits.append((pos, end, (self, (start, end)), scope))
         walk.rules[self.rule] += 1
-        self.touch(walk, level, start, end, scope)
+
+    def keyed(self, needs: Any, original: Original) -> Any:
+        """Take the patient whose offset it is."""
+        return (*needs, original)
+
+    def render(self, walk: ObjectWalk, pos: int, needs: Any, scope: Scope, pseudonyms: Mapping[Original, str]) -> bytes:
+        """Write the shifted date."""
+        start, end, original = needs
+        value = shifted(walk, walk.data[start:end], self.vr, int(pseudonyms[original]), scope.codecs)
+        return element_bytes(walk.data[pos : pos + 6], self.form, value, scope.level.order)
 
 
 class CharacterSetEntry(Entry):
@@ -408,7 +351,7 @@ class GroupLengthEntry(Entry):
         """Hold a place among the edits; its span is found when all edits are known."""
         if end - start != 4:
             raise Quarantine(Reason.MALFORMED, level.where(walk.data, pos), pos)
-        walk.edits.append((start, end, GroupLength(level.order.u32.unpack_from(walk.data, start)[0])))
+        walk.edits.append((start, end, GroupLength(level.order.u32.unpack_from(walk.data, start)[0]), scope))
 
 
 class GroupLength:
@@ -428,7 +371,7 @@ class SignatureEntry(RuleEntry):
     def visit(self, walk: ObjectWalk, level: Level, pos: int, start: int, end: int, scope: Scope) -> None:
         """Take the element out, to be put back if nothing else changes."""
         walk.signatures.append(len(walk.edits))
-        walk.edits.append((pos, end, b""))
+        walk.edits.append((pos, end, b"", scope))
 
 
 class DropEntry(RuleEntry):
@@ -442,9 +385,8 @@ class DropEntry(RuleEntry):
 
     def visit(self, walk: ObjectWalk, level: Level, pos: int, start: int, end: int, scope: Scope) -> None:
         """Take the element out."""
-        walk.edits.append((pos, end, b""))
+        walk.edits.append((pos, end, b"", scope))
         walk.count(self.deed)
-        self.touch(walk, level, start, end, scope)
 
 
 class PixelDataEntry(RuleEntry):
@@ -493,11 +435,13 @@ class CaptureEntry(Entry):
 
     def visit(self, walk: ObjectWalk, level: Level, pos: int, start: int, end: int, scope: Scope) -> None:
         """Remember where the value lies and which edit replaces it."""
-        edits = len(walk.edits)
+        edit = -1
         if self.inner is not None:
+            edits = len(walk.edits)
             self.inner.visit(walk, level, pos, start, end, scope)
-        edit = edits if len(walk.edits) > edits else -1
-        walk.captured[self.keyword] = Captured(start, end, scope.codecs, edit, self.form)
+            if len(walk.edits) > edits:
+                edit = edits
+        walk.captured[self.keyword] = (start, end, scope.codecs, edit, self.form)
 
     def visit_undefined(self, walk: Any, level: Level, pos: int, start: int, scope: Scope) -> int:
         """Refuse an identifier of undefined length."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping
 
 from dicom_deid.deidentify.entries import ObjectWalk
 from dicom_deid.deidentify.rulebook import RuleBook
@@ -84,7 +82,7 @@ class Examination:
         found = self.walk.captured.get(keyword) if keyword in ("SOPClassUID", "Modality") else None
         if found is None:
             return ""
-        return self.walk.data[found.start : found.end].decode("ascii", "replace").strip("\0 ")
+        return self.walk.data[found[0] : found[1]].decode("ascii", "replace").strip("\0 ")
 
     @property
     def sop_class_uid(self) -> str:
@@ -97,7 +95,6 @@ class Examination:
         return self.text("Modality")
 
 
-@dataclass(frozen=True, slots=True)
 class Deidentified:
     """The new object.
 
@@ -105,38 +102,49 @@ class Deidentified:
     ----------
     parts
         Its bytes in order; a :class:`SourceRange` stands for bytes of the source object that were not given.
-    size
-        Its size in bytes.
     identifiers
-        By keyword, the new values of the identifiers in its outermost data set.
-    actions
-        How many elements each action changed, and what was done without a rule.
-    rules
-        How many elements each rule changed, by its index in the recipe.
-    notes
-        What was noteworthy, and how often.
+        By keyword, the new values of the identifiers in its outermost data set, and its SOPClassUID and Modality.
+    recipe, walk
+        The rules, and what the walk counted.
     """
 
-    parts: tuple[bytes | memoryview | SourceRange, ...]
-    size: int
-    identifiers: Mapping[str, str]
-    actions: Mapping[str, int]
-    rules: Mapping[int, int]
-    notes: Mapping[Reason, int]
+    __slots__ = ("_recipe", "_walk", "identifiers", "parts")
 
-    @classmethod
-    def of(
-        cls, recipe: Recipe, walk: ObjectWalk, head: bytes, pieces: Iterable[Any], identifiers: Mapping[str, str]
-    ) -> Deidentified:
-        """Collect the parts: short ones are joined, long ones stay views of the source."""
-        parts = _joined(head, pieces)
-        actions = dict(walk.counts)
-        rules = {index: count for index, count in enumerate(walk.rules) if count}
-        for index, count in rules.items():
-            action = recipe.rules[index].action.value
+    def __init__(
+        self,
+        parts: tuple[bytes | memoryview | SourceRange, ...],
+        identifiers: Mapping[str, str],
+        recipe: Recipe,
+        walk: ObjectWalk,
+    ) -> None:
+        self.parts = parts
+        self.identifiers = identifiers
+        self._recipe = recipe
+        self._walk = walk
+
+    @property
+    def size(self) -> int:
+        """The size of the new object in bytes."""
+        return sum(part.end - part.start if isinstance(part, SourceRange) else len(part) for part in self.parts)
+
+    @property
+    def rules(self) -> dict[int, int]:
+        """How many elements each rule changed, by its index in the recipe."""
+        return {index: count for index, count in enumerate(self._walk.rules) if count}
+
+    @property
+    def actions(self) -> dict[str, int]:
+        """How many elements each action changed, and what was done without a rule."""
+        actions = dict(self._walk.counts)
+        for index, count in self.rules.items():
+            action = str(self._recipe.rules[index].action)
             actions[action] = actions.get(action, 0) + count
-        size = sum(part.end - part.start if isinstance(part, SourceRange) else len(part) for part in parts)
-        return cls(parts, size, identifiers, actions, rules, dict(walk.noted))
+        return actions
+
+    @property
+    def notes(self) -> dict[Reason, int]:
+        """What was noteworthy, and how often."""
+        return dict(self._walk.noted)
 
     def to_bytes(self) -> bytes:
         """Return the whole object.
@@ -149,17 +157,3 @@ class Deidentified:
         if any(isinstance(part, SourceRange) for part in self.parts):
             raise ValueError("the object lies partly in its source")
         return b"".join(self.parts)  # type: ignore[arg-type]
-
-
-def _joined(head: bytes, pieces: Iterable[Any]) -> tuple[bytes | memoryview | SourceRange, ...]:
-    parts: list[Any] = []
-    short = [head]
-    for piece in pieces:
-        if piece.__class__ is bytes:
-            short.append(piece)
-            continue
-        parts += (b"".join(short), piece)
-        short = []
-    if short:
-        parts.append(b"".join(short))
-    return tuple(part for part in parts if part.__class__ is not bytes or part)

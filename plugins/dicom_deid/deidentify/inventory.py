@@ -155,12 +155,14 @@ def inventory(
     walk = _InventoryWalk(data, hidden, nested, partial)
     order = BIG_ENDIAN if encoding.big_endian else LITTLE_ENDIAN
     with contextlib.suppress(TrailingBytesError):
-        walk_elements(walk, _InventoryLevel((), None, encoding.implicit, order), start, len(data), Scope())
+        level = _InventoryLevel((), None, encoding.implicit, order)
+        walk_elements(walk, level, start, len(data), Scope(level))
     return walk.listed
 
 
-def texts_of_items(data: bytes, implicit: bool, order: ByteOrder, scope: Scope) -> list[str]:
+def texts_of_items(data: bytes, implicit: bool, order: ByteOrder, codecs: tuple[str, ...]) -> list[str]:
     """Return the values of all elements in the items of a sequence, as text."""
     walk = _InventoryWalk(data, lambda element: False, nested=True, partial=False)
-    walk_items(walk, _InventoryLevel((0,), "", implicit, order), 0, len(data), scope)
+    level = _InventoryLevel((0,), "", implicit, order)
+    walk_items(walk, level, 0, len(data), Scope(level, codecs))
     return [text for listed in walk.listed for text in listed.texts(data)]

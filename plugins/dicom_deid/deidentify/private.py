@@ -45,8 +45,8 @@ class Reservation:
     def stay(self, walk: ObjectWalk) -> None:
         """Leave the creator where it stands, since an element of its block does."""
         if self.edit >= 0:
-            start = walk.edits[self.edit][0]
-            walk.edits[self.edit] = (start, start, b"")
+            start, _, _, scope = walk.edits[self.edit]
+            walk.edits[self.edit] = (start, start, b"", scope)
             self.edit = -1
 
 
@@ -76,7 +76,7 @@ class PrivateCreatorEntry(RuleEntry):
             self.inner.visit(walk, level, pos, start, end, scope)
         elif not self.keep:
             edit = len(walk.edits)
-            walk.edits.append((pos, end, b""))
+            walk.edits.append((pos, end, b"", scope))
         if scope.creators is None:
             scope.creators = {}
         scope.creators[(self.tag & 0xFFFF0000) | (self.tag & 0xFF) << 8] = Reservation(creator, edit)
@@ -138,6 +138,5 @@ class PrivateEntry(RuleEntry):
         return end
 
     def _remove(self, walk: ObjectWalk, level: Level, pos: int, start: int, end: int, scope: Scope) -> None:
-        walk.edits.append((pos, end, b""))
+        walk.edits.append((pos, end, b"", scope))
         walk.count("private-removed")
-        self.touch(walk, level, start, end, scope)

@@ -201,7 +201,7 @@ class StampEntry(DropEntry):
 
     def visit(self, walk: Any, level: Level, pos: int, start: int, end: int, scope: Any) -> None:
         """Write it."""
-        walk.edits.append((pos, end, encode_element(level, self.tag, self.vr, self.value)))
+        walk.edits.append((pos, end, encode_element(level, self.tag, self.vr, self.value), scope))
         walk.count(self.deed)
 
 
@@ -406,9 +406,7 @@ class RuleBook:
             )
         certain_removal = steps[0].is_certain and steps[0].action is Action.REMOVE
         untouched = None if certain_removal else self._untouched(level, element, form)
-        return ChainEntry(
-            form, element.tag, element.vr, element.nested_name, links, untouched, self._empty_by_study(element)
-        )
+        return ChainEntry(form, element.tag, element.vr, element.nested_name, links, untouched)
 
     def _untouched(self, level: RuleLevel, element: ElementName, form: int) -> Entry | None:
         vr = None if form == IMPLICIT else element.vr
@@ -487,18 +485,16 @@ def replaces_uids(plan: Plan) -> bool:
     )
 
 
-def insertion(book: RuleBook, level: RuleLevel, tag: int) -> tuple[bytes, ChainEntry | None]:
-    """Return the bytes of an element that is to be there and is not, or who makes them."""
+def insertion(book: RuleBook, level: Level, tag: int) -> bytes | ChainEntry | None:
+    """Return the bytes of an element that is to be there and is not, or who makes them; nothing if it is removed."""
     stamp = book.stamps.get(tag)
     if stamp is not None:
-        return encode_element(level, tag, stamp.element.vr, stamp.value), None
+        return encode_element(level, tag, stamp.element.vr, stamp.value)
     addition = book.additions.get(tag) or book.meta_additions[tag]
     steps = book.plan.steps_of_addition(addition, book.presence)
     if not steps:
-        return b"", None
+        return None
     element = addition.element
     form = IMPLICIT if level.implicit else LONG if element.vr in LONG_FORM_VRS else SHORT
     links = tuple(Link(step, book.source(step.value or step.condition, element)) for step in steps)
-    return encode_element(level, tag, element.vr, b""), ChainEntry(
-        form, tag, element.vr, element.nested_name, links, None, True
-    )
+    return ChainEntry(form, tag, element.vr, element.nested_name, links, None)

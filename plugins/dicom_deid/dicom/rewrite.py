@@ -16,30 +16,38 @@ _VIEW_FROM = 4096
 def splice(data: bytes, start: int, end: int, edits: Sequence[Edit], order: ByteOrder) -> list[bytes | memoryview]:
     """Return the pieces of ``data[start:end]`` with the edits applied, in order.
 
-    Long runs are views of `data`, not copies. A `Length` edit becomes the right length of what it spans.
+    Short pieces are joined; long runs are views of `data`, not copies. A `Length` edit becomes the right length of what
+    it spans.
     """
     grown = [0]
     total = 0
-    for first, last, new in edits:
+    for first, last, new, _ in edits:
         if new.__class__ is not Length:
-            total += len(new) - (last - first)
+            total += len(new) - last + first
         grown.append(total)
-    view = memoryview(data)
     pieces: list[bytes | memoryview] = []
+    short: list[bytes] = []
+    add = short.append
     done = start
-    for first, last, new in edits:
+    for first, last, new, _ in edits:
         if new.__class__ is Length:
             growth = grown[new.last_edit] - grown[new.first_edit]
             if not growth:
                 continue
             new = order.u32.pack(new.length + growth)
         if first > done:
-            pieces.append(data[done:first] if first - done < _VIEW_FROM else view[done:first])
-        if new:
-            pieces.append(new)
+            if first - done < _VIEW_FROM:
+                add(data[done:first])
+            else:
+                pieces += (b"".join(short), memoryview(data)[done:first])
+                short.clear()
+        add(new)
         done = last
-    if end > done:
-        pieces.append(data[done:end] if end - done < _VIEW_FROM else view[done:end])
+    if end - done < _VIEW_FROM:
+        add(data[done:end])
+        pieces.append(b"".join(short))
+    else:
+        pieces += (b"".join(short), memoryview(data)[done:end])
     return pieces
 
 

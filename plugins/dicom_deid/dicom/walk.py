@@ -54,11 +54,12 @@ class TrailingBytesError(Exception):
 
 
 class Scope:
-    """What holds inside one data set or item: its character set and the private blocks that are reserved in it."""
+    """What holds inside one data set or item: its level, its character set and the private blocks reserved in it."""
 
-    __slots__ = ("codecs", "creators")
+    __slots__ = ("codecs", "creators", "level")
 
-    def __init__(self, codecs: tuple[str, ...] = DEFAULT_CHARACTER_SET) -> None:
+    def __init__(self, level: Level, codecs: tuple[str, ...] = DEFAULT_CHARACTER_SET) -> None:
+        self.level = level
         self.codecs = codecs
         self.creators: dict[int, Any] | None = None
 
@@ -99,8 +100,8 @@ class Length(NamedTuple):
     last_edit: int
 
 
-# (first byte, byte after the last, what stands there instead)
-Edit = tuple[int, int, Any]
+# (first byte, byte after the last, what stands there instead, the scope of the element; none for a length)
+Edit = tuple[int, int, Any, Any]
 
 
 class Walk:
@@ -152,9 +153,7 @@ class Entry:
 
     def overrun(self, walk: Any, level: Level, pos: int, start: int, stop: int, end: int) -> int:
         """Say what is wrong with an element that would reach to `stop`, beyond the `end` of what holds it."""
-        if end == len(walk.data):
-            raise walk.cut_short(level, pos, stop)
-        raise Quarantine(Reason.MALFORMED, level.where(walk.data, pos), pos)
+        raise _beyond(walk, level, pos, stop, end)
 
 
 class Level:
@@ -292,9 +291,23 @@ def _walk_explicit(walk: Any, level: Level, pos: int, end: int, scope: Scope) ->
             pos = skip_fragments(walk, level, pos + 8) if length == UNDEFINED else pos + 8 + length
         elif entry is stop:
             return pos
+        elif entry.form is short and pos + 8 + u16(data, pos + 6)[0] <= end:
+            start = pos + 8
+            after = start + u16(data, pos + 6)[0]
+            try:
+                entry.visit(walk, level, pos, start, after, scope)
+            except Quarantine as problem:
+                raise _placed(problem, walk, level, pos) from None
+            pos = after
         else:
             pos = _visit(walk, level, pos, end, scope, entry)
     return pos
+
+
+def _placed(problem: Quarantine, walk: Any, level: Level, pos: int) -> Quarantine:
+    if problem.where:
+        return problem
+    return Quarantine(problem.reason, level.where(walk.data, pos), pos)
 
 
 def _walk_implicit(walk: Any, level: Level, pos: int, end: int, scope: Scope) -> int:
@@ -338,9 +351,7 @@ def _visit(walk: Any, level: Level, pos: int, end: int, scope: Scope, entry: Ent
         entry.visit(walk, level, pos, start, stop, scope)
         return stop
     except Quarantine as problem:
-        if problem.where:
-            raise
-        raise Quarantine(problem.reason, level.where(walk.data, pos), pos) from None
+        raise _placed(problem, walk, level, pos) from None
 
 
 def walk_items(walk: Any, level: Level, pos: int, end: int, scope: Scope, delimited: bool = False) -> int:
@@ -355,45 +366,45 @@ def walk_items(walk: Any, level: Level, pos: int, end: int, scope: Scope, delimi
     delimited
         Whether a sequence delimitation ends the items before `end`.
     """
-    data = walk.data
+    data, edits = walk.data, walk.edits
     order = level.order
-    item, delimitation, u32 = order.item, order.sequence_delimitation, order.u32.unpack_from
+    item, u32 = order.item, order.u32.unpack_from
     while pos < end:
-        tag = data[pos : pos + 4]
-        if tag == item:
-            try:
-                length = u32(data, pos + 4)[0]
-            except struct.error:
-                raise walk.cut_short(level, pos, pos + 8) from None
-            inner = Scope(scope.codecs)
-            if length == UNDEFINED:
-                pos = walk_elements(walk, level, pos + 8, end, inner, True)
-            elif length:
-                pos = _walk_item(walk, level, pos, pos + 8 + length, end, inner)
-            else:
-                pos += 8
-        elif tag == delimitation:
-            return int(pos + 8)
-        elif len(tag) < 4 and end == len(data):
+        if data[pos : pos + 4] != item:
+            return _end_of_items(walk, level, pos, end)
+        if pos + 8 > end:
             raise walk.cut_short(level, pos, pos + 8)
-        else:
-            raise Quarantine(Reason.MALFORMED, level.where(data, pos), pos)
+        length = u32(data, pos + 4)[0]
+        start = pos + 8
+        if length == UNDEFINED:
+            pos = walk_elements(walk, level, start, end, Scope(level, scope.codecs), True)
+            continue
+        pos = start + length
+        if pos > end:
+            raise _beyond(walk, level, start - 8, pos, end)
+        if length:
+            mark = len(edits)
+            edits.append(None)
+            walk_elements(walk, level, start, pos, Scope(level, scope.codecs))
+            close_length(edits, mark, start - 4, length)
     if delimited:
         raise walk.cut_short(level, pos, pos + 8)
     return pos
 
 
-def _walk_item(walk: Any, level: Level, pos: int, stop: int, end: int, scope: Scope) -> int:
-    if stop > end:
-        if end == len(walk.data):
-            raise walk.cut_short(level, pos, stop)
-        raise Quarantine(Reason.MALFORMED, level.where(walk.data, pos), pos)
-    edits = walk.edits
-    mark = len(edits)
-    edits.append(None)
-    walk_elements(walk, level, pos + 8, stop, scope)
-    close_length(edits, mark, pos + 4, stop - pos - 8)
-    return stop
+def _end_of_items(walk: Any, level: Level, pos: int, end: int) -> int:
+    if pos + 8 > end:
+        raise _beyond(walk, level, pos, pos + 8, end)
+    if walk.data[pos : pos + 4] == level.order.sequence_delimitation:
+        return pos + 8
+    raise Quarantine(Reason.MALFORMED, level.where(walk.data, pos), pos)
+
+
+def _beyond(walk: Any, level: Level, pos: int, stop: int, end: int) -> Exception:
+    if end == len(walk.data):
+        cut: Exception = walk.cut_short(level, pos, stop)
+        return cut
+    return Quarantine(Reason.MALFORMED, level.where(walk.data, pos), pos)
 
 
 def close_length(edits: list[Any], mark: int, pos: int, length: int) -> None:
@@ -401,7 +412,7 @@ def close_length(edits: list[Any], mark: int, pos: int, length: int) -> None:
     if len(edits) == mark + 1:
         edits.pop()
     else:
-        edits[mark] = (pos, pos + 4, Length(length, mark + 1, len(edits)))
+        edits[mark] = (pos, pos + 4, Length(length, mark + 1, len(edits)), None)
 
 
 def skip_fragments(walk: Any, level: Level, pos: int) -> int:
@@ -503,4 +514,5 @@ _SKIPPING: Final = {
 
 def skip_items(walk: Any, implicit: bool, order: ByteOrder, start: int) -> int:
     """Return where the sequence of undefined length ends whose items begin at `start`."""
-    return walk_items(walk, _SKIPPING[implicit, order.big_endian], start, len(walk.data), Scope(), True)
+    level = _SKIPPING[implicit, order.big_endian]
+    return walk_items(walk, level, start, len(walk.data), Scope(level), True)
