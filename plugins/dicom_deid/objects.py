@@ -1,4 +1,4 @@
-"""An object in a store, as a listing shows it."""
+"""An object in a store, as a listing shows it, and parts of one."""
 
 from __future__ import annotations
 
@@ -27,3 +27,10 @@ class WrittenObject(NamedTuple):
     size: int
     etag: str
     existed: bool = False
+
+
+class SourceRange(NamedTuple):
+    """Bytes of a source object, from `start` up to and without `end`, that stand unchanged in the new object."""
+
+    start: int
+    end: int
