@@ -46,9 +46,11 @@ class AirflowOptions:
     plugins_folder
         The folder of plugin files; without one, plugins come from installed packages alone.
     connections
-        Airflow connections by id, as URIs or JSON documents; they reach the processes by environment, never by the database.
+        Airflow connections by id, as URIs or JSON documents; they reach the processes by environment, never
+        by the database.
     users
-        Role (`viewer`, `user`, `op`, `admin`) by user name. Each gets a random password; see `AirflowSandbox.passwords`.
+        Role (`viewer`, `user`, `op`, `admin`) by user name. Each gets a random password; see
+        `AirflowSandbox.passwords`.
     executor
         `LocalExecutor`, or `CeleryExecutor` with `environment` naming the broker.
     parallelism

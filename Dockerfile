@@ -1,0 +1,24 @@
+# syntax=docker/dockerfile:1
+# Airflow with dicom-deid installed from this folder. Runs as Airflow's own user, never as root.
+ARG AIRFLOW_IMAGE=apache/airflow:3.3.2-python3.11
+
+FROM ${AIRFLOW_IMAGE} AS build
+WORKDIR /tmp/source
+COPY --chown=airflow:0 pyproject.toml README.md LICENSE ./
+COPY --chown=airflow:0 plugins plugins
+RUN pip wheel --no-cache-dir --no-deps --wheel-dir /tmp/wheels .
+
+FROM ${AIRFLOW_IMAGE}
+# The constraints are those of the tests, so that the image is what was tested.
+COPY --chown=airflow:0 constraints.txt /tmp/constraints.txt
+RUN --mount=type=bind,from=build,source=/tmp/wheels,target=/tmp/wheels \
+    wheel="$(echo /tmp/wheels/airflow_provider_dicom_deid-*.whl)" \
+    && pip install --no-cache-dir --constraint /tmp/constraints.txt \
+        "${wheel}[sandbox]" apache-airflow-providers-celery redis
+COPY --chown=airflow:0 dags /opt/airflow/dags
+
+# Volumes take the owner of the folder that they cover.
+USER root
+RUN install -d -o airflow -g 0 -m 0750 /run/dicom-deid \
+    && install -d -o airflow -g 0 -m 0755 /run/servers /var/lib/dicom-deid/storage
+USER airflow

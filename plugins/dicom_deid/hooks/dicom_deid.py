@@ -1,0 +1,93 @@
+"""The project's own connection: which mapping domain, which recipe, which keys."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+from airflow.sdk import BaseHook
+
+from dicom_deid.exceptions import ConfigurationError, DicomDeidError
+from dicom_deid.recipe import Recipe
+from dicom_deid.store import KeyRing
+
+PROJECT_OPTIONS = ("org_root", "single_patient_id", "uid_strategy", "max_date_offset_days")
+"""Fields of the connection form that are options of the project, fixed when it is created."""
+
+
+class DicomDeidHook(BaseHook):
+    """Reads a `dicom_deid` connection.
+
+    The keys are the connection's password, so that Airflow masks and encrypts them like any other.
+
+    Parameters
+    ----------
+    deid_conn_id
+        Id of the connection.
+    """
+
+    conn_name_attr = "deid_conn_id"
+    default_conn_name = "dicom_deid_default"
+    conn_type = "dicom_deid"
+    hook_name = "DICOM de-identification"
+
+    def __init__(self, deid_conn_id: str = default_conn_name, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.deid_conn_id = deid_conn_id
+
+    @cached_property
+    def fields(self) -> dict[str, Any]:
+        """The fields of the form that were filled in."""
+        extra = self.get_connection(self.deid_conn_id).extra_dejson
+        known = ("project", "recipe", "database_schema", *PROJECT_OPTIONS)
+        return {name: extra[name] for name in known if extra.get(name) not in (None, "")}
+
+    @property
+    def project(self) -> str | None:
+        """The project that a task uses when it names none."""
+        return self.fields.get("project")
+
+    @property
+    def recipes(self) -> tuple[str, ...]:
+        """The recipes that a task uses when it names none."""
+        named = str(self.fields.get("recipe", "desktop"))
+        return tuple(name.strip() for name in named.split(",") if name.strip())
+
+    @property
+    def database_schema(self) -> str:
+        """The PostgreSQL schema that holds the crosswalk and the audit."""
+        return str(self.fields.get("database_schema", "dicom_deid"))
+
+    @property
+    def project_options(self) -> dict[str, Any]:
+        """Options of the project, as fields of `RunConfiguration`."""
+        options = {name: self.fields[name] for name in PROJECT_OPTIONS if name in self.fields}
+        if "max_date_offset_days" in options:
+            options["max_date_offset_days"] = int(options["max_date_offset_days"])
+        return options
+
+    def get_conn(self) -> KeyRing:
+        """Return the keys under which originals are looked up and encrypted.
+
+        Raises
+        ------
+        ConfigurationError
+            The connection has no keys, or they cannot be read.
+        """
+        keys = self.get_connection(self.deid_conn_id).password
+        if not keys:
+            raise ConfigurationError(
+                f"The connection {self.deid_conn_id} has no keys: put what `dicom-deid crosswalk new-key` prints into "
+                "its field Keys."
+            )
+        return KeyRing.parse(keys)
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Tell whether the keys and the recipes can be read; the test button of the connection form."""
+        try:
+            self.get_conn()
+            recipe = Recipe.combine(*(Recipe.resolve(name) for name in self.recipes))
+        except (DicomDeidError, ValueError) as error:
+            return False, str(error)
+        project = f"project {self.project}" if self.project else "no project, so each task names one"
+        return True, f"{project}; recipe {recipe.name}, {len(recipe.rules)} rules; keys are readable"

@@ -1,0 +1,47 @@
+"""OpenLineage: which place was read, which was written, and how much."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from airflow.providers.openlineage.extractors import OperatorLineage
+
+
+def between(
+    source: str, destination: str, *, objects: int | None = None, size: int | None = None
+) -> OperatorLineage[Any, Any]:
+    """Return the lineage of a run. Data sets are places, never objects.
+
+    Parameters
+    ----------
+    source, destination
+        ``s3://bucket/prefix`` or a directory.
+    objects, size
+        Objects and bytes written, when they are known.
+    """
+    from airflow.providers.common.compat.openlineage.facet import (
+        Dataset,
+        OutputDataset,
+        OutputStatisticsOutputDatasetFacet,
+    )
+    from airflow.providers.openlineage.extractors import OperatorLineage
+
+    facets: dict[str, Any] = (
+        {"outputStatistics": OutputStatisticsOutputDatasetFacet(fileCount=objects, size=size)}
+        if objects is not None
+        else {}
+    )
+    return OperatorLineage(
+        inputs=[Dataset(*_name(source))],
+        outputs=[OutputDataset(*_name(destination), outputFacets=facets)],
+    )
+
+
+def _name(url: str) -> tuple[str, str]:
+    """Return name space and name as OpenLineage's naming rules have them for S3 and files."""
+    parts = urlsplit(url)
+    if parts.scheme == "s3":
+        return f"s3://{parts.netloc}", parts.path.strip("/") or "/"
+    return "file", parts.path

@@ -1,0 +1,125 @@
+"""The secrets of a new deployment: drawn at random once, so that there are no default passwords.
+
+``python -m dicom_deid.sandbox.deployment SECRETS SERVER_SECRETS`` is what the `secrets` service of
+``docker-compose.yaml`` runs. Files that are there already are left alone.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import secrets
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from dicom_deid.store import KeyRing
+
+_OWNER_ONLY = 0o600
+_READABLE = 0o644
+
+
+@dataclass(frozen=True, kw_only=True)
+class Addresses:
+    """Where the servers of the deployment answer, as ``host:port``."""
+
+    postgres: str = "postgres:5432"
+    redis: str = "redis:6379"
+    storage: str = "storage:8333"
+
+
+def write_secrets(directory: Path, server_directory: Path, addresses: Addresses | None = None) -> None:
+    """Draw the passwords and keys of a deployment and write them with the connections made of them.
+
+    Parameters
+    ----------
+    directory
+        For Airflow's processes: `fernet-key`, `jwt-secret`, `api-secret-key`, `database-url`, `broker-url`,
+        `result-backend-url`, `connections.json` and `passwords.json`, readable by the owner alone.
+    server_directory
+        For the servers, whose images run as users of their own: `postgres-password`, `airflow-password`,
+        `dicom-deid-password`, `redis-password` and `s3.json`. Nothing but the servers may mount it.
+    addresses
+        Where the servers answer.
+    """
+    addresses = addresses or Addresses()
+    for each in (directory, server_directory):
+        each.mkdir(parents=True, exist_ok=True)
+    passwords = {
+        name: _keep(server_directory / f"{name}-password", secrets.token_urlsafe(24), _READABLE)
+        for name in ("postgres", "airflow", "dicom-deid", "redis")
+    }
+    s3 = _storage_identity(server_directory / "s3.json")
+    airflow = f"airflow:{passwords['airflow']}@{addresses.postgres}/airflow"
+    _keep(directory / "database-url", f"postgresql+psycopg2://{airflow}")
+    _keep(directory / "result-backend-url", f"db+postgresql+psycopg2://{airflow}")
+    _keep(directory / "broker-url", f"redis://:{passwords['redis']}@{addresses.redis}/0")
+    _keep(directory / "fernet-key", base64.urlsafe_b64encode(secrets.token_bytes(32)).decode())
+    _keep(directory / "jwt-secret", secrets.token_hex(32))
+    _keep(directory / "api-secret-key", secrets.token_hex(16))
+    _keep(directory / "passwords.json", json.dumps({"admin": secrets.token_urlsafe(12)}))
+    _keep(directory / "connections.json", _connections(s3, passwords["dicom-deid"], addresses))
+
+
+def _keep(path: Path, value: str, mode: int = _OWNER_ONLY) -> str:
+    """Write a new file; return what the file holds, which is another value when it was there before."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    except FileExistsError:
+        return path.read_text()
+    with os.fdopen(descriptor, "w") as file:
+        file.write(value)
+    path.chmod(mode)
+    return value
+
+
+def _storage_identity(path: Path) -> dict[str, str]:
+    """Return the S3 keys in SeaweedFS's file of identities, which is written if need be."""
+    credentials = {"accessKey": secrets.token_hex(10), "secretKey": secrets.token_urlsafe(30)}
+    identity = {"name": "dicom-deid", "credentials": [credentials], "actions": ["Admin", "Read", "List", "Write"]}
+    kept: dict[str, str] = json.loads(_keep(path, json.dumps({"identities": [identity]}), _READABLE))["identities"][0][
+        "credentials"
+    ][0]
+    return kept
+
+
+def _connections(s3: dict[str, str], password: str, addresses: Addresses) -> str:
+    """Return Airflow's connections file: the four connections that the DAGs use."""
+    storage = {
+        "conn_type": "aws",
+        "login": s3["accessKey"],
+        "password": s3["secretKey"],
+        "extra": {
+            "endpoint_url": f"http://{addresses.storage}",
+            "region_name": "us-east-1",
+            "config_kwargs": {"s3": {"addressing_style": "path"}},
+        },
+    }
+    host, _, port = addresses.postgres.partition(":")
+    database = {
+        "conn_type": "postgres",
+        "host": host,
+        "port": int(port),
+        "login": "dicom_deid",
+        "password": password,
+        "schema": "dicom_deid",
+    }
+    project = {
+        "conn_type": "dicom_deid",
+        "password": KeyRing.generate().to_text(),
+        "extra": {"project": "research", "recipe": "desktop"},
+    }
+    return json.dumps(
+        {
+            "dicom_deid_source": storage,
+            "dicom_deid_destination": storage,
+            "dicom_deid_database": database,
+            "dicom_deid_default": project,
+        },
+        indent=1,
+    )
+
+
+if __name__ == "__main__":
+    write_secrets(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,78 @@
+"""The pages as a FastAPI application that Airflow mounts; see `access` for who may see what."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+from fastapi import Depends, FastAPI, HTTPException, Request, Response
+from fastapi.responses import JSONResponse
+
+from dicom_deid.exceptions import DicomDeidError
+from dicom_deid.web.access import may_read
+from dicom_deid.web.objects import router as objects
+from dicom_deid.web.projects import router as projects
+from dicom_deid.web.quarantine import router as quarantine
+from dicom_deid.web.recipes import router as recipes
+from dicom_deid.web.rendering import page
+from dicom_deid.web.runs import router as runs
+
+if TYPE_CHECKING:
+    from starlette.middleware.base import RequestResponseEndpoint
+
+STATIC = {
+    "chart.js": "text/javascript",
+    "pages.js": "text/javascript",
+    "theme.js": "text/javascript",
+    "pages.css": "text/css",
+}
+_HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+        "form-action 'self'; frame-ancestors 'self'; base-uri 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+
+def create_app() -> FastAPI:
+    """Return the application. Every route reads and none changes anything, so that a forged request does no harm."""
+    # The framework's own documentation routes would be open to everyone.
+    app = FastAPI(title="De-identification", docs_url=None, redoc_url=None, openapi_url=None)
+    app.middleware("http")(_add_headers)
+    app.add_exception_handler(HTTPException, _show_refusal)
+    app.add_exception_handler(DicomDeidError, _show_failure)
+    for router in (runs, quarantine, objects, recipes, projects):
+        app.include_router(router, dependencies=[Depends(may_read)])
+    app.get("/static/{name}", dependencies=[Depends(may_read)])(static)
+    return app
+
+
+def static(name: str) -> Response:
+    """Return a style sheet or script; nothing comes from another host."""
+    if name not in STATIC:
+        raise HTTPException(404, "There is no such file.")
+    content = files("dicom_deid.web").joinpath("static", name).read_bytes()
+    return Response(content, media_type=STATIC[name], headers={"Cache-Control": "private, max-age=3600"})
+
+
+async def _add_headers(request: Request, call_next: RequestResponseEndpoint) -> Response:
+    response = await call_next(request)
+    for name, value in _HEADERS.items():
+        response.headers.setdefault(name, value)
+    return response
+
+
+async def _show_refusal(request: Request, error: Exception) -> Response:
+    """Answer a browser with a page, a program with JSON; the status is the same."""
+    status, detail = (error.status_code, error.detail) if isinstance(error, HTTPException) else (500, "")
+    if "text/html" not in request.headers.get("accept", ""):
+        return JSONResponse({"detail": detail}, status)
+    return page("refusal.html", request, status=status, detail=detail)
+
+
+async def _show_failure(request: Request, error: Exception) -> Response:
+    """Say what to check when the database cannot be asked. Our own messages hold no values."""
+    return page("refusal.html", request, status=503, detail=str(error))

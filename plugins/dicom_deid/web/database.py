@@ -1,0 +1,57 @@
+"""The pages' own connection to the store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+
+from airflow.configuration import conf
+from airflow.sdk.exceptions import AirflowNotFoundException
+
+from dicom_deid.exceptions import ConfigurationError
+from dicom_deid.hooks.dicom_deid import DicomDeidHook
+from dicom_deid.hooks.postgres import database_url
+from dicom_deid.store.database import Database
+from dicom_deid.web.queries import Queries
+
+SECTION = "dicom_deid"
+
+
+def deid_conn_id() -> str:
+    """Return the id of the `dicom_deid` connection whose store the pages show."""
+    return str(conf.get(SECTION, "pages_deid_conn_id", fallback=DicomDeidHook.default_conn_name))
+
+
+def database_conn_id() -> str:
+    """Return the id of the `postgres` connection that the pages read; a role that may only read is enough."""
+    return str(conf.get(SECTION, "pages_database_conn_id", fallback="dicom_deid_database"))
+
+
+def connect() -> Database:
+    """Return a connection to the store, to be closed by the caller.
+
+    Raises
+    ------
+    ConfigurationError
+        An Airflow connection is missing.
+    """
+    try:
+        schema = DicomDeidHook(deid_conn_id()).database_schema
+        return Database(database_url(database_conn_id()), schema)
+    except AirflowNotFoundException:
+        raise ConfigurationError(
+            f"The pages need the connections {deid_conn_id()} and {database_conn_id()}: create them in Admin, "
+            "Connections."
+        ) from None
+
+
+def queries() -> Iterator[Queries]:
+    """Give a route its questions, and close the connection after it.
+
+    Raises
+    ------
+    ConfigurationError
+        A connection is missing or the schema was never made.
+    """
+    with closing(connect()) as database:
+        yield Queries(database)

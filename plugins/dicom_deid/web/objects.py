@@ -1,0 +1,39 @@
+"""What happened to one object, found by the digest of its source key or by its destination key."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Request, Response
+
+from dicom_deid.reasons import Reason
+from dicom_deid.web.database import queries
+from dicom_deid.web.queries import Queries
+from dicom_deid.web.rendering import page
+
+router = APIRouter()
+
+
+@router.get("/objects")
+def history(request: Request, ask: Annotated[Queries, Depends(queries)], key: str = "") -> Response:
+    """Show every attempt at an object.
+
+    A source key itself is not taken: it would stand in the address, and so in logs.
+    """
+    key = key.strip()
+    try:
+        entries = ask.history(key_hash=UUID(key)) if key else []
+    except ValueError:
+        entries = ask.history(destination_key=key)
+    shown = [(entry, _counts(entry.actions), _notes(entry.notes)) for entry in entries]
+    return page("object.html", request, key=key, entries=shown, reason_of=Reason)
+
+
+def _counts(text: str) -> list[tuple[str, int]]:
+    return sorted(json.loads(text).items()) if text else []
+
+
+def _notes(text: str) -> list[tuple[Reason, int]]:
+    return [(Reason(code), count) for code, count in _counts(text)]

@@ -1,0 +1,46 @@
+"""The plugin that puts the pages into Airflow's navigation."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from airflow.plugins_manager import AirflowPlugin
+
+from dicom_deid.links import PAGES
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+
+class LazyApp:
+    """The pages, imported at the first request: every task process loads plugins and serves none of them."""
+
+    @cached_property
+    def app(self) -> ASGIApp:
+        """The application itself."""
+        from dicom_deid.web.app import create_app
+
+        return create_app()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        await self.app(scope, receive, send)
+
+
+class DicomDeidPlugin(AirflowPlugin):
+    """*De-identification* in the navigation, and the application behind it."""
+
+    name = "dicom_deid"
+    fastapi_apps: list[Any] = [  # noqa: RUF012 - as Airflow declares it
+        {"app": LazyApp(), "url_prefix": PAGES, "name": "De-identification"}
+    ]
+    external_views: list[Any] = [  # noqa: RUF012
+        {
+            "name": "De-identification",
+            "href": f"{PAGES}/",
+            "destination": "nav",
+            "category": "browse",
+            "url_route": "dicom-deid-pages",
+        }
+    ]

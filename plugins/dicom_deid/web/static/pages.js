@@ -1,0 +1,83 @@
+// The little that the pages do by themselves: charts, and the counts of a run as it goes.
+(function () {
+  "use strict";
+
+  const POLL_MILLISECONDS = 2000;
+
+  function charts() {
+    const holder = document.getElementById("chart-data");
+    if (!holder || !window.Chart) return;
+    const runs = JSON.parse(holder.textContent);
+    const labels = runs.map((run) => run.label);
+    let drawn = [];
+
+    function colour(name) {
+      return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+    }
+
+    function bars(id, series, stacked) {
+      const datasets = series.map(([label, field, name]) => ({
+        label,
+        data: runs.map((run) => run[field]),
+        backgroundColor: colour(name),
+      }));
+      const axis = { stacked, ticks: { color: colour("--text") }, grid: { color: colour("--line") } };
+      drawn.push(
+        new window.Chart(document.getElementById(id), {
+          type: "bar",
+          data: { labels, datasets },
+          options: {
+            animation: false,
+            maintainAspectRatio: false,
+            plugins: { legend: { display: series.length > 1, labels: { color: colour("--text") } } },
+            scales: { x: axis, y: { ...axis, beginAtZero: true } },
+          },
+        }),
+      );
+    }
+
+    function draw() {
+      drawn.forEach((chart) => chart.destroy());
+      drawn = [];
+      bars(
+        "chart-objects",
+        [
+          ["De-identified", "deidentified", "--good"],
+          ["Quarantined", "quarantined", "--warning"],
+          ["Failed", "failed", "--bad"],
+        ],
+        true,
+      );
+      bars("chart-megabytes", [["Megabytes", "megabytes", "--accent"]], false);
+      bars("chart-rate", [["Objects/s", "rate", "--accent"]], false);
+    }
+
+    draw();
+    document.addEventListener("theme", draw);
+  }
+
+  function live() {
+    const section = document.getElementById("progress");
+    if (!section || !section.dataset.live) return;
+    const bar = section.querySelector("progress");
+
+    async function ask() {
+      const answer = await fetch(section.dataset.live, { headers: { Accept: "application/json" } });
+      if (!answer.ok) return;
+      const counts = await answer.json();
+      bar.max = Math.max(counts.planned, 1);
+      bar.value = counts.done;
+      section.querySelectorAll("[data-count]").forEach((place) => {
+        const value = counts[place.dataset.count];
+        place.textContent = typeof value === "number" ? value.toLocaleString("en") : value;
+      });
+      if (counts.state !== "running") window.location.reload();
+      else window.setTimeout(ask, POLL_MILLISECONDS);
+    }
+
+    window.setTimeout(ask, POLL_MILLISECONDS);
+  }
+
+  window.addEventListener("load", charts);
+  live();
+})();
