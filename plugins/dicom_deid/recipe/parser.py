@@ -131,9 +131,8 @@ class _FileParser:
             except (_Wrong, LexicalError, FieldProblem, ValueProblem, FilterProblem) as wrong:
                 near = getattr(wrong, "near", None)
                 self.problems.append(Problem(self.name, self.line_number, wrong.column, wrong.message, near))
-        self.line_number = 1
         if not self.has_format:
-            self.problems.append(Problem(self.name, 1, 1, "the line 'FORMAT dicom' is missing", None))
+            self.problems.insert(0, Problem(self.name, 1, 1, "the line 'FORMAT dicom' is missing"))
 
     def read_line(self, line: str) -> None:
         stripped = line.lstrip()
