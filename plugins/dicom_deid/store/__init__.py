@@ -24,6 +24,7 @@ is recorded as `failed` comes again on the next lease. `record` may be called as
 shared by the threads of a process; each process opens its own.
 """
 
+from dicom_deid.store.access import Accountability, Crosswalk, Pair
 from dicom_deid.store.audit import AuditRow, BatchItem
 from dicom_deid.store.database import DEFAULT_SCHEMA
 from dicom_deid.store.errors import ConnectionLost, LeaseLost
@@ -34,17 +35,22 @@ from dicom_deid.store.plan import BatchReference, PlanSummary
 from dicom_deid.store.projects import Project, ProjectOptions
 from dicom_deid.store.runs import Run, RunReport, RunRequest, RunState
 from dicom_deid.store.store import Store
+from dicom_deid.store.trace import Traced
+from dicom_deid.store.verify import Verification
 
 __all__ = [
     "DEFAULT_SCHEMA",
+    "Accountability",
     "AuditRow",
     "BatchItem",
     "BatchReference",
     "ConnectionLost",
+    "Crosswalk",
     "KeyRing",
     "Lease",
     "LeaseLost",
     "Mapping",
+    "Pair",
     "PlanSummary",
     "Project",
     "ProjectOptions",
@@ -53,4 +59,6 @@ __all__ = [
     "RunRequest",
     "RunState",
     "Store",
+    "Traced",
+    "Verification",
 ]

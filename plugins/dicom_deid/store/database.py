@@ -5,9 +5,9 @@ from __future__ import annotations
 import io
 import re
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg2
 import psycopg2.extensions
@@ -18,6 +18,7 @@ from dicom_deid.store.errors import without_values
 
 DEFAULT_SCHEMA = "dicom_deid"
 
+Result = TypeVar("Result")
 Parameters = Sequence[object] | Mapping[str, object]
 
 _SCHEMA_NAME = re.compile(r"[a-z_][a-z0-9_]{0,39}")
@@ -85,17 +86,19 @@ class Database:
         """
         with self._lock:
             if self._connection is None or self._connection.closed:
-                with without_values("connecting"):
-                    connection = psycopg2.connect(self.url, application_name="dicom-deid")
-                    connection.set_isolation_level(ISOLATION_LEVEL_AUTOCOMMIT)
-                    with connection.cursor() as cursor:
-                        cursor.execute(
-                            f"SET search_path TO {self.schema}, pg_temp; SET TimeZone TO 'UTC'; "
-                            "SET DateStyle TO 'ISO, YMD'; SET client_encoding TO 'UTF8'"
-                        )
+                self._connection = without_values("connecting", self._open)
                 self.round_trips += 1
-                self._connection = connection
             return self._connection
+
+    def _open(self) -> psycopg2.extensions.connection:
+        connection = psycopg2.connect(self.url, application_name="dicom-deid")
+        connection.set_isolation_level(ISOLATION_LEVEL_AUTOCOMMIT)
+        with connection.cursor() as cursor:
+            cursor.execute(
+                f"SET search_path TO {self.schema}, pg_temp; SET TimeZone TO 'UTC'; SET DateStyle TO 'ISO, YMD'; "
+                "SET client_encoding TO 'UTF8'"
+            )
+        return connection
 
     def close(self) -> None:
         """Close the connection; leases held through it are free at once."""
@@ -105,17 +108,24 @@ class Database:
                     self._connection.close()
                 self._connection = None
 
-    @contextmanager
-    def _cursor(self, doing: str) -> Iterator[Any]:
-        """Give a cursor; whatever goes wrong leaves no transaction open on the connection."""
+    def _do(self, doing: str, action: Callable[[Any], Result]) -> Result:
+        """Give `action` a cursor; when anything goes wrong no transaction stays open on the connection."""
         with self._lock:
             connection = self.connect()
+            self.round_trips += 1
+
+            def act() -> Result:
+                with connection.cursor() as cursor:
+                    return action(cursor)
+
+            done = False
             try:
-                with without_values(doing), connection.cursor() as cursor:
-                    yield cursor
-            except BaseException:
-                self._abandon(connection)
-                raise
+                result = without_values(doing, act)
+                done = True
+                return result
+            finally:
+                if not done:
+                    self._abandon(connection)
 
     def _abandon(self, connection: psycopg2.extensions.connection) -> None:
         """Roll back what is open, inside a `transaction` that block does it itself."""
@@ -133,32 +143,34 @@ class Database:
 
         A deadlock that PostgreSQL breaks is tried again when no transaction is open.
         """
-        for attempt in range(1, _DEADLOCK_ATTEMPTS + 1):
-            with self._cursor(doing) as cursor:
-                inside = cursor.connection.get_transaction_status() != TRANSACTION_STATUS_IDLE
-                self.round_trips += 1
+
+        def act(cursor: Any) -> list[tuple[Any, ...]]:
+            inside = cursor.connection.get_transaction_status() != TRANSACTION_STATUS_IDLE
+            for attempt in range(1, _DEADLOCK_ATTEMPTS + 1):
                 try:
                     cursor.execute(sql, parameters or None)
-                except (psycopg2.errors.DeadlockDetected, psycopg2.errors.SerializationFailure):
+                    break
+                except psycopg2.errors.DeadlockDetected:
                     if inside or attempt == _DEADLOCK_ATTEMPTS:
                         raise
-                    continue
-                return list(cursor.fetchall()) if cursor.description else []
-        raise AssertionError("unreachable")
+            return list(cursor.fetchall()) if cursor.description else []
+
+        return self._do(doing, act)
 
     def copy_in(self, doing: str, table_and_columns: str, text: str | bytes) -> None:
         """Send rows in COPY text format (see :mod:`dicom_deid.store.copying`) in one round trip."""
-        data = text.encode() if isinstance(text, str) else text
-        with self._cursor(doing) as cursor:
-            self.round_trips += 1
-            cursor.copy_expert(f"COPY {table_and_columns} FROM STDIN", io.BytesIO(data), _COPY_CHUNK)
+        data = io.BytesIO(text.encode() if isinstance(text, str) else text)
+        statement = f"COPY {table_and_columns} FROM STDIN"
+        self._do(doing, lambda cursor: cursor.copy_expert(statement, data, _COPY_CHUNK))
 
     def copy_out(self, doing: str, query: str, parameters: Parameters, target: io.RawIOBase) -> None:
         """Write the rows of a query to `target` in COPY text format, as they come."""
-        with self._cursor(doing) as cursor:
-            self.round_trips += 1
+
+        def act(cursor: Any) -> None:
             statement = cursor.mogrify(query, parameters or None).decode()
             cursor.copy_expert(f"COPY ({statement}) TO STDOUT", target, _COPY_CHUNK)
+
+        self._do(doing, act)
 
     def rows(self, doing: str, sql: str, parameters: Parameters = (), *, page: int = 5000) -> Iterator[tuple[Any, ...]]:
         """Stream the rows of a query through a server-side cursor, a page at a time, in flat memory."""
@@ -166,6 +178,7 @@ class Database:
             self.query(doing, f"DECLARE stream NO SCROLL CURSOR FOR {sql}", parameters)
             while rows := self.query(doing, f"FETCH {page} FROM stream"):
                 yield from rows
+            self.query(doing, "CLOSE stream")
 
     @contextmanager
     def transaction(self, doing: str) -> Iterator[None]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from typing import TypeVar
 
 import psycopg2
 
 from dicom_deid.exceptions import ConfigurationError, DatabaseError, DicomDeidError
+
+Result = TypeVar("Result")
 
 
 class ConnectionLost(DatabaseError):
@@ -55,13 +57,16 @@ def described(error: psycopg2.Error, doing: str) -> DicomDeidError:
     return DatabaseError(f"While {doing}: PostgreSQL reported {type(error).__name__} (SQLSTATE {code or 'unknown'}).")
 
 
-@contextmanager
-def without_values(doing: str) -> Iterator[None]:
-    """Turn psycopg2's errors into ours; the original, which may quote a row, is not even the context."""
-    failure: DicomDeidError | None = None
+def without_values(doing: str, action: Callable[[], Result]) -> Result:
+    """Call `action` and turn psycopg2's errors into ours; the original, which may quote a row, is not even the context.
+
+    Raises
+    ------
+    DatabaseError, ConfigurationError
+        What psycopg2 said, without its text.
+    """
     try:
-        yield
+        return action()
     except psycopg2.Error as error:
         failure = described(error, doing)
-    if failure is not None:
-        raise failure
+    raise failure

@@ -16,7 +16,7 @@ from dicom_deid.store.audit import AUDIT_COLUMNS, AuditPlace, AuditRow, BatchIte
 from dicom_deid.store.chain import link_hash
 from dicom_deid.store.database import Database
 from dicom_deid.store.errors import LeaseLost
-from dicom_deid.store.projects import Project
+from dicom_deid.store.projects import Project, open_key
 from dicom_deid.store.runs import Run
 
 _TWO_KEYS = "hashtext(current_schema() || ' batch'), (%(batch)s %% 2147483647)::integer"
@@ -155,11 +155,10 @@ class Lease:
         rows = self._database.query("reading the batch", _ITEMS, self._parameters(retry=retry[0][0]))
         items = []
         for item, size, etag, version_id, key_hash, sealed in rows:
-            plain = self._project.object_sealer.open(bytes(sealed), uuid.UUID(key_hash).bytes)
             items.append(
                 BatchItem(
                     item_id=item,
-                    key=plain.decode("utf-8", "surrogateescape"),
+                    key=open_key(self._project, key_hash, sealed),
                     size=size,
                     etag=etag,
                     version_id=version_id,

@@ -320,5 +320,20 @@ class Planner:
         return {"least": least, "unit": unit, "large": max(2, unit // _LARGE)}
 
 
+def prune(database: Database, days: int) -> int:
+    """Remove the batches of runs that ended at least so many days ago, and return how many objects they listed.
+
+    What was done stays known, and the audit is not touched.
+    """
+    rows = database.query(
+        "removing finished plans",
+        "WITH gone AS (DELETE FROM batch b USING run r WHERE r.run_id = b.run_id AND r.state <> 'running' "
+        "AND r.finished_at <= clock_timestamp() - make_interval(days => %s) RETURNING b.objects) "
+        "SELECT coalesce(sum(objects), 0)::bigint FROM gone",
+        (days,),
+    )
+    return int(rows[0][0])
+
+
 def _label(number: int, objects: int, size: int) -> str:
     return f"{number:04d}: {objects} object{'s' if objects != 1 else ''}, {size / 1e6:.1f} MB"

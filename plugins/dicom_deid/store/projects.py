@@ -6,6 +6,7 @@ import secrets
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from typing import Literal
+from uuid import UUID
 
 from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.originals import Kind
@@ -85,6 +86,11 @@ class Project:
 def original_sealer(ring: KeyRing, key_id: str, project_id: int) -> Sealer:
     """Return the sealer of the originals of one project."""
     return ring.sealer(key_id, f"original {project_id}")
+
+
+def open_key(project: Project, key_hash: str, sealed: bytes) -> str:
+    """Open a sealed source key, which is bound to its digest."""
+    return project.object_sealer.open(bytes(sealed), UUID(key_hash).bytes).decode("utf-8", "surrogateescape")
 
 
 def open_project(

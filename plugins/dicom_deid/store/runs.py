@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
 
 from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.store.chain import record_event
@@ -131,10 +131,9 @@ _RUN = (
 )
 
 
-def _run(row: tuple[object, ...]) -> Run:
-    names = Run.__dataclass_fields__
-    values = dict(zip(names, row, strict=True))
-    return Run(**{**values, "request": RunRequest.from_json(str(values["request"]))})  # type: ignore[arg-type]
+def _run(row: tuple[Any, ...]) -> Run:
+    values: dict[str, Any] = dict(zip(Run.__dataclass_fields__, row, strict=True))
+    return Run(**values | {"request": RunRequest.from_json(values["request"])})
 
 
 def find_run(database: Database, run_id: str) -> Run:

@@ -55,24 +55,31 @@ def _run(database: Database, direction: str, revision: str) -> None:
 
     schema = database.schema
     engine = create_engine("postgresql+psycopg2://", creator=lambda: psycopg2.connect(database.url), poolclass=NullPool)
-    with without_values(f"migrating the schema ({direction} to {revision})"):
-        cause: BaseException | None = None
+
+    def migrate() -> None:
         try:
             with engine.begin() as connection:
                 _prepare(connection, schema)
                 getattr(command, direction)(_configuration(connection, schema), revision)
         except DBAPIError as error:
-            cause = error.orig
-        if cause is not None:
-            raise cause
+            raise psycopg2.DatabaseError if error.orig is None else error.orig from None
+
+    without_values(f"migrating the schema ({direction} to {revision})", migrate)
 
 
 def _prepare(connection: Connection, schema: str) -> None:
     """Take turns, and make the schema. The lock goes with the transaction."""
     connection.exec_driver_sql("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"{schema} migration",))
-    made = connection.exec_driver_sql("SELECT 1 FROM pg_namespace WHERE nspname = %s", (schema,)).first()
+    made = connection.exec_driver_sql(
+        "SELECT pg_get_userbyid(nspowner), pg_get_userbyid(nspowner) <> current_user FROM pg_namespace "
+        "WHERE nspname = %s",
+        (schema,),
+    ).first()
     if made is None:
         connection.exec_driver_sql(f"CREATE SCHEMA {schema}")
+    elif made[1]:
+        # What a revision makes belongs to the schema's owner, whichever of its members runs it.
+        connection.exec_driver_sql(f"SET LOCAL ROLE {made[0]}")
     connection.exec_driver_sql(f"SET LOCAL search_path TO {schema}, pg_temp")
 
 

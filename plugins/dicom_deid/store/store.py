@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
+from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TextIO
 
 from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.objects import SourceObject
 from dicom_deid.store import runs, schema
-from dicom_deid.store.chain import chain_key
+from dicom_deid.store.access import Accountability, Crosswalk
+from dicom_deid.store.chain import chain_key, record_event
 from dicom_deid.store.database import DEFAULT_SCHEMA, Database
+from dicom_deid.store.export import export_audit
+from dicom_deid.store.importing import Importer
 from dicom_deid.store.keys import KeyRing
 from dicom_deid.store.lease import Lease
 from dicom_deid.store.mapping import Mapping
-from dicom_deid.store.plan import PlanLimits, Planner, PlanSummary
+from dicom_deid.store.plan import PlanLimits, Planner, PlanSummary, prune
 from dicom_deid.store.projects import Project, ProjectOptions, open_project
+from dicom_deid.store.rotation import rotate
 from dicom_deid.store.runs import Run, RunReport, RunRequest, RunState
+from dicom_deid.store.trace import Traced, trace
+from dicom_deid.store.verify import Verification, verify
 
 
 class Store:
@@ -99,8 +106,10 @@ class Store:
         """Bring the schema to this version's; at once when it is there, safe for several at a time."""
         schema.upgrade(self.database)
 
-    def project(self, name: str, options: ProjectOptions | None = None) -> Project:
+    def project(self, name: str, options: ProjectOptions | None = None, *, create: bool = True) -> Project:
         """Return the project of that name, made with `options` (or the defaults) on first use.
+
+        With `create=False` a project that does not stand is an error.
 
         Raises
         ------
@@ -108,7 +117,7 @@ class Store:
             It stands with other options than those given, or the key ring does not open its secret.
         """
         if name not in self._projects or options is not None:
-            self._projects[name] = open_project(self.database, self.keys, name, options)
+            self._projects[name] = open_project(self.database, self.keys, name, options, create=create)
         return self._projects[name]
 
     def mapping(self, project: Project) -> Mapping:
@@ -188,7 +197,58 @@ class Store:
         lease = Lease(self.database, self.chain_key, self._existing(run.request.project), run, batch_id, seconds)
         return lease if lease.take(worker) else None
 
+    def prune(self, days: int = 30) -> int:
+        """Remove the plan rows of runs that ended at least so many days ago; never the audit. Returns how many."""
+        return prune(self.database, days)
+
+    def crosswalk(self, project: Project) -> Crosswalk:
+        """Return the crosswalk of a project, for those who may re-identify."""
+        return Crosswalk(self.database, self.keys, project, self.chain_key)
+
+    def import_crosswalk(self, project: Project, file: TextIO, asked: Accountability) -> int:
+        """Import rows of kind, original and pseudonym from CSV, all or none, and return how many are new."""
+        return Importer(self.database, self.keys, project, self.chain_key).import_csv(file, asked)
+
+    def rotate(self, asked: Accountability) -> Iterator[int]:
+        """Seal everything under the active key, giving the number of rows done after each step; see the module."""
+        return rotate(self.database, self.keys, self.chain_key, asked)
+
+    def verify(self, *, run_id: str | None = None, expected_head: str | None = None) -> Verification:
+        """Verify the audit's chains; see :func:`dicom_deid.store.verify.verify`."""
+        return verify(self.database, self.chain_key, run_id=run_id, expected_head=expected_head)
+
+    def trace(self, key: str, *, reveal: Accountability | None = None) -> list[Traced]:
+        """Return every attempt at an object by its source or destination key, the oldest first.
+
+        Source keys may name patients: they are shown only to someone who says who and why, which the audit keeps.
+        """
+        revealing = None if reveal is None else partial(self._record_reveal, reveal)
+        return trace(self.database, self.projects(), key, reveal=revealing)
+
+    def _record_reveal(self, asked: Accountability, project: Project) -> None:
+        body = {"person": asked.person, "reason": asked.reason, "direction": "to-source-key"}
+        record_event(self.database, self.chain_key, "lookup", body, project=project.name)
+
+    def export_audit(self, path: Path, *, run_id: str | None = None, outcome: str | None = None) -> int:
+        """Write the audit to a Parquet or CSV file and return how many rows."""
+        return export_audit(self.database, path, run_id=run_id, outcome=outcome)
+
+    def projects(self) -> list[Project]:
+        """Return all projects, by name."""
+        rows = self.database.query("reading the projects", "SELECT name FROM project ORDER BY name")
+        return [self._existing(name) for (name,) in rows]
+
+    def crosswalk_sizes(self) -> dict[str, dict[str, int]]:
+        """Return how many pseudonyms each project has, by kind; no key is needed."""
+        rows = self.database.query(
+            "counting pseudonyms",
+            "SELECT p.name, m.kind, count(*) FROM mapping m JOIN project p USING (project_id) "
+            "GROUP BY 1, 2 ORDER BY 1, 2",
+        )
+        sizes: dict[str, dict[str, int]] = {}
+        for name, kind, count in rows:
+            sizes.setdefault(name, {})[kind] = count
+        return sizes
+
     def _existing(self, name: str) -> Project:
-        if name not in self._projects:
-            self._projects[name] = open_project(self.database, self.keys, name, create=False)
-        return self._projects[name]
+        return self.project(name, create=False)

@@ -2,94 +2,230 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from dicom_deid.exceptions import ConfigurationError, DatabaseError
 from dicom_deid.objects import SourceObject
-from dicom_deid.originals import Kind, Original
 from dicom_deid.reasons import Outcome, Reason
-from dicom_deid.store import AuditRow, KeyRing, RunRequest, Store
+from dicom_deid.store import LeaseLost
 
 WHEN = datetime(2026, 1, 2, tzinfo=UTC)
-DIGEST = "ab" * 32
 
 
-def listing(count: int, *, size: int = 1000, etag: str = "e") -> list[SourceObject]:
-    return [SourceObject(f"DOE^JOHN/{number}.dcm", size, etag, WHEN) for number in range(count)]
-
-
-@pytest.fixture
-def keys() -> KeyRing:
-    return KeyRing.generate()
-
-
-@pytest.fixture
-def store(postgres_url, keys):
-    with Store.connect(postgres_url, keys=keys) as store:
-        store.upgrade()
-        store.project("p")
-        yield store
-
-
-def begin(store: Store, **changes) -> str:
-    request = {
-        "project": "p",
-        "source": "s3://in/",
-        "destination": "s3://out/",
-        "recipe_name": "desktop",
-        "recipe_digest": DIGEST,
-        "settings_digest": DIGEST,
-    }
-    return store.start_run(RunRequest(**request | changes))
-
-
-def work(store: Store, summary, outcome=Outcome.DEIDENTIFIED, reason=None) -> list[str]:
-    done = []
-    for reference in summary.batches:
-        lease = store.lease(reference.batch_id, "w")
-        if lease is None:
-            continue
-        items = lease.items()
-        lease.record(
-            [
-                AuditRow(
-                    item=item, outcome=outcome, reason=reason, destination_key=f"d{item.item_id}", destination_size=9
-                )
-                for item in items
-            ]
-        )
-        done += [item.key for item in items]
-        lease.finish()
-    return done
-
-
-def test_a_run_does_everything_once_and_the_next_finds_nothing_left(store):
-    run = begin(store)
-    summary = store.plan(run, listing(1234), target_objects=100)
+def test_a_run_does_everything_once_and_the_next_finds_nothing_left(store, steps):
+    run = steps.begin()
+    summary = store.plan(run, steps.listing(1234), target_objects=100)
     assert (summary.listed, summary.already_done, summary.planned) == (1234, 0, 1234)
-    assert len(summary.batches) == 13
-    assert max(batch.objects for batch in summary.batches) == 100
-    assert sorted(work(store, summary)) == sorted(entry.key for entry in listing(1234))
+    assert [batch.objects for batch in summary.batches] == [100] * 12 + [34]
+    assert sorted(steps.work(summary.batches)) == sorted(entry.key for entry in steps.listing(1234))
     store.finish_run(run, "succeeded")
     report = store.report(run)
     assert report.outcomes == {"deidentified": 1234}
     assert (report.bytes_in, report.bytes_out, report.open) == (1234000, 1234 * 9, 0)
-    again = store.plan(begin(store), listing(1234))
+    assert report.run.state == "succeeded"
+    again = store.plan(steps.begin(), steps.listing(1234))
     assert (again.already_done, again.planned, again.batches) == (1234, 0, ())
 
 
-def test_resolve(store):
-    mapping = store.mapping(store.project("p"))
-    originals = [Original(Kind.PATIENT_ID, "A"), Original(Kind.PATIENT_ID, "A "), Original(Kind.UID, "1.2.3")]
-    found = mapping.resolve(originals)
-    assert found[originals[0]] == found[originals[1]]
-    assert found == store.mapping(store.project("p")).resolve(originals)
+def test_why_objects_are_planned(store, steps):
+    # Would catch a plan that forgets a changed object, or repeats unchanged ones, when rules change.
+    steps.work(store.plan(steps.begin(), steps.listing(10)).batches)
+    mixed = steps.listing(8) + steps.listing(2, etag="other", start=8) + steps.listing(5, start=100)
+    summary = store.plan(steps.begin(), mixed)
+    assert (summary.already_done, summary.why) == (8, {"changed": 2, "new": 5})
+    other_rules = store.plan(steps.begin(recipe_digest="ef" * 32), mixed)
+    assert (other_rules.already_done, other_rules.why) == (0, {"new": 5, "rules": 10})
+    elsewhere = store.plan(steps.begin(destination="s3://other/"), steps.listing(10))
+    assert elsewhere.why == {"new": 10}
 
 
-def test_reasons(store):
-    run = begin(store)
-    work(store, store.plan(run, listing(3)), Outcome.QUARANTINED, Reason.NOT_DICOM)
+def test_a_version_counts_as_much_as_the_etag(store, steps):
+    first = [SourceObject("k", 1, "e", WHEN, "v1")]
+    steps.work(store.plan(steps.begin(), first).batches)
+    assert store.plan(steps.begin(), first).planned == 0
+    assert store.plan(steps.begin(), [SourceObject("k", 1, "e", WHEN, "v2")]).why == {"changed": 1}
+
+
+def test_quarantined_objects_come_again_only_when_asked_and_failed_ones_always(store, steps):
+    batches = store.plan(steps.begin(), steps.listing(3)).batches
+    steps.work(batches, Outcome.QUARANTINED, reason=Reason.NOT_DICOM)
+    assert store.plan(steps.begin(), steps.listing(3)).already_done == 3
+    retried = store.plan(steps.begin(), steps.listing(3), retry_quarantined=True)
+    assert retried.why == {"retried": 3}
+    assert len(steps.work(retried.batches)) == 3
+    failing = store.plan(steps.begin(), steps.listing(2, start=50)).batches
+    steps.work(failing, Outcome.FAILED, reason=Reason.STORAGE_ERROR)
+    assert store.plan(steps.begin(), steps.listing(2, start=50)).planned == 2
+
+
+def test_large_objects_do_not_share_a_batch_with_small_ones(store, steps):
+    small = steps.listing(3000, size=10)
+    large = [SourceObject(f"large/{number}", 900, "e", WHEN) for number in range(5)]
+    summary = store.plan(steps.begin(), small[:1500] + large + small[1500:], target_objects=1000, target_bytes=1000)
+    assert sum(batch.objects for batch in summary.batches) == 3005
+    first, rest = summary.batches[:4], summary.batches[4:]
+    assert all(batch.objects <= 2 and batch.bytes >= 900 for batch in first)
+    assert all(batch.bytes <= 1000 for batch in rest)
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 7, 1000])
+def test_there_are_never_more_batches_than_allowed(store, steps, most):
+    listing = [SourceObject(str(n), (n * 7919) % 5000, "e", WHEN) for n in range(997)]
+    summary = store.plan(steps.begin(), listing, max_batches=most, target_objects=10, target_bytes=4000)
+    assert 1 <= len(summary.batches) <= most
+    assert summary.planned == 997
+    assert summary.bytes == sum(entry.size for entry in listing)
+
+
+def test_the_limit_and_the_times(store, steps):
+    listing = steps.listing(100) + steps.listing(50, start=100, modified=WHEN + timedelta(days=2))
+    within = store.plan(steps.begin(), listing, newer_than=WHEN + timedelta(days=1), limit=20)
+    assert (within.planned, within.outside) == (20, 100)
+    assert store.plan(steps.begin(), listing, older_than=WHEN + timedelta(days=1)).planned == 100
+
+    def endless():
+        number = 0
+        while True:
+            number += 1
+            yield SourceObject(str(number), 1, "e", WHEN)
+
+    assert store.plan(steps.begin(), endless(), limit=5).planned == 5
+
+
+def test_a_listing_that_fails_leaves_no_plan_and_no_thread_waiting(store, steps):
+    def broken():
+        yield from steps.listing(20_000)
+        raise OSError("the listing broke")
+
+    run = steps.begin()
+    with pytest.raises(OSError, match="broke"):
+        store.plan(run, broken())
+    assert store.plan(run, steps.listing(5)).planned == 5
+
+
+def test_planned_again_a_run_replaces_what_nobody_has_begun(store, steps):
+    run = steps.begin()
+    first = store.plan(run, steps.listing(20), target_objects=10)
+    lease = store.lease(first.batches[0].batch_id, "w")
+    second = store.plan(run, steps.listing(20), target_objects=10)
+    assert len(second.batches) == 2
+    with pytest.raises(ConfigurationError, match="planned again"):
+        store.lease(first.batches[1].batch_id, "w")
+    lease.record([steps.row(item) for item in lease.items()])
+    assert len(steps.work(second.batches)) == 10
+
+
+def test_the_same_external_id_is_the_same_run(store, steps):
+    run = steps.begin(external_id="dag/1")
+    assert steps.begin(external_id="dag/1") == run
+    store.finish_run(run, "failed")
+    assert steps.begin(external_id="dag/1") == run
+    assert store.run(run).state == "running"
+    with pytest.raises(ConfigurationError, match="external id"):
+        steps.begin(external_id="dag/1", recipe_digest="00" * 32)
+
+
+def test_a_batch_has_one_worker_and_a_closed_connection_frees_it(store, second, steps):
+    batch = store.plan(steps.begin(), steps.listing(3)).batches[0].batch_id
+    dying = second.lease(batch, "dying", seconds=3600)
+    assert store.lease(batch, "other") is None
+    dying.record([steps.row(item) for item in dying.items()[:1]])
+    second.close()
+    steps.wait_for_sessions(1)
+    lease = store.lease(batch, "other")
+    assert lease.attempt == 2
+    assert [item.item_id for item in lease.items()] == [1, 2]
+
+
+def test_a_worker_that_comes_back_too_late_records_nothing(store, second, steps):
+    batch = store.plan(steps.begin(), steps.listing(3)).batches[0].batch_id
+    late = second.lease(batch, "late", seconds=0)
+    rows = [steps.row(item) for item in late.items()]
+    assert store.lease(batch, "other") is not None
+    for call in (lambda: late.record(rows), late.renew, late.finish):
+        with pytest.raises(LeaseLost):
+            call()
+    assert store.database.query("test", "SELECT count(*) FROM audit")[0][0] == 0
+
+
+def test_a_released_batch_goes_on_and_a_finished_one_does_not(store, second, steps):
+    batch = store.plan(steps.begin(), steps.listing(3)).batches[0].batch_id
+    store.lease(batch, "a").release()
+    second.lease(batch, "b").finish()
+    assert store.lease(batch, "c") is None
+
+
+def test_two_runs_at_once_do_the_work_once(store, second, steps):
+    one, two = steps.begin(), steps.begin()
+    first = store.plan(one, steps.listing(40), target_objects=10).batches
+    other = second.plan(two, steps.listing(40), target_objects=20).batches
+    held = store.lease(first[0].batch_id, "one")
+    theirs = second.lease(other[0].batch_id, "two")
+    assert [item.item_id for item in held.items()] == list(range(10))
+    assert [item.item_id for item in theirs.items()] == list(range(10, 20))
+    overlapping = store.lease(first[1].batch_id, "one")
+    assert overlapping.items() == []
+    theirs.record([steps.row(item) for item in theirs.items()])
+    theirs.finish()
+    held.record([steps.row(item) for item in held.items()])
+    held.finish()
+    overlapping.finish()
+    rest = steps.work(first) + steps.work(other)
+    assert len(rest) == 20
+    assert store.database.query("test", "SELECT count(*), count(DISTINCT key_hash) FROM audit") == [(40, 40)]
+    assert (store.report(one).left_to_other_runs, store.report(two).left_to_other_runs) == (10, 10)
+
+
+def test_what_a_dead_run_held_is_free_for_another(store, second, steps):
+    # A command line killed and started again at once must not wait for a lease to run out.
+    dead = second.plan(steps.begin(), steps.listing(10)).batches
+    second.lease(dead[0].batch_id, "dead", seconds=3600)
+    second.close()
+    steps.wait_for_sessions(1)
+    assert len(steps.work(store.plan(steps.begin(), steps.listing(10)).batches)) == 10
+
+
+def test_a_lost_connection_is_one_clear_error_and_the_next_call_connects_again(store, second, steps):
+    batch = store.plan(steps.begin(), steps.listing(3)).batches[0].batch_id
+    lease = second.lease(batch, "w")
+    rows = [steps.row(item) for item in lease.items()]
+    store.database.query(
+        "test", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = "
+        "current_database()"
+    )  # fmt: skip
+    with pytest.raises(DatabaseError, match="a retry resumes") as failure:
+        lease.record(rows)
+    assert failure.value.__cause__ is None
+    assert failure.value.__context__ is None
+    lease.record(rows)
+    assert lease.items() == []
+
+
+def test_pruning_takes_finished_plans_and_never_the_audit(store, steps):
+    done, running = steps.begin(), steps.begin(destination="s3://other/")
+    steps.work(store.plan(done, steps.listing(7)).batches)
+    store.plan(running, steps.listing(3))
+    store.finish_run(done, "succeeded")
+    assert store.prune(1) == 0
+    assert store.prune(0) == 7
+    assert store.report(done).outcomes == {"deidentified": 7}
+    assert store.report(running).open == 3
+    assert store.plan(steps.begin(), steps.listing(7)).already_done == 7
+
+
+def test_reports_count_the_last_attempt_and_reasons(store, steps):
+    run = steps.begin()
+    batch = store.plan(run, steps.listing(4)).batches[0].batch_id
+    lease = store.lease(batch, "w")
+    items = lease.items()
+    lease.record([steps.row(item, Outcome.FAILED, reason=Reason.STORAGE_ERROR) for item in items])
+    lease.release()
+    lease = store.lease(batch, "w")
+    lease.record([steps.row(item, Outcome.QUARANTINED, reason=Reason.TRUNCATED) for item in lease.items()[:1]])
+    lease.record([steps.row(item, milliseconds=250) for item in lease.items()])
     report = store.report(run)
-    assert report.reasons == {"not-dicom": 3}
-    assert report.quarantine_ratio == 1
+    assert report.outcomes == {"deidentified": 3, "quarantined": 1}
+    assert report.reasons == {"truncated": 1}
+    assert (report.attempts, report.quarantine_ratio, report.object_seconds) == (8, 0.25, 0.75)

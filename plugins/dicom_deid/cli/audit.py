@@ -1,0 +1,114 @@
+"""`dicom-deid audit`: what was done, and the proof that nobody changed it."""
+
+from __future__ import annotations
+
+import getpass
+import sys
+from pathlib import Path
+
+import click
+
+from dicom_deid.cli.options import database_access, database_options
+from dicom_deid.store import Accountability, Store, Traced
+
+
+@click.group()
+def audit() -> None:
+    """Verify, trace and export what was done."""
+
+
+@audit.command()
+@click.option("--run", "run_id", help="Only the rows of this run (and all events).")
+@click.option("--expect-head", help="The head that an earlier verification printed; it must still be there.")
+@database_options
+def verify(
+    run_id: str | None, expect_head: str | None, database: str | None, data_directory: Path | None, schema: str
+) -> None:
+    """Find changed, missing and inserted rows. Exits 1 when there are any.
+
+    Keep the head that is printed outside the database: with --expect-head it proves later that what was newest today
+    still stands.
+    """
+    with (
+        database_access(database, data_directory) as access,
+        Store.connect(access.url, schema=schema, keys=access.keys) as store,
+    ):
+        result = store.verify(run_id=run_id, expected_head=expect_head)
+    for problem in result.problems:
+        click.echo(f"{problem.where}: {problem.what}", err=True)
+    click.echo(f"{result.events} events, {result.runs} runs, {result.links} links, {result.rows} rows")
+    click.echo(f"head {result.head}")
+    if result.problems:
+        click.echo(f"The audit does NOT verify: {len(result.problems)} problems.", err=True)
+        sys.exit(1)
+    click.echo("The audit verifies.")
+
+
+@audit.command()
+@click.argument("file", type=click.Path(dir_okay=False, writable=True, path_type=Path))
+@click.option("--run", "run_id", help="Only this run.")
+@click.option("--outcome", help="Only this outcome, for example quarantined.")
+@database_options
+def export(
+    file: Path, run_id: str | None, outcome: str | None, database: str | None, data_directory: Path | None, schema: str
+) -> None:
+    """Write the audit to FILE (.parquet or .csv), a row an object and attempt. Source keys leave as digests."""
+    with (
+        database_access(database, data_directory) as access,
+        Store.connect(access.url, schema=schema, keys=access.keys) as store,
+    ):
+        count = store.export_audit(file, run_id=run_id, outcome=outcome)
+    click.echo(f"{count} rows written to {file}.")
+
+
+@audit.command()
+@click.argument("key")
+@click.option("--show-source-keys", is_flag=True, help="Show source keys, which may name patients; needs --reason.")
+@click.option("--reason", help="Why source keys are to be shown; it goes into the audit.")
+@click.option("--person", default=getpass.getuser, show_default="the user of this machine", help="Who, for the audit.")
+@database_options
+def trace(
+    key: str,
+    show_source_keys: bool,
+    reason: str | None,
+    person: str,
+    database: str | None,
+    data_directory: Path | None,
+    schema: str,
+) -> None:
+    """Say what happened to the object of this source KEY, or where the object of this destination KEY came from."""
+    reveal = None
+    if show_source_keys:
+        if not reason:
+            raise click.UsageError("--show-source-keys needs --reason")
+        reveal = Accountability(person=person, reason=reason)
+    with (
+        database_access(database, data_directory) as access,
+        Store.connect(access.url, schema=schema, keys=access.keys) as store,
+    ):
+        found = store.trace(key, reveal=reveal)
+    for row in found:
+        _print(row)
+    if not found:
+        click.echo("The audit knows no object of that key.", err=True)
+        sys.exit(1)
+
+
+def _print(row: Traced) -> None:
+    reason = f" ({row.reason})" if row.reason else ""
+    click.echo(f"{row.recorded_at:%Y-%m-%d %H:%M:%S} UTC  {row.outcome}{reason} {row.detail}".rstrip())
+    source = row.source_key if row.source_key is not None else f"[{row.key_hash}]"
+    for name, value in (
+        ("project", row.project),
+        ("run", f"{row.run_id}, batch {row.batch_id}, attempt {row.attempt}"),
+        ("source", f"{row.source} {source}  {row.source_size} bytes, etag {row.source_etag}"),
+        ("sha256 in", row.sha256_in),
+        ("destination", row.destination_key and f"{row.destination} {row.destination_key}"),
+        ("sha256 out", row.sha256_out),
+        ("recipe", row.recipe_digest),
+        ("settings", row.settings_digest),
+        ("package", row.package_version),
+        ("actions", row.actions),
+    ):
+        if value:
+            click.echo(f"    {name:12} {value}")

@@ -1,0 +1,28 @@
+"""`dicom-deid plan`: care of the plans of runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from dicom_deid.cli.options import database_access, database_options
+from dicom_deid.store import Store
+
+
+@click.group()
+def plan() -> None:
+    """Remove finished plans."""
+
+
+@plan.command()
+@click.option("--days", type=click.IntRange(min=0), default=30, show_default=True, help="Keep plans that ended since.")
+@database_options
+def prune(days: int, database: str | None, data_directory: Path | None, schema: str) -> None:
+    """Remove the plan rows of runs that ended long ago. The audit, and what is done, are never touched."""
+    with (
+        database_access(database, data_directory) as access,
+        Store.connect(access.url, schema=schema, keys=access.keys) as store,
+    ):
+        count = store.prune(days)
+    click.echo(f"{count} plan rows removed.")

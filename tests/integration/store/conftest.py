@@ -1,0 +1,89 @@
+"""A store in a fresh database, and the steps that most tests take."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+import pytest
+
+from dicom_deid.objects import SourceObject
+from dicom_deid.reasons import Outcome
+from dicom_deid.store import AuditRow, KeyRing, RunRequest, Store
+
+WHEN = datetime(2026, 1, 2, tzinfo=UTC)
+
+
+class Steps:
+    """What a pipeline does with a store, without objects."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    def listing(
+        self, count: int, *, size: int = 1000, etag: str = "e", start: int = 0, modified: datetime = WHEN
+    ) -> list[SourceObject]:
+        numbers = range(start, start + count)
+        return [SourceObject(f"DOE^JOHN/{number}.dcm", size, etag, modified) for number in numbers]
+
+    def begin(self, **changes: object) -> str:
+        request = {
+            "project": "p",
+            "source": "s3://in/",
+            "destination": "s3://out/",
+            "recipe_name": "desktop",
+            "recipe_digest": "ab" * 32,
+            "settings_digest": "cd" * 32,
+        }
+        return self.store.start_run(RunRequest(**request | changes))
+
+    def row(self, item, outcome=Outcome.DEIDENTIFIED, **more) -> AuditRow:
+        written = {"destination_key": f"d/{item.item_id}", "destination_size": 9, "sha256_out": "12" * 32}
+        return AuditRow(item=item, outcome=outcome, **(written if outcome is Outcome.DEIDENTIFIED else {}) | more)
+
+    def wait_for_sessions(self, count: int) -> None:
+        """Wait until the server has noticed that connections ended, which takes it some milliseconds."""
+        deadline = time.monotonic() + 10
+        count_them = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+        while self.store.database.query("test", count_them)[0][0] > count:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+    def work(self, batches: Iterable, outcome=Outcome.DEIDENTIFIED, **more) -> list[str]:
+        """Do every batch to its end and return the source keys that were done."""
+        done = []
+        for reference in batches:
+            lease = self.store.lease(reference.batch_id, "worker")
+            if lease is None:
+                continue
+            items = lease.items()
+            lease.record([self.row(item, outcome, **more) for item in items])
+            lease.finish()
+            done += [item.key for item in items]
+        return done
+
+
+@pytest.fixture
+def keys() -> KeyRing:
+    return KeyRing.generate()
+
+
+@pytest.fixture
+def store(postgres_url, keys):
+    with Store.connect(postgres_url, keys=keys) as store:
+        store.upgrade()
+        store.project("p")
+        yield store
+
+
+@pytest.fixture
+def steps(store) -> Steps:
+    return Steps(store)
+
+
+@pytest.fixture
+def second(postgres_url, keys, store):
+    """Another connection to the same store, as another worker has one."""
+    with Store.connect(postgres_url, keys=keys) as second:
+        yield second
