@@ -43,6 +43,7 @@ class ObjectWalk(Walk):
         "captured",
         "counts",
         "data_set",
+        "followed",
         "noted",
         "originals",
         "pixel_data",
@@ -59,8 +60,9 @@ class ObjectWalk(Walk):
         self.captured: dict[str, Captured] = {}
         # How often each rule acted, by its index.
         self.rules = [0] * rules
-        # What was done without a rule.
+        # What was done without a rule, and how many references followed the mapping.
         self.counts: dict[str, int] = {}
+        self.followed = 0
         self.noted: dict[Reason, int] = {}
         # Index and kind of pending edits whose original is the study's or the patient's, known at the end of the walk.
         self.to_key: list[tuple[int, Kind]] = []
@@ -208,6 +210,10 @@ def _shifted_day(value: bytes, days: int) -> bytes | None:
     return None if moved is None else moved.encode("ascii")
 
 
+# What `Original(kind, value)` does, without the call in between: it is done for every identifier of every object.
+_new = tuple.__new__
+
+
 class PseudonymEntry(PendingEntry):
     """An identifier that a rule replaces by its pseudonym; each value of several has its own.
 
@@ -245,7 +251,7 @@ class PseudonymEntry(PendingEntry):
             text = raw.decode("ascii").strip("\0 ")
             if not text:
                 return None
-            original = Original(self.kind, text)
+            original: Original = _new(Original, (self.kind, text))
             walk.originals[original] = None
             return original
         texts = split_values(decode_text(raw, self.vr, scope.codecs), self.vr)
@@ -262,7 +268,7 @@ class PseudonymEntry(PendingEntry):
         if needs.__class__ is Original:
             text = pseudonyms[needs]
         else:
-            text = join_values(["" if original is None else pseudonyms[original] for original in needs])
+            text = join_values([pseudonyms[one] if isinstance(one, Original) else one or "" for one in needs])
         if not text.isascii() or self.form != SHORT:
             value = encode_text(text, self.vr, scope.codecs)
             return element_bytes(walk.data[pos : pos + 6], self.form, value, scope.level.order)
@@ -277,19 +283,33 @@ class ReferenceEntry(PseudonymEntry):
 
     __slots__ = ("well_known",)
 
-    def __init__(self, form: int, tag: int, well_known: frozenset[str]) -> None:
+    def __init__(self, form: int, tag: int, well_known: frozenset[bytes]) -> None:
         super().__init__(form, tag, "UI", -1, Kind.UID, False)
         self.well_known = well_known
 
     def visit(self, walk: ObjectWalk, level: Level, pos: int, start: int, end: int, scope: Scope) -> None:
         """Ask for the pseudonym of each UID that is not well known."""
         raw = walk.data[start:end]
-        if raw.decode("ascii", "replace").rstrip("\0 ") in self.well_known:
+        if raw.rstrip(b"\0 ") in self.well_known:
             return
         needs = self.ask(walk, raw, scope)
+        if needs.__class__ is tuple:
+            needs = self._leave_well_known(walk, needs)
         if needs is not None:
             walk.edits.append((pos, end, (self, needs), scope))
-            walk.count("uid-followed")
+            walk.followed += 1
+
+    def _leave_well_known(self, walk: ObjectWalk, originals: Any) -> Any:
+        needs = [self._text_or_original(original) for original in originals]
+        for needed, original in zip(needs, originals, strict=True):
+            if needed is not original:
+                walk.originals.pop(original, None)
+        return None if not any(isinstance(needed, Original) for needed in needs) else tuple(needs)
+
+    def _text_or_original(self, original: Original | None) -> Original | str | None:
+        if original is not None and original.value.encode("ascii", "replace") in self.well_known:
+            return original.value
+        return original
 
 
 class PatientShiftEntry(PendingEntry):

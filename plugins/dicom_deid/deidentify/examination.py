@@ -136,6 +136,8 @@ class Deidentified:
     def actions(self) -> dict[str, int]:
         """How many elements each action changed, and what was done without a rule."""
         actions = dict(self._walk.counts)
+        if self._walk.followed:
+            actions["uid-followed"] = self._walk.followed
         for index, count in self.rules.items():
             action = str(self._recipe.rules[index].action)
             actions[action] = actions.get(action, 0) + count

@@ -20,9 +20,9 @@ _CLASS_KEYWORD_ENDINGS = (
 
 
 @cache
-def well_known_uids() -> frozenset[str]:
-    """Return every UID that the standard assigns (PS3.6 annex A)."""
-    return frozenset(UID_dictionary)
+def well_known_uids() -> frozenset[bytes]:
+    """Return every UID that the standard assigns (PS3.6 annex A), encoded."""
+    return frozenset(uid.encode("ascii") for uid in UID_dictionary)
 
 
 def names_a_class(keyword: str) -> bool:

@@ -118,7 +118,7 @@ class RuleLevel(Level):
         self.name = name
         self.ruled = ruled
 
-    def decide(self, tag: int, vr: str | None, form: int) -> Entry | int | None:
+    def decide(self, tag: int, vr: str | None, form: int) -> Entry | None:
         """Ask the book."""
         return self.book.decide(self, tag, vr, form)
 
@@ -143,7 +143,7 @@ class RootLevel(RuleLevel):
         self.passed = passed
         self.until = until
 
-    def decide(self, tag: int, vr: str | None, form: int) -> Entry | int | None:
+    def decide(self, tag: int, vr: str | None, form: int) -> Entry | None:
         """Pause beyond the stretch; refuse a second element where one was added already."""
         if self.until is not None:
             if tag > self.until:

@@ -20,13 +20,12 @@ ITEM: Final = 0xFFFEE000
 ITEM_DELIMITATION: Final = 0xFFFEE00D
 SEQUENCE_DELIMITATION: Final = 0xFFFEE0DD
 
-# What a level knows of an element that nobody visits: the width of its header, which holds its length.
+# How the header of an element is laid out, which says where its length is and how wide. A level that knows an element
+# by nothing but `SHORT` steps over it.
 SHORT: Final = 8
 LONG: Final = 12
 IMPLICIT: Final = 4
-_DELIMITER: Final = 0
-STOP: Final = 1
-"""Decided of an element before which the walk over the outermost data set pauses."""
+_PAUSE: Final = 0
 
 # A level that met more distinct tags than any real object has forgets them, so that memory stays bounded.
 _MAX_KNOWN = 20_000
@@ -156,6 +155,45 @@ class Entry:
         raise _beyond(walk, level, pos, stop, end)
 
 
+class _LeaveEntry(Entry):
+    """An element with a long header that nobody wants to see."""
+
+    __slots__ = ()
+
+    def visit(self, walk: Any, level: Level, pos: int, start: int, end: int, scope: Scope) -> None:
+        """Leave it as it is."""
+
+    def visit_undefined(self, walk: Any, level: Level, pos: int, start: int, scope: Scope) -> int:
+        """Step over its fragments."""
+        return skip_fragments(walk, level, start)
+
+
+class _PauseEntry(Entry):
+    """What ends a walk before the end of its bytes."""
+
+    __slots__ = ()
+
+    def reached(self, pos: int) -> int:
+        """Return the position from which another walk goes on."""
+        return pos
+
+
+class _DelimitationEntry(_PauseEntry):
+    """The item delimitation."""
+
+    __slots__ = ()
+
+    def reached(self, pos: int) -> int:
+        """Return the position behind it, as a negative number."""
+        return -(pos + 8)
+
+
+STOP: Final = _PauseEntry(_PAUSE)
+"""Decided of an element before which the walk over the outermost data set pauses."""
+_DELIMITATION: Final = _DelimitationEntry(_PAUSE)
+_LEAVE: Final = {form: _LeaveEntry(form) for form in (LONG, IMPLICIT)}
+
+
 class Level:
     """One place in the nesting: the data set itself, or the items of one sequence.
 
@@ -177,7 +215,7 @@ class Level:
         self.order = order
         self.known: dict[bytes, Any] = {}
 
-    def decide(self, tag: int, vr: str | None, form: int) -> Entry | int | None:
+    def decide(self, tag: int, vr: str | None, form: int) -> Entry | None:
         """Return who visits elements of that tag and VR (`None` in an implicit VR encoding), `STOP`, or `None`."""
         raise NotImplementedError
 
@@ -197,17 +235,21 @@ class Level:
         group, number = self.order.tag.unpack_from(data, pos)
         tag = group << 16 | number
         if tag == ITEM_DELIMITATION and self.path:
-            found: Any = _DELIMITER
+            found: Any = _DELIMITATION
         elif group == 0xFFFE or group == 0:
             raise self._no_element(walk, pos, end)
         else:
             form, vr = self._layout(data, pos)
             if form is None:
                 raise Quarantine(Reason.MALFORMED, self.where(data, pos), pos)
-            found = self.decide(tag, vr, form) or form
+            found = self.decide(tag, vr, form) or self._leave(form)
         if len(self.known) >= _MAX_KNOWN:
             self.known.clear()
         self.known[data[pos : pos + (4 if self.implicit else 6)]] = found
+
+    def _leave(self, form: int) -> Any:
+        # Where all headers are alike, the shortest word says that nobody wants to see the element.
+        return SHORT if form == SHORT or self.implicit else _LEAVE[form]
 
     def _layout(self, data: bytes, pos: int) -> tuple[int | None, str | None]:
         if self.implicit:
@@ -251,7 +293,7 @@ def walk_elements(walk: Any, level: Level, pos: int, end: int, scope: Scope, del
         At the end of the outermost data set.
     """
     try:
-        reached = (_walk_implicit if level.implicit else _walk_explicit)(walk, level, pos, end, scope)
+        reached = walk_level(walk, level, pos, end, scope)
     except struct.error:
         # A header that is cut off; every offset in range is checked otherwise.
         size = len(walk.data)
@@ -267,40 +309,55 @@ def walk_elements(walk: Any, level: Level, pos: int, end: int, scope: Scope, del
     return reached
 
 
-def _walk_explicit(walk: Any, level: Level, pos: int, end: int, scope: Scope) -> int:
-    # The hot loop: an element that nobody visits costs one slice, one look-up and one number. A negative position
-    # is that of an item delimitation.
+def walk_level(walk: Any, level: Level, pos: int, end: int, scope: Scope) -> int:
+    """Walk over the elements in ``[pos, end)`` and return where the last one ends, unchecked.
+
+    The hot loop: an element that nobody visits costs one slice, one look-up and one number. A negative position is
+    that behind an item delimitation.
+    """
+    if level.implicit:
+        return _walk_implicit(walk, level, pos, end, scope)
     data = walk.data
     known = level.known.get
     u16 = level.order.u16.unpack_from
-    u32 = level.order.u32.unpack_from
-    short, long, implicit, delimiter, stop = SHORT, LONG, IMPLICIT, _DELIMITER, STOP
+    short = SHORT
     while pos < end:
         entry = known(data[pos : pos + 6])
         if entry is short:
             pos += 8 + u16(data, pos + 6)[0]
         elif entry is None:
             level.learn(walk, pos, end)
-        elif entry is long:
-            length = u32(data, pos + 8)[0]
-            pos = skip_fragments(walk, level, pos + 12) if length == UNDEFINED else pos + 12 + length
-        elif entry is delimiter:
-            return -(pos + 8)
-        elif entry is implicit:
-            length = u32(data, pos + 4)[0]
-            pos = skip_fragments(walk, level, pos + 8) if length == UNDEFINED else pos + 8 + length
-        elif entry is stop:
-            return pos
-        elif entry.form is short and pos + 8 + u16(data, pos + 6)[0] <= end:
-            start = pos + 8
-            after = start + u16(data, pos + 6)[0]
+        elif entry.form is short and (after := pos + 8 + u16(data, pos + 6)[0]) <= end:
             try:
-                entry.visit(walk, level, pos, start, after, scope)
+                entry.visit(walk, level, pos, pos + 8, after, scope)
             except Quarantine as problem:
                 raise _placed(problem, walk, level, pos) from None
             pos = after
-        else:
+        elif entry.form:
             pos = _visit(walk, level, pos, end, scope, entry)
+        else:
+            paused: int = entry.reached(pos)
+            return paused
+    return pos
+
+
+def _walk_implicit(walk: Any, level: Level, pos: int, end: int, scope: Scope) -> int:
+    data = walk.data
+    known = level.known.get
+    u32 = level.order.u32.unpack_from
+    short = SHORT
+    while pos < end:
+        entry = known(data[pos : pos + 4])
+        if entry is short:
+            length = u32(data, pos + 4)[0]
+            pos = skip_fragments(walk, level, pos + 8) if length == UNDEFINED else pos + 8 + length
+        elif entry is None:
+            level.learn(walk, pos, end)
+        elif entry.form:
+            pos = _visit(walk, level, pos, end, scope, entry)
+        else:
+            paused: int = entry.reached(pos)
+            return paused
     return pos
 
 
@@ -308,27 +365,6 @@ def _placed(problem: Quarantine, walk: Any, level: Level, pos: int) -> Quarantin
     if problem.where:
         return problem
     return Quarantine(problem.reason, level.where(walk.data, pos), pos)
-
-
-def _walk_implicit(walk: Any, level: Level, pos: int, end: int, scope: Scope) -> int:
-    data = walk.data
-    known = level.known.get
-    u32 = level.order.u32.unpack_from
-    implicit, delimiter, stop = IMPLICIT, _DELIMITER, STOP
-    while pos < end:
-        entry = known(data[pos : pos + 4])
-        if entry is implicit:
-            length = u32(data, pos + 4)[0]
-            pos = skip_fragments(walk, level, pos + 8) if length == UNDEFINED else pos + 8 + length
-        elif entry is None:
-            level.learn(walk, pos, end)
-        elif entry is delimiter:
-            return -(pos + 8)
-        elif entry is stop:
-            return pos
-        else:
-            pos = _visit(walk, level, pos, end, scope, entry)
-    return pos
 
 
 def _visit(walk: Any, level: Level, pos: int, end: int, scope: Scope, entry: Entry) -> int:
@@ -385,7 +421,9 @@ def walk_items(walk: Any, level: Level, pos: int, end: int, scope: Scope, delimi
         if length:
             mark = len(edits)
             edits.append(None)
-            walk_elements(walk, level, start, pos, Scope(level, scope.codecs))
+            reached = walk_level(walk, level, start, pos, Scope(level, scope.codecs))
+            if reached != pos and -reached != pos:
+                raise _beyond(walk, level, start, abs(reached), pos)
             close_length(edits, mark, start - 4, length)
     if delimited:
         raise walk.cut_short(level, pos, pos + 8)
