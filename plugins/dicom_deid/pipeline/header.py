@@ -82,7 +82,10 @@ def _read_large(
     while True:
         try:
             examination = deidentifier.examine(data, size=size)
-            break
+            # What was read may end just between two elements: what follows was not looked at then.
+            if examination.pixel_data is not None or len(data) == size:
+                break
+            wanted = min(2 * len(data), size)
         except NeedMoreDataError as need:
             wanted = min(max(need.at_least, 2 * len(data)), size)
         if wanted > MAX_HEADER_BYTES or len(data) == size:

@@ -1,0 +1,119 @@
+"""A large object is examined up to its pixel data and after it, and nothing of it is copied unexamined."""
+
+import hashlib
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.support.datasets import (
+    JPEG_BASELINE,
+    Element,
+    Encoding,
+    ct_elements,
+    element,
+    part10,
+)
+
+from dicom_deid.deidentify import Deidentifier, Settings
+from dicom_deid.exceptions import Quarantine
+from dicom_deid.objects import SourceRange
+from dicom_deid.pipeline import header
+from dicom_deid.pipeline.header import read_examined
+from dicom_deid.pipeline.placeholders import Placeholders
+from dicom_deid.reasons import Reason
+from dicom_deid.recipe import Recipe
+
+DEIDENTIFIER = Deidentifier(Recipe.named("desktop"), Settings(residuals="off", pixel_risk="allow"))
+TAIL = [Element(0x7FE10010, "LO", "A VENDOR"), Element(0x7FE11001, "LO", "Doe^John")]
+
+
+class Bytes:
+    """A storage of one object, which counts what is read."""
+
+    def __init__(self, data):
+        self.data, self.read_bytes = data, 0
+
+    def read(self, key, *, etag=None, version_id=None, start=None, end=None):
+        part = self.data[start:end]
+        self.read_bytes += len(part)
+        return part
+
+
+def rewrite(data, large_object_bytes):
+    storage = Bytes(data)
+    examined = read_examined(DEIDENTIFIER, storage, "k", size=len(data), large_object_bytes=large_object_bytes)
+    pseudonyms = {each: PLACEHOLDERS[each] for each in examined.examination.originals}
+    result = DEIDENTIFIER.rewrite(examined.examination, pseudonyms)
+    joined = b"".join(data[p.start : p.end] if isinstance(p, SourceRange) else p for p in result.parts)
+    return joined, storage, examined, result
+
+
+class _Placeholders(dict):
+    placeholders = Placeholders()
+
+    def __missing__(self, original):
+        self.update(self.placeholders.resolve([original]))
+        return self[original]
+
+
+PLACEHOLDERS = _Placeholders()
+
+
+def ct(pixels, tail=(), syntax=None):
+    kept = [each for each in ct_elements(3, rows=2, columns=2) if each.tag != 0x7FE00010]
+    encoding = Encoding(syntax) if syntax else Encoding()
+    return part10([*kept, element("PixelData", pixels, "OB" if syntax else "OW"), *tail], encoding)
+
+
+NATIVE = ct(bytes(range(256)) * 2000, TAIL)
+ENCAPSULATED = ct((b"", b"\xff\xd8" + b"x" * 300_000, b"\xff\xd8" + b"y" * 100_000), TAIL, JPEG_BASELINE)
+
+
+@pytest.mark.parametrize("kind", ["native", "encapsulated"])
+@settings(max_examples=40, deadline=None)
+@given(first=st.integers(200, 6000))
+def test_the_large_path_writes_the_same_bytes_wherever_the_first_read_ends(kind, first):
+    data = NATIVE if kind == "native" else ENCAPSULATED
+    whole, *_ = rewrite(data, 10**9)
+    before = header.FIRST_BYTES
+    header.FIRST_BYTES = first
+    try:
+        large, storage, examined, result = rewrite(data, 1)
+    finally:
+        header.FIRST_BYTES = before
+    assert hashlib.sha256(large).digest() == hashlib.sha256(whole).digest()
+    assert storage.read_bytes < 40_000
+    assert any(isinstance(part, SourceRange) for part in result.parts)
+    assert examined.sha256 is None
+
+
+def test_the_first_read_ending_between_two_elements_copies_nothing_unexamined(monkeypatch):
+    whole, *_ = rewrite(NATIVE, 10**9)
+    ends = [end for end in range(200, 4600) if NATIVE[end : end + 2] in (b"\x10\0", b"\x20\0", b"\x28\0", b"\x40\0")]
+    for end in ends:
+        monkeypatch.setattr(header, "FIRST_BYTES", end)
+        try:
+            assert hashlib.sha256(rewrite(NATIVE, 1)[0]).digest() == hashlib.sha256(whole).digest()
+        except Quarantine as quarantine:
+            assert quarantine.reason is Reason.MISSING_IDENTIFIER
+
+
+def test_a_large_object_without_pixel_data_is_read_whole_or_refused(monkeypatch):
+    data = part10([*ct_elements(3, rows=1, columns=1)[:-1], element("EncapsulatedDocument", b"%PDF" * 5000, "OB")])
+    _, storage, examined, result = rewrite(data, 1)
+    assert examined.sha256 is not None
+    assert not any(isinstance(part, SourceRange) for part in result.parts)
+    monkeypatch.setattr(header, "MAX_HEADER_BYTES", 1000)
+    monkeypatch.setattr(header, "FIRST_BYTES", 500)
+    with pytest.raises(Quarantine) as caught:
+        rewrite(data, 1)
+    assert caught.value.reason is Reason.HEADER_TOO_LARGE
+
+
+@pytest.mark.parametrize("cut", [1, 30, 1000])
+def test_a_large_object_that_ends_too_soon_is_truncated(cut):
+    native = ct(bytes(range(256)) * 2000)
+    for data in (native[:-cut], ENCAPSULATED[: -cut - 40]):
+        with pytest.raises(Quarantine) as caught:
+            rewrite(data, 1)
+        assert caught.value.reason is Reason.TRUNCATED
