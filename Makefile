@@ -1,0 +1,61 @@
+# Everything a newcomer, a developer and the continuous integration call.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint bench bench-store bench-pipeline bench-ocr score docs constraints clean
+
+help: ## say what there is
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+
+setup: $(VENV)/.installed ## make .venv, or do nothing where it is up to date
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+demo: setup ## de-identify real objects through Airflow; KEEP=1 leaves the user interface running
+	$(BIN)/dicom-deid demo $(if $(KEEP),--keep)
+
+test: setup ## every test, with the real servers
+	$(BIN)/pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+
+lint: setup ## ruff, mypy --strict, import-linter
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: setup-bench ## the engine beside its peers
+	$(BIN)/python -m bench.bench_engine $(ARGS)
+
+bench-store: setup ## the mapping and the plan beside the row-at-a-time way
+	$(BIN)/python -m bench.bench_store $(ARGS)
+
+bench-pipeline: setup-bench ## bucket to bucket beside a plain copy and the script it replaces
+	$(BIN)/python -m bench.bench_pipeline $(ARGS)
+
+bench-ocr: setup ## text found in pixels
+	$(BIN)/python -m bench.bench_ocr $(ARGS)
+
+score: setup-bench ## recipes and peers on a corpus with planted identifiers
+	$(BIN)/dicom-deid recipe score $(ARGS)
+
+.PHONY: setup-bench
+setup-bench: $(VENV)/.installed-bench
+
+$(VENV)/.installed-bench: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,bench]'
+	@touch $@
+
+constraints: ## pin what a fresh environment resolves to
+	rm -rf .constraints && $(PYTHON) -m venv .constraints
+	.constraints/bin/python -m pip install --quiet --disable-pip-version-check '.[dev,bench,fuzz]'
+	.constraints/bin/python -m pip freeze --exclude airflow-provider-dicom-deid | grep -v ' @ ' > constraints.txt
+	rm -rf .constraints
+
+clean: ## remove the environment and what the demo keeps
+	rm -rf $(VENV) .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
