@@ -24,6 +24,7 @@ COMMANDS = {
     "audit": "Verify, trace and export what was done.",
     "db": "Create and upgrade the database schema and its roles.",
     "sandbox": "Real servers for a laptop: S3 and PostgreSQL.",
+    "demo": "The whole way on a laptop, through Airflow, on real DICOM.",
 }
 """Each sub-command with its line of help; the command is the attribute of that name in the module of that name."""
 
