@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from dicom_deid.recipe.dictionary import (
     ElementName,
@@ -73,14 +74,14 @@ class FieldExpression:
 class Exact(FieldExpression):
     """One element, by keyword, nested name, element name, tag or private form, in any case."""
 
-    _lower: str = field(init=False, repr=False, compare=False)
+    lower: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_lower", self.text.lower())
+        object.__setattr__(self, "lower", self.text.lower())
 
     def selects(self, element: ElementName) -> bool:
         """Whether one of the element's names is the text."""
-        return self._lower in _names(element, lower=True)
+        return self.lower in lower_case_names(element)
 
     @property
     def tag(self) -> int | None:
@@ -125,7 +126,7 @@ class Search(FieldExpression):
     def selects(self, element: ElementName) -> bool:
         """Whether the pattern is found in one of the element's names, or in none for ``except:``."""
         search = self.pattern.search
-        return any(search(name) for name in _names(element, lower=False)) is not self.inverted
+        return any(search(name) for name in _names(element)) is not self.inverted
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,14 +178,22 @@ class ValuesList(FieldExpression):
         return False
 
 
-def _names(element: ElementName, *, lower: bool) -> list[str]:
+# A plan asks many rules about one element before it turns to the next.
+@lru_cache(maxsize=64)
+def _names(element: ElementName) -> tuple[str, ...]:
     tag = f"{element.tag:08x}"
     parenthesised = f"({tag[:4]},{tag[4:]})"
-    names = [element.nested_name, parenthesised, tag, element.name, element.keyword]
-    if element.private_creator is not None and element.is_private:
-        private = f'{tag[:4]},"{element.private_creator}",{tag[6:]}'
-        names += [private, f"({private})"]
-    return [name.lower() for name in names] if lower else names
+    names = (element.nested_name, parenthesised, tag, element.name, element.keyword)
+    if element.private_creator is None or not element.is_private:
+        return names
+    private = f'{tag[:4]},"{element.private_creator}",{tag[6:]}'
+    return (*names, private, f"({private})")
+
+
+@lru_cache(maxsize=64)
+def lower_case_names(element: ElementName) -> frozenset[str]:
+    """Return everything that an element is called, in lower case."""
+    return frozenset(map(str.lower, _names(element)))
 
 
 def parse_field(token: Token) -> FieldExpression:

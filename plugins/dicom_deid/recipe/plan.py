@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from dicom_deid.recipe.dictionary import ElementName
-from dicom_deid.recipe.fields import Exact, FieldsList, ValuesList
+from dicom_deid.recipe.fields import Exact, FieldsList, ValuesList, lower_case_names
 from dicom_deid.recipe.recipe import Recipe
 from dicom_deid.recipe.rules import Action, ListEntry, Rule
 from dicom_deid.recipe.values import DeidFunction, Literal, Value, Variable
@@ -74,14 +74,19 @@ class Addition(NamedTuple):
 
     Parameters
     ----------
-    rule_index
-        Index of the first ADD rule of the element.
+    rule_indices
+        Indices of the ADD rules of the element, at least one.
     element
         The element by its dictionary names and VR (ST when the dictionary does not hold the tag).
     """
 
-    rule_index: int
+    rule_indices: tuple[int, ...]
     element: ElementName
+
+    @property
+    def rule_index(self) -> int:
+        """Index of the first ADD rule of the element."""
+        return self.rule_indices[0]
 
 
 class ValueLists:
@@ -115,12 +120,16 @@ class Plan:
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
-        rules = tuple(enumerate(recipe.rules))
-        self._keeps = tuple(rule for _, rule in rules if rule.action is Action.KEEP)
-        self._acting = tuple((index, rule) for index, rule in rules if rule.action not in (Action.KEEP, Action.ADD))
-        self._protecting = tuple(rule for _, rule in rules if rule.action in (Action.REPLACE, Action.JITTER))
+        self._keeps = tuple(rule for rule in recipe.rules if rule.action is Action.KEEP)
         self._additions = _additions(recipe.rules)
-        used = [rule.field for _, rule in self._acting]
+        acting = [index for index, rule in enumerate(recipe.rules) if rule.action not in (Action.KEEP, Action.ADD)]
+        # Most rules name one element: they are found by its names, the others are asked one by one.
+        self._by_name: dict[str, list[int]] = {}
+        self._others: list[int] = []
+        for index in acting:
+            field = recipe.rules[index].field
+            (self._by_name.setdefault(field.lower, []) if isinstance(field, Exact) else self._others).append(index)
+        used = [recipe.rules[index].field for index in acting]
         self._fields_used = tuple(dict.fromkeys(field.name for field in used if isinstance(field, FieldsList)))
         self._values_used = tuple(dict.fromkeys(field.name for field in used if isinstance(field, ValuesList)))
 
@@ -225,22 +234,22 @@ class Plan:
         presence
             What :meth:`presence` returned for the object, when the plan needs it.
         """
-        chosen = [(index, rule) for index, rule in self._acting if self._selects(rule, element, presence, True)]
-        return self._ordered(element, chosen)
+        return self._ordered(element, self._selected(element, presence, is_original=True))
 
     def steps_of_addition(self, addition: Addition, presence: Presence = NO_PRESENCE) -> Steps:
         """Return what happens to an added element that was not in the object, or was skipped or kept there.
 
-        The first step is an ADD; only rules that follow it see the element. Empty when the element is removed again.
+        The first step is an ADD; only rules that follow it see the element, and one of them may remove it again.
         """
-        element = addition.element
-        chosen = [
-            (index, rule)
-            for index, rule in self._acting
-            if index > addition.rule_index and self._selects(rule, element, presence, False)
-        ]
-        steps = self._ordered(element, chosen)
-        return () if steps and steps[0].action is Action.REMOVE and steps[0].is_certain else steps
+        chosen = self._selected(addition.element, presence, is_original=False)
+        return self._ordered(addition.element, chosen, after=addition.rule_index)
+
+    def _selected(self, element: ElementName, presence: Presence, is_original: bool) -> list[int]:
+        """Return the indices of the rules that select an element, but those of KEEP and ADD."""
+        chosen = {index for name in lower_case_names(element) for index in self._by_name.get(name, ())}
+        rules = self.recipe.rules
+        chosen.update(index for index in self._others if self._selects(rules[index], element, presence, is_original))
+        return sorted(chosen)
 
     def _selects(self, rule: Rule, element: ElementName, presence: Presence, is_original: bool) -> bool:
         field = rule.field
@@ -249,19 +258,17 @@ class Plan:
             return by_itself or (field.name, element.tag) in presence
         return isinstance(field, ValuesList) or field.selects(element)
 
-    def _ordered(self, element: ElementName, chosen: list[tuple[int, Rule]]) -> Steps:
-        is_protected = any(rule.field.selects(element) for rule in self._protecting)
-        candidates = [
-            _step(index, rule) for index, rule in chosen if not (is_protected and rule.action is Action.REMOVE)
+    def _ordered(self, element: ElementName, chosen: list[int], after: int = -1) -> Steps:
+        rules = self.recipe.rules
+        is_protected = any(_protects(rules[index]) for index in chosen)
+        taken = [
+            index for index in chosen if index > after and not (is_protected and rules[index].action is Action.REMOVE)
         ]
         if element.root and element.tag in self._additions:
-            candidates += [
-                _step(index, rule)
-                for index, rule in enumerate(self.recipe.rules)
-                if rule.action is Action.ADD and isinstance(rule.field, Exact) and rule.field.tag == element.tag
-            ]
-            candidates.sort(key=lambda step: step.rule_index)
-        return _simplified(candidates)
+            taken = sorted([*taken, *self._additions[element.tag].rule_indices])
+        # What stands in a nested element for a while may make a sequence around it a hit of a values list.
+        steps = [_step(index, rules[index]) for index in taken]
+        return _simplified(steps, may_overwrite=element.root or not self.needs_values)
 
 
 def _additions(rules: Sequence[Rule]) -> dict[int, Addition]:
@@ -271,8 +278,14 @@ def _additions(rules: Sequence[Rule]) -> dict[int, Addition]:
             element = ElementName.of(rule.field.tag)
             if element.vr == "UN":
                 element = element._replace(vr="ST")
-            additions.setdefault(rule.field.tag, Addition(index, element))
+            earlier = additions.get(element.tag, Addition((), element))
+            additions[element.tag] = earlier._replace(rule_indices=(*earlier.rule_indices, index))
     return additions
+
+
+def _protects(rule: Rule) -> bool:
+    """Whether the rule protects what it selects from REMOVE; one of a list does not."""
+    return rule.action in (Action.REPLACE, Action.JITTER) and not isinstance(rule.field, FieldsList | ValuesList)
 
 
 def _selected(entries: Iterable[ListEntry], element: ElementName) -> bool:
@@ -286,18 +299,14 @@ def _step(index: int, rule: Rule) -> Step:
     return Step(index, rule.action, rule.value, None, values_list)
 
 
-def _simplified(candidates: Iterable[Step]) -> Steps:
+def _simplified(candidates: Iterable[Step], may_overwrite: bool) -> Steps:
     steps: list[Step] = []
     for step in candidates:
-        last = steps[-1] if steps else None
         if step.action is Action.ADD:
             steps = [step]
-        elif last is not None and last.is_certain and _makes_idle(last, step):
-            continue
-        else:
-            if step.is_certain and _overwrites(step):
-                while steps and steps[-1].action not in (Action.ADD, Action.REMOVE):
-                    steps.pop()
+        elif not (steps and steps[-1].is_certain and _makes_idle(steps[-1], step)):
+            while may_overwrite and steps and step.is_certain and _overwrites(step, steps[-1]):
+                steps.pop()
             steps.append(step)
     return tuple(steps)
 
@@ -307,10 +316,16 @@ def _makes_idle(last: Step, step: Step) -> bool:
     return last.action is Action.REMOVE or (last.action is Action.BLANK and step.action is Action.JITTER)
 
 
-def _overwrites(step: Step) -> bool:
-    """Whether what the element held before does not matter to the step."""
+def _overwrites(step: Step, last: Step) -> bool:
+    """Whether it does not matter that `last` comes before `step`."""
+    if last.action is Action.ADD:
+        return False
+    if step.action is Action.REMOVE:
+        return True
+    if last.action is Action.REMOVE:
+        return False
     if step.action is Action.REPLACE:
         return isinstance(step.value, Literal | Variable) or (
             isinstance(step.value, DeidFunction) and step.value.name in ("dicom_uuid", "basic_uuid", "suffix_uuid")
         )
-    return step.action in (Action.BLANK, Action.REMOVE)
+    return step.action is Action.BLANK

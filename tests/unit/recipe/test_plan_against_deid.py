@@ -269,8 +269,13 @@ HEAD = "FORMAT dicom\n%header\n"
 @example("FORMAT dicom\n%fields ids\nFIELD contains:ReferencedStudy\n%header\nREMOVE fields:ids\n", EVERYTHING)
 @example("FORMAT dicom\n%fields ids\nFIELD StudyID\n%header\nADD StudyID X\nBLANK fields:ids\n", frozenset())
 @example("FORMAT dicom\n%fields ids\nFIELD PatientID\n%header\nREMOVE PatientID\nREPLACE fields:ids X\n", EVERYTHING)
+@example(
+    'FORMAT dicom\n%values v\nSPLIT PatientName by="^"\n%header\nREPLACE contains:PatientName X\nBLANK values:v\n'
+    "REPLACE contains:PatientName Y\n",
+    EVERYTHING,
+)
 @settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 @given(recipe_texts(for_oracle=True), st.frozensets(st.sampled_from(PARTS)))
 @pytest.mark.filterwarnings("ignore")
