@@ -1,0 +1,109 @@
+"""Steps, additions and lists, where the comparison with `deid` cannot see."""
+
+from __future__ import annotations
+
+import pytest
+
+from dicom_deid.recipe import Action, ElementName, Literal, Plan, Recipe
+from dicom_deid.recipe.dictionary import DICTIONARY_TAGS
+
+PATIENT_ID = ElementName.of(0x00100020)
+STUDY_DATE = ElementName.of(0x00080020)
+COMMENTS = ElementName.of(0x00104000)
+
+
+def plan(rules: str, lists: str = "") -> Plan:
+    return Plan(Recipe.parse(f"FORMAT dicom\n{lists}\n%header\n{rules}\n"))
+
+
+def actions(rules: str, element: ElementName) -> list[tuple[int, str]]:
+    return [(step.rule_index, step.action.value) for step in plan(rules).steps(element)]
+
+
+@pytest.mark.parametrize(
+    ("rules", "expected"),
+    [
+        ("REMOVE StudyDate\nJITTER StudyDate 3", [(1, "JITTER")]),
+        ("JITTER StudyDate 1\nJITTER StudyDate 2", [(0, "JITTER"), (1, "JITTER")]),
+        ("REMOVE ALL\nBLANK StudyDate", [(0, "REMOVE")]),
+        ("BLANK StudyDate\nREMOVE StudyDate", [(1, "REMOVE")]),
+        ("BLANK StudyDate\nJITTER StudyDate 3", [(0, "BLANK")]),
+        ("REPLACE StudyDate 20200101\nBLANK StudyDate", [(1, "BLANK")]),
+        ("REPLACE StudyDate 20200101\nREPLACE StudyDate func:f", [(0, "REPLACE"), (1, "REPLACE")]),
+        ("JITTER StudyDate 3\nREPLACE StudyDate deid_func:jitter", [(0, "JITTER"), (1, "REPLACE")]),
+        ("JITTER StudyDate 3\nREPLACE StudyDate 20200101", [(1, "REPLACE")]),
+        ("REMOVE StudyDate func:f\nBLANK StudyDate", [(0, "REMOVE"), (1, "BLANK")]),
+        ("REMOVE StudyDate\nADD StudyDate 20200101\nJITTER StudyDate 3", [(1, "ADD"), (2, "JITTER")]),
+        ("ADD StudyDate 20200101\nREMOVE StudyDate", [(0, "ADD"), (1, "REMOVE")]),
+    ],
+)
+def test_steps_are_simplified_without_losing_one_that_matters(rules: str, expected: list[tuple[int, str]]) -> None:
+    """Catches work for nothing, and a dropped step whose result a function would have seen."""
+    assert actions(rules, STUDY_DATE) == expected
+
+
+def test_an_addition_is_made_at_the_root_only() -> None:
+    """Catches an ADD that writes into sequences."""
+    nested = ElementName.of(0x00104000, parent="ReferencedStudySequence")
+    assert actions("ADD PatientComments x", nested) == []
+    assert actions("ADD PatientComments x", COMMENTS) == [(0, "ADD")]
+
+
+def test_additions_carry_a_vr_that_can_be_written() -> None:
+    """Catches the VR of deid, ST, for a tag that the dictionary knows."""
+    found = plan('ADD 00100030 20200101\nADD 00091001 x\nADD SmallestImagePixelValue 3\nADD "Study ID" x').additions
+    assert [addition.element.vr for addition in found] == ["DA", "ST", "US", "SH"]
+    assert [addition.element.keyword for addition in found] == [
+        "PatientBirthDate",
+        "",
+        "SmallestImagePixelValue",
+        "StudyID",
+    ]
+
+
+def test_only_rules_after_an_addition_see_an_element_that_was_hidden() -> None:
+    """Catches rules that touch a kept element before the ADD that uncovers it."""
+    kept = plan("KEEP PatientID\nREPLACE PatientID a\nADD PatientID b\nREPLACE PatientID c")
+    (addition,) = kept.additions
+    assert kept.is_kept(PATIENT_ID)
+    assert [step.value for step in kept.steps_of_addition(addition)] == [Literal("b"), Literal("c")]
+
+
+def test_presence_is_asked_for_only_where_it_matters() -> None:
+    """Catches an engine that would walk an object twice for nothing, or once where twice is needed."""
+    by_tag = "%fields a\nFIELD PatientID\nFIELD select:GROUP:0008"
+    assert not plan("REMOVE fields:a", by_tag).needs_presence
+    assert not plan("REMOVE PatientID", "%fields a\nFIELD contains:x").needs_presence
+    assert plan("REMOVE fields:a", "%fields a\nFIELD contains:ReferencedStudy").needs_presence
+    assert plan("ADD PatientID x\nREMOVE fields:a", by_tag).needs_presence
+
+
+def test_a_list_selects_the_tags_that_stand_in_the_object() -> None:
+    """deid turns a list to tags, so that a nested hit selects the tag everywhere."""
+    nested = ElementName.of(0x00100020, parent="ReferencedStudySequence")
+    one = plan("REMOVE fields:a", "%fields a\nFIELD contains:ReferencedStudySequence__PatientID")
+    assert one.steps(PATIENT_ID) == ()
+    assert one.steps(PATIENT_ID, one.presence([nested]))[0].action is Action.REMOVE
+
+
+def test_values_are_collected_and_found_as_text() -> None:
+    """deid searches values as regular expressions, and so misses `Doe^John` and stumbles over `(`."""
+    one = plan("BLANK values:v", '%values v\nFIELD PatientID\nSPLIT PatientName by="^";minlength=3')
+    name = ElementName.of(0x00100010)
+    assert one.needs_values
+    assert one.gives_values(name)
+    assert not one.gives_values(COMMENTS)
+    lists = one.collect_values([(PATIENT_ID, ["A(1", ""]), (name, ["Doe^Jo^Ann", "Roe"])])
+    assert all(lists.hits("v", [text]) for text in ("see a(1", "DOE", "Annular", "x roe"))
+    assert not any(lists.hits("v", [text]) for text in ("", "jo", "A1", "^"))
+    assert not one.collect_values([]).hits("v", ["anything", ""])
+
+
+def test_a_plan_answers_the_same_whatever_it_was_asked_before() -> None:
+    """The engine caches answers and shares a plan between threads."""
+    recipe = Recipe.named("desktop")
+    names = [ElementName.of(tag) for tag in DICTIONARY_TAGS]
+    used = Plan(recipe)
+    forwards = [used.steps(name) for name in names]
+    backwards = [used.steps(name) for name in reversed(names)][::-1]
+    assert forwards == backwards == [Plan(recipe).steps(name) for name in names]
