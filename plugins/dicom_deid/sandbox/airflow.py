@@ -7,19 +7,22 @@ import json
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import httpx
+import psycopg2
+from psycopg2 import sql
 
 from dicom_deid.exceptions import ConfigurationError, DicomDeidError
+from dicom_deid.sandbox.ports import free_ports
 
 COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
 """The `airflow` commands that make a deployment with the LocalExecutor."""
@@ -86,7 +89,7 @@ class AirflowSandbox:
 
     def __init__(self, options: AirflowOptions) -> None:
         self.options = options
-        self.port, log_port, trigger_port = _free_ports(3)
+        self.port, log_port, trigger_port = free_ports(3)
         self.url = f"http://127.0.0.1:{self.port}"
         self.passwords = {user: secrets.token_urlsafe(12) for user in options.users}
         self.environment = self._environment(log_port, trigger_port)
@@ -338,6 +341,16 @@ class AirflowSandbox:
         return all(health[name]["status"] == "healthy" for name in ("metadatabase", *wanted))
 
 
+def create_database(url: str, name: str) -> None:
+    """Create a database on the server of `url`, unless it is there."""
+    with closing(psycopg2.connect(url)) as connection:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,))
+            if cursor.fetchone() is None:
+                cursor.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+
+
 def _end(process: subprocess.Popen[bytes], *, kill: bool) -> None:
     """End a process and its group: first as it asks to be ended, then for certain."""
     if not kill:
@@ -351,15 +364,3 @@ def _end(process: subprocess.Popen[bytes], *, kill: bool) -> None:
     except ProcessLookupError:
         kill = False
     process.wait()
-
-
-def _free_ports(count: int) -> list[int]:
-    """Return ports that no one listens on, all different."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()

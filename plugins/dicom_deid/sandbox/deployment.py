@@ -11,8 +11,10 @@ import json
 import os
 import secrets
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from dicom_deid.store import KeyRing
 
@@ -59,7 +61,14 @@ def write_secrets(directory: Path, server_directory: Path, addresses: Addresses 
     _keep(directory / "jwt-secret", secrets.token_hex(32))
     _keep(directory / "api-secret-key", secrets.token_hex(16))
     _keep(directory / "passwords.json", json.dumps({"admin": secrets.token_urlsafe(12)}))
-    _keep(directory / "connections.json", _connections(s3, passwords["dicom-deid"], addresses))
+    documents = connection_documents(
+        {"endpoint_url": f"http://{addresses.storage}", "login": s3["accessKey"], "password": s3["secretKey"]},
+        f"postgresql://dicom_deid:{passwords['dicom-deid']}@{addresses.postgres}/dicom_deid",
+        KeyRing.generate(),
+        project="research",
+    )
+    connections = {name: json.loads(document) for name, document in documents.items()}
+    _keep(directory / "connections.json", json.dumps(connections, indent=1))
 
 
 def _keep(path: Path, value: str, mode: int = _OWNER_ONLY) -> str:
@@ -84,41 +93,45 @@ def _storage_identity(path: Path) -> dict[str, str]:
     return kept
 
 
-def _connections(s3: dict[str, str], password: str, addresses: Addresses) -> str:
-    """Return Airflow's connections file: the four connections that the DAGs use."""
-    storage = {
+def connection_documents(
+    storage: Mapping[str, str], database_url: str, keys: KeyRing, *, project: str
+) -> dict[str, str]:
+    """Return the four connections that the DAGs use, as JSON documents by their ids.
+
+    Parameters
+    ----------
+    storage
+        `endpoint_url`, `login` and `password` of the S3 store that is source and destination.
+    database_url
+        Of the database of mapping and audit.
+    keys
+        Of the crosswalk.
+    project
+        The project that a run uses when it names none.
+    """
+    s3 = {
         "conn_type": "aws",
-        "login": s3["accessKey"],
-        "password": s3["secretKey"],
-        "extra": {
-            "endpoint_url": f"http://{addresses.storage}",
-            "region_name": "us-east-1",
-            "config_kwargs": {"s3": {"addressing_style": "path"}},
-        },
+        "login": storage["login"],
+        "password": storage["password"],
+        "extra": {"endpoint_url": storage["endpoint_url"], "region_name": "us-east-1"},
     }
-    host, _, port = addresses.postgres.partition(":")
+    parts = urlsplit(database_url)
     database = {
         "conn_type": "postgres",
-        "host": host,
-        "port": int(port),
-        "login": "dicom_deid",
-        "password": password,
-        "schema": "dicom_deid",
+        "host": parts.hostname,
+        "port": parts.port,
+        "login": unquote(parts.username or ""),
+        "password": unquote(parts.password or ""),
+        "schema": parts.path.strip("/"),
     }
-    project = {
-        "conn_type": "dicom_deid",
-        "password": KeyRing.generate().to_text(),
-        "extra": {"project": "research", "recipe": "desktop"},
+    deid = {"conn_type": "dicom_deid", "password": keys.to_text(), "extra": {"project": project, "recipe": "desktop"}}
+    documents = {
+        "dicom_deid_source": s3,
+        "dicom_deid_destination": s3,
+        "dicom_deid_database": database,
+        "dicom_deid_default": deid,
     }
-    return json.dumps(
-        {
-            "dicom_deid_source": storage,
-            "dicom_deid_destination": storage,
-            "dicom_deid_database": database,
-            "dicom_deid_default": project,
-        },
-        indent=1,
-    )
+    return {name: json.dumps(document) for name, document in documents.items()}
 
 
 if __name__ == "__main__":

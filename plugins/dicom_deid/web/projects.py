@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import groupby
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
@@ -17,6 +16,4 @@ router = APIRouter()
 @router.get("/projects")
 def projects(request: Request, ask: Annotated[Queries, Depends(queries)]) -> Response:
     """Show the number of pseudonyms by project and kind."""
-    grouped = groupby(ask.crosswalk_sizes(), lambda size: size.project)
-    sizes = [(name, [size for size in group if size.kind]) for name, group in grouped]
-    return page("projects.html", request, sizes=sizes)
+    return page("projects.html", request, sizes=ask.crosswalk_sizes())

@@ -12,6 +12,7 @@ from uuid import UUID
 
 from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.reasons import Outcome, Reason
+from dicom_deid.store import Store
 from dicom_deid.store.database import Database
 from dicom_deid.store.runs import Run, find_run, list_runs, report_run
 
@@ -90,15 +91,6 @@ class BatchState(NamedTuple):
     state: str
     batches: int
     objects: int
-
-
-class ProjectSize(NamedTuple):
-    """How many pseudonyms of one kind a project has."""
-
-    project: str
-    kind: str
-    pseudonyms: int
-    created_at: datetime
 
 
 _ENTRY = """
@@ -197,15 +189,9 @@ class Queries:
         )
         return [_entry(row) for row in rows]
 
-    def crosswalk_sizes(self) -> list[ProjectSize]:
+    def crosswalk_sizes(self) -> dict[str, dict[str, int]]:
         """Return the number of pseudonyms by project and kind."""
-        rows = self._database.query(
-            "counting pseudonyms",
-            """SELECT name, COALESCE(kind, ''), count(kind), project.created_at
-            FROM project LEFT JOIN mapping USING (project_id)
-            GROUP BY name, kind, project.created_at ORDER BY name, kind""",
-        )
-        return [ProjectSize(*row) for row in rows]
+        return Store(self._database).crosswalk_sizes()
 
 
 def together(totals: Sequence[Totals]) -> Totals:

@@ -1,0 +1,225 @@
+"""`dicom-deid demo`: the whole way, on a laptop, on real DICOM, through Airflow."""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+import pydicom
+from pydicom.datadict import dictionary_description
+from pydicom.tag import BaseTag
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from dicom_deid.cli.options import embedded_keys
+from dicom_deid.exceptions import ConfigurationError
+from dicom_deid.reasons import Outcome, Reason
+from dicom_deid.sandbox import Sandbox, default_directory
+from dicom_deid.sandbox.airflow import COMPONENTS, AirflowOptions, AirflowSandbox, create_database
+from dicom_deid.sandbox.deployment import connection_documents
+from dicom_deid.sandbox.samples import ensure_bucket, load_samples
+from dicom_deid.store import KeyRing, RunReport, Store
+
+DAG = "dicom_deid_on_demand"
+SOURCE, PREFIX, DESTINATION = "incoming", "demo", "deidentified"
+_WIDTH = 110
+SHOWN = "test_files/CT_small.dcm"
+"""The object whose elements are shown before and after."""
+
+
+@click.group(invoke_without_command=True)
+@click.option("--keep", is_flag=True, help="Leave Airflow's UI running until Ctrl-C.")
+@click.option(
+    "--dags",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    default=Path("dags"),
+    show_default=True,
+    help="The folder of the DAG files.",
+)
+@click.option(
+    "--directory",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where the demonstration keeps its data from one time to the next.  [default: beside the sandbox's]",
+)
+@click.pass_context
+def demo(context: click.Context, keep: bool, dags: Path, directory: Path | None) -> None:
+    """De-identify pydicom's own test files through a real Airflow, and show what became of them."""
+    if context.invoked_subcommand is None:
+        _run(
+            Console(highlight=False, width=_WIDTH),
+            dags.absolute(),
+            directory or default_directory().with_name("demo"),
+            keep,
+        )
+
+
+@demo.command()
+@click.option("--endpoint-url", envvar=["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"], help="Of the S3 store.")
+@click.option(
+    "--connections",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="An Airflow connections file whose `dicom_deid_source` says how to reach the store.",
+)
+def seed(endpoint_url: str | None, connections: Path | None) -> None:
+    """Put the demonstration's objects into the bucket `incoming` and make the bucket `deidentified`."""
+    import boto3
+
+    settings: dict[str, Any] = {"endpoint_url": endpoint_url}
+    if connections is not None:
+        source = json.loads(connections.read_text())["dicom_deid_source"]
+        settings = {
+            "endpoint_url": source["extra"]["endpoint_url"],
+            "region_name": source["extra"]["region_name"],
+            "aws_access_key_id": source["login"],
+            "aws_secret_access_key": source["password"],
+        }
+    client = boto3.client("s3", **settings)
+    count = load_samples(client, SOURCE, PREFIX)
+    ensure_bucket(client, DESTINATION)
+    click.echo(f"{count} objects in s3://{SOURCE}/{PREFIX}; trigger the DAG {DAG} with the prefix {PREFIX}.")
+
+
+def _run(console: Console, dags: Path, directory: Path, keep: bool) -> None:
+    began = time.monotonic()
+    with Sandbox(directory, keep=True) as sandbox, _step(console, "Starting Airflow") as done:
+        keys = embedded_keys(directory)
+        airflow = _airflow(sandbox, keys, dags, directory)
+        airflow.start(COMPONENTS if keep else COMPONENTS[:3])
+        done(airflow.url)
+        try:
+            objects = load_samples(sandbox.s3.client(), SOURCE, PREFIX)
+            ensure_bucket(sandbox.s3.client(), DESTINATION)
+            console.print(f"Objects in s3://{SOURCE}/{PREFIX}: [bold]{objects}[/]")
+            _trigger(console, airflow)
+            with Store.connect(sandbox.postgres_url, keys=keys) as store:
+                _show(console, sandbox, store)
+            console.print(f"\nTook {time.monotonic() - began:.0f} s.")
+            _where_next(console, airflow, directory, keep)
+            if keep:
+                _wait_for_interrupt()
+        finally:
+            airflow.stop()
+
+
+def _airflow(sandbox: Sandbox, keys: KeyRing, dags: Path, directory: Path) -> AirflowSandbox:
+    create_database(sandbox.postgres_url, "airflow")
+    s3 = sandbox.s3
+    storage = {"endpoint_url": s3.endpoint_url, "login": s3.access_key, "password": s3.secret_key}
+    return AirflowSandbox(
+        AirflowOptions(
+            home=directory / "airflow",
+            database_url=sandbox.database_url("airflow").replace("postgresql://", "postgresql+psycopg2://"),
+            dags_folder=dags,
+            connections=connection_documents(storage, sandbox.postgres_url, keys, project="demo"),
+        )
+    )
+
+
+@contextmanager
+def _step(console: Console, what: str) -> Iterator[Any]:
+    """Say that something long has begun, and how long it took when it calls back."""
+    began = time.monotonic()
+    console.print(f"{what} ...")
+    yield lambda result: console.print(f"{what}: {result} after {time.monotonic() - began:.0f} s")
+
+
+def _trigger(console: Console, airflow: AirflowSandbox) -> None:
+    airflow.wait_for_dags(DAG)
+    began = time.monotonic()
+    conf = {"prefix": PREFIX, "purpose": "Demonstration"}
+    run_id = airflow.trigger(DAG, conf)
+    state = airflow.wait_for_run(DAG, run_id)
+    console.print(f"DAG {DAG}, run {run_id}: [bold]{state}[/] after {time.monotonic() - began:.0f} s")
+    if state != "success":
+        raise ConfigurationError(f"The run did not succeed; its logs are below {airflow.options.home / 'logs'}.")
+
+
+def _show(console: Console, sandbox: Sandbox, store: Store) -> None:
+    run = store.runs(1, project="demo")[0]
+    report = store.report(run.run_id)
+    console.print()
+    if not run.planned:
+        console.print(f"[bold]Nothing is left to do[/]: all {run.already_done} objects were done before.")
+        report = store.report(next(each for each in store.runs(project="demo") if each.planned).run_id)
+        console.print("What the run did that had something to do:")
+    _show_totals(console, report)
+    _show_reasons(console, report)
+    _show_object(console, sandbox, store)
+    verified = store.verify()
+    found = "nothing was changed" if not verified.problems else f"{len(verified.problems)} PROBLEMS"
+    console.print(
+        f"\nAudit: {verified.rows} rows of {verified.runs} runs, {verified.events} events; "
+        f"hash chains verified, [bold]{found}[/]."
+    )
+    kinds = ", ".join(f"{count} {kind}" for kind, count in store.crosswalk_sizes().get("demo", {}).items())
+    console.print(f"Crosswalk of the project demo: {kinds}.")
+
+
+def _show_totals(console: Console, report: RunReport) -> None:
+    table = Table("", "Objects", title="Run", title_justify="left")
+    table.columns[1].justify = "right"
+    table.add_row("in the source", str(report.run.listed))
+    table.add_row("done before", str(report.run.already_done))
+    for outcome in (Outcome.DEIDENTIFIED, Outcome.QUARANTINED, Outcome.FAILED):
+        table.add_row(outcome.value, str(report.outcomes.get(outcome, 0)))
+    console.print(table)
+
+
+def _show_reasons(console: Console, report: RunReport) -> None:
+    table = Table("Reason", "Objects", "What it means", title="Quarantined", title_justify="left")
+    table.columns[1].justify = "right"
+    for code, count in sorted(report.reasons.items(), key=lambda each: -each[1]):
+        table.add_row(code, str(count), Reason(code).advice.meaning)
+    console.print(table)
+
+
+def _show_object(console: Console, sandbox: Sandbox, store: Store) -> None:
+    """Show what changed in one object. The values are those of public test files."""
+    key = f"{PREFIX}/{SHOWN}"
+    written = [each.destination_key for each in store.trace(SHOWN) if each.destination_key]
+    if not written:
+        return
+    client = sandbox.s3.client()
+    before = _elements(client.get_object(Bucket=SOURCE, Key=key)["Body"].read())
+    after = _elements(client.get_object(Bucket=DESTINATION, Key=written[-1])["Body"].read())
+    table = Table("Tag", "Name", "Before", "After", title=f"{key}\n-> {written[-1]}", title_justify="left")
+    changed = [tag for tag in sorted({*before, *after}) if before.get(tag) != after.get(tag)]
+    standard = [tag for tag in changed if not tag.is_private]
+    for tag in standard:
+        old, new = before.get(tag), after.get(tag)
+        table.add_row(str(tag), dictionary_description(tag), old or "", "[dim]removed[/]" if new is None else new)
+    console.print(table)
+    console.print(f"... and {len(changed) - len(standard)} private elements removed.")
+
+
+def _elements(data: bytes) -> dict[BaseTag, str]:
+    dataset = pydicom.dcmread(io.BytesIO(data), stop_before_pixels=True, force=True)
+    return {element.tag: escape(str(element.value)[:50]) for element in dataset}
+
+
+def _where_next(console: Console, airflow: AirflowSandbox, directory: Path, keep: bool) -> None:
+    console.print("\n[bold]Where to look next[/]")
+    if keep:
+        user, password = next(iter(airflow.passwords.items()))
+        console.print(f"  Airflow       {airflow.url}   login {user}   password {password}")
+        console.print(f"  the pages     {airflow.url}/dicom-deid/   (in the navigation: Browse, De-identification)")
+        console.print("  stop          Ctrl-C")
+    else:
+        console.print("  Airflow's UI  make demo KEEP=1")
+    console.print(f"  the servers   dicom-deid sandbox up --data-directory {directory}")
+    console.print("  your own S3   docs/airflow.md")
+
+
+def _wait_for_interrupt() -> None:
+    try:
+        while True:
+            time.sleep(3600)
+    except KeyboardInterrupt:
+        click.echo()
