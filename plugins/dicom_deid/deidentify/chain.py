@@ -11,7 +11,7 @@ from dicom_deid.deidentify.inventory import texts_of_items
 from dicom_deid.dicom.dictionary import tag_text
 from dicom_deid.dicom.rewrite import element_bytes
 from dicom_deid.dicom.transfer_syntax import Encoding
-from dicom_deid.dicom.values import cast_literal, decode_text, from_python, join_values, split_values
+from dicom_deid.dicom.values import cast_literal, decode_text, from_python, join_values, split_values, texts
 from dicom_deid.dicom.walk import Entry, Level, Scope
 from dicom_deid.exceptions import Quarantine
 from dicom_deid.originals import Kind, Original
@@ -185,13 +185,13 @@ class ChainEntry(PendingEntry):
         return True
 
     def _needs(self, walk: ObjectWalk, value: bytes, scope: Scope) -> Needs:
-        texts: list[str] = []
+        components: list[str] = []
         if self.kind is not Kind.DATE_OFFSET:
-            texts = split_values(decode_text(value, self.vr, scope.codecs), self.vr)
-        if not any(texts):
+            components = split_values(decode_text(value, self.vr, scope.codecs), self.vr)
+        if not any(components):
             walk.to_key.append((len(walk.edits), self.kind or Kind.UID))
             return Needs(value, ())
-        originals = tuple(Original(self.kind or Kind.UID, text) if text else None for text in texts)
+        originals = tuple(Original(self.kind or Kind.UID, text) if text else None for text in components)
         walk.originals.update(dict.fromkeys(original for original in originals if original is not None))
         return Needs(value, originals)
 
@@ -238,9 +238,7 @@ def _hits(name: str, place: Place, value: bytes, scope: Scope) -> bool:
         return False
     if place.vr == "SQ":
         return lists.hits(name, texts_of_items(value, scope.level.implicit, scope.level.order, scope.codecs))
-    element = place.field(value).element.value
-    values = list(element) if hasattr(element, "__iter__") and not isinstance(element, str | bytes) else [element]
-    return lists.hits(name, ["" if one is None else str(one) for one in values])
+    return lists.hits(name, texts(place.field(value).element.value))
 
 
 def _take(link: Link, place: Place, value: bytes) -> bytes | None:

@@ -23,7 +23,6 @@ from dicom_deid.dicom.walk import (
     LITTLE_ENDIAN,
     LONG,
     Edit,
-    Length,
     NeedMoreDataError,
     Scope,
     TrailingBytesError,
@@ -144,7 +143,7 @@ class Deidentifier:
         if examination.beyond is not None:
             pieces.append(examination.beyond)
         if examination.tail is not None:
-            tail_edits = self._final_edits(examination.tail, pseudonyms)
+            tail_edits = self._final_edits(examination.tail, pseudonyms, changed=bool(edits))
             pieces += splice(examination.tail.data, 0, examination.tail_end, tail_edits, order)
         identifiers = _identifiers(walk, edits)
         if header.transfer_syntax.deflated:
@@ -235,6 +234,8 @@ class Deidentifier:
                     walk.note(Reason.TRAILING_BYTES_REMOVED)
             if level.until is not None and not walk.added:
                 self._insert(walk, book, level.until, pos, scope)
+        if walk.partial and walk.pixel_data is None:
+            raise NeedMoreDataError(2 * end)
         return pos
 
     def _insert(self, walk: ObjectWalk, book: RuleBook, tag: int, pos: int, scope: Scope) -> None:
@@ -314,7 +315,7 @@ class Deidentifier:
 
     # The new bytes
 
-    def _final_edits(self, walk: ObjectWalk, pseudonyms: Mapping[Original, str]) -> list[Edit]:
+    def _final_edits(self, walk: ObjectWalk, pseudonyms: Mapping[Original, str], changed: bool = False) -> list[Edit]:
         final = walk.edits.copy()
         group_lengths = []
         for index, (start, end, new, scope) in enumerate(final):
@@ -329,19 +330,10 @@ class Deidentifier:
             elif kind is GroupLength:
                 group_lengths.append(index)
         if walk.signatures:
-            self._settle_signatures(walk, final)
+            _settle_signatures(walk, final, changed)
         for index in group_lengths:
-            final[index] = _group_length(walk.data, final, index)
+            final[index] = _group_length(walk, final, index)
         return final
-
-    def _settle_signatures(self, walk: ObjectWalk, edits: list[Edit]) -> None:
-        others = [edit for index, edit in enumerate(edits) if index not in walk.signatures]
-        if any(isinstance(new, bytes) and walk.data[start:end] != new for start, end, new, _ in others):
-            walk.noted[Reason.SIGNATURE_REMOVED] = len(walk.signatures)
-            return
-        for index in walk.signatures:
-            start = edits[index][0]
-            edits[index] = (start, start, b"", None)
 
     def _new_header(
         self, examination: Examination, identifiers: Mapping[str, str], pseudonyms: Mapping[Original, str]
@@ -375,18 +367,32 @@ class Deidentifier:
         return deflated + b"\0" if len(deflated) % 2 else deflated
 
 
-def _group_length(data: bytes, edits: list[Edit], index: int) -> Edit:
-    # What is inserted just behind a group belongs to it if its group number is the same.
-    start, end, new, _ = edits[index]
-    group = data[start - 8 : start - 6]
+def _settle_signatures(walk: ObjectWalk, edits: list[Edit], changed: bool) -> None:
+    # Signatures were taken out for now; they are put back where they are all that changes.
+    others = [edit for index, edit in enumerate(edits) if index not in walk.signatures]
+    if changed or any(isinstance(new, bytes) and walk.data[start:end] != new for start, end, new, _ in others):
+        walk.note(Reason.SIGNATURE_REMOVED)
+        return
+    for index in walk.signatures:
+        start = edits[index][0]
+        edits[index] = (start, start, b"", None)
+
+
+def _group_length(walk: ObjectWalk, edits: list[Edit], index: int) -> Edit:
+    start, end, new, scope = edits[index]
+    group = walk.data[start - 8 : start - 6]
     span_end = end + new.length
-    last = index + 1
-    while last < len(edits) and (
-        edits[last][0] < span_end
-        or (edits[last][0] == edits[last][1] == span_end and bytes(edits[last][2])[:2] == group)
-    ):
-        last += 1
-    return start, end, Length(new.length, index + 1, last), None
+    length = new.length
+    for first, last, bytes_, _ in edits[index + 1 :]:
+        # What is inserted just behind a group belongs to it if its group number is the same.
+        inserted = first == last == span_end and bytes_[:2] == group
+        if first >= span_end and not inserted:
+            break
+        if bytes_.__class__ is bytes:
+            length += len(bytes_) - last + first
+    if length <= 0:
+        return start - 8, end, b"", scope
+    return start, end, scope.level.order.u32.pack(length), scope
 
 
 def _captured_text(walk: ObjectWalk, keyword: str) -> str:

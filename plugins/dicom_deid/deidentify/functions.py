@@ -16,7 +16,7 @@ from pydicom.uid import generate_uid
 from dicom_deid.deidentify.dates import shift
 from dicom_deid.dicom.dictionary import tag_text
 from dicom_deid.dicom.transfer_syntax import Encoding
-from dicom_deid.dicom.values import join_values, to_python
+from dicom_deid.dicom.values import join_values, texts, to_python
 from dicom_deid.exceptions import Quarantine
 from dicom_deid.originals import Kind
 from dicom_deid.reasons import Reason
@@ -102,14 +102,7 @@ def call_deid_function(function: DeidFunction, field: Field) -> str:
 
 
 def _text(field: Field) -> str:
-    value = field.element.value
-    if value is None:
-        return ""
-    return (
-        str(value)
-        if isinstance(value, str | bytes) or not hasattr(value, "__iter__")
-        else join_values(list(map(str, value)))
-    )
+    return join_values(texts(field.element.value))
 
 
 def _jitter(arguments: Mapping[str, Any], field: Field) -> str:

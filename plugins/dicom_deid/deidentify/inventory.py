@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from dicom_deid.dicom.dictionary import is_private, is_private_creator, vr_of
 from dicom_deid.dicom.transfer_syntax import Encoding
-from dicom_deid.dicom.values import character_set, to_python
+from dicom_deid.dicom.values import character_set, texts, to_python
 from dicom_deid.dicom.walk import (
     BIG_ENDIAN,
     LITTLE_ENDIAN,
@@ -47,9 +47,7 @@ class Listed(NamedTuple):
         except Exception:
             # A value that its VR cannot hold is searched as the bytes that it is.
             value = data[self.start : self.end]
-        if isinstance(value, list) or (hasattr(value, "__iter__") and not isinstance(value, str | bytes)):
-            return [str(one) for one in value]
-        return [str(value)]
+        return texts(value)
 
 
 class _InventoryWalk(Walk):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -11,6 +10,7 @@ from pydicom.charset import convert_encodings, decode_bytes, encode_string
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_data_element
+from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag, Tag
 from pydicom.values import convert_value
 
@@ -123,6 +123,13 @@ def to_python(tag: int, vr: str, value: bytes, encoding: Encoding, codecs: tuple
     return convert_value(vr, raw, list(codecs))
 
 
+def texts(value: Any) -> list[str]:
+    """Return the components of a value that :func:`to_python` decoded, as text."""
+    if value is None:
+        return [""]
+    return [str(one) for one in value] if isinstance(value, MultiValue | list) else [str(value)]
+
+
 def from_python(tag: int, vr: str, value: Any, encoding: Encoding, codecs: tuple[str, ...]) -> bytes:
     """Encode what a user's function returned, or a literal of a VR that is not text, as pydicom does.
 
@@ -165,12 +172,6 @@ LONG_FORM_VRS = frozenset(
     {"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"},
 )
 KNOWN_VRS = LONG_FORM_VRS | TEXT_VRS | {"AT", "FD", "FL", "SL", "SS", "UL", "US"}
-
-
-def pack_lengths(big_endian: bool) -> tuple[struct.Struct, struct.Struct]:
-    """Return the structs of a 16-bit and of a 32-bit length."""
-    order = ">" if big_endian else "<"
-    return struct.Struct(order + "H"), struct.Struct(order + "I")
 
 
 def join_values(values: Sequence[str]) -> str:

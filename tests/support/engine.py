@@ -1,0 +1,62 @@
+"""Short ways to run the engine in tests."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from pydicom import Dataset, dcmread
+
+from dicom_deid.deidentify import Deidentified, Deidentifier, Settings
+from dicom_deid.originals import Kind, Original
+from dicom_deid.recipe import Recipe
+
+
+def pseudonyms(originals: Collection[Original]) -> dict[Original, str]:
+    """Give every original a pseudonym that depends on nothing else."""
+    return {original: _pseudonym(original) for original in originals}
+
+
+def _pseudonym(original: Original) -> str:
+    number = int(hashlib.sha256(f"{original.kind}:{original.value}".encode()).hexdigest()[:24], 16)
+    if original.kind is Kind.UID:
+        return f"2.25.{number}"
+    if original.kind is Kind.DATE_OFFSET:
+        return str(-(number % 300) - 1)
+    return f"{original.kind.name[:3]}{number % 10**7:07d}"
+
+
+def rules(text: str) -> Recipe:
+    """Return a recipe of the given header lines."""
+    return Recipe.parse(f"FORMAT dicom\n%header\n{text}", "test.dicom")
+
+
+def run(data: bytes, recipe: str | Recipe, settings: Settings | None = None, **named: Any) -> Deidentified:
+    """De-identify one object."""
+    chosen = rules(recipe) if isinstance(recipe, str) else recipe
+    return Deidentifier(chosen, settings, **named).deidentify(data, pseudonyms)
+
+
+def read(data: bytes | Deidentified) -> Dataset:
+    """Read an object as pydicom does."""
+    return dcmread(io.BytesIO(data if isinstance(data, bytes) else data.to_bytes()))
+
+
+def every_element(dataset: Dataset) -> Mapping[str, Any]:
+    """Return every leaf element by its path, so that two data sets can be compared."""
+    found: dict[str, Any] = {}
+
+    def descend(one: Dataset, path: str) -> None:
+        for element in one:
+            here = f"{path}/{element.tag}"
+            if element.VR == "SQ":
+                found[here] = len(element.value)
+                for index, item in enumerate(element.value):
+                    descend(item, f"{here}[{index}]")
+            else:
+                found[here] = element.value
+
+    descend(dataset, "")
+    return found
