@@ -79,6 +79,7 @@ class ObjectStorage(Protocol):
         key: str,
         *,
         etag: str | None = None,
+        size: int | None = None,
         start: int | None = None,
         end: int | None = None,
         version_id: str | None = None,
@@ -87,8 +88,9 @@ class ObjectStorage(Protocol):
 
         Parameters
         ----------
-        etag
-            As it was listed: a different object is `OBJECT_CHANGED`.
+        etag, size
+            As they were listed: a different object is `OBJECT_CHANGED`, and bytes that are too few are asked for
+            again.
         """
 
     def write(self, key: str, parts: Sequence[Buffer], *, metadata: Mapping[str, str]) -> WrittenObject:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -67,8 +69,8 @@ class S3Connection:
     requester_pays
         Accept the charges of a requester-pays bucket.
     checksum
-        `sha256`: sent with what is written, for the store to check and keep. `none`, for a store that knows no
-        checksums: the ETag that it returns is compared instead.
+        `sha256`: sent with what is written, for the store to check and keep. `md5`, for a store that knows no such
+        checksums: parts carry Content-MD5, and the ETag of a whole object is compared.
     conditional_writes
         The store honours ``If-None-Match: *``. When False, a look before each write stands in for it, which another
         writer at the same instant can get past.
@@ -99,7 +101,7 @@ class S3Connection:
     bucket_key: bool = False
     storage_class: str | None = None
     requester_pays: bool = False
-    checksum: Literal["sha256", "none"] = "sha256"
+    checksum: Literal["sha256", "md5"] = "sha256"
     conditional_writes: bool = True
     connect_timeout: float = 10.0
     read_timeout: float = 60.0
@@ -118,7 +120,7 @@ class S3Connection:
         return cls(
             endpoint_url=environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL") or None,
             region=environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION") or None,
-            checksum="none" if checksum == "when_required" else "sha256",
+            checksum="md5" if checksum == "when_required" else "sha256",
         )
 
     def clients(self, bucket: str) -> S3Clients:
@@ -159,6 +161,12 @@ class S3Connection:
             "StorageClass": self.storage_class,
         }
         return {**self.read_arguments, **{name: value for name, value in arguments.items() if value is not None}}
+
+    def checksum_arguments(self, data: bytes) -> dict[str, str]:
+        """Arguments of a boto3 call that sends `data`, with which the store checks them."""
+        if self.checksum == "sha256":
+            return {"ChecksumSHA256": base64.b64encode(hashlib.sha256(data).digest()).decode()}
+        return {"ContentMD5": base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()}
 
     def _session(self) -> boto3.session.Session:
         if self.session is not None:

@@ -75,6 +75,7 @@ class LocalStorage:
         key: str,
         *,
         etag: str | None = None,
+        size: int | None = None,
         start: int | None = None,
         end: int | None = None,
         version_id: str | None = None,
@@ -94,7 +95,8 @@ class LocalStorage:
             raise Quarantine(Reason.OBJECT_VANISHED) from None
         except OSError as error:
             raise StorageError(f"a file cannot be read ({error.strerror})") from None
-        if _etag(before) != (etag or _etag(before)) or _etag(after) != _etag(before) or len(data) != wanted:
+        unchanged = etag in (None, _etag(before)) and size in (None, before.st_size) and _etag(after) == _etag(before)
+        if not unchanged or len(data) != wanted:
             raise Quarantine(Reason.OBJECT_CHANGED)
         self._throttle.moved(len(data))
         return data

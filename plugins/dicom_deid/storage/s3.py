@@ -90,6 +90,7 @@ class S3Storage:
         key: str,
         *,
         etag: str | None = None,
+        size: int | None = None,
         start: int | None = None,
         end: int | None = None,
         version_id: str | None = None,
@@ -98,11 +99,12 @@ class S3Storage:
         if start is not None and start == end:
             return b""
         get = self._get_with_obstore if _is_plain(self.full_key(key)) else self._get_with_boto3
+        ranged = bool(start) or end is not None
 
         def attempt() -> bytes:
-            data, found, size = get(self.full_key(key), etag, start, end, version_id)
-            last = size if end is None else end
-            if (etag is not None and found != etag) or last > size:
+            data, found, whole = get(self.full_key(key), etag, start, end, version_id)
+            last = end if end is not None else whole if size is None else size
+            if etag not in (None, found) or (ranged and last > whole):
                 raise Quarantine(Reason.OBJECT_CHANGED)
             if len(data) != last - (start or 0):
                 raise TransientError(f"reading an object: {len(data)} bytes came of {last - (start or 0)}")
@@ -122,7 +124,7 @@ class S3Storage:
         def attempt() -> str:
             self._throttle.moved(size)
             etag = put(self.full_key(key), parts, metadata)
-            if self.connection.checksum == "none" and etag != _md5(parts):
+            if self.connection.checksum == "md5" and etag != _md5(parts):
                 self._mistrust(key, parts)
             return etag
 
@@ -243,9 +245,9 @@ class S3Storage:
         arguments = {"ContentType": CONTENT_TYPE, "Metadata": dict(metadata), **self.connection.write_arguments}
         if self.connection.conditional_writes:
             arguments["IfNoneMatch"] = "*"
-        if self.connection.checksum == "sha256":
-            arguments["ChecksumAlgorithm"] = "SHA256"
-        answer = self.client.put_object(Bucket=self.bucket, Key=key, Body=b"".join(parts), **arguments)
+        body = b"".join(parts)
+        arguments |= self.connection.checksum_arguments(body)
+        answer = self.client.put_object(Bucket=self.bucket, Key=key, Body=body, **arguments)
         return _unquoted(answer["ETag"])
 
 

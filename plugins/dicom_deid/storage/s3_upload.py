@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import logging
 import threading
 from collections.abc import Mapping
@@ -51,12 +49,10 @@ class S3Upload:
     def put_part(self, number: int, offset: int, data: bytes) -> None:
         """See `MultipartUpload.put_part`."""
         del offset
-        checksum = {}
-        if self._storage.connection.checksum == "sha256":
-            checksum = {"ChecksumSHA256": base64.b64encode(hashlib.sha256(data).digest()).decode()}
+        checksum = self._storage.connection.checksum_arguments(data)
         self._storage.moved(len(data))
         answer = self._call("writing a part", "upload_part", PartNumber=number, Body=data, **checksum, **self._where)
-        self._remember(number, {"ETag": answer["ETag"], **checksum}, len(data))
+        self._remember(number, answer, len(data))
 
     def copy_part(
         self, number: int, offset: int, source: ObjectStorage, source_object: SourceObject, start: int, end: int
@@ -80,9 +76,7 @@ class S3Upload:
             )
         except PreconditionFailed:
             raise Quarantine(Reason.OBJECT_CHANGED) from None
-        result = answer["CopyPartResult"]
-        known = {name: result[name] for name in ("ETag", "ChecksumSHA256") if result.get(name)}
-        self._remember(number, known, end - start)
+        self._remember(number, answer["CopyPartResult"], end - start)
 
     def complete(self) -> WrittenObject:
         """See `MultipartUpload.complete`."""
@@ -119,9 +113,9 @@ class S3Upload:
         except DicomDeidError as error:
             _LOG.warning("An unfinished multipart upload is left for the store to sweep away: %s", error)
 
-    def _remember(self, number: int, part: dict[str, Any], size: int) -> None:
+    def _remember(self, number: int, answer: Mapping[str, Any], size: int) -> None:
         with self._lock:
-            self._parts[number] = part
+            self._parts[number] = {name: answer[name] for name in ("ETag", "ChecksumSHA256") if answer.get(name)}
             self._size += size
 
     def _call(self, doing: str, operation: str, **arguments: Any) -> Any:

@@ -1,15 +1,21 @@
 """Storages on the real server, and on the same server behind a proxy that injects faults."""
 
+import uuid
+
+import boto3
 import pytest
 
-from dicom_deid.storage import LocalStorage, RetryPolicy, S3Connection, S3Storage
+from dicom_deid.storage import LocalStorage, RetryPolicy, S3Connection, S3Storage, parts
 
 QUICK = RetryPolicy(max_attempts=4, base_seconds=0.01, max_seconds=0.05)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def connection(s3):
+    # One session for all: a new one reads boto3's description of S3 anew, which takes longer than most tests.
+    session = boto3.session.Session(s3.access_key, s3.secret_key, region_name=s3.region)
     return S3Connection(
+        session=session,
         endpoint_url=s3.endpoint_url,
         region=s3.region,
         access_key=s3.access_key,
@@ -20,10 +26,30 @@ def connection(s3):
     )
 
 
+@pytest.fixture(scope="session")
+def shared_bucket(s3):
+    """One bucket for the tests of a worker process that need no more than a prefix of their own."""
+    name = f"shared-{uuid.uuid4().hex[:16]}"
+    s3.client().create_bucket(Bucket=name)
+    yield name
+    s3.client().delete_bucket(Bucket=name)
+
+
 @pytest.fixture
-def bucket(connection, s3_bucket):
-    """A storage on a fresh bucket, below a prefix."""
-    return S3Storage(s3_bucket, "some/prefix", connection)
+def prefix():
+    return f"test/{uuid.uuid4().hex[:16]}"
+
+
+@pytest.fixture
+def bucket(connection, shared_bucket, prefix):
+    """A storage on a bucket, below a fresh prefix."""
+    return S3Storage(shared_bucket, prefix, connection)
+
+
+@pytest.fixture
+def several_parts(monkeypatch):
+    """Objects of 12 MiB are large already: faster tests of what is done in parts."""
+    monkeypatch.setattr(parts, "SINGLE_PUT_BYTES", 2**20)
 
 
 @pytest.fixture(params=["s3", "local"])

@@ -6,8 +6,9 @@ import threading
 from dataclasses import replace
 
 import pytest
+from tests.support.uploads import unfinished_uploads
 
-from dicom_deid.exceptions import ConfigurationError, Quarantine
+from dicom_deid.exceptions import ConfigurationError, Quarantine, StorageError
 from dicom_deid.reasons import Reason
 from dicom_deid.storage import LocalStorage, S3Storage, open_storage
 
@@ -120,7 +121,7 @@ def test_multipart_is_invisible_until_complete_and_leaves_nothing_when_aborted(s
 def _left_over(storage):
     if isinstance(storage, LocalStorage):
         return [path for path in storage.directory.rglob(".*") if path.is_file()]
-    return storage.client.list_multipart_uploads(Bucket=storage.bucket).get("Uploads", [])
+    return unfinished_uploads(storage)
 
 
 def test_check_leaves_nothing(storage):
@@ -150,11 +151,11 @@ def test_the_store_checks_and_keeps_the_checksum(bucket):
 
 def test_listing_over_many_pages(bucket):
     # Would catch a page that is skipped or listed twice.
-    keys = [f"{number:04}" for number in range(1205)]
+    keys = [f"{number:04}" for number in range(1003)]
     for key in keys:
         bucket.client.put_object(Bucket=bucket.bucket, Key=bucket.full_key(key), Body=b"")
-    bucket.client.put_object(Bucket=bucket.bucket, Key="some/prefix-of-another", Body=b"")
-    bucket.client.put_object(Bucket=bucket.bucket, Key="some/prefix/folder/", Body=b"")
+    bucket.client.put_object(Bucket=bucket.bucket, Key=bucket.full_key("")[:-1] + "-of-another", Body=b"")
+    bucket.client.put_object(Bucket=bucket.bucket, Key=bucket.full_key("folder/"), Body=b"")
     assert [listed.key for listed in bucket.list()] == keys
 
 
@@ -169,6 +170,14 @@ def test_object_that_changed_since_it_was_listed(bucket):
         assert caught.value.reason is Reason.OBJECT_CHANGED
 
 
+def test_object_of_another_size_than_was_listed(storage):
+    # Would catch a store's short answer taken for the whole object.
+    etag = storage.write("k", [b"0123456789"], metadata={}).etag
+    assert storage.read("k", etag=etag, size=10) == b"0123456789"
+    with pytest.raises((Quarantine, StorageError)):
+        storage.read("k", etag=etag, size=11)
+
+
 def test_file_that_changed_since_it_was_listed(tmp_path):
     (tmp_path / "k").write_bytes(b"before")
     storage = LocalStorage(tmp_path)
@@ -179,8 +188,8 @@ def test_file_that_changed_since_it_was_listed(tmp_path):
     assert caught.value.reason is Reason.OBJECT_CHANGED
 
 
-def test_version_is_read(s3, bucket):
-    client = s3.client()
+def test_version_is_read(s3, s3_bucket, connection):
+    client, bucket = s3.client(), S3Storage(s3_bucket, "p", connection)
     client.put_bucket_versioning(Bucket=bucket.bucket, VersioningConfiguration={"Status": "Enabled"})
     old = client.put_object(Bucket=bucket.bucket, Key=bucket.full_key("k"), Body=b"old")["VersionId"]
     client.put_object(Bucket=bucket.bucket, Key=bucket.full_key("k"), Body=b"new")
@@ -202,8 +211,8 @@ def test_missing_bucket_is_a_configuration_error(connection):
 
 
 @pytest.mark.parametrize("wrong", [{"secret_key": "wrong"}, {"access_key": "nobody"}])
-def test_wrong_credentials_are_a_configuration_error(s3_bucket, connection, wrong):
-    storage = S3Storage(s3_bucket, "", replace(connection, **wrong))
+def test_wrong_credentials_are_a_configuration_error(shared_bucket, connection, wrong):
+    storage = S3Storage(shared_bucket, "", replace(connection, session=None, **wrong))
     for act in (storage.check, lambda: storage.read("k"), lambda: storage.write("k", [b""], metadata={})):
         with pytest.raises(ConfigurationError, match="credentials"):
             act()
@@ -215,21 +224,21 @@ def test_no_server_is_a_configuration_error_of_the_check(connection):
         storage.check()
 
 
-def test_environment_alone_is_enough(s3, s3_bucket, monkeypatch):
+def test_environment_alone_is_enough(s3, shared_bucket, prefix, monkeypatch):
     # Would catch one of the two clients not finding the standard variables.
     for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     for name, value in s3.environment().items():
         monkeypatch.setenv(name, value)
-    storage = open_storage(f"s3://{s3_bucket}/p/")
+    storage = open_storage(f"s3://{shared_bucket}/{prefix}/")
     storage.check(writable=True)
     storage.write("k", [b"x"], metadata={})
     assert [(listed.key, storage.read(listed.key)) for listed in storage.list()] == [("k", b"x")]
 
 
-def test_store_without_conditional_writes_or_checksums(connection, s3_bucket):
+def test_store_without_conditional_writes_or_checksums(connection, shared_bucket, prefix):
     # Would catch the settings for older stores changing what is written.
-    storage = S3Storage(s3_bucket, "", replace(connection, conditional_writes=False, checksum="none"))
+    storage = S3Storage(shared_bucket, prefix, replace(connection, conditional_writes=False, checksum="md5"))
     storage.write("k", [b"x"], metadata=METADATA)
     assert storage.write("k", [b"x"], metadata=METADATA).existed
     with pytest.raises(Quarantine):
@@ -240,9 +249,9 @@ def test_store_without_conditional_writes_or_checksums(connection, s3_bucket):
     assert storage.read("m") == b"y"
 
 
-def test_same_place(connection, s3_bucket, tmp_path):
+def test_same_place(connection, shared_bucket, tmp_path):
     def s3(prefix, **changes):
-        return S3Storage(s3_bucket, prefix, replace(connection, **changes))
+        return S3Storage(shared_bucket, prefix, replace(connection, **changes))
 
     assert s3("a").same_place(s3("a/b"))
     assert s3("").same_place(s3("a"))

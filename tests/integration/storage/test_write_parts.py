@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.support.uploads import unfinished_uploads
 
 from dicom_deid.exceptions import Quarantine
 from dicom_deid.reasons import Reason
@@ -17,21 +18,24 @@ MEBIBYTE = 2**20
 HEADER, TAIL = b"new header " * 1000, b"new tail"
 
 
+pytestmark = pytest.mark.usefixtures("several_parts")
+
+
 @pytest.fixture(scope="module")
 def original():
-    return os.urandom(33 * MEBIBYTE + 17)
+    return os.urandom(12 * MEBIBYTE + 17)
 
 
 @pytest.fixture
-def source(connection, s3_bucket, original):
-    storage = S3Storage(s3_bucket, "in", connection)
-    storage.client.put_object(Bucket=s3_bucket, Key="in/o", Body=original)
+def source(connection, shared_bucket, prefix, original):
+    storage = S3Storage(shared_bucket, f"{prefix}/in", connection)
+    storage.client.put_object(Bucket=shared_bucket, Key=storage.full_key("o"), Body=original)
     return storage
 
 
 @pytest.fixture
-def destination(connection, s3_bucket):
-    return S3Storage(s3_bucket, "out", connection)
+def destination(connection, shared_bucket, prefix):
+    return S3Storage(shared_bucket, f"{prefix}/out", connection)
 
 
 @pytest.fixture
@@ -46,11 +50,7 @@ def expected(original):
 
 def write(source, destination, parts, **options):
     (listed,) = source.list()
-    return write_parts(source, listed, destination, "k", parts, metadata={"a": "b"}, **options)
-
-
-def uploads(storage):
-    return storage.client.list_multipart_uploads(Bucket=storage.bucket).get("Uploads", [])
+    return write_parts(source, listed, destination, "k", parts, metadata={"a": "b"}, part_bytes=5 * MEBIBYTE, **options)
 
 
 def test_server_side_copy_moves_little(source, destination, parts, expected):
@@ -112,19 +112,19 @@ def test_again_finds_the_same_object_and_refuses_another(source, destination, pa
         with pytest.raises(Quarantine) as caught:
             write(source, destination, different)
         assert caught.value.reason is Reason.DESTINATION_CONFLICT
-    assert uploads(destination) == []
+    assert unfinished_uploads(destination) == []
 
 
 @pytest.mark.parametrize("server_side_copy", [True, False])
 def test_source_that_changed_leaves_nothing(source, destination, parts, server_side_copy):
     # Would catch the new header on the pixels of another version of the object.
     (listed,) = source.list()
-    source.client.put_object(Bucket=source.bucket, Key="in/o", Body=os.urandom(listed.size))
+    source.client.put_object(Bucket=source.bucket, Key=source.full_key("o"), Body=os.urandom(listed.size))
     with pytest.raises(Quarantine) as caught:
         write_parts(source, listed, destination, "k", parts, metadata={}, server_side_copy=server_side_copy)
     assert caught.value.reason is Reason.OBJECT_CHANGED
     assert destination.find("k") is None
-    assert uploads(destination) == []
+    assert unfinished_uploads(destination) == []
 
 
 def test_refused_copy_falls_back_to_streaming(source, destination, parts, expected, monkeypatch):
@@ -138,7 +138,7 @@ def test_refused_copy_falls_back_to_streaming(source, destination, parts, expect
     done = write(source, destination, parts)
     assert done.method is Method.MULTIPART
     assert destination.read("k") == expected
-    assert uploads(destination) == []
+    assert unfinished_uploads(destination) == []
 
 
 def test_race_for_the_key_is_lost_without_harm(source, destination, parts, expected, monkeypatch):
@@ -149,7 +149,7 @@ def test_race_for_the_key_is_lost_without_harm(source, destination, parts, expec
 
     def late(self):
         monkeypatch.setattr(S3Upload, "complete", complete)
-        destination.client.put_object(Bucket=destination.bucket, Key="out/k", Body=b"another's")
+        destination.client.put_object(Bucket=destination.bucket, Key=destination.full_key("k"), Body=b"another's")
         return complete(self)
 
     monkeypatch.setattr(S3Upload, "complete", late)
@@ -157,7 +157,7 @@ def test_race_for_the_key_is_lost_without_harm(source, destination, parts, expec
         write(source, destination, parts)
     assert caught.value.reason is Reason.DESTINATION_CONFLICT
     assert destination.read("k") == b"another's"
-    assert uploads(destination) == []
+    assert unfinished_uploads(destination) == []
 
 
 MEASURE = """
@@ -174,11 +174,11 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 
 
 def test_streaming_memory_does_not_grow_with_the_object(s3, s3_bucket, connection, tmp_path):
-    # Would catch a pipe that holds the object: 300 MB go through, and at most 150 MiB are taken.
+    # Would catch a pipe that holds the object: 200 MB go through, and at most 120 MiB are taken.
     client = s3.client()
     block = os.urandom(50 * MEBIBYTE)
     upload = S3Storage(s3_bucket, "in", connection).open_multipart("o", metadata={})
-    for number in range(6):
+    for number in range(4):
         upload.put_part(number + 1, number * len(block), block)
     upload.complete()
     done = subprocess.run(
@@ -188,5 +188,5 @@ def test_streaming_memory_does_not_grow_with_the_object(s3, s3_bucket, connectio
         text=True,
         check=True,
     )
-    assert int(done.stdout) < 150
-    assert client.head_object(Bucket=s3_bucket, Key="out/k")["ContentLength"] == 6 * len(block) - 100 + 6
+    assert int(done.stdout) < 120
+    assert client.head_object(Bucket=s3_bucket, Key="out/k")["ContentLength"] == 4 * len(block) - 100 + 6
