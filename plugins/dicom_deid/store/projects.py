@@ -10,6 +10,7 @@ from uuid import UUID
 
 from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.originals import Kind
+from dicom_deid.store.chain import chain_key
 from dicom_deid.store.database import Database
 from dicom_deid.store.keys import KEY_BYTES, KeyRing, Sealer, derive
 from dicom_deid.store.pseudonyms import checked_org_root, problem_of
@@ -132,6 +133,8 @@ def _find(database: Database, ring: KeyRing, name: str) -> Project | None:
 def _create(database: Database, ring: KeyRing, name: str, options: ProjectOptions) -> None:
     if not name or name != name.strip() or len(name) > 100 or not name.isprintable():
         raise ConfigurationError("A project's name is 1 to 100 printable characters without surrounding blanks.")
+    # The audit's secret is made along with the first project, by a login that may write.
+    chain_key(database, ring)
     sealed = ring.sealer(ring.active_id, SECRET_PURPOSE).seal(secrets.token_bytes(KEY_BYTES), name.encode())
     database.query(
         "making the project",

@@ -115,7 +115,7 @@ def ring(old: KeyRing, *, new_first: bool) -> KeyRing:
     return KeyRing(new | dict(old.keys) if new_first else dict(old.keys) | new)
 
 
-def test_rotation_seals_everything_anew_while_workers_write(store, keys, postgres_url, monkeypatch):
+def test_rotation_seals_everything_anew_while_workers_write(store, keys, store_url, monkeypatch):
     # Would catch a second pseudonym for an original that is looked up while its row is sealed anew.
     monkeypatch.setattr("dicom_deid.store.rotation.STEP", 20)
     before = store.mapping(store.project("p")).resolve(ORIGINALS)
@@ -124,7 +124,7 @@ def test_rotation_seals_everything_anew_while_workers_write(store, keys, postgre
 
     def work() -> None:
         number = 0
-        with Store.connect(postgres_url, keys=ring(keys, new_first=False)) as old_worker:
+        with Store.connect(store_url, keys=ring(keys, new_first=False)) as old_worker:
             mapping = Mapping(old_worker.database, old_worker.keys, old_worker.project("p"), cache_size=1)
             while not stop.is_set() or number < 3:
                 said.append(mapping.resolve([*ORIGINALS, Original(Kind.UID, f"new-{number}")]))
@@ -133,7 +133,7 @@ def test_rotation_seals_everything_anew_while_workers_write(store, keys, postgre
     worker = threading.Thread(target=work)
     worker.start()
     try:
-        with Store.connect(postgres_url, keys=both) as rotating:
+        with Store.connect(store_url, keys=both) as rotating:
             # Stopped in the middle, then taken up again.
             progress = rotating.rotate(ASKED)
             next(progress)
@@ -143,9 +143,9 @@ def test_rotation_seals_everything_anew_while_workers_write(store, keys, postgre
         stop.set()
         worker.join()
     assert all(each.items() >= before.items() for each in said)
-    with Store.connect(postgres_url, keys=both) as last:
+    with Store.connect(store_url, keys=both) as last:
         list(last.rotate(ASKED))
-    with Store.connect(postgres_url, keys=KeyRing({"k2": b"n" * 32})) as new:
+    with Store.connect(store_url, keys=KeyRing({"k2": b"n" * 32})) as new:
         assert new.mapping(new.project("p")).resolve(ORIGINALS) == before
         assert len(list(new.crosswalk(new.project("p")).export(ASKED))) == len(ORIGINALS) + len(said)
         assert new.verify().problems == []

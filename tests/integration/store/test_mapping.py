@@ -61,9 +61,9 @@ def rows(store: Store) -> int:
     return store.database.query("test", "SELECT count(*) FROM mapping")[0][0]
 
 
-def test_eight_processes_agree_on_everything(store, keys, postgres_url):
+def test_eight_processes_agree_on_everything(store, keys, store_url):
     # Overlapping sets in different orders: would catch lost races, duplicates, and deadlocks (a worker would fail).
-    workers = [start(postgres_url, keys, seed, 15) for seed in range(8)]
+    workers = [start(store_url, keys, seed, 15) for seed in range(8)]
     said = []
     for worker in workers:
         output, _ = worker.communicate(timeout=120)
@@ -79,12 +79,12 @@ def test_eight_processes_agree_on_everything(store, keys, postgres_url):
 
 
 @pytest.mark.slow
-def test_killed_between_any_two_statements_nothing_is_lost(store, keys, postgres_url):
+def test_killed_between_any_two_statements_nothing_is_lost(store, keys, store_url):
     # SIGKILL at random moments; whatever a worker was told before it died must hold for all others afterwards.
     chance = random.Random(4)
     said = []
     for seed in range(6):
-        worker = start(postgres_url, keys, seed, 10_000)
+        worker = start(store_url, keys, seed, 10_000)
         beginning = worker.stdout.readline()
         time.sleep(chance.uniform(0.0, 0.15))
         worker.send_signal(signal.SIGKILL)
@@ -191,18 +191,18 @@ def test_options_are_fixed_and_the_error_names_which(store):
         store.project("fixed", ProjectOptions(org_root="1.2.3"))
 
 
-def test_another_key_ring_is_refused(postgres_url, store):
+def test_another_key_ring_is_refused(store_url, store):
     with (
-        Store.connect(postgres_url, keys=KeyRing.generate()) as stranger,
+        Store.connect(store_url, keys=KeyRing.generate()) as stranger,
         pytest.raises(ConfigurationError, match="does not open"),
     ):
         stranger.project("p")
     with (
-        Store.connect(postgres_url, keys=KeyRing.generate("k9")) as stranger,
+        Store.connect(store_url, keys=KeyRing.generate("k9")) as stranger,
         pytest.raises(ConfigurationError, match="lacks key 'k1'"),
     ):
         stranger.project("p")
-    with Store.connect(postgres_url) as keyless, pytest.raises(ConfigurationError, match="keys are needed"):
+    with Store.connect(store_url) as keyless, pytest.raises(ConfigurationError, match="keys are needed"):
         keyless.project("p")
 
 

@@ -1,0 +1,106 @@
+"""Migrations: up and down, from empty and with data, by several at once, in any schema."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from dicom_deid.exceptions import ConfigurationError, DatabaseError
+from dicom_deid.originals import Kind, Original
+from dicom_deid.store import Store, schema
+from dicom_deid.store.database import Database, libpq_url
+
+
+def tables(database: Database) -> set[str]:
+    rows = database.query(
+        "test", "SELECT table_name FROM information_schema.tables WHERE table_schema = %s", (database.schema,)
+    )
+    return {name for (name,) in rows}
+
+
+def test_head_is_the_newest_revision():
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+
+    config = Config()
+    config.set_main_option("script_location", "dicom_deid.store:migrations")
+    assert ScriptDirectory.from_config(config).get_heads() == [schema.HEAD]
+
+
+def test_up_and_down_from_empty_and_with_data(postgres_url, keys):
+    with Store.connect(postgres_url, keys=keys) as store:
+        assert schema.current(store.database) is None
+        schema.upgrade(store.database, "0001")
+        assert schema.current(store.database) == "0001"
+        original = Original(Kind.PATIENT_ID, "A")
+        before = store.mapping(store.project("p")).resolve([original])
+        store.upgrade()
+        assert schema.current(store.database) == schema.HEAD
+        assert store.mapping(store.project("p")).resolve([original]) == before
+        schema.downgrade(store.database, "0001")
+        assert store.mapping(store.project("p")).resolve([original]) == before
+        schema.downgrade(store.database, "base")
+        assert tables(store.database) == {"alembic_version"}
+        store.upgrade()
+
+
+def test_several_upgrade_at_once(postgres_url):
+    failures = []
+
+    def upgrade() -> None:
+        try:
+            with Store.connect(postgres_url) as store:
+                store.upgrade()
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=upgrade) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+
+
+def test_schemas_stand_side_by_side_and_the_others_are_left_alone(postgres_url, keys):
+    database = Database(postgres_url)
+    database.query("test", "CREATE TABLE public.project (airflow_has text); CREATE TABLE public.audit (its text)")
+    for name in ("one", "two"):
+        with Store.connect(postgres_url, schema=name, keys=keys) as store:
+            store.upgrade()
+            store.project(name)
+            assert [project.name for project in store.projects()] == [name]
+    assert database.query("test", "SELECT * FROM public.project") == []
+    database.close()
+
+
+@pytest.mark.parametrize("name", ["", "Dicom", "a-b", "x; DROP TABLE y", "pg_own", "1a", "a" * 41])
+def test_a_schema_name_that_needs_quoting_is_refused(name):
+    with pytest.raises(ConfigurationError, match="schema name"):
+        Database("postgresql://nowhere/", name)
+
+
+def test_without_a_schema_the_error_says_what_to_run(postgres_url, keys):
+    with (
+        Store.connect(postgres_url, keys=keys) as store,
+        pytest.raises(ConfigurationError, match="dicom-deid db upgrade"),
+    ):
+        store.project("p")
+
+
+def test_a_server_that_is_away_and_a_wrong_login_are_told_apart_without_the_password(postgres_url):
+    with pytest.raises(DatabaseError) as away:
+        Store.connect("postgresql://user:sesame@127.0.0.1:9/db")
+    with pytest.raises(DatabaseError) as refused:
+        Store.connect(postgres_url.replace("://", "://nobody:sesame@").replace("@dicom_deid:", "@", 1))
+    for failure in (away, refused):
+        assert "sesame" not in str(failure.value)
+
+
+def test_settings_of_the_connection_reach_libpq(postgres_url):
+    # TLS is asked of a server that has none: it must be refused, not silently left out.
+    joint = "&" if "?" in postgres_url else "?"
+    with pytest.raises(DatabaseError):
+        Store.connect(f"{postgres_url}{joint}sslmode=require")
+    assert libpq_url("postgresql+psycopg2://h/d?sslmode=verify-full") == "postgresql://h/d?sslmode=verify-full"
