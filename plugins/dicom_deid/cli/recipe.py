@@ -8,6 +8,7 @@ import click
 
 from dicom_deid.cli.score import score
 from dicom_deid.recipe.check import RecipeReport, RuleReport, check
+from dicom_deid.recipe.dictionary import dictionary_vr
 from dicom_deid.recipe.errors import RecipeError
 from dicom_deid.recipe.identifiers import ProfileAttribute
 from dicom_deid.recipe.recipe import Recipe
@@ -94,7 +95,8 @@ def _place(report: RuleReport) -> str:
 
 
 def _attribute(attribute: ProfileAttribute) -> str:
-    return f"{attribute.tag} {attribute.name} (basic profile: {attribute.basic_profile})"
+    beneath = "; what is in the sequence follows its own rules" if dictionary_vr(attribute.example_tag) == "SQ" else ""
+    return f"{attribute.tag} {attribute.name} (basic profile: {attribute.basic_profile}{beneath})"
 
 
 def _some(names: tuple[str, ...], limit: int | None) -> str:

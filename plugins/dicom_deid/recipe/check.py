@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 
-from dicom_deid.recipe.dictionary import DICTIONARY_TAGS, ElementName, dictionary_vr
+from dicom_deid.recipe.dictionary import DICTIONARY_TAGS, ElementName, dictionary_vr, keywords_in_any_case
 from dicom_deid.recipe.fields import Exact, FieldExpression, FieldsList, Search, ValuesList
 from dicom_deid.recipe.identifiers import ProfileAttribute, profile_attributes
 from dicom_deid.recipe.plan import Plan, Steps
@@ -99,7 +99,9 @@ class _Inspector:
             return list(dict.fromkeys(element for entry in entries for element in self.elements(entry.field)))
         if isinstance(expression, Exact):
             return [_element_of(expression)]
-        return [element for element in _dictionary() if expression.selects(element)]
+        parent = _parent_in(expression)
+        beneath = () if parent is None else (ElementName.of(tag, parent=parent) for tag in DICTIONARY_TAGS)
+        return [element for element in (*_dictionary(), *beneath) if expression.selects(element)]
 
     def steps(self, element: ElementName) -> Steps:
         if element not in self.steps_known:
@@ -169,6 +171,13 @@ def _idle_keep(rule: Rule, elements: list[ElementName]) -> str:
     if isinstance(rule.field, Exact) and not elements[0].root:
         return "KEEP applies to elements at the root only"
     return ""
+
+
+def _parent_in(expression: FieldExpression) -> str | None:
+    """Return the nested name of a sequence that an expression such as ``endswith:A__B__c`` names before its end."""
+    parent = expression.text.rpartition(":")[2].rpartition("__")[0]
+    known = bool(parent) and all(part.lower() in keywords_in_any_case() for part in parent.split("__"))
+    return parent if known else None
 
 
 def _place(rule: Rule) -> str:

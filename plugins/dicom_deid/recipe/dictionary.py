@@ -15,8 +15,8 @@ PRIVATE_CREATOR_NAME = "Private Creator"
 PRIVATE_NAME = "Private tag data"
 GROUP_LENGTH_NAME = "Group Length"
 
-DICTIONARY_TAGS = tuple(sorted(DicomDictionary))
-"""Every tag of the dictionary, in order; the repeating groups have none there."""
+DICTIONARY_TAGS = tuple(sorted({*DicomDictionary, *(int(mask.replace("x", "0"), 16) for mask in RepeatersDictionary)}))
+"""Every tag of the dictionary, in order; of a repeating group (60xx) the first."""
 
 _TAG = re.compile(r"\(([0-9a-f]{4}),([0-9a-f]{4})\)|([0-9a-f]{8})", re.IGNORECASE)
 _PRIVATE = re.compile(r"""(\(?)([0-9a-f]{4}),"([^"]+)",([0-9a-f]{2})(\)?)""", re.IGNORECASE)
