@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from PIL import Image, ImageDraw, ImageFont
 from pydicom import Dataset
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, generate_uid
@@ -106,7 +106,7 @@ def plant_text(
     size
         Height of a capital letter to the foot of a small one, about, in pixels.
     contrast
-        Difference of brightness between the letters and what they stand on.
+        Difference of brightness between the letters and what they stand on, as far as brightness goes.
     lines
         How many; fewer when there is no room.
     """
@@ -127,12 +127,15 @@ def plant_text(
         box = (at_x, at_y, at_x + width, at_y + height)
         if any(_near(box, other, size) for other in boxes):
             continue
+        under = picture[box[1] : box[3], box[0] : box[2]]
+        ground = float(under.mean())
+        ink = float(np.clip(ground + contrast if ground + contrast <= 1 else ground - contrast, 0, 1))
+        if float(np.percentile(np.abs(under - ink), 10)) < contrast / 2:
+            continue  # on an edge of the anatomy, where nobody could read it
         canvas = Image.new("L", (columns, rows))
         ImageDraw.Draw(canvas).text((at_x - left, at_y - top), text, fill=255, font=font)
         alpha = np.asarray(canvas) / 255.0
-        ground = float(picture[box[1] : box[3], box[0] : box[2]].mean())
-        ink = ground + contrast if ground + contrast <= 1 else ground - contrast
-        picture = picture * (1 - alpha) + np.clip(ink, 0, 1) * alpha
+        picture = picture * (1 - alpha) + ink * alpha
         boxes.append(box)
         texts.append(text)
     return picture, tuple(boxes), tuple(texts)
@@ -253,9 +256,3 @@ def header_of(dataset: Dataset) -> Dataset:
     header = Dataset()
     header.update({element.tag: element for element in dataset if element.tag != 0x7FE00010})
     return header
-
-
-def blurred(picture: NDArray[np.float64], radius: float) -> NDArray[np.float64]:
-    """Soften a picture, as interpolating devices do."""
-    image = Image.fromarray((picture * 255).astype(np.uint8)).filter(ImageFilter.GaussianBlur(radius))
-    return np.asarray(image) / 255.0

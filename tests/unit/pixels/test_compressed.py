@@ -262,7 +262,7 @@ def test_colour_of_lossy_jpeg_is_not_converted() -> None:
     cleaned = clean_pixels(
         header_of(dataset),
         dataset.PixelData,
-        dataset.file_meta.TransferSyntaxUID,
+        syntax,
         [Region(True, Rectangle(0, 0, 1, 1))],
     )
     assert cleaned is not None

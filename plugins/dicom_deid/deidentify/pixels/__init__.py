@@ -15,18 +15,22 @@ from dicom_deid.deidentify.pixels.risk import (
     treat_document,
     treat_pixels,
 )
+from dicom_deid.deidentify.pixels.text import FoundText, TextFinder, text_regions
 
 __all__ = [
     "CleanedPixels",
+    "FoundText",
     "ObjectFacts",
     "PixelDecision",
     "PixelFilters",
     "Region",
+    "TextFinder",
     "Treatment",
     "clean_pixels",
     "document_risk",
     "is_video",
     "pixel_risk",
+    "text_regions",
     "treat_document",
     "treat_pixels",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dicom_deid.deidentify.pixels.layout import PIXEL_DATA, Layout
@@ -10,6 +10,7 @@ from dicom_deid.exceptions import Quarantine
 from dicom_deid.reasons import Reason
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from pydicom import Dataset
 
 _LIBJPEG = ("1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51", "1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
@@ -75,18 +76,33 @@ def _decode(
     data: bytes, layout: Layout, transfer_syntax_uid: str, offsets: tuple[bytes, bytes] | None = None
 ) -> list[tuple[bytes, Layout]]:
     """Return each frame with the layout that the codec gave it."""
+    return [
+        (_little_endian(array), _decoded_layout(layout, properties))
+        for array, properties in _decoder(data, layout, transfer_syntax_uid, offsets)
+    ]
+
+
+def _decoder(
+    data: bytes,
+    layout: Layout,
+    transfer_syntax_uid: str,
+    offsets: tuple[bytes, bytes] | None = None,
+    vr: str = "OB",
+) -> Iterator[tuple[NDArray[Any], dict[str, Any]]]:
+    """Return pydicom's iterator over frames as arrays of stored values, colours as they are stored."""
     from pydicom.pixels.decoders.base import get_decoder
 
-    decoded = get_decoder(transfer_syntax_uid).iter_array(
+    return get_decoder(transfer_syntax_uid).iter_array(
         data,
         raw=True,
-        decoding_plugin=_DECODERS[transfer_syntax_uid],
+        decoding_plugin=_DECODERS.get(transfer_syntax_uid, ""),
         number_of_frames=layout.frames,
         planar_configuration=int(layout.planar),
+        pixel_keyword="PixelData",
+        pixel_vr=vr,
         **_options(layout),
         extended_offsets=offsets,
     )
-    return [(_little_endian(array), _decoded_layout(layout, properties)) for array, properties in decoded]
 
 
 def _extended_offsets(header: Dataset) -> tuple[bytes, bytes] | None:
@@ -128,6 +144,29 @@ def _options(layout: Layout) -> dict[str, Any]:
         "pixel_representation": int(layout.signed),
         "photometric_interpretation": layout.photometric,
     }
+
+
+def iterate(
+    data: bytes | memoryview, header: Dataset, layout: Layout, transfer_syntax_uid: str, vr: str
+) -> Iterator[tuple[NDArray[Any], str]]:
+    """Yield the samples and the photometric interpretation of each frame, uncompressed or compressed.
+
+    Raises
+    ------
+    Quarantine
+        `pixel-data-unreadable` when the codec is missing, or cannot decode every frame that the header announces.
+    """
+    count = 0
+    try:
+        for array, properties in _decoder(bytes(data), layout, transfer_syntax_uid, _extended_offsets(header), vr):
+            count += 1
+            yield array, str(properties["photometric_interpretation"])
+    except Quarantine:
+        raise
+    except Exception:  # codecs raise what they like, and their messages may hold values
+        raise Quarantine(Reason.PIXEL_DATA_UNREADABLE, PIXEL_DATA) from None
+    if count < layout.frames:
+        raise Quarantine(Reason.PIXEL_DATA_UNREADABLE, PIXEL_DATA)
 
 
 def encode(frames: Sequence[bytes], layout: Layout, transfer_syntax_uid: str) -> bytes | None:

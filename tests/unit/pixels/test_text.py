@@ -1,0 +1,146 @@
+"""Text in pixels is found, blanked, and never guessed about."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+from pydicom.uid import RLELossless
+from tests.support.images import PlantedImage, header_of, image_dataset, planted_image
+
+from dicom_deid.deidentify.pixels import FoundText, TextFinder, clean_pixels, text_regions
+from dicom_deid.deidentify.pixels.pictures import pictures
+from dicom_deid.exceptions import Quarantine
+from dicom_deid.reasons import Reason
+from dicom_deid.recipe.filters import Rectangle
+
+pytest.importorskip("rapidocr", reason="the extra `ocr` is not installed")
+
+EXPLICIT = "1.2.840.10008.1.2.1"
+
+
+def hidden(image: PlantedImage, syntax: str = EXPLICIT) -> list[float]:
+    """Share of each planted box that is blanked in every frame."""
+    header, data = header_of(image.dataset), image.dataset.PixelData
+    regions = text_regions(header, data, syntax)
+    cleaned = clean_pixels(header, data, syntax, regions, recompress=False)
+    assert cleaned is not None
+    frames = int(image.dataset.get("NumberOfFrames", 1))
+    shape = (frames, image.dataset.Rows, image.dataset.Columns, image.dataset.SamplesPerPixel)
+    dtype = np.dtype(f"<u{image.dataset.BitsAllocated // 8}")
+    if image.dataset.PixelRepresentation:
+        dtype = np.dtype("<i2")
+    after = np.frombuffer(bytes(cleaned.data), dtype, count=int(np.prod(shape))).reshape(shape)
+    black = np.zeros(after.shape[1:3], bool)
+    for region in regions:
+        left, top, right, bottom = region.rectangle or Rectangle(0, 0, 0, 0)
+        black[max(top, 0) : bottom, max(left, 0) : right] = True
+    assert (np.ptp(after[:, black].reshape(-1, shape[3]), axis=0) == 0).all()
+    return [float(black[top:bottom, left:right].mean()) for left, top, right, bottom in image.boxes]
+
+
+@pytest.mark.parametrize(
+    ("seed", "options"),
+    [
+        (1, {"modality": "US", "size": 14}),
+        (2, {"modality": "CT", "size": 14, "rows": 512, "columns": 512, "bits": 12, "signed": True}),
+        (3, {"modality": "CR", "size": 20, "photometric": "MONOCHROME1", "bits": 12}),
+        (4, {"modality": "US", "size": 16, "photometric": "RGB"}),
+        (5, {"modality": "US", "size": 16, "photometric": "YBR_FULL"}),
+        (6, {"modality": "SC", "size": 16, "photometric": "PALETTE COLOR"}),
+        (7, {"modality": "MR", "size": 12, "rows": 256, "columns": 256, "lines": 2, "bits": 16}),
+    ],
+)
+def test_planted_text_is_hidden(seed: int, options: dict[str, object]) -> None:
+    """In each interpretation: a wrong rendering (inverted, swapped, clipped) finds nothing."""
+    image = planted_image(seed, **options)  # type: ignore[arg-type]
+    assert min(hidden(image)) > 0.9
+
+
+def test_small_text_in_a_large_image() -> None:
+    """Shrunk to the network's size, 14-pixel letters in 2,000 pixels would vanish: tiles keep them."""
+    image = planted_image(20, modality="CR", rows=1100, columns=1400, size=14, lines=3, bits=12)
+    assert min(hidden(image)) > 0.9
+
+
+def test_text_of_a_later_frame_of_a_compressed_image() -> None:
+    """Each frame is looked at, and what is found is blanked in all."""
+    image = planted_image(21, rows=240, columns=320, size=14, lines=2)
+    plain = planted_image(22, rows=240, columns=320, size=14, lines=0)
+    dataset = image_dataset(plain.dataset.PixelData + image.dataset.PixelData, rows=240, columns=320, frames=2)
+    dataset.compress(RLELossless, generate_instance_uid=False)
+    assert min(hidden(PlantedImage(dataset, image.boxes, image.texts), RLELossless)) > 0.9
+
+
+def test_letters_at_the_top_of_the_range() -> None:
+    """Anatomy in a hundredth of a 16-bit range: the second picture shows it, the first the letters."""
+    values = np.random.default_rng(1).normal(300, 50, (64, 64)).astype("<u2")
+    values[-1, -1] = 65535
+    dataset = image_dataset(values.tobytes(), rows=64, columns=64, bits_allocated=16)
+    (shown,) = pictures(header_of(dataset), dataset.PixelData, EXPLICIT)
+    assert len(shown) == 2
+    assert np.ptp(shown[0].ravel()[:-1]) < 5
+    assert np.ptp(shown[1]) == 255
+
+
+class Uncertain(TextFinder):
+    """Finds one box, of a given confidence."""
+
+    def __init__(self, confidence: float) -> None:
+        self.confidence = confidence
+
+    def find(self, picture: object) -> tuple[FoundText, ...]:
+        return (FoundText(Rectangle(1, 1, 9, 5), self.confidence),)
+
+
+@pytest.mark.parametrize(("confidence", "blanked"), [(0.9, 1), (0.6, 1), (0.3, 0)])
+def test_confidence_decides(confidence: float, blanked: int) -> None:
+    dataset = image_dataset(bytes(200), rows=10, columns=20)
+    assert len(text_regions(header_of(dataset), dataset.PixelData, EXPLICIT, finder=Uncertain(confidence))) == blanked
+
+
+def test_what_may_be_text_is_quarantined() -> None:
+    dataset = image_dataset(bytes(200), rows=10, columns=20)
+    with pytest.raises(Quarantine) as caught:
+        text_regions(header_of(dataset), dataset.PixelData, EXPLICIT, finder=Uncertain(0.5))
+    assert caught.value.reason is Reason.PIXEL_RISK
+
+
+def test_text_that_the_header_announces_must_be_found() -> None:
+    """BurnedInAnnotation YES and nothing found: it is there, and was overlooked."""
+    dataset = image_dataset(bytes(200), rows=10, columns=20)
+    dataset.BurnedInAnnotation = "YES"
+    with pytest.raises(Quarantine) as caught:
+        text_regions(header_of(dataset), dataset.PixelData, EXPLICIT, finder=Uncertain(0.1))
+    assert caught.value.reason is Reason.BURNED_IN_ANNOTATION
+
+
+@pytest.mark.parametrize(
+    ("syntax", "reason"),
+    [("1.2.840.10008.1.2.4.103", Reason.VIDEO), ("1.2.840.10008.1.2.4.90", Reason.PIXEL_DATA_UNREADABLE)],
+)
+def test_what_cannot_be_looked_at_is_quarantined(syntax: str, reason: Reason) -> None:
+    dataset = image_dataset(bytes(200), rows=10, columns=20)
+    with pytest.raises(Quarantine) as caught:
+        text_regions(header_of(dataset), dataset.PixelData, syntax, finder=Uncertain(0.9))
+    assert caught.value.reason is reason
+
+
+def test_threads_share_one_finder() -> None:
+    """The engine underneath keeps state in a call; two threads must not mix their boxes."""
+    finder = TextFinder.shared()
+    assert finder is TextFinder.shared()
+    images = [planted_image(seed, rows=240, columns=320, lines=1).dataset.pixel_array for seed in (30, 31)]
+    alone = [finder.find(image) for image in images]
+    together: dict[int, tuple[FoundText, ...]] = {}
+
+    def look(index: int) -> None:
+        together[index] = finder.find(images[index % 2])
+
+    threads = [threading.Thread(target=look, args=(index,)) for index in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(together[index] == alone[index % 2] for index in range(3))
