@@ -1,0 +1,127 @@
+"""A worker that is killed anywhere is run again with the same result: mapping, keys, bytes and audit."""
+
+import os
+import pickle
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from tests.support.killable import POINTS
+from tests.support.runs import Place, patients, series
+
+from dicom_deid.pipeline import plan_run
+from dicom_deid.store import Store
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def place(s3, s3_bucket, postgres_url):
+    return Place(s3, s3_bucket, postgres_url)
+
+
+class Workers:
+    """A process that forks a worker for each order."""
+
+    def __init__(self):
+        environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'plugins'}"}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.support.killable"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=ROOT,
+            env=environment,
+        )
+
+    def work(self, configuration, connections, planned, kill=None):
+        """Run a worker to its end, and return its exit code."""
+        pickle.dump((configuration, connections, planned, kill), self.process.stdin)
+        self.process.stdin.flush()
+        code = pickle.load(self.process.stdout)
+        assert code == 0 or (kill and code == -9), "the worker failed; see its standard error"
+        return code
+
+    def close(self):
+        self.process.stdin.close()
+        self.process.wait(timeout=60)
+
+
+@pytest.fixture
+def workers():
+    opened = Workers()
+    yield opened
+    opened.close()
+
+
+def left_behind(place):
+    """Return destination, mapping and audit in a form in which equal runs are equal."""
+    mapping = place.query("SELECT kind, lookup::text, pseudonym FROM mapping ORDER BY 1, 2")
+    audit = place.query(
+        "SELECT DISTINCT key_hash::text, destination_key, encode(sha256_in, 'hex'), encode(sha256_out, 'hex'), outcome "
+        "FROM audit ORDER BY 1"
+    )
+    return place.get(), mapping, audit
+
+
+def test_killed_at_every_stage_and_run_again_leaves_what_an_undisturbed_run_leaves(place, workers):
+    """Each stage is struck in turn, on one run, until it ends by itself; then nothing is left to do.
+
+    Between strikes a worker must get further with what the dead ones left. In the end every object is written once,
+    under the pseudonyms that were committed first, and the audit tells each outcome the same way.
+    """
+    objects = series(patients(4), 25)
+    place.put(objects)
+    configuration = place.configuration(batch_objects=100, transfers=4, in_flight_bytes=2**20)
+    planned = plan_run(configuration, place.connections)
+    kills = [(point, passage) for passage in (1, 7) for point in POINTS if passage == 1 or "re" in point.split("-")[1]]
+    mapping = []
+    killed = 0
+    for kill in kills:
+        killed += workers.work(configuration, place.connections, planned, kill) == -9
+        rows = place.query("SELECT kind, lookup::text, pseudonym FROM mapping ORDER BY 1, 2")
+        assert set(mapping) <= set(rows), "a pseudonym was lost or changed"
+        mapping = rows
+    assert killed >= 8
+    workers.work(configuration, place.connections, planned)
+    written, mapping, audit = left_behind(place)
+    assert len(written) == len(objects)
+    assert len(audit) == len(objects)
+    assert {row[1] for row in audit} == set(written)
+
+    # An undisturbed run over the same objects with the same mapping writes the same bytes under the same keys.
+    again = place.configuration(destination=f"s3://{place.bucket}/undisturbed")
+    workers.work(again, place.connections, plan_run(again, place.connections))
+    assert place.get("undisturbed") == written
+    assert place.query("SELECT kind, lookup::text, pseudonym FROM mapping ORDER BY 1, 2") == mapping
+    with Store.connect(place.database, keys=place.keys) as store:
+        assert store.verify().problems == []
+
+
+def test_two_workers_at_once_do_each_object_once_and_agree_on_pseudonyms(place, workers):
+    objects = series(patients(3), 20)
+    place.put(objects)
+    configuration = place.configuration(batch_objects=10)
+    planned = plan_run(configuration, place.connections)
+    assert len(planned.summary.batches) >= 4
+    other = Workers()
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda each: each.work(configuration, place.connections, planned), (workers, other)))
+    other.close()
+    assert len(place.get()) == len(objects)
+    assert place.query("SELECT count(*), count(DISTINCT key_hash) FROM audit") == [(60, 60)]
+    assert place.query("SELECT count(*) FROM mapping WHERE kind = 'PatientID'") == [(3,)]
+
+
+def test_same_patient_same_pseudonym_across_runs_and_processes(place, workers):
+    people = patients(2)
+    first, second = series(people, 1), series(people, 3)
+    place.put(first)
+    workers.work(place.configuration(), place.connections, None)
+    before = {key.split("/")[0] for key in place.get()}
+    place.put(second)
+    workers.work(place.configuration(), place.connections, None)
+    assert {key.split("/")[0] for key in place.get()} == before
+    assert len(before) == 2
+    assert len(place.get()) == len(second)

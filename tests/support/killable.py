@@ -1,0 +1,89 @@
+"""A worker process that kills itself (SIGKILL) at the n-th passage of a named point of a run."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from dicom_deid.pipeline import plan_run, run_batch
+from dicom_deid.pipeline.carrier import ObjectCarrier
+from dicom_deid.storage import S3Storage
+from dicom_deid.store import Lease, Mapping
+
+POINTS: dict[str, tuple[type, str, str]] = {
+    "before-read": (ObjectCarrier, "read", "before"),
+    "after-read": (ObjectCarrier, "read", "after"),
+    "before-resolve": (Mapping, "resolve", "before"),
+    "after-resolve": (Mapping, "resolve", "after"),
+    "before-write": (S3Storage, "write", "before"),
+    "after-write": (S3Storage, "write", "after"),
+    "before-record": (Lease, "record", "before"),
+    "after-record": (Lease, "record", "after"),
+    "before-finish": (Lease, "finish", "before"),
+    "after-finish": (Lease, "finish", "after"),
+}
+
+
+def kill_at(point: str, passage: int) -> None:
+    """Arrange for the process to die at that passage of that point."""
+    owner, name, when = POINTS[point]
+    original: Callable[..., Any] = getattr(owner, name)
+    lock, seen = threading.Lock(), [0]
+
+    def pass_by() -> None:
+        with lock:
+            seen[0] += 1
+            if seen[0] == passage:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    def wrapped(*arguments: Any, **options: Any) -> Any:
+        if when == "before":
+            pass_by()
+        result = original(*arguments, **options)
+        if when == "after":
+            pass_by()
+        return result
+
+    setattr(owner, name, wrapped)
+
+
+def work(configuration: Any, connections: Any, planned: Any, kill: tuple[str, int] | None) -> None:
+    """Work through a plan, or die on the way."""
+    if kill:
+        kill_at(*kill)
+    if planned is None:
+        planned = plan_run(configuration, connections)
+    for batch in planned.summary.batches:
+        run_batch(configuration, connections, run_id=planned.run_id, batch_id=batch.batch_id, worker="killable")
+
+
+def main() -> None:
+    """Fork a worker for each order that comes in, and answer with its exit code.
+
+    Everything is imported once, and no thread runs in this process, so that forking is cheap and safe.
+    """
+    while True:
+        try:
+            order = pickle.load(sys.stdin.buffer)
+        except EOFError:
+            return
+        child = os.fork()
+        if child == 0:
+            try:
+                work(*order)
+            except BaseException as error:
+                print(repr(error), file=sys.stderr, flush=True)
+                os._exit(1)
+            os._exit(0)
+        _, status = os.waitpid(child, 0)
+        sys.stdout.buffer.write(pickle.dumps(os.waitstatus_to_exitcode(status)))
+        sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    main()
