@@ -217,12 +217,14 @@ class S3Connection:
         )
 
     def _obstore_store(self, session: boto3.session.Session, client: Any, bucket: str) -> S3Store:
-        # Where boto3 would send a request decides, whatever made it choose so.
-        url = urlsplit(client.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "key"}))
+        # What boto3 does decides, whatever made it choose so: an endpoint's configuration has many sources.
+        url = urlsplit(client.meta.endpoint_url)
+        example = urlsplit(client.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "key"}))
+        virtual = example.netloc.startswith(f"{bucket}.")
         config: dict[str, Any] = {
             # The name that an endpoint in the environment cannot override.
-            "aws_endpoint_url_s3": f"{url.scheme}://{url.netloc}",
-            "virtual_hosted_style_request": url.netloc.startswith(f"{bucket}."),
+            "aws_endpoint_url_s3": url._replace(netloc=f"{bucket}.{url.netloc}").geturl() if virtual else url.geturl(),
+            "virtual_hosted_style_request": virtual,
             "region": client.meta.region_name,
             "request_payer": self.requester_pays,
             "skip_signature": False,
