@@ -139,6 +139,21 @@ SELECT why, count(*) FROM judged LEFT JOIN kept USING (position) WHERE why = 'do
 GROUP BY why
 """
 
+_TAKE_BACK = """
+WITH gone AS (DELETE FROM batch WHERE run_id = %(run)s AND state = 'planned' RETURNING batch_id)
+DELETE FROM batch_item i USING gone WHERE i.batch_id = gone.batch_id
+"""
+
+_PRUNE = """
+WITH gone AS (
+    DELETE FROM batch b USING run r WHERE r.run_id = b.run_id AND r.state <> 'running'
+    AND r.finished_at <= clock_timestamp() - make_interval(days => %s) RETURNING b.batch_id
+), items AS (
+    DELETE FROM batch_item i USING gone WHERE i.batch_id = gone.batch_id RETURNING 1
+)
+SELECT count(*) FROM items
+"""
+
 _CUT = """
 CREATE TEMP TABLE cut AS
 WITH weighed AS (
@@ -270,7 +285,7 @@ class Planner:
         run = {"run": self._run.run_id, "scope": self._run.scope_id}
         with self._database.transaction(doing):
             # Planned again, the run takes back what no worker has begun.
-            self._database.query(doing, "DELETE FROM batch WHERE run_id = %(run)s AND state = 'planned'", run)
+            self._database.query(doing, _TAKE_BACK, run)
             self._database.query(doing, "SET LOCAL work_mem = '64MB'; ANALYZE pg_temp.chosen")
             self._database.query(doing, _CUT, self._sizes())
             rows = self._database.query(doing, "ANALYZE pg_temp.cut;" + _BATCHES, run)
@@ -325,13 +340,7 @@ def prune(database: Database, days: int) -> int:
 
     What was done stays known, and the audit is not touched.
     """
-    rows = database.query(
-        "removing finished plans",
-        "WITH gone AS (DELETE FROM batch b USING run r WHERE r.run_id = b.run_id AND r.state <> 'running' "
-        "AND r.finished_at <= clock_timestamp() - make_interval(days => %s) RETURNING b.objects) "
-        "SELECT coalesce(sum(objects), 0)::bigint FROM gone",
-        (days,),
-    )
+    rows = database.query("removing finished plans", _PRUNE, (days,))
     return int(rows[0][0])
 
 
