@@ -242,7 +242,7 @@ class Plan:
         The first step is an ADD; only rules that follow it see the element, and one of them may remove it again.
         """
         chosen = self._selected(addition.element, presence, is_original=False)
-        return self._ordered(addition.element, chosen, after=addition.rule_index)
+        return self._ordered(addition.element, chosen)
 
     def _selected(self, element: ElementName, presence: Presence, is_original: bool) -> list[int]:
         """Return the indices of the rules that select an element, but those of KEEP and ADD."""
@@ -258,12 +258,10 @@ class Plan:
             return by_itself or (field.name, element.tag) in presence
         return isinstance(field, ValuesList) or field.selects(element)
 
-    def _ordered(self, element: ElementName, chosen: list[int], after: int = -1) -> Steps:
+    def _ordered(self, element: ElementName, chosen: list[int]) -> Steps:
         rules = self.recipe.rules
         is_protected = any(_protects(rules[index]) for index in chosen)
-        taken = [
-            index for index in chosen if index > after and not (is_protected and rules[index].action is Action.REMOVE)
-        ]
+        taken = [index for index in chosen if not (is_protected and rules[index].action is Action.REMOVE)]
         if element.root and element.tag in self._additions:
             taken = sorted([*taken, *self._additions[element.tag].rule_indices])
         # What stands in a nested element for a while may make a sequence around it a hit of a values list.

@@ -66,6 +66,7 @@ def test_only_rules_after_an_addition_see_an_element_that_was_hidden() -> None:
     kept = plan("KEEP PatientID\nREPLACE PatientID a\nADD PatientID b\nREPLACE PatientID c")
     (addition,) = kept.additions
     assert kept.is_kept(PATIENT_ID)
+    assert not kept.is_kept(ElementName.of(0x00100020, parent="ReferencedStudySequence"))
     assert [step.value for step in kept.steps_of_addition(addition)] == [Literal("b"), Literal("c")]
 
 
