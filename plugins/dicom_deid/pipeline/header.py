@@ -67,7 +67,7 @@ def read_examined(
         It could not be read.
     """
     if size < large_object_bytes:
-        data = storage.read(key, etag=etag, version_id=version_id)
+        data = storage.read(key, etag=etag, size=size, version_id=version_id)
         return Examined(data, len(data), deidentifier.examine(data), sha256=hashlib.sha256(data).hexdigest())
     return _read_large(deidentifier, storage, key, size, etag, version_id)
 

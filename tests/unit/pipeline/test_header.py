@@ -33,7 +33,7 @@ class Bytes:
     def __init__(self, data):
         self.data, self.read_bytes = data, 0
 
-    def read(self, key, *, etag=None, version_id=None, start=None, end=None):
+    def read(self, key, *, etag=None, size=None, version_id=None, start=None, end=None):
         part = self.data[start:end]
         self.read_bytes += len(part)
         return part
