@@ -10,7 +10,7 @@ import pytest
 
 from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.originals import Kind, Original
-from dicom_deid.store import Accountability, Store
+from dicom_deid.store import Accountability, Store, schema
 from dicom_deid.store.roles import ROLES, create_roles, role_names
 
 ASKED = Accountability(person="Dr Strand", reason="adverse event")
@@ -19,11 +19,11 @@ ASKED = Accountability(person="Dr Strand", reason="adverse event")
 @pytest.fixture
 def logins(postgres_url, keys):
     """A store for each role, opened by a login that is a member of nothing else. Roles belong to the whole server."""
-    schema = f"s{uuid.uuid4().hex[:8]}"
+    name_of_schema = f"s{uuid.uuid4().hex[:8]}"
     stores = {}
-    with Store.connect(postgres_url, schema=schema, keys=keys) as admin:
+    with Store.connect(postgres_url, schema=name_of_schema, keys=keys) as admin:
         admin.upgrade()
-        names = {role: f"{schema}_login_{role}" for role in ROLES}
+        names = {role: f"{name_of_schema}_login_{role}" for role in ROLES}
         for name in names.values():
             admin.database.query("test", f"CREATE ROLE {name} LOGIN PASSWORD 'p'")
         create_roles(admin.database, {role: names[role] for role in ROLES})
@@ -31,11 +31,11 @@ def logins(postgres_url, keys):
         parts = urlsplit(postgres_url)
         for role, name in names.items():
             place = f"{name}:p@{parts.hostname}:{parts.port}"
-            stores[role] = Store.connect(urlunsplit(parts._replace(netloc=place)), schema=schema, keys=keys)
+            stores[role] = Store.connect(urlunsplit(parts._replace(netloc=place)), schema=name_of_schema, keys=keys)
         yield stores
         for each in stores.values():
             each.close()
-        for name in [*names.values(), *role_names(schema).values()]:
+        for name in [*names.values(), *role_names(name_of_schema).values()]:
             admin.database.query("test", f"DROP OWNED BY {name} CASCADE; DROP ROLE {name}")
 
 
@@ -127,6 +127,31 @@ def test_originals_cannot_be_read_against_an_event_that_is_rolled_back(logins):
 
         with pytest.raises(ConfigurationError, match="may not do this"):
             look_up_and_roll_back()
+
+
+def test_roles_need_no_superuser(postgres_url, keys):
+    # A managed server gives nobody superuser: CREATEROLE and owning the database must do.
+    name = f"r{uuid.uuid4().hex[:8]}"
+    with Store.connect(postgres_url) as admin:
+        database = admin.database.query("test", "SELECT current_database()")[0][0]
+        admin.database.query(
+            "test", f"CREATE ROLE {name} LOGIN CREATEROLE PASSWORD 'p'; ALTER DATABASE {database} OWNER TO {name}"
+        )
+        parts = urlsplit(postgres_url)
+        place = f"{name}:p@{parts.hostname}:{parts.port}"
+        with Store.connect(urlunsplit(parts._replace(netloc=place)), schema=name, keys=keys) as store:
+            store.upgrade()
+            create_roles(store.database)
+            create_roles(store.database)
+            owner = store.database.query("test", "SELECT tableowner FROM pg_tables WHERE tablename = 'audit'")
+            assert owner == [(f"{name}_owner",)]
+            schema.downgrade(store.database, "0001")
+            store.upgrade()
+            create_roles(store.database)
+            store.mapping(store.project("p")).resolve([Original(Kind.UID, "1.2")])
+        admin.database.query("test", f"ALTER DATABASE {database} OWNER TO CURRENT_USER")
+        for role in [*role_names(name).values(), name]:
+            admin.database.query("test", f"DROP OWNED BY {role} CASCADE; DROP ROLE {role}")
 
 
 def test_an_unknown_role_is_refused(store):
