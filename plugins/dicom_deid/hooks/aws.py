@@ -81,7 +81,7 @@ def _credentials(hook: AwsGenericHook[Any], wrapper: AwsConnectionWrapper) -> di
 
 
 def _checksum(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {"checksum": "none"} if config.get("request_checksum_calculation") == "when_required" else {}
+    return {"checksum": "md5"} if config.get("request_checksum_calculation") == "when_required" else {}
 
 
 def _retry(config: Mapping[str, Any]) -> dict[str, Any]:

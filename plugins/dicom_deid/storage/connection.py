@@ -26,6 +26,8 @@ from dicom_deid.storage.retry import RetryPolicy
 # A request as a whole may take as long as its bytes keep coming: the read timeout watches over that.
 _WHOLE_REQUEST = timedelta(hours=1)
 
+_CHOICES = {"addressing_style": ("auto", "path", "virtual"), "checksum": ("sha256", "md5")}
+
 
 class S3Clients(NamedTuple):
     """Two clients of one bucket that behave alike: boto3 lists and checks, obstore moves bytes."""
@@ -109,6 +111,15 @@ class S3Connection:
     max_connections: int = 64
     requests_per_second: float | None = None
     bytes_per_second: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, allowed in _CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise ConfigurationError(f"the S3 connection's {name} must be one of: {', '.join(allowed)}")
+        for name in ("requests_per_second", "bytes_per_second"):
+            limit = getattr(self, name)
+            if limit is not None and not (isinstance(limit, int | float) and limit > 0):
+                raise ConfigurationError(f"the S3 connection's {name} must be a number above 0")
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> S3Connection:

@@ -344,3 +344,13 @@ def test_repr_shows_no_secrets():
     )
     assert "very-secret" not in repr(connection)
     assert "very-secret" not in str(connection)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"checksum": "none"}, {"addressing_style": "host"}, {"bytes_per_second": 0}, {"requests_per_second": "fast"}],
+)
+def test_unknown_words_and_numbers_are_refused(settings):
+    # Would catch a misspelt setting from a connection's JSON that turns a check off in silence.
+    with pytest.raises(ConfigurationError, match=next(iter(settings))):
+        S3Connection(**settings)
