@@ -16,6 +16,7 @@ from dicom_deid.pipeline.configuration import RunConfiguration
 from dicom_deid.pipeline.connections import Connections, Storages
 from dicom_deid.pipeline.conveyor import Conveyor
 from dicom_deid.pipeline.engine import make_deidentifier
+from dicom_deid.pipeline.processes import Share, carry_in_processes
 from dicom_deid.pipeline.progress import Progress, ProgressTeller
 from dicom_deid.reasons import Outcome, Reason
 from dicom_deid.store import AuditRow, BatchItem, Lease, Run, Store
@@ -128,7 +129,8 @@ def run_batch(
         items = lease.items()
         ledger = _Ledger(lease, items, ProgressTeller(progress, progress_seconds, items), recorded)
         stopping = _Once(should_stop)
-        with closing(_carry(deidentifier, configuration, storages, store, run_id, items, stopping)) as groups:
+        share = Share(configuration, connections, run_id, items)
+        with closing(_groups(share, deidentifier, store, storages, stopping)) as groups:
             for group in groups:
                 ledger.add(group)
         return ledger.close(stopped=stopping.said)
@@ -143,27 +145,39 @@ def _check_rules(run: Run, run_id: str, deidentifier: Deidentifier, configuratio
         raise ConfigurationError("The recipe or the settings have changed since the run was planned: plan it again.")
 
 
-def _carry(
-    deidentifier: Deidentifier,
-    configuration: RunConfiguration,
-    storages: Storages,
-    store: Store,
-    run_id: str,
-    items: list[BatchItem],
-    should_stop: Callable[[], bool],
+def _groups(
+    share: Share, deidentifier: Deidentifier, store: Store, storages: Storages, should_stop: Callable[[], bool]
 ) -> Generator[list[Carried]]:
+    processes = min(share.configuration.processes, len(share.items))
+    if processes > 1:
+        return carry_in_processes(_carry_share, share, processes, should_stop)
+    return _carry(share, deidentifier, store, storages, should_stop)
+
+
+def _carry_share(share: Share, should_stop: Callable[[], bool]) -> Generator[list[Carried]]:
+    """Carry a share in a process of its own, with connections of its own."""
+    deidentifier = make_deidentifier(share.configuration)
+    storages = share.connections.open_storages(share.configuration)
+    with share.connections.open_store() as store:
+        yield from _carry(share, deidentifier, store, storages, should_stop)
+
+
+def _carry(
+    share: Share, deidentifier: Deidentifier, store: Store, storages: Storages, should_stop: Callable[[], bool]
+) -> Generator[list[Carried]]:
+    configuration = share.configuration
     metadata = {
         "recipe-digest": deidentifier.recipe.digest,
         "settings-digest": configuration.digest,
         "deidentified-by": f"dicom-deid {__version__}",
-        "run": run_id,
+        "run": share.run_id,
     }
     carrier = ObjectCarrier(deidentifier, configuration, storages, metadata)
     mapping = store.mapping(store.project(configuration.project))
     conveyor = Conveyor(
         carrier, mapping.resolve, transfers=configuration.transfers, in_flight_bytes=configuration.in_flight_bytes
     )
-    return conveyor.run(items, should_stop)
+    return conveyor.run(share.items, should_stop)
 
 
 class _Once:

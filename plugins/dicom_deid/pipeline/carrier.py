@@ -175,7 +175,8 @@ class ObjectCarrier:
             modality=examination.modality if examination else None,
             milliseconds=_milliseconds(spent + (read.seconds if read else 0.0)),
         )
-        return Carried(row, error, read.seconds if read else spent, 0.0, spent if read else 0.0)
+        raised = error if reason is Reason.STORAGE_ERROR else None
+        return Carried(row, raised, read.seconds if read else spent, 0.0, spent if read else 0.0)
 
 
 def _copy_to_quarantine(source: ObjectStorage, item: BatchItem, quarantine: ObjectStorage, reason: Reason) -> None:

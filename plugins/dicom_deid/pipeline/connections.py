@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.pipeline.configuration import RunConfiguration
@@ -56,6 +56,18 @@ class Connections:
             raise ConfigurationError("The quarantine is in the same place as the source or the destination.")
         return Storages(source, destination, quarantine)
 
+    def portable(self) -> Connections:
+        """Return connections that can be sent to a child process: temporary credentials as they are now.
+
+        They are good for as long as the batch may be expected to take, but are not renewed.
+        """
+        return replace(
+            self,
+            source=_portable(self.source),
+            destination=_portable(self.destination),
+            quarantine=_portable(self.quarantine),
+        )
+
     @contextmanager
     def open(self, configuration: RunConfiguration) -> Iterator[tuple[Store, Storages]]:
         """Open all, checked: each exists and lets us do what the run does."""
@@ -79,3 +91,22 @@ class Storages:
         self.destination.check(writable=True)
         if self.quarantine is not None:
             self.quarantine.check(writable=True)
+
+
+def _portable(connection: S3Connection | None) -> S3Connection | None:
+    if connection is None or connection.session is None:
+        return connection
+    found = connection.session.get_credentials()
+    if found is None:
+        return connection
+    now = found.get_frozen_credentials()
+    return replace(
+        connection,
+        session=None,
+        profile=None,
+        role_arn=None,
+        region=connection.region or connection.session.region_name,
+        access_key=now.access_key,
+        secret_key=now.secret_key,
+        session_token=now.token,
+    )

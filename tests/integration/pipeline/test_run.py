@@ -6,9 +6,10 @@ import re
 
 import pydicom
 import pytest
+from tests.support.datasets import ct_elements, part10
 from tests.support.runs import Place, patients, series
 
-from dicom_deid.pipeline import report_run
+from dicom_deid.pipeline import plan_run, report_run
 
 
 @pytest.fixture
@@ -41,3 +42,50 @@ def test_a_run_from_bucket_to_bucket(place):
     report = report_run(place.connections, run_id=ran.planned.run_id, state="succeeded")
     assert report.outcomes == {"deidentified": 18}
     assert report.run.state == "succeeded"
+
+
+def test_several_processes_give_what_one_gives(place):
+    """The same bytes under the same keys, in the order that the processes happen to have; bad input too."""
+    objects = series(patients(3), 8) | {"notes.txt": b"no DICOM" * 40}
+    place.put(objects)
+    alone = place.run()
+    several = place.run(destination=f"s3://{place.bucket}/several", processes=2)
+    assert several.outcomes == alone.outcomes
+    assert place.get("several") == place.get()
+
+
+def test_a_stop_reaches_the_processes(place):
+    place.put(series(patients(2), 30))
+    told = []
+    configuration = place.configuration(processes=2, transfers=1, in_flight_bytes=100_000)
+    planned = plan_run(configuration, place.connections)
+    first = place.work(configuration, planned, should_stop=lambda: bool(told), progress=told.append, progress_seconds=0)
+    assert first.results[0].stopped
+    rest = place.work(configuration, planned)
+    assert first.results[0].objects + rest.results[0].objects == 60
+
+
+def test_large_objects_are_streamed_or_copied_by_the_store_with_the_same_bytes(place):
+    """Streamed, every byte is vouched for; copied by the store, the audit says which bytes are."""
+    data = part10(ct_elements(4, rows=512, columns=40 * 1024))
+    place.put({"large.dcm": data})
+    whole = place.run(destination=f"s3://{place.bucket}/whole", large_object_bytes=2**30)
+    streamed = place.run(destination=f"s3://{place.bucket}/streamed", large_object_bytes=2**24, server_side_copy=False)
+    copied = place.run(destination=f"s3://{place.bucket}/copied", large_object_bytes=2**24)
+    checked = place.run(destination=f"s3://{place.bucket}/checked", large_object_bytes=2**24, verify="full")
+    assert place.get("whole") == place.get("streamed") == place.get("copied") == place.get("checked")
+    digests = [(ran.rows[0].sha256_in, ran.rows[0].sha256_out) for ran in (whole, streamed, copied, checked)]
+    assert digests[0] == digests[1] == (hashlib.sha256(data).hexdigest(), digests[0][1])
+    assert digests[2] == (None, None)
+    assert digests[3] == (None, digests[0][1])
+    assert "server-side copy" in copied.rows[0].detail
+
+
+def test_directories_work_like_buckets(place, tmp_path):
+    for key, data in series(patients(2), 3).items():
+        path = tmp_path / "in" / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    ran = place.run(source=str(tmp_path / "in"), destination=str(tmp_path / "out"))
+    assert set(ran.outcomes.values()) == {("deidentified", None)}
+    assert len(list((tmp_path / "out").rglob("*.dcm"))) == 6

@@ -1,0 +1,135 @@
+"""Several processes share a batch, for machines with more cores than one interpreter can use.
+
+The parent holds the lease and records the audit; each child carries a share of the objects with connections of its own
+to database and storages. Pseudonyms come from the one mapping in PostgreSQL, so that the result is the same as one
+process gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from contextlib import closing
+from dataclasses import replace
+from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
+from typing import NamedTuple, Protocol
+
+from dicom_deid.exceptions import DicomDeidError
+from dicom_deid.pipeline.carrier import Carried
+from dicom_deid.pipeline.configuration import RunConfiguration
+from dicom_deid.pipeline.connections import Connections
+from dicom_deid.store import BatchItem
+
+_TICK_SECONDS = 0.5
+
+
+class Share(NamedTuple):
+    """What one child is told; it holds secrets, and travels through a pipe only."""
+
+    configuration: RunConfiguration
+    connections: Connections
+    run_id: str
+    items: list[BatchItem]
+
+
+class CarryShare(Protocol):
+    """Carries the objects of a share."""
+
+    def __call__(self, share: Share, should_stop: Callable[[], bool]) -> Generator[list[Carried]]:
+        """Yield what is done, now and then."""
+        ...
+
+
+class ChildFailed(DicomDeidError):
+    """A child process ended without a word; a retry resumes."""
+
+
+def carry_in_processes(
+    carry: CarryShare, share: Share, processes: int, should_stop: Callable[[], bool]
+) -> Generator[list[Carried]]:
+    """Carry a share in so many processes; yield what is done, at least twice a second.
+
+    Raises
+    ------
+    DicomDeidError
+        What a child raised; the others are told to stop, and finish what they have begun.
+    """
+    context = get_context("spawn")
+    pipes: list[Connection] = []
+    children = []
+    portable = share.connections.portable()
+    for number in range(processes):
+        ours, theirs = context.Pipe()
+        child = context.Process(target=_work, args=(theirs, carry), name=f"dicom-deid-{number}", daemon=True)
+        child.start()
+        theirs.close()
+        ours.send(share._replace(connections=portable, items=share.items[number::processes]))
+        pipes.append(ours)
+        children.append(child)
+    try:
+        yield from _collect(pipes, should_stop)
+    finally:
+        _tell_to_stop(pipes)
+        for child in children:
+            child.join()
+
+
+def _collect(pipes: list[Connection], should_stop: Callable[[], bool]) -> Generator[list[Carried]]:
+    working, told = set(pipes), False
+    while working:
+        if not told and should_stop():
+            told = True
+            _tell_to_stop(pipes)
+        done: list[Carried] = []
+        for pipe in wait(list(working), _TICK_SECONDS):
+            message = _received(pipe)  # type: ignore[arg-type]
+            if message is None:
+                working.discard(pipe)
+            elif isinstance(message, BaseException):
+                raise message
+            else:
+                done += message
+        yield done
+
+
+def _received(pipe: Connection) -> list[Carried] | BaseException | None:
+    try:
+        message: list[Carried] | BaseException | None = pipe.recv()
+    except EOFError:
+        return ChildFailed("A process of the batch ended without a word, perhaps for want of memory; a retry resumes.")
+    return message
+
+
+def _tell_to_stop(pipes: list[Connection]) -> None:
+    for pipe in pipes:
+        try:
+            pipe.send(None)
+        except OSError:
+            # The child has ended.
+            continue
+
+
+def _work(pipe: Connection, carry: CarryShare) -> None:
+    """Carry a share in a child process."""
+    share: Share = pipe.recv()
+    try:
+        with closing(carry(share, lambda: _is_told(pipe))) as groups:
+            for group in groups:
+                if group:
+                    pipe.send([_portable(carried) for carried in group])
+        pipe.send(None)
+    except (BrokenPipeError, EOFError):
+        # The parent is gone, and with it the lease: whoever takes the batch next resumes.
+        return
+    except DicomDeidError as error:
+        pipe.send(error)
+
+
+def _is_told(pipe: Connection) -> bool:
+    """Tell whether the parent said stop, or is gone; what it says once stays to be read."""
+    return pipe.poll()
+
+
+def _portable(carried: Carried) -> Carried:
+    # An exception's traceback and foreign attributes stay in the process that it was raised in.
+    return replace(carried, error=None if carried.error is None else carried.error.with_traceback(None))
