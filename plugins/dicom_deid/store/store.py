@@ -215,6 +215,8 @@ class Store:
 
     def verify(self, *, run_id: str | None = None, expected_head: str | None = None) -> Verification:
         """Verify the audit's chains; see :func:`dicom_deid.store.verify.verify`."""
+        if run_id is not None:
+            self.run(run_id)
         return verify(self.database, self.chain_key, run_id=run_id, expected_head=expected_head)
 
     def trace(self, key: str, *, reveal: Accountability | None = None) -> list[Traced]:
@@ -231,6 +233,8 @@ class Store:
 
     def export_audit(self, path: Path, *, run_id: str | None = None, outcome: str | None = None) -> int:
         """Write the audit to a Parquet or CSV file and return how many rows."""
+        if run_id is not None:
+            self.run(run_id)
         return export_audit(self.database, path, run_id=run_id, outcome=outcome)
 
     def projects(self) -> list[Project]:

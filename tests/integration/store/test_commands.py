@@ -78,6 +78,7 @@ def test_audit_and_plan(run, store, steps, tmp_path):
     assert "The audit verifies." in output
     head = next(line.split()[1] for line in output.splitlines() if line.startswith("head"))
     run("audit", "verify", "--run", run_id, "--expect-head", head)
+    assert "no run of that id" in run("audit", "verify", "--run", "nonsense", expect=2)
     traced = run("audit", "trace", "DOE^JOHN/1.dcm")
     assert "deidentified" in traced
     assert "s3://out/ d/1" in traced
