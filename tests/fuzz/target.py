@@ -1,0 +1,70 @@
+"""What every fuzzer calls: bytes in, an object out or a reason; anything else is a fault."""
+
+from __future__ import annotations
+
+import io
+import time
+import warnings
+
+from pydicom import dcmread
+
+from dicom_deid.deidentify import Deidentifier, Settings
+from dicom_deid.exceptions import Quarantine
+from dicom_deid.reasons import Reason
+from dicom_deid.recipe import Recipe
+
+OPEN = Settings(residuals="off", pixel_risk="allow", documents="allow", max_inflated_bytes=2**24)
+
+ENGINES = (
+    Deidentifier(Recipe.named("desktop"), OPEN),
+    Deidentifier(Recipe.named("desktop"), OPEN.replace(residuals="redact-token")),
+    Deidentifier(
+        Recipe.parse("FORMAT dicom\n%header\nKEEP StudyDate\nREMOVE contains:Name\n"),
+        Settings.parity().replace(max_inflated_bytes=2**24),
+    ),
+)
+
+SECONDS = 2.0
+"""No input of a few kilobytes may take longer, whatever it claims to be."""
+
+
+def resolve(originals):  # type: ignore[no-untyped-def]
+    return {one: f"2.25.{number}" if one.kind == "UID" else str(number) for number, one in enumerate(originals, 1)}
+
+
+def run(data: bytes) -> list[bytes | Reason]:
+    """De-identify with each engine; return the outcomes.
+
+    Raises
+    ------
+    AssertionError
+        When it took too long, or when an output is not one that the engine itself can read again.
+    Exception
+        Whatever else than a quarantine the engine raised: a fault.
+    """
+    return [_run(engine, data) for engine in ENGINES]
+
+
+def _run(engine: Deidentifier, data: bytes) -> bytes | Reason:
+    began = time.process_time()
+    try:
+        outcome: bytes | Reason = engine.deidentify(data, resolve).to_bytes()
+    except Quarantine as quarantine:
+        outcome = Reason(quarantine.reason)
+    assert time.process_time() - began < SECONDS
+    if isinstance(outcome, bytes):
+        # What is written can be read: the engine must not make an object worse than it was.
+        engine.deidentify(outcome, resolve)
+    return outcome
+
+
+def pydicom_reads(data: bytes) -> bool:
+    """Whether pydicom finds elements to the end."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            for _ in dcmread(io.BytesIO(data)).iterall():
+                pass
+        except Exception:
+            return False
+    return True
