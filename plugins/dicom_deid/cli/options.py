@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -93,16 +94,23 @@ def embedded_keys(directory: Path) -> KeyRing:
     if os.environ.get(KEYS_VARIABLE, "").strip():
         return KeyRing.from_environment()
     path = directory / "keys"
+    if not path.exists():
+        _write_once(path, KeyRing.generate().to_text())
+    if path.stat().st_mode & 0o077:
+        raise ConfigurationError(f"{path} can be read by others: chmod 600 it, and think about new keys.")
+    return KeyRing.parse(path.read_text())
+
+
+def _write_once(path: Path, text: str) -> None:
+    """Write a secret whole, unless another process was first."""
+    descriptor, unfinished = tempfile.mkstemp(dir=path.parent)
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        if path.stat().st_mode & 0o077:
-            raise ConfigurationError(f"{path} can be read by others: chmod 600 it, and think about new keys.") from None
-        return KeyRing.parse(path.read_text())
-    keys = KeyRing.generate()
-    with os.fdopen(descriptor, "w") as file:
-        file.write(keys.to_text())
-    return keys
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+        with suppress(FileExistsError):
+            os.link(unfinished, path)
+    finally:
+        Path(unfinished).unlink()
 
 
 def pairs(_context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:

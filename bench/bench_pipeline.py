@@ -1,0 +1,344 @@
+"""Race the pipeline, bucket to bucket, against a plain copy by the same client, and against the script it replaces.
+
+    python -m bench.bench_pipeline                       # about five minutes on two cores
+    python -m bench.bench_pipeline --objects 5000 --large 64 --small 100000
+
+Server, database and client share the machine, in one run. Each contender begins with destinations of its own, and the
+plain copy runs before and after, so that a slow moment of the machine shows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import resource
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psycopg2
+import pydicom
+from rich.console import Console
+from rich.table import Table
+from tests.support.datasets import ct_elements, part10
+
+from bench.peers import DESKTOP_RECIPE, silence
+from dicom_deid.deidentify.settings import Settings
+from dicom_deid.objects import SourceObject, SourceRange
+from dicom_deid.pipeline import Connections, RunConfiguration, plan_run, run_batch
+from dicom_deid.sandbox import S3Service, Sandbox
+from dicom_deid.storage import ObjectStorage, S3Connection, open_storage, write_parts
+from dicom_deid.store import KeyRing
+
+TRANSFERS = 16
+SLICES = 200
+"""Objects a study."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One contender's run.
+
+    Parameters
+    ----------
+    objects, size
+        How many, and their bytes summed.
+    seconds, cpu
+        Wall and client CPU seconds.
+    peak
+        Peak of resident memory above what stood at the beginning, in MB.
+    """
+
+    objects: int
+    size: int
+    seconds: float
+    cpu: float
+    peak: float
+
+    @property
+    def rate(self) -> float:
+        """Objects a second."""
+        return self.objects / self.seconds
+
+    @property
+    def row(self) -> list[str]:
+        """The figures as text."""
+        megabytes = self.size / 1e6 / self.seconds
+        cpu = self.cpu * 1e3 / self.objects
+        return [f"{self.rate:.0f}", f"{megabytes:.0f}", f"{cpu:.2f}", f"{self.peak:.0f}"]
+
+
+@contextmanager
+def watched_memory() -> Iterator[list[float]]:
+    """Give a list to which resident memory is added ten times a second, in MB."""
+    seen = [_resident()]
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.1):
+            seen.append(_resident())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield seen
+    finally:
+        done.set()
+        watcher.join()
+
+
+def _resident() -> float:
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * resource.getpagesize() / 2**20
+
+
+def measure(objects: int, size: int, work: Callable[[], object]) -> Measured:
+    """Run a contender once."""
+    with watched_memory() as memory:
+        began, cpu = time.perf_counter(), _cpu()
+        work()
+        seconds, used = time.perf_counter() - began, _cpu() - cpu
+    return Measured(objects, size, seconds, used, max(memory) - memory[0])
+
+
+def _cpu() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime
+
+
+class Stage:
+    """Servers, and places in one bucket."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self.s3: S3Service = sandbox.s3
+        self.database = sandbox.postgres_url
+        self.bucket = f"bench-{uuid.uuid4().hex[:8]}"
+        self.connection = S3Connection(
+            endpoint_url=self.s3.endpoint_url,
+            region=self.s3.region,
+            access_key=self.s3.access_key,
+            secret_key=self.s3.secret_key,
+        )
+        self.connections = Connections(
+            database=self.database,
+            keys=KeyRing.generate(),
+            schema=f"bench_{uuid.uuid4().hex[:8]}",
+            source=self.connection,
+            destination=self.connection,
+        )
+        self.s3.client().create_bucket(Bucket=self.bucket)
+
+    def storage(self, prefix: str) -> ObjectStorage:
+        """Open a prefix of the bucket."""
+        return open_storage(f"s3://{self.bucket}/{prefix}", self.connection)
+
+    def load(self, prefix: str, objects: int, make: Callable[[int], bytes]) -> int:
+        """Put source objects; return their bytes summed."""
+        storage = self.storage(prefix)
+
+        def put(number: int) -> int:
+            data = make(number)
+            storage.write(f"{number:07}.dcm", [data], metadata={})
+            return len(data)
+
+        with ThreadPoolExecutor(4) as pool:
+            return sum(pool.map(put, range(objects)))
+
+    def copy(self, source: str) -> Callable[[], object]:
+        """Return the plain copy: GET and PUT with the same client, threads and verification of the same run."""
+        origin, target = self.storage(source), self.storage(f"copy-{uuid.uuid4().hex[:6]}")
+        listed = list(origin.list())
+
+        def one(key: str, etag: str) -> None:
+            target.write(key, [origin.read(key, etag=etag)], metadata={})
+
+        def work() -> None:
+            with ThreadPoolExecutor(TRANSFERS) as pool:
+                list(pool.map(lambda each: one(each.key, each.etag), listed))
+
+        return work
+
+    def pipeline(self, source: str, project: str, **options: object) -> Callable[[], object]:
+        """Plan a run, and return the work of all its batches."""
+        configuration = RunConfiguration(
+            source=f"s3://{self.bucket}/{source}",
+            destination=f"s3://{self.bucket}/out-{uuid.uuid4().hex[:6]}",
+            project=project,
+            settings=Settings(pixel_risk="allow", residuals="off", documents="allow"),
+            transfers=TRANSFERS,
+            batch_objects=100_000,
+            batch_bytes=2**40,
+            **options,  # type: ignore[arg-type]
+        )
+        planned = plan_run(configuration, self.connections)
+
+        def work() -> None:
+            for batch in planned.summary.batches:
+                result = run_batch(
+                    configuration, self.connections, run_id=planned.run_id, batch_id=batch.batch_id, worker="bench"
+                )
+                assert not result.reasons, result.reasons
+
+        return work
+
+    def script(self, source: str, objects: int) -> Callable[[], object]:
+        """Return the script that this replaces: boto3, deid, and a row at a time in psycopg2."""
+        from deid.config import DeidRecipe
+        from deid.dicom.parser import DicomParser
+
+        client = self.s3.client()
+        recipe = DeidRecipe(deid=str(DESKTOP_RECIPE))
+        keys = [f"{source}/{number:07}.dcm" for number in range(objects)]
+        prefix = f"script-{uuid.uuid4().hex[:6]}"
+
+        def work() -> None:
+            connection = psycopg2.connect(self.database)
+            cursor = connection.cursor()
+            cursor.execute("CREATE TABLE IF NOT EXISTS script (field text, original text, pseudonym text)")
+
+            def generate(item: object, value: object, field: object, dicom: object) -> str:
+                name, original = field.element.keyword, str(field.element.value)  # type: ignore[attr-defined]
+                cursor.execute("SELECT pseudonym FROM script WHERE field = %s AND original = %s", (name, original))
+                row = cursor.fetchone()
+                if row:
+                    return str(row[0])
+                new = f"1.2.3.{uuid.uuid4().int}" if name.endswith("UID") else uuid.uuid4().hex[:10]
+                cursor.execute("INSERT INTO script VALUES (%s, %s, %s)", (name, original, new))
+                connection.commit()
+                return new
+
+            for key in keys:
+                data = client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
+                with silence():
+                    parser = DicomParser(pydicom.dcmread(io.BytesIO(data)), recipe=recipe)
+                    parser.define("generate_value", generate)
+                    parser.parse(strip_sequences=False, remove_private=False)
+                buffer = io.BytesIO()
+                parser.dicom.save_as(buffer)
+                new_key = f"{prefix}/{parser.dicom.PatientID}/{parser.dicom.SOPInstanceUID}.dcm"
+                client.put_object(Bucket=self.bucket, Key=new_key, Body=buffer.getvalue())
+            connection.close()
+
+        return work
+
+
+def slices(edge: int) -> Callable[[int], bytes]:
+    """Return a maker of CT slices, `SLICES` of them a patient, each with pixels of edge x edge and a UID of its own."""
+    template = part10(ct_elements(1, rows=edge, columns=edge))
+    dataset = pydicom.dcmread(io.BytesIO(template), stop_before_pixels=True)
+    values = [str(dataset[name].value) for name in ("SOPInstanceUID", "StudyInstanceUID", "PatientID")]
+
+    def make(number: int) -> bytes:
+        data = template
+        for value, serial in zip(values, (number, number // SLICES, number // SLICES), strict=True):
+            text = f"{value[:-7]}{1_000_000 + serial}"
+            data = data.replace(value.encode(), text.encode())
+        return data
+
+    return make
+
+
+def race_slices(stage: Stage, console: Console, objects: int, sample: int) -> None:
+    """Cold and warm, between two plain copies."""
+    size = stage.load("ct", objects, slices(512))
+    first = measure(objects, size, stage.copy("ct"))
+    cold = measure(objects, size, stage.pipeline("ct", "ct"))
+    second = measure(objects, size, stage.copy("ct"))
+    warm = measure(objects, size, stage.pipeline("ct", "ct"))
+    script = measure(sample, size * sample // objects, stage.script("ct", sample))
+    plain = (first.rate + second.rate) / 2
+    table = _table(f"{objects} CT objects of {size / objects / 1e6:.2f} MB", "objects/s", "CPU ms an object")
+    for name, measured in (
+        ("plain copy, before", first),
+        ("pipeline, cold", cold),
+        ("plain copy, after", second),
+        ("pipeline, warm", warm),
+        (f"boto3 + deid + a row at a time ({sample} objects)", script),
+    ):
+        table.add_row(name, *measured.row, f"{measured.rate / plain:.2f}")
+    console.print(table)
+    console.print(f"pipeline, cold / script: {cold.rate / script.rate:.1f}\n")
+
+
+def race_large(stage: Stage, console: Console, objects: int, megabytes: int) -> None:
+    """Objects of many frames: streamed through the worker, and copied by the store."""
+    frame = part10(ct_elements(2, rows=megabytes * 10, columns=50_000))
+    uid = str(pydicom.dcmread(io.BytesIO(frame), stop_before_pixels=True).SOPInstanceUID)
+    size = 0
+    source = stage.storage("large")
+    for number in range(objects):
+        data = frame.replace(uid.encode(), f"{uid[:-7]}{1_000_000 + number}".encode())
+        key = f"{number:07}.dcm"
+        new = SourceObject(key, 0, "", datetime.now(UTC))
+        write_parts(source, new, source, key, [data], metadata={})
+        size += len(data)
+    del frame, data
+    target = stage.storage("large-copy")
+
+    def copy() -> None:
+        for listed in source.list():
+            parts = [SourceRange(0, listed.size)]
+            write_parts(source, listed, target, listed.key, parts, metadata={}, server_side_copy=False)
+
+    plain = measure(objects, size, copy)
+    streamed = measure(objects, size, stage.pipeline("large", "large", server_side_copy=False))
+    copied = measure(objects, size, stage.pipeline("large", "large"))
+    table = _table(f"{objects} objects of {size / objects / 1e6:.0f} MB", "objects/s", "CPU ms an object")
+    contenders = {"plain copy": plain, "pipeline, streamed": streamed, "pipeline, copied by the store": copied}
+    for name, measured in contenders.items():
+        table.add_row(name, *measured.row, f"{measured.rate / plain.rate:.2f}")
+    console.print(table)
+
+
+def race_small(stage: Stage, console: Console, objects: int) -> None:
+    """Many small objects: the rate, and memory that does not grow with their number."""
+    size = stage.load("small", objects, slices(112))
+    plain = measure(objects, size, stage.copy("small"))
+    with watched_memory() as memory:
+        cold = measure(objects, size, stage.pipeline("small", "small"))
+    table = _table(f"{objects} objects of {size / objects / 1e3:.0f} KB", "objects/s", "CPU ms an object")
+    table.add_row("plain copy", *plain.row, "1.00")
+    table.add_row("pipeline, cold", *cold.row, f"{cold.rate / plain.rate:.2f}")
+    console.print(table)
+    quarter = max(1, len(memory) // 4)
+    peaks = [max(memory[start : start + quarter]) for start in range(0, 4 * quarter, quarter) if memory[start:]]
+    console.print("peak RSS in each quarter of the run, MB: " + ", ".join(f"{peak:.0f}" for peak in peaks) + "\n")
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    table.add_column("")
+    for column in (columns[0], "MB/s", *columns[1:], "peak RSS +MB", "of plain copy"):
+        table.add_column(column, justify="right")
+    return table
+
+
+def main() -> None:
+    """Print all tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--objects", type=int, default=1000, help="CT objects of 0.5 MB")
+    parser.add_argument("--sample", type=int, default=40, help="objects that the script does")
+    parser.add_argument("--large", type=int, default=4, help="large objects")
+    parser.add_argument("--large-mb", type=int, default=200, help="size of a large object in MB")
+    parser.add_argument("--small", type=int, default=4000, help="objects of 32 KB")
+    arguments = parser.parse_args()
+    console = Console(width=110)
+    with tempfile.TemporaryDirectory() as directory, Sandbox(Path(directory) / "sandbox", keep=False) as sandbox:
+        stage = Stage(sandbox)
+        if arguments.objects:
+            race_slices(stage, console, arguments.objects, arguments.sample)
+        if arguments.large:
+            race_large(stage, console, arguments.large, arguments.large_mb)
+        if arguments.small:
+            race_small(stage, console, arguments.small)
+
+
+if __name__ == "__main__":
+    main()

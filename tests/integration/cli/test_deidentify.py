@@ -1,0 +1,116 @@
+"""The command line as a user calls it: exit codes, report, summary, and keys kept from others."""
+
+import json
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.support.runs import Place, patients, series, small_ct
+
+from dicom_deid.cli.options import embedded_keys
+from dicom_deid.exceptions import ConfigurationError
+from dicom_deid.store import KeyRing
+
+SETTINGS = ["--residuals", "off", "--pixel-risk", "allow", "--documents", "allow"]
+
+
+@pytest.fixture
+def run(s3, postgres_url, tmp_path):
+    """Call the command in a process of its own; return what it said and its exit code."""
+    keys = KeyRing.generate()
+
+    def call(*arguments):
+        environment = {
+            "PATH": str(Path(sys.executable).parent),
+            "HOME": str(tmp_path),
+            "LANG": "C.UTF-8",
+            "DICOM_DEID_DATABASE": postgres_url,
+            "DICOM_DEID_KEYS": keys.to_text(),
+            **s3.environment(),
+        }
+        return subprocess.run(
+            ["dicom-deid", *map(str, arguments)], env=environment, capture_output=True, text=True, cwd=tmp_path
+        )
+
+    return call
+
+
+def test_bucket_to_bucket_with_a_report_and_nothing_left_to_do(run, s3, s3_bucket, postgres_url, tmp_path):
+    place = Place(s3, s3_bucket, postgres_url)
+    people = patients(2)
+    place.put(series(people, 3))
+    command = ["deidentify", f"s3://{s3_bucket}/in", f"s3://{s3_bucket}/out", "--project", "p", *SETTINGS]
+    done = run(*command, "--report", "report.jsonl")
+    assert done.returncode == 0, done.stderr
+    report = tmp_path / "report.jsonl"
+    assert stat.S_IMODE(report.stat().st_mode) == 0o600
+    lines = [json.loads(line) for line in report.read_text().splitlines()]
+    assert len(lines) == 6
+    assert {line["destination"] for line in lines} == set(place.get())
+    assert all(len(line["sha256_in"]) == len(line["sha256_out"]) == 64 for line in lines)
+    # What is printed holds no identifier; the report, the user's own file, names source keys.
+    assert not any(person.name.split("^")[0] in done.stdout + done.stderr for person in people)
+
+    again = run(*command)
+    assert again.returncode == 0
+    assert "Nothing is left to do" in again.stdout
+
+
+def test_exit_codes_for_quarantine_failure_and_usage(run, s3_bucket, tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "notes.txt").write_text("no DICOM " * 30)
+    (tmp_path / "in" / "a.dcm").write_bytes(small_ct(1))
+    quarantined = run("deidentify", "in", "out", "--project", "p", *SETTINGS)
+    assert quarantined.returncode == 3
+    assert "not-dicom" in quarantined.stdout
+
+    wrong_recipe = tmp_path / "wrong.dicom"
+    wrong_recipe.write_text("FORMAT dicom\n%header\nREMOVE PatientsName\n")
+    for arguments, words in (
+        (["in", "out"], "--project"),
+        (["in", "in/out", "--project", "p"], "same place"),
+        (["nowhere", "out", "--project", "p"], "does not exist"),
+        (["in", "out", "--project", "p", "--recipe", "wrong.dicom"], "wrong.dicom"),
+        (["s3://no-such-bucket-here/in", "out", "--project", "p"], "bucket"),
+        (["in", "out", "--project", "p", "--schema", "Not-a-Schema"], "schema"),
+    ):
+        done = run("deidentify", *arguments)
+        assert done.returncode == 2, (arguments, done.stderr)
+        assert words in done.stderr
+        assert "Traceback" not in done.stderr
+    away = run("deidentify", "in", "out2", "--project", "p", "--database", "postgresql://127.0.0.1:1/x")
+    assert away.returncode == 1
+    assert "PostgreSQL" in away.stderr
+
+
+def test_preview_hides_originals_unless_asked_and_writes_nothing(run, tmp_path):
+    person = patients(1)[0]
+    (tmp_path / "a.dcm").write_bytes(small_ct(1, person))
+    before = sorted(tmp_path.iterdir())
+    hidden = run("preview", "a.dcm")
+    assert hidden.returncode == 0, hidden.stderr
+    assert "Anonymous" in hidden.stdout
+    assert person.patient_id not in hidden.stdout
+    assert person.patient_id in run("preview", "a.dcm", "--show-originals").stdout
+    compared = run("preview", "a.dcm", "--against", "ps3.15-basic")
+    assert "treated differently" in compared.stdout
+    assert sorted(tmp_path.iterdir()) == before
+    (tmp_path / "notes.txt").write_text("no DICOM " * 30)
+    refused = run("preview", "notes.txt")
+    assert refused.returncode == 3
+    assert "not-dicom" in refused.stdout
+    assert run("preview", "absent.dcm").returncode == 2
+
+
+def test_embedded_keys_are_made_once_and_kept_from_others(tmp_path, monkeypatch):
+    monkeypatch.delenv("DICOM_DEID_KEYS", raising=False)
+    first = embedded_keys(tmp_path)
+    assert stat.S_IMODE((tmp_path / "keys").stat().st_mode) == 0o600
+    assert embedded_keys(tmp_path) == first
+    (tmp_path / "keys").chmod(0o644)
+    with pytest.raises(ConfigurationError, match="read by others"):
+        embedded_keys(tmp_path)
+    monkeypatch.setenv("DICOM_DEID_KEYS", KeyRing.generate().to_text())
+    assert embedded_keys(tmp_path) != first
