@@ -87,7 +87,9 @@ def _write_parquet(rows: Iterator[tuple[Any, ...]], path: Path) -> int:
         import pyarrow
         from pyarrow import parquet
     except ImportError:
-        raise ConfigurationError("Parquet needs the package pyarrow: pip install pyarrow. Or export to .csv.") from None
+        raise ConfigurationError(
+            "Parquet needs pyarrow: pip install 'airflow-provider-dicom-deid[parquet]'. Or export to .csv."
+        ) from None
     schema = pyarrow.schema([(name, _type(pyarrow, name)) for name in EXPORTED])
     count = 0
     with parquet.ParquetWriter(path, schema, compression="zstd") as writer:
