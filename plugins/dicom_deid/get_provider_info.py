@@ -11,7 +11,13 @@ def get_provider_info() -> dict[str, Any]:
         "package-name": "airflow-provider-dicom-deid",
         "name": "DICOM de-identification",
         "description": "De-identify DICOM archives in S3-compatible storage.",
-        "integrations": [{"integration-name": "DICOM de-identification", "tags": ["service"]}],
+        "integrations": [
+            {
+                "integration-name": "DICOM de-identification",
+                "external-doc-url": "https://www.dicomstandard.org/",
+                "tags": ["service"],
+            }
+        ],
         "hooks": [
             {
                 "integration-name": "DICOM de-identification",

@@ -35,8 +35,8 @@ _CONFIG = {
 def s3_connection(aws_conn_id: str | None) -> S3Connection | None:
     """Return how to reach the S3 store of an `aws` connection.
 
-    Static keys are handed over; with a profile, a role or neither, the session that Airflow's AWS hook makes is used,
-    so that every way to get credentials that it knows works here.
+    Keys, profile and role are handed over; for a role that is assumed by SAML or a web identity, the session that
+    Airflow's AWS hook makes is used.
 
     Parameters
     ----------
@@ -70,13 +70,15 @@ def s3_connection(aws_conn_id: str | None) -> S3Connection | None:
 
 
 def _credentials(hook: AwsGenericHook[Any], wrapper: AwsConnectionWrapper) -> dict[str, Any]:
-    static = wrapper.aws_access_key_id and wrapper.aws_secret_access_key
-    if not static or wrapper.role_arn or wrapper.profile_name:
+    if wrapper.role_arn and wrapper.assume_role_method != "assume_role":
         return {"session": hook.get_session()}
     return {
         "access_key": wrapper.aws_access_key_id,
         "secret_key": wrapper.aws_secret_access_key,
         "session_token": wrapper.aws_session_token,
+        "profile": wrapper.profile_name,
+        "role_arn": wrapper.role_arn,
+        "external_id": wrapper.assume_role_kwargs.get("ExternalId"),
     }
 
 

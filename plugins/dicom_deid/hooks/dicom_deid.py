@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseHook
 
 from dicom_deid.exceptions import ConfigurationError, DicomDeidError
-from dicom_deid.recipe import Recipe
-from dicom_deid.store import KeyRing
+
+if TYPE_CHECKING:
+    from dicom_deid.store import KeyRing
 
 PROJECT_OPTIONS = ("org_root", "single_patient_id", "uid_strategy", "max_date_offset_days")
 """Fields of the connection form that are options of the project, fixed when it is created."""
@@ -74,6 +75,8 @@ class DicomDeidHook(BaseHook):
         ConfigurationError
             The connection has no keys, or they cannot be read.
         """
+        from dicom_deid.store import KeyRing
+
         keys = self.get_connection(self.deid_conn_id).password
         if not keys:
             raise ConfigurationError(
@@ -84,9 +87,11 @@ class DicomDeidHook(BaseHook):
 
     def test_connection(self) -> tuple[bool, str]:
         """Tell whether the keys and the recipes can be read; the test button of the connection form."""
+        from dicom_deid.recipe import Recipe
+
         try:
             self.get_conn()
-            recipe = Recipe.combine(*(Recipe.resolve(name) for name in self.recipes))
+            recipe = Recipe.resolve(*self.recipes)
         except (DicomDeidError, ValueError) as error:
             return False, str(error)
         project = f"project {self.project}" if self.project else "no project, so each task names one"

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperator, ExceptionRetryPolicy, RetryAction, RetryRule
-from airflow.sdk.exceptions import AirflowSkipException
+from airflow.sdk.exceptions import AirflowSkipException, XComNotFound
 
 from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.hooks.dicom_deid import DicomDeidHook
@@ -33,7 +33,12 @@ RETRY_POLICY = ExceptionRetryPolicy(
             exception=ConfigurationError,
             action=RetryAction.FAIL,
             reason="What was asked cannot be done as it stands; a retry would not help.",
-        )
+        ),
+        RetryRule(
+            exception=XComNotFound,
+            action=RetryAction.FAIL,
+            reason="Nothing was planned: look at the task that plans the run.",
+        ),
     ]
 )
 """Configuration and recipe errors fail at once; storage and database errors are retried as the task says."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
 from typing import Any
 
 from airflow.sdk import Param
 
-from dicom_deid.deidentify.profiles import Option
-from dicom_deid.deidentify.settings import Settings
-from dicom_deid.recipe import Recipe
-
+_PROFILE = "ps3.15-"
+_BASIC = f"{_PROFILE}basic"
 _URL = r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?$"
 _PREFIX = r"^[^/].*$"
 _FROM_WHERE, _RULES, _HOW_MUCH, _WHY = "From where to where", "Rules", "How much", "Who asks, and why"
@@ -17,13 +16,24 @@ _FROM_WHERE, _RULES, _HOW_MUCH, _WHY = "From where to where", "Rules", "How much
 
 def installed_recipes() -> list[str]:
     """Return the names of the recipes that ship, those of options left out, which go with another."""
-    options = {option.recipe_name for option in Option}
-    return [name for name in Recipe.shipped() if name not in options]
+    options = {f"{_PROFILE}{option}" for option in profile_options()}
+    return [name for name in _shipped() if name not in options]
 
 
-def source_params(source: str) -> dict[str, Param]:
+def profile_options() -> list[str]:
+    """Return the names of the options of PS3.15 that ship."""
+    return [name.removeprefix(_PROFILE) for name in _shipped() if name.startswith(_PROFILE) and name != _BASIC]
+
+
+def _shipped() -> list[str]:
+    # The names alone: to import the engine would cost the DAG processor a second each time it reads a DAG.
+    names = (file.name for file in files("dicom_deid.recipes").iterdir())
+    return sorted(name.removesuffix(".dicom") for name in names if name.endswith(".dicom"))
+
+
+def source_params(source: str, *, prefix: bool = True) -> dict[str, Param]:
     """Return the fields that say which objects are read."""
-    return {
+    fields = {
         "source": Param(
             source,
             type="string",
@@ -38,6 +48,32 @@ def source_params(source: str) -> dict[str, Param]:
             title="Prefix",
             description_md="Only objects whose keys go on with this after the source, for example `2024/05/`.",
             pattern=_PREFIX,
+            section=_FROM_WHERE,
+        ),
+    }
+    return fields if prefix else {"source": fields["source"]}
+
+
+def partition_params() -> dict[str, Param]:
+    """Return the fields that say what belongs to the period of a scheduled or backfilled run."""
+    return {
+        "partition": Param(
+            "last-modified",
+            type="string",
+            title="A partition is",
+            enum=["last-modified", "prefix"],
+            values_display={
+                "last-modified": "what was last modified in the period",
+                "prefix": "what lies below the period's prefix",
+            },
+            section=_FROM_WHERE,
+        ),
+        "prefix_format": Param(
+            "%Y/%m/",
+            type="string",
+            title="Prefix of a period",
+            description_md="How the beginning of a period is written below the source: `%Y/%m/` makes `2024/05/`.",
+            pattern="%",
             section=_FROM_WHERE,
         ),
     }
@@ -84,13 +120,13 @@ def rule_params() -> dict[str, Param]:
             type=["null", "array"],
             title="Options of PS3.15",
             description_md="With the recipe `ps3.15-basic` only. They decide over the two policies below.",
-            examples=[option.value for option in Option],
-            items={"type": "string", "enum": [option.value for option in Option]},
+            examples=profile_options(),
+            items={"type": "string", "enum": profile_options()},
             uniqueItems=True,
             section=_RULES,
         ),
         "private_elements": Param(
-            Settings().private_elements,
+            "safe",
             type="string",
             title="Private elements that no rule names",
             enum=["remove", "safe", "keep"],
@@ -102,7 +138,7 @@ def rule_params() -> dict[str, Param]:
             section=_RULES,
         ),
         "pixel_risk": Param(
-            Settings().pixel_risk,
+            "quarantine",
             type="string",
             title="Pixels that may show identifiers",
             description_md="For kinds of object that often carry burned-in text, when no pixel rule covers them.",
@@ -139,6 +175,20 @@ def amount_params(*, limit: int | None = None) -> dict[str, Param]:
             title="At most so many objects",
             description_md="Empty: all of them.",
             minimum=1,
+            section=_HOW_MUCH,
+        ),
+    }
+
+
+def sample_param() -> dict[str, Param]:
+    """Return the field for the size of a sample."""
+    return {
+        "sample": Param(
+            10,
+            type="integer",
+            title="Objects of each modality",
+            minimum=1,
+            maximum=1000,
             section=_HOW_MUCH,
         ),
     }

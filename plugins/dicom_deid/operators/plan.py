@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from dicom_deid.links import RunPageLink
 from dicom_deid.operators.base import DicomDeidOperator
 from dicom_deid.operators.lineage import between
-from dicom_deid.operators.rules import recipes_and_settings
 from dicom_deid.operators.sampling import preview
 
 if TYPE_CHECKING:
@@ -139,6 +138,7 @@ class DicomPlanOperator(DicomDeidOperator):
         ConfigurationError
             A parameter is missing or wrong.
         """
+        from dicom_deid.operators.rules import recipes_and_settings
         from dicom_deid.pipeline.configuration import RunConfiguration
 
         given = {

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from dicom_deid.operators.plan import DicomPlanOperator
-from dicom_deid.operators.rules import recipes_and_settings
 from dicom_deid.operators.sampling import preview
 
 if TYPE_CHECKING:
@@ -32,6 +31,8 @@ class DicomPreviewOperator(DicomPlanOperator):
     template_fields: Sequence[str] = (*DicomPlanOperator.template_fields, "sample", "compare_with")
 
     def __init__(self, *, sample: int = 10, compare_with: str | None = None, **kwargs: Any) -> None:
+        # Where results would go says nothing here, and the configuration must have a place.
+        kwargs.setdefault("destination", "s3://nowhere")
         super().__init__(**kwargs)
         self.sample = sample
         self.compare_with = compare_with
@@ -56,6 +57,7 @@ class DicomPreviewOperator(DicomPlanOperator):
         )
 
     def _other(self, configuration: RunConfiguration, recipe: str) -> RunConfiguration:
+        from dicom_deid.operators.rules import recipes_and_settings
         from dicom_deid.pipeline.configuration import RunConfiguration
 
         places = {name: getattr(configuration, name) for name in ("source", "destination", "project")}

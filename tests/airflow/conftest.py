@@ -1,0 +1,26 @@
+"""One Airflow for all tests here."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+
+import pytest
+from tests.support.airflow import Deployment, Metrics, deployment
+
+from dicom_deid.sandbox import Sandbox
+
+
+@pytest.fixture(scope="session")
+def metrics() -> Iterator[Metrics]:
+    """What Airflow's processes send as metrics."""
+    server = Metrics()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def airflow(sandbox_servers: Sandbox, metrics: Metrics) -> Iterator[Deployment]:
+    """Airflow with the LocalExecutor, and the DAGs of this repository."""
+    with deployment(sandbox_servers, f"a{uuid.uuid4().hex[:12]}", environment=metrics.environment()) as running:
+        yield running

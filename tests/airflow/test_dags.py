@@ -1,0 +1,103 @@
+"""The DAGs as the DAG processor sees them: quick to read, silent, and saying in their forms what they take."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.support.airflow import DAGS
+
+DAG_IDS = sorted(path.stem for path in DAGS.glob("*.py"))
+
+READ = """
+import json, sys, time
+import airflow.sdk
+from airflow.sdk import BaseHook
+
+def forbid(*arguments, **options):
+    raise AssertionError("a connection was read while parsing")
+
+BaseHook.get_connection = forbid
+FORBIDDEN = ("socket.connect", "subprocess.Popen", "os.fork")
+watched = []
+sys.addaudithook(lambda event, arguments: watched.append(f"{event} {arguments}") if event in FORBIDDEN else None)
+sys.path.insert(0, sys.argv[1])
+began = time.process_time()
+modules = [__import__(name) for name in sys.argv[2:]]
+seconds = time.process_time() - began
+from airflow.serialization.serialized_objects import DagSerialization
+dags = {module.dag.dag_id: DagSerialization.to_dict(module.dag)["dag"] for module in modules}
+print(json.dumps({"seconds": seconds, "watched": watched, "dags": dags}, default=str))
+"""
+
+
+@pytest.fixture(scope="module")
+def parsed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    """What a fresh process finds out when it reads all DAG files."""
+    home = tmp_path_factory.mktemp("home")
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("AIRFLOW_")}
+    environment |= {"AIRFLOW_HOME": str(home), "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
+    command = [sys.executable, "-c", READ, str(DAGS), *DAG_IDS]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    found: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def test_all_dags_are_read(parsed: dict[str, object]) -> None:
+    """A file that fails to import or names its DAG otherwise."""
+    assert DAG_IDS == ["dicom_deid_backfill", "dicom_deid_nightly", "dicom_deid_on_demand", "dicom_deid_preview"]
+    assert sorted(parsed["dags"]) == DAG_IDS
+
+
+def test_reading_is_quick(parsed: dict[str, object]) -> None:
+    """A heavy import at the top of a DAG or operator: the DAG processor reads the files again and again."""
+    assert parsed["seconds"] < 1.0
+
+
+def test_reading_asks_nobody(parsed: dict[str, object]) -> None:
+    """A DAG that connects, or starts a process, while it is parsed."""
+    # The standard library asks ldconfig where shared libraries are.
+    assert [event for event in parsed["watched"] if "ldconfig" not in event] == []
+
+
+@pytest.mark.parametrize("dag_id", DAG_IDS)
+def test_a_dag_fits_a_page(dag_id: str) -> None:
+    """A DAG file that nobody reads to its end: what is in it belongs in an operator."""
+    assert len((DAGS / f"{dag_id}.py").read_text().splitlines()) <= 75
+
+
+@pytest.mark.parametrize("dag_id", DAG_IDS)
+def test_a_form_is_in_words(parsed: dict[str, object], dag_id: str) -> None:
+    """A field of the trigger form without a title or a section."""
+    params = dict(parsed["dags"][dag_id].get("params", []))
+    for name, param in params.items():
+        schema = param["schema"]["__var"]
+        assert schema.get("title"), name
+        assert schema.get("section"), name
+
+
+def test_the_nightly_run_is_alone(parsed: dict[str, object]) -> None:
+    """Two nightly runs at once, or a catch-up of every missed night."""
+    nightly = parsed["dags"]["dicom_deid_nightly"]
+    assert (nightly["max_active_runs"], nightly["catchup"]) == (1, False)
+
+
+def test_plugins_folder_gives_one_plugin(tmp_path: Path) -> None:
+    """Airflow executes every file below plugins/: the package must be left alone, and the plugin not be there twice."""
+    script = """
+import json
+from airflow import plugins_manager
+plugins, errors = plugins_manager._get_plugins()
+print(json.dumps([[p.name for p in plugins if p.name == "dicom_deid"], errors]))
+"""
+    environment = dict(os.environ) | {
+        "AIRFLOW_HOME": str(tmp_path),
+        "AIRFLOW__CORE__PLUGINS_FOLDER": str(DAGS.parent / "plugins"),
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+    }
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout.splitlines()[-1]) == [["dicom_deid"], {}]

@@ -1,0 +1,268 @@
+"""Runs through a real Airflow; what the pages show of them and to whom; and that no identifier leaks on the way."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import uuid
+from collections.abc import Iterator
+from dataclasses import astuple
+from datetime import date
+from typing import NamedTuple
+
+import httpx
+import psycopg2
+import pytest
+from fastapi.routing import APIRoute
+from tests.support.airflow import USERS, Deployment, Metrics
+from tests.support.runs import patients, series, small_ct
+
+from dicom_deid.exceptions import ConfigurationError
+from dicom_deid.store import Store
+from dicom_deid.web.app import create_app
+
+pytestmark = [pytest.mark.slow, pytest.mark.airflow, pytest.mark.xdist_group("airflow")]
+
+DAG = "dicom_deid_on_demand"
+PATIENTS = patients(3, seed=77)
+
+
+class Done(NamedTuple):
+    """A run that has ended."""
+
+    run_id: str
+    state: str
+    deid_run_id: str
+    counts: dict[str, int]
+    source: str
+    destination: str
+    destination_key: str
+    key_hash: str
+    quarantined_hash: str
+
+
+@pytest.fixture(scope="session")
+def done(airflow: Deployment) -> Done:
+    """A run over objects of three patients, one of which is cut short and one not DICOM."""
+    objects = series(PATIENTS, slices=4)
+    name = PATIENTS[0].name.replace("^", "_")
+    objects[f"{name}/cut.dcm"] = small_ct(9, PATIENTS[0])[:-100]
+    objects[f"{name}/notes.txt"] = f"{PATIENTS[0].name} was here".encode()
+    source = airflow.bucket(f"source-{uuid.uuid4().hex[:8]}", objects)
+    destination = airflow.bucket(f"destination-{uuid.uuid4().hex[:8]}")
+    conf = {"source": source, "destination": destination, "pixel_risk": "allow", "purpose": "a test"}
+    run_id, state = airflow.run(DAG, conf)
+    counts = airflow.xcom(DAG, run_id, "report", "counts")
+    assert isinstance(counts, dict)
+    with psycopg2.connect(airflow.database_url) as connection, connection.cursor() as cursor:
+        cursor.execute("SET search_path TO dicom_deid")
+        cursor.execute("SELECT destination_key, key_hash::text FROM audit WHERE outcome = 'deidentified' LIMIT 1")
+        destination_key, key_hash = cursor.fetchone()
+        cursor.execute("SELECT key_hash::text FROM audit WHERE outcome = 'quarantined' LIMIT 1")
+        (quarantined_hash,) = cursor.fetchone()
+    return Done(
+        run_id, state, counts["run_id"], counts, source, destination, destination_key, key_hash, quarantined_hash
+    )
+
+
+def page(airflow: Deployment, path: str, user: str | None) -> httpx.Response:
+    """Ask for a page as a browser that has logged in would: with the cookie that Airflow's UI has."""
+    cookies = {} if user is None else {"_token": airflow.airflow.token(user)}
+    with httpx.Client(cookies=cookies, timeout=60) as client:
+        return client.get(f"{airflow.airflow.url}/dicom-deid{path}", headers={"Accept": "text/html"})
+
+
+def test_a_run_through_the_form(airflow: Deployment, done: Done) -> None:
+    """Whatever breaks the way from the form to the report: the counts must be those of what was put in."""
+    assert done.state == "success"
+    assert done.counts["listed"] == 14
+    assert done.counts["deidentified"] + done.counts["quarantined"] == 14
+    assert done.counts["reasons"]["not-dicom"] == 1
+    assert done.counts["reasons"]["truncated"] == 1
+    written = airflow.sandbox.s3.client().list_objects_v2(Bucket=done.destination.removeprefix("s3://"))
+    assert written["KeyCount"] == done.counts["deidentified"]
+
+
+def test_a_second_run_finds_nothing_to_do(airflow: Deployment, done: Done) -> None:
+    """A plan that forgets what the audit knows, and a report that fails when there is no batch."""
+    conf = {"source": done.source, "destination": done.destination, "pixel_risk": "allow"}
+    run_id, state = airflow.run(DAG, conf)
+    counts = airflow.xcom(DAG, run_id, "report", "counts")
+    assert isinstance(counts, dict)
+    assert (state, counts["planned"], counts["already_done"]) == ("success", 0, 14)
+
+
+def test_a_dry_run_writes_nothing(airflow: Deployment, done: Done) -> None:
+    """A dry run that leaves objects, pseudonyms or a run behind."""
+    destination = airflow.bucket(f"dry-{uuid.uuid4().hex[:8]}")
+    with Store.connect(airflow.database_url, keys=airflow.keys) as store:
+        before = len(store.runs()), store.crosswalk_sizes()
+        _, state = airflow.run(DAG, {"source": done.source, "destination": destination, "dry_run": True})
+        assert state == "success"
+        assert (len(store.runs()), store.crosswalk_sizes()) == before
+    assert airflow.sandbox.s3.client().list_objects_v2(Bucket=destination.removeprefix("s3://"))["KeyCount"] == 0
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"source": "incoming"}, "source"),
+        ({"destination": "https://example.org/x"}, "destination"),
+        ({"recipe": "dekstop"}, "recipe"),
+        ({"private_elements": "some"}, "private_elements"),
+        ({"limit": 0}, "limit"),
+        ({"dry_run": "perhaps"}, "dry_run"),
+        ({"profile_options": ["retain-everything"]}, "profile_options"),
+    ],
+)
+def test_wrong_values_are_refused_at_the_trigger(airflow: Deployment, wrong: dict[str, object], named: str) -> None:
+    """A form that takes a value on which the run fails later, or says not which field is wrong."""
+    airflow.airflow.wait_for_dags(DAG)
+    with pytest.raises(ConfigurationError, match=named):
+        airflow.airflow.trigger(DAG, wrong)
+
+
+def test_a_wrong_recipe_option_fails_at_once(airflow: Deployment, done: Done) -> None:
+    """Configuration errors that are retried: they would fail again, minutes later."""
+    conf = {"source": done.source, "destination": done.destination, "profile_options": ["retain-uids"]}
+    run_id, state = airflow.run(DAG, conf)
+    tries = airflow.airflow.request("GET", f"/api/v2/dags/{DAG}/dagRuns/{run_id}/taskInstances/plan").json()
+    assert (state, tries["state"], tries["try_number"]) == ("failed", "failed", 1)
+
+
+def test_the_task_links_to_its_page(airflow: Deployment, done: Done) -> None:
+    """An extra link that is empty or leads to no page."""
+    place = f"/api/v2/dags/{DAG}/dagRuns/{done.run_id}/taskInstances/report/links"
+    links = airflow.airflow.request("GET", place).raise_for_status().json()["extra_links"]
+    address = links["De-identification run"]
+    assert address == f"/dicom-deid/runs/{done.deid_run_id}"
+    assert page(airflow, address.removeprefix("/dicom-deid"), "vic").status_code == 200
+
+
+def test_batches_are_labelled(airflow: Deployment, done: Done) -> None:
+    """A mapped task that shows a bare number."""
+    place = f"/api/v2/dags/{DAG}/dagRuns/{done.run_id}/taskInstances/deidentify/listMapped"
+    mapped = airflow.airflow.request("GET", place).raise_for_status().json()["task_instances"]
+    assert [re.match(r"\d+: 14 objects, ", each["rendered_map_index"]) is not None for each in mapped] == [True]
+
+
+def addresses(done: Done) -> list[str]:
+    """Every route of the pages, with real values where it has places for them."""
+    values = {"run_id": done.deid_run_id, "name": "desktop"}
+    routes = [route.path for route in create_app().routes if isinstance(route, APIRoute)]
+    found = [route.format(**values) for route in routes if route != "/static/{name}"]
+    return [
+        *found,
+        "/static/pages.css",
+        f"/quarantine?run_id={done.deid_run_id}&reason=not-dicom",
+        f"/objects?key={done.key_hash}",
+        f"/objects?key={done.destination_key}",
+        f"/objects?key={done.quarantined_hash}",
+    ]
+
+
+LOCATING = re.compile(r"/quarantine\.csv$")
+
+
+def test_every_route_asks_who_is_there(airflow: Deployment, done: Done) -> None:
+    """A route without a dependency: the framework asks nobody by itself."""
+    for address in addresses(done):
+        assert page(airflow, address, None).status_code == 401, address
+        for user, role in USERS.items():
+            allowed = role in ("op", "admin") or not LOCATING.search(address)
+            assert page(airflow, address, user).status_code == (200 if allowed else 403), (address, role)
+
+
+def test_a_forged_token_is_refused(airflow: Deployment) -> None:
+    """A page that reads a token without checking its signature."""
+    head, body, _ = airflow.airflow.token("ada").split(".")
+    answer = httpx.get(f"{airflow.airflow.url}/dicom-deid/", cookies={"_token": f"{head}.{body}.AAAA"})
+    assert answer.status_code in (401, 403)
+
+
+def test_nothing_can_be_changed_by_a_request(airflow: Deployment, done: Done) -> None:
+    """A route that changes something would need protection against forged requests."""
+    routes = [route for route in create_app().routes if isinstance(route, APIRoute)]
+    assert {method for route in routes for method in route.methods} == {"GET"}
+
+
+def test_the_framework_adds_no_open_route(airflow: Deployment) -> None:
+    """FastAPI's own documentation routes, which are open to everyone unless turned off."""
+    for address in ("/docs", "/redoc", "/openapi.json"):
+        assert page(airflow, address, None).status_code in (401, 404)
+
+
+def test_pages_load_nothing_from_other_hosts(airflow: Deployment, done: Done) -> None:
+    """A script, style sheet, font or picture from elsewhere: sites of this kind have no way out."""
+    for address in addresses(done):
+        answer = page(airflow, address, "ada")
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+        if "text/html" in answer.headers["content-type"]:
+            assert re.findall(r"""(?:src|href)=["'](?:https?:)?//""", answer.text) == []
+
+
+def test_the_downloads_hold_the_run(airflow: Deployment, done: Done) -> None:
+    """A download that leaves rows out, or shows source keys to those who may not see them."""
+    audit = list(csv.DictReader(io.StringIO(page(airflow, f"/runs/{done.deid_run_id}/audit.csv", "vic").text)))
+    assert len(audit) == 14
+    listed = list(csv.DictReader(io.StringIO(page(airflow, f"/runs/{done.deid_run_id}/quarantine.csv", "olga").text)))
+    assert len(listed) == done.counts["quarantined"]
+    assert {row["source_key"].rpartition("/")[2] for row in listed} >= {"cut.dcm", "notes.txt"}
+
+
+def test_fetching_source_keys_is_recorded(airflow: Deployment, done: Done) -> None:
+    """A look at where originals lie that leaves no trace, or that breaks the chain of the audit."""
+    page(airflow, f"/runs/{done.deid_run_id}/quarantine.csv", "olga")
+    with Store.connect(airflow.database_url, keys=airflow.keys) as store:
+        rows = store.database.query("", "SELECT body FROM audit_event WHERE kind = 'source-keys-shown'")
+        assert any('"olga"' in body for (body,) in rows)
+        assert store.verify().problems == []
+
+
+def identifiers() -> set[str]:
+    """Every text in the inputs that names a patient, people, a place or an examination."""
+    found: set[str] = set()
+    for patient in PATIENTS:
+        texts = [str(value) for value in astuple(patient) if not isinstance(value, date)]
+        found |= {text for text in texts if len(text) >= 5}
+        found |= {part for part in re.split(r"[\^ ]", patient.name) if len(part) >= 4}
+        found.add(patient.name.replace("^", "_"))
+    return found
+
+
+def rows_of(url: str) -> Iterator[tuple[str, str]]:
+    """Return every row of every table of a database as text."""
+    with psycopg2.connect(url) as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT schemaname, tablename FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema')"
+        )
+        for schema, table in cursor.fetchall():
+            cursor.execute(f'SELECT t::text FROM "{schema}"."{table}" t')
+            yield from ((f"{schema}.{table}", row) for (row,) in cursor.fetchall())
+
+
+def test_no_identifier_leaves_the_store(airflow: Deployment, done: Done, metrics: Metrics) -> None:
+    """An identifier of the inputs in a log, an XCom, a rendered field, a metric, a page, or a table in the clear."""
+    wanted = re.compile("|".join(re.escape(text) for text in sorted(identifiers(), key=len, reverse=True)))
+    found = []
+    for path in airflow.airflow.options.home.rglob("*.log"):
+        found += [("log", path.name)] * bool(wanted.search(path.read_text(errors="replace")))
+    for url in (
+        airflow.sandbox.database_url(airflow.airflow.options.database_url.rpartition("/")[2]),
+        airflow.database_url,
+    ):
+        found += [("table", table) for table, row in rows_of(url) if wanted.search(row)]
+    found += [("metric", line) for line in metrics.lines if wanted.search(line)]
+    for address in addresses(done):
+        if not LOCATING.search(address):
+            found += [("page", address)] * bool(wanted.search(page(airflow, address, "ada").text))
+    assert found == []
+
+
+def test_metrics_are_sent(airflow: Deployment, done: Done, metrics: Metrics) -> None:
+    """Counts that never reach the site's dashboards."""
+    objects = [line for line in metrics.lines if "dicom_deid.objects" in line]
+    assert any("outcome=deidentified" in line for line in objects)
+    assert any("dicom_deid.bytes" in line for line in metrics.lines)
+    assert any("dicom_deid.stage,stage=reading" in line for line in metrics.lines)
