@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 from dicom_deid.deidentify.entries import ObjectWalk, PendingEntry, shifted, undefined_end
 from dicom_deid.deidentify.functions import Field, call, call_deid_function, read_data_set
-from dicom_deid.deidentify.inventory import texts_of_items
+from dicom_deid.deidentify.inventory import inventory_of_items
 from dicom_deid.dicom.dictionary import tag_text
 from dicom_deid.dicom.rewrite import element_bytes
 from dicom_deid.dicom.transfer_syntax import Encoding
@@ -237,7 +237,8 @@ def _hits(name: str, place: Place, value: bytes, scope: Scope) -> bool:
     if lists is None:
         return False
     if place.vr == "SQ":
-        return lists.hits(name, texts_of_items(value, scope.level.implicit, scope.level.order, scope.codecs))
+        listed = inventory_of_items(value, place.encoding, scope.codecs)
+        return lists.hits(name, [text for one in listed for text in one.texts(value)])
     return lists.hits(name, texts(place.field(value).element.value))
 
 

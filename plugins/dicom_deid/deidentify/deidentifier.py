@@ -6,18 +6,22 @@ import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
+from dicom_deid.deidentify.content import ContentJudge
 from dicom_deid.deidentify.entries import GroupLength, ObjectWalk
 from dicom_deid.deidentify.examination import Deidentified, Examination
-from dicom_deid.deidentify.inventory import inventory
-from dicom_deid.deidentify.rulebook import RootLevel, RuleBook, insertion
+from dicom_deid.deidentify.inventory import Listed, erase, inventory
+from dicom_deid.deidentify.pixels import CleanedPixels
+from dicom_deid.deidentify.residuals import Residual, find_residuals, redacted, where
+from dicom_deid.deidentify.rulebook import CAPTURED, RootLevel, RuleBook, insertion
 from dicom_deid.deidentify.settings import Settings
-from dicom_deid.deidentify.stamps import stamps_of
+from dicom_deid.deidentify.stamps import Stamp, stamps_of
+from dicom_deid.dicom.dictionary import vr_of
 from dicom_deid.dicom.part10 import FileHeader, read_header, write_header
 from dicom_deid.dicom.rewrite import splice
 from dicom_deid.dicom.transfer_syntax import Encoding
-from dicom_deid.dicom.values import decode_text
+from dicom_deid.dicom.values import DEFAULT_CHARACTER_SET, decode_text, from_python
 from dicom_deid.dicom.walk import (
     BIG_ENDIAN,
     LITTLE_ENDIAN,
@@ -33,8 +37,25 @@ from dicom_deid.originals import Kind, Original
 from dicom_deid.reasons import Reason
 from dicom_deid.recipe import NO_PRESENCE, Plan, Recipe
 
+_IDENTIFIERS = frozenset(CAPTURED.values())
 # Different combinations of present elements that a recipe with KEEP or `fields:` is compiled for at one time.
 _MAX_BOOKS = 256
+
+
+class _Given(NamedTuple):
+    """An object as it was given, or its beginning; what is walked is the source, or the inflated data set."""
+
+    source: bytes
+    header: FileHeader
+    data: bytes
+    start: int
+    partial: bool
+    length: int
+    size: int
+
+    def inventory(self, **how: Any) -> list[Listed]:
+        """List the elements."""
+        return inventory(self.data, self.start, self.header.transfer_syntax.encoding, partial=self.partial, **how)
 
 
 class Deidentifier:
@@ -73,6 +94,7 @@ class Deidentifier:
         self._functions = dict(functions or {})
         self._variables = dict(variables or {})
         self._stamps = stamps_of(recipe, self.plan) if self.settings.stamp_method else ()
+        self._judge = ContentJudge(recipe, self.settings)
         self._lock = Lock()
         self._books: OrderedDict[Any, RuleBook] = OrderedDict()
         self._plain_book = self._new_book(NO_PRESENCE, frozenset())
@@ -115,11 +137,13 @@ class Deidentifier:
             if partial and problem.reason is Reason.TRUNCATED:
                 raise NeedMoreDataError(2 * len(data)) from None
             raise
+        length = len(data)
         if not header.transfer_syntax.deflated:
-            return self._examine(data, header, data, header.data_set_start, partial, size or len(data))
+            whole = length if size is None else size
+            return self._examine(_Given(data, header, data, header.data_set_start, partial, length, whole))
         if partial:
             raise NeedMoreDataError(size or 0)
-        return self._examine(data, header, self._inflate(data, header), 0, False, len(data))
+        return self._examine(_Given(data, header, self._inflate(data, header), 0, False, length, length))
 
     def rewrite(self, examination: Examination, pseudonyms: Mapping[Original, str]) -> Deidentified:
         """Write the new object, once an examination.
@@ -201,25 +225,66 @@ class Deidentifier:
 
     # One walk
 
-    def _examine(
-        self, source: bytes, header: FileHeader, data: bytes, start: int, partial: bool, size: int
-    ) -> Examination:
+    def _examine(self, given: _Given) -> Examination:
+        header = given.header
         encoding = header.transfer_syntax.encoding
-        book = self._plain_book if self._is_plain else self._book_for(data, start, encoding, partial)
-        walk = ObjectWalk(data, len(self.recipe.rules), partial)
+        book = self._plain_book if self._is_plain else self._book_for(given)
+        examination = self._walk_object(given, book)
+        if not self._judge.is_idle:
+            cleaned = self._judge.judge(examination.walk, header, given.source, given.size)
+            if cleaned is not None:
+                examination = self._walk_object(given, self._book_with(book, cleaned, encoding))
+                examination.transfer_syntax_uid = cleaned.transfer_syntax_uid
+                examination.walk.noted.update(cleaned.notes)
+        if self.settings.residuals == "off":
+            return examination
+        residuals = find_residuals(examination.walk, given.start, examination.end, encoding)
+        return self._sweep(given, examination, residuals) if residuals else examination
+
+    def _walk_object(self, given: _Given, book: RuleBook) -> Examination:
+        header = given.header
+        walk = ObjectWalk(given.data, len(self.recipe.rules), given.partial)
         if self.plan.needs_values:
-            walk.value_lists = self._value_lists(data, start, encoding, partial, book)
-        begin = start
-        if not self.settings.rebuild_file_meta and data is source:
+            walk.value_lists = self._value_lists(given, book)
+        begin = given.start
+        if not self.settings.rebuild_file_meta and given.data is given.source:
             begin = 0
             self._walk_file_meta(walk, book, header)
-        end = self._walk_root(walk, book, book.root(encoding), start)
+        end = self._walk_root(walk, book, book.root(header.transfer_syntax.encoding), given.start)
         if walk.to_key:
             self._key_by_study(walk, _captured_text(walk, "StudyInstanceUID"), _captured_text(walk, "PatientID"))
-        examination = Examination(source, header, walk, book, begin, end, size)
+        examination = Examination(given.source, header, walk, book, begin, end, given.length, given.size)
         if self.settings.rebuild_file_meta:
             self._ask_for_instance(examination)
         return examination
+
+    def _sweep(self, given: _Given, examination: Examination, residuals: list[Residual]) -> Examination:
+        # What is taken out is taken out before the rules act, and the rules act again on what is left.
+        policy = self.settings.residuals
+        if policy == "quarantine":
+            raise Quarantine(Reason.RESIDUAL_FOUND, where(residuals[0]), residuals[0].start)
+        if policy == "report":
+            examination.walk.noted[Reason.RESIDUAL_REPORTED] = len(residuals)
+            return examination
+        if policy == "redact-token":
+            data = redacted(given.data, residuals)
+        else:
+            values = [residual.listed.start for residual in residuals]
+            encoding = given.header.transfer_syntax.encoding
+            data = erase(given.data, given.start, encoding, values, partial=given.partial)
+        source = data if given.data is given.source else given.source
+        again = self._examine(given._replace(data=data, source=source))
+        removed = again.walk.noted.get(Reason.RESIDUAL_REMOVED, 0)
+        again.walk.noted[Reason.RESIDUAL_REMOVED] = removed + len(residuals)
+        return again
+
+    def _book_with(self, book: RuleBook, pixels: CleanedPixels, encoding: Encoding) -> RuleBook:
+        stamps = [
+            Stamp(tag, vr_of(tag), from_python(tag, vr_of(tag), value, encoding, DEFAULT_CHARACTER_SET))
+            for tag, value in pixels.elements.items()
+            if value is not None
+        ]
+        return self._new_book(book.presence, book.kept, (*self._stamps, *stamps), pixels)
 
     def _walk_root(self, walk: ObjectWalk, book: RuleBook, levels: tuple[RootLevel, ...], pos: int) -> int:
         end = len(walk.data)
@@ -281,19 +346,24 @@ class Deidentifier:
 
     # Rules that depend on the object
 
-    def _new_book(self, presence: Any, kept: frozenset[int]) -> RuleBook:
-        return RuleBook(
-            self.plan, self.settings, self._functions, self._variables, self._stamps, presence=presence, kept=kept
-        )
+    def _new_book(
+        self,
+        presence: Any,
+        kept: frozenset[int],
+        stamps: tuple[Stamp, ...] | None = None,
+        pixels: CleanedPixels | None = None,
+    ) -> RuleBook:
+        chosen = self._stamps if stamps is None else stamps
+        return RuleBook(self.plan, self.settings, self._functions, self._variables, chosen, presence, kept, pixels)
 
-    def _book_for(self, data: bytes, start: int, encoding: Encoding, partial: bool) -> RuleBook:
+    def _book_for(self, given: _Given) -> RuleBook:
         kept: frozenset[int] = frozenset()
         if self.plan.has_keeps:
-            roots = inventory(data, start, encoding, nested=False, partial=partial)
+            roots = given.inventory(nested=False)
             kept = frozenset(one.element.tag for one in roots if self.plan.is_kept(one.element))
         presence = NO_PRESENCE
         if self.plan.needs_presence:
-            listed = inventory(data, start, encoding, hidden=self._hides(kept), partial=partial)
+            listed = given.inventory(hidden=self._hides(kept))
             presence = self.plan.presence([one.element for one in listed])
         key = (presence, kept)
         with self._lock:
@@ -308,10 +378,10 @@ class Deidentifier:
     def _hides(self, kept: frozenset[int]) -> Callable[[Any], bool]:
         return lambda element: element.tag in kept or self.plan.is_skipped(element)
 
-    def _value_lists(self, data: bytes, start: int, encoding: Encoding, partial: bool, book: RuleBook) -> Any:
-        listed = inventory(data, start, encoding, hidden=self._hides(book.kept), partial=partial)
+    def _value_lists(self, given: _Given, book: RuleBook) -> Any:
+        listed = given.inventory(hidden=self._hides(book.kept))
         giving = [one for one in listed if self.plan.gives_values(one.element)]
-        return self.plan.collect_values([(one.element, one.texts(data)) for one in giving])
+        return self.plan.collect_values([(one.element, one.texts(given.data)) for one in giving])
 
     # The new bytes
 
@@ -345,7 +415,7 @@ class Deidentifier:
         if not instance:
             raise Quarantine(Reason.MISSING_IDENTIFIER, "(0008,0018)")
         sop_class = identifiers.get("SOPClassUID") or examination.header.media_storage_sop_class_uid
-        return write_header(sop_class, instance, examination.header.transfer_syntax.uid)
+        return write_header(sop_class, instance, examination.transfer_syntax_uid)
 
     def _inflate(self, data: bytes, header: FileHeader) -> bytes:
         inflater = zlib.decompressobj(-zlib.MAX_WBITS)
@@ -405,6 +475,8 @@ def _captured_text(walk: ObjectWalk, keyword: str) -> str:
 def _identifiers(walk: ObjectWalk, edits: list[Edit]) -> dict[str, str]:
     identifiers = {}
     for keyword, (start, end, codecs, edit, form) in walk.captured.items():
+        if keyword not in _IDENTIFIERS:
+            continue
         value = walk.data[start:end] if edit < 0 else edits[edit][2][12 if form == LONG else 8 :]
         text = decode_text(value, "LO", codecs).strip("\0 ")
         if text:

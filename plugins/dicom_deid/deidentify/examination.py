@@ -28,14 +28,36 @@ class Examination:
         What it was walked by.
     start, end
         Where the data set begins and ends in the walked bytes.
-    size
-        The size of the whole object in bytes.
+    given, size
+        How many bytes of the object were given, and how many it has; `source` is shorter than what was given where the
+        residual sweep took elements out.
     """
 
-    __slots__ = ("book", "end", "header", "instance", "size", "source", "start", "tail", "tail_end", "walk")
+    __slots__ = (
+        "book",
+        "end",
+        "given",
+        "header",
+        "instance",
+        "size",
+        "source",
+        "start",
+        "tail",
+        "tail_end",
+        "transfer_syntax_uid",
+        "walk",
+    )
 
     def __init__(
-        self, source: bytes, header: FileHeader, walk: ObjectWalk, book: RuleBook, start: int, end: int, size: int
+        self,
+        source: bytes,
+        header: FileHeader,
+        walk: ObjectWalk,
+        book: RuleBook,
+        start: int,
+        end: int,
+        given: int,
+        size: int,
     ) -> None:
         self.source = source
         self.header = header
@@ -43,7 +65,10 @@ class Examination:
         self.book = book
         self.start = start
         self.end = end
+        self.given = given
         self.size = size
+        # The transfer syntax of the new object.
+        self.transfer_syntax_uid = header.transfer_syntax.uid
         self.instance: Original | None = None
         self.tail: ObjectWalk | None = None
         self.tail_end = 0
@@ -62,7 +87,8 @@ class Examination:
         found = self.walk.pixel_data
         if not self.walk.partial or found is None or (found[1] is not None and found[1] <= len(self.source)):
             return None
-        return found
+        shift = self.given - len(self.source)
+        return found[0] + shift, None if found[1] is None else found[1] + shift
 
     @property
     def beyond(self) -> SourceRange | None:
@@ -70,12 +96,7 @@ class Examination:
         if not self.walk.partial:
             return None
         end = self.size - len(self.tail.data) if self.tail is not None else self.size
-        return SourceRange(len(self.source), end)
-
-    @property
-    def transfer_syntax_uid(self) -> str:
-        """The transfer syntax of the object."""
-        return self.header.transfer_syntax.uid
+        return SourceRange(self.given, end)
 
     def text(self, keyword: str) -> str:
         """Return an element of the outermost data set that the walk keeps: SOPClassUID, Modality; else nothing."""

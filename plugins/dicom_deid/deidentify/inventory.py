@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from dicom_deid.dicom.dictionary import is_private, is_private_creator, vr_of
+from dicom_deid.dicom.rewrite import splice
 from dicom_deid.dicom.transfer_syntax import Encoding
 from dicom_deid.dicom.values import character_set, texts, to_python
 from dicom_deid.dicom.walk import (
@@ -18,13 +20,23 @@ from dicom_deid.dicom.walk import (
     Scope,
     TrailingBytesError,
     Walk,
+    close_length,
     skip_fragments,
     walk_elements,
     walk_items,
 )
+from dicom_deid.exceptions import Quarantine
+from dicom_deid.reasons import Reason
 from dicom_deid.recipe import ElementName
 
 _CHARACTER_SET = 0x00080005
+# Five calls a sequence: well within Python's limit on recursion.
+_MAX_DEPTH = 128
+
+
+@lru_cache(maxsize=16384)
+def _named(tag: int, vr: str, parent: str | None, private_creator: str | None) -> ElementName:
+    return ElementName.of(tag, vr=vr, parent=parent, private_creator=private_creator)
 
 
 class Listed(NamedTuple):
@@ -51,12 +63,21 @@ class Listed(NamedTuple):
 
 
 class _InventoryWalk(Walk):
-    __slots__ = ("hidden", "listed", "nested")
+    __slots__ = ("erased", "hidden", "listed", "nested")
 
-    def __init__(self, data: bytes, hidden: Callable[[ElementName], bool], nested: bool, partial: bool) -> None:
+    def __init__(
+        self,
+        data: bytes,
+        hidden: Callable[[ElementName], bool],
+        nested: bool,
+        partial: bool,
+        erased: frozenset[int] = frozenset(),
+    ) -> None:
         super().__init__(data, partial)
         self.hidden = hidden
         self.nested = nested
+        # Where the values of elements begin that are taken out.
+        self.erased = erased
         self.listed: list[Listed] = []
 
 
@@ -86,7 +107,7 @@ class _InventoryEntry(Entry):
         vr = self.explicit_vr
         if vr is None or vr == "UN":
             vr = vr_of(self.tag, creator)
-        element = ElementName.of(self.tag, vr=vr, parent=level.name, private_creator=creator)
+        element = _named(self.tag, vr, level.name, creator)
         if walk.hidden(element):
             return None
         encoding = Encoding(level.implicit, level.order.big_endian)
@@ -94,7 +115,9 @@ class _InventoryEntry(Entry):
         return element
 
     def visit(self, walk: _InventoryWalk, level: Any, pos: int, start: int, end: int, scope: Scope) -> None:
-        if self.tag == _CHARACTER_SET:
+        if start in walk.erased and start != end:
+            walk.edits.append((pos, end, b"", scope))
+        elif self.tag == _CHARACTER_SET:
             scope.codecs = character_set(walk.data[start:end])
         elif is_private_creator(self.tag):
             if scope.creators is None:
@@ -103,7 +126,10 @@ class _InventoryEntry(Entry):
             scope.creators[(self.tag & 0xFFFF0000) | (self.tag & 0xFF) << 8] = creator
         element = self._list(walk, level, start, end, scope)
         if element is not None and element.vr == "SQ" and walk.nested:
+            mark = len(walk.edits)
+            walk.edits.append((start, start, b"", None))
             walk_items(walk, self._items(level, element, level.implicit), start, end, scope)
+            close_length(walk.edits, mark, start - 4, end - start)
 
     def visit_undefined(self, walk: _InventoryWalk, level: Any, pos: int, start: int, scope: Scope) -> int:
         if self.explicit_vr is not None and self.explicit_vr not in ("SQ", "UN"):
@@ -112,7 +138,7 @@ class _InventoryEntry(Entry):
             return end
         listed = len(walk.listed)
         implicit = level.implicit or self.explicit_vr != "SQ"
-        element = ElementName.of(self.tag, vr="SQ", parent=level.name)
+        element = _named(self.tag, "SQ", level.name, None)
         here = len(walk.listed)
         walk.listed.append(Listed(element, start, start, Encoding(implicit, level.order.big_endian), scope.codecs))
         end = walk_items(walk, self._items(level, element, implicit), start, len(walk.data), scope, True)
@@ -123,7 +149,10 @@ class _InventoryEntry(Entry):
         return end
 
     def _items(self, level: Any, element: ElementName, implicit: bool) -> _InventoryLevel:
-        return _InventoryLevel((*level.path, self.tag), element.nested_name, implicit, level.order)
+        path = (*level.path, self.tag)
+        if len(path) > _MAX_DEPTH:
+            raise Quarantine(Reason.NESTING_TOO_DEEP, f"{len(path)} sequences deep")
+        return _InventoryLevel(path, element.nested_name, implicit, level.order)
 
     def overrun(self, walk: _InventoryWalk, level: Level, pos: int, start: int, stop: int, end: int) -> int:
         # Pixel data beyond the given beginning of an object; what else is cut short, the walk of the rules reports.
@@ -158,9 +187,27 @@ def inventory(
     return walk.listed
 
 
-def texts_of_items(data: bytes, implicit: bool, order: ByteOrder, codecs: tuple[str, ...]) -> list[str]:
-    """Return the values of all elements in the items of a sequence, as text."""
+def inventory_of_items(data: bytes, encoding: Encoding, codecs: tuple[str, ...]) -> list[Listed]:
+    """List the elements in the items of a sequence, whose value `data` is."""
     walk = _InventoryWalk(data, lambda element: False, nested=True, partial=False)
-    level = _InventoryLevel((0,), "", implicit, order)
+    level = _InventoryLevel((0,), "", encoding.implicit, BIG_ENDIAN if encoding.big_endian else LITTLE_ENDIAN)
     walk_items(walk, level, 0, len(data), Scope(level, codecs))
-    return [text for listed in walk.listed for text in listed.texts(data)]
+    return walk.listed
+
+
+def erase(data: bytes, start: int, encoding: Encoding, values: Iterable[int], *, partial: bool = False) -> bytes:
+    """Return an object without some of its elements.
+
+    Parameters
+    ----------
+    start
+        Where the data set begins.
+    values
+        Where the values of those elements begin.
+    """
+    walk = _InventoryWalk(data, lambda element: False, True, partial, frozenset(values))
+    order = BIG_ENDIAN if encoding.big_endian else LITTLE_ENDIAN
+    level = _InventoryLevel((), None, encoding.implicit, order)
+    with contextlib.suppress(TrailingBytesError):
+        walk_elements(walk, level, start, len(data), Scope(level))
+    return b"".join(splice(data, 0, len(data), walk.edits, order))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from dicom_deid.deidentify.chain import (
     ChainEntry,
@@ -16,6 +16,7 @@ from dicom_deid.deidentify.chain import (
     Source,
     VariableSource,
 )
+from dicom_deid.deidentify.content import FACTS
 from dicom_deid.deidentify.entries import (
     CaptureEntry,
     CharacterSetEntry,
@@ -31,9 +32,11 @@ from dicom_deid.deidentify.entries import (
     SignatureEntry,
 )
 from dicom_deid.deidentify.functions import GENERATE_VALUE, PATIENT_OFFSET, kind_of
+from dicom_deid.deidentify.pixels import CleanedPixels
 from dicom_deid.deidentify.private import PrivateCreatorEntry, PrivateEntry, safe_private_elements
 from dicom_deid.deidentify.references import names_a_class, well_known_uids
 from dicom_deid.deidentify.settings import Settings
+from dicom_deid.deidentify.stamps import Stamp
 from dicom_deid.dicom.dictionary import is_private, is_private_creator, vr_of
 from dicom_deid.dicom.transfer_syntax import Encoding
 from dicom_deid.dicom.values import DEFAULT_CHARACTER_SET, LONG_FORM_VRS, cast_literal, from_python
@@ -44,6 +47,7 @@ from dicom_deid.dicom.walk import (
     LONG,
     SHORT,
     STOP,
+    UNDEFINED,
     ByteOrder,
     Entry,
     Level,
@@ -86,13 +90,6 @@ CAPTURED = {
     0x00200010: "StudyID",
 }
 _IDENTIFIERS = frozenset({Kind.PATIENT_ID, Kind.ACCESSION_NUMBER, Kind.STUDY_ID})
-
-
-class Stamp(NamedTuple):
-    """An element that is written into the outermost data set, whatever stood there."""
-
-    element: ElementName
-    value: bytes
 
 
 class RuleLevel(Level):
@@ -193,26 +190,46 @@ class MisplacedEntry(Entry):
 class StampEntry(DropEntry):
     """An element that is written whatever stood there."""
 
-    __slots__ = ("value",)
+    __slots__ = ("stamp",)
 
-    def __init__(self, form: int, tag: int, vr: str, value: bytes) -> None:
-        super().__init__(form, tag, vr, "stamped")
-        self.value = value
+    def __init__(self, form: int, stamp: Stamp) -> None:
+        super().__init__(form, stamp.tag, stamp.vr, "stamped")
+        self.stamp = stamp
 
     def visit(self, walk: Any, level: Level, pos: int, start: int, end: int, scope: Any) -> None:
         """Write it."""
-        walk.edits.append((pos, end, encode_element(level, self.tag, self.vr, self.value), scope))
+        walk.edits.append((pos, end, self.stamp.encode(level), scope))
         walk.count(self.deed)
 
 
-def encode_element(level: Level, tag: int, vr: str, value: bytes) -> bytes:
-    """Encode an element that is new at a level."""
-    head = level.order.tag.pack(tag >> 16, tag & 0xFFFF)
-    if level.implicit:
-        return head + level.order.u32.pack(len(value)) + value
-    if vr in LONG_FORM_VRS:
-        return head + vr.encode() + b"\0\0" + level.order.u32.pack(len(value)) + value
-    return head + vr.encode() + level.order.u16.pack(len(value)) + value
+class CleanedPixelDataEntry(PixelDataEntry):
+    """Pixel data that stands cleaned in the new object."""
+
+    __slots__ = ("pixels",)
+
+    def __init__(self, form: int, tag: int, vr: str, pixels: CleanedPixels) -> None:
+        super().__init__(form, tag, vr)
+        self.pixels = pixels
+
+    def visit(self, walk: Any, level: Level, pos: int, start: int, end: int, scope: Any) -> None:
+        """Write the cleaned pixels."""
+        super().visit(walk, level, pos, start, end, scope)
+        walk.edits.append((pos, end, self._element(level), scope))
+
+    def visit_undefined(self, walk: Any, level: Level, pos: int, start: int, scope: Any) -> int:
+        """Write the cleaned pixels."""
+        end = super().visit_undefined(walk, level, pos, start, scope)
+        walk.edits.append((pos, end, self._element(level), scope))
+        return end
+
+    def _element(self, level: Level) -> bytes:
+        pixels = self.pixels
+        if not pixels.encapsulated:
+            return Stamp(self.tag, pixels.vr, bytes(pixels.data)).encode(level)
+        order = level.order
+        vr = b"" if level.implicit else pixels.vr.encode() + b"\0\0"
+        head = order.tag.pack(self.tag >> 16, self.tag & 0xFFFF) + vr + order.u32.pack(UNDEFINED)
+        return head + pixels.data + order.sequence_delimitation + bytes(4)
 
 
 class RuleBook:
@@ -230,6 +247,8 @@ class RuleBook:
         Elements that the engine itself writes.
     presence, kept
         For recipes that ask: what ``%fields`` select in the object, and the tags that KEEP protects in it.
+    pixels
+        For an object whose pixels were cleaned: what stands in place of them.
 
     Raises
     ------
@@ -246,20 +265,26 @@ class RuleBook:
         stamps: tuple[Stamp, ...],
         presence: Presence = NO_PRESENCE,
         kept: frozenset[int] = frozenset(),
+        pixels: CleanedPixels | None = None,
     ) -> None:
+        self.pixels = pixels
         self.plan = plan
         self.settings = settings
         self.functions = functions
         self.variables = variables
         self.presence = presence
         self.kept = kept
-        self.stamps = {stamp.element.tag: stamp for stamp in stamps}
+        self.stamps = {stamp.tag: stamp for stamp in stamps}
+        self.dropped = frozenset[int]()
+        if pixels is not None:
+            self.dropped = frozenset(tag for tag, value in pixels.elements.items() if value is None)
         self.additions = {
             addition.element.tag: addition
             for addition in plan.additions
             if addition.element.tag not in self.stamps and not addition.element.file_meta
         }
         self.meta_additions = {one.element.tag: one for one in plan.additions if one.element.file_meta}
+        self.judges_nothing = settings.pixel_risk == "allow"
         self.follows = settings.follow_uid_references and replaces_uids(plan)
         self._roots: dict[Encoding, tuple[RootLevel, ...]] = {}
 
@@ -290,8 +315,9 @@ class RuleBook:
                 return self._private_creator(level, tag, form)
             return PrivateEntry(form, tag, vr, lambda *names: self._private(level, *names))
         if root and tag in self.stamps:
-            stamp = self.stamps[tag]
-            return StampEntry(form, tag, stamp.element.vr, stamp.value)
+            return StampEntry(form, self.stamps[tag])
+        if root and tag in self.dropped:
+            return DropEntry(form, tag, vr or "UN", "pixel-description-removed")
         element = self._element(level, tag, vr, None)
         entry = self._by_rule(level, element, form) or self._by_setting(level, element, form)
         if entry is None:
@@ -300,6 +326,8 @@ class RuleBook:
             return CharacterSetEntry(form, entry)
         if root and tag in CAPTURED:
             return CaptureEntry(form, CAPTURED[tag], entry)
+        if root and tag in FACTS and not self.judges_nothing:
+            return CaptureEntry(form, FACTS[tag], entry)
         return entry
 
     def _element(self, level: RuleLevel, tag: int, vr: str | None, creator: str | None) -> ElementName:
@@ -344,6 +372,8 @@ class RuleBook:
         if tag & 0xFFFF == 0:
             return GroupLengthEntry(form)
         if tag in _PIXEL_DATA and element.root:
+            if self.pixels is not None:
+                return CleanedPixelDataEntry(form, tag, element.vr, self.pixels)
             return PixelDataEntry(form, tag, element.vr)
         ruled = level.ruled and not self._is_protected(element)
         if element.vr == "SQ":
@@ -489,7 +519,7 @@ def insertion(book: RuleBook, level: Level, tag: int) -> bytes | ChainEntry | No
     """Return the bytes of an element that is to be there and is not, or who makes them; nothing if it is removed."""
     stamp = book.stamps.get(tag)
     if stamp is not None:
-        return encode_element(level, tag, stamp.element.vr, stamp.value)
+        return stamp.encode(level)
     addition = book.additions.get(tag) or book.meta_additions[tag]
     steps = book.plan.steps_of_addition(addition, book.presence)
     if not steps:

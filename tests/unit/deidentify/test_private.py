@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 from tests.support import datasets
 from tests.support.datasets import Element, Encoding
-from tests.support.engine import read, run
+from tests.support.engine import RULES_ALONE, read, run
 
-from dicom_deid.deidentify import Settings
 from dicom_deid.deidentify.private import safe_private_elements
 
 GE = [
@@ -41,7 +40,7 @@ def private(dataset):
 def test_policies(policy, expected):
     """Catches a safe element without its creator, a creator without elements, or the other block of a safe number."""
     for data in objects(GE):
-        assert private(read(run(data, "", Settings(private_elements=policy)))) == expected
+        assert private(read(run(data, "", RULES_ALONE.replace(private_elements=policy)))) == expected
 
 
 def test_a_block_is_told_by_its_creator_and_not_by_its_number():

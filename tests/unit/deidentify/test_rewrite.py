@@ -7,7 +7,7 @@ import random
 import pytest
 from tests.support import datasets
 from tests.support.datasets import Element, Encoding, element
-from tests.support.engine import every_element, pseudonyms, read, rules, run
+from tests.support.engine import RULES_ALONE, every_element, pseudonyms, read, rules, run
 
 from dicom_deid.deidentify import Deidentifier, NeedMoreDataError, Settings
 from dicom_deid.exceptions import Quarantine
@@ -52,7 +52,7 @@ def test_lengths_are_right_after_nested_changes(lengths):
     for _ in range(3):
         inner = [element("ReferencedStudySequence", [inner, inner]), element("PatientComments", "x" * 33)]
     data = datasets.part10([*datasets.ct_elements(1), *inner], Encoding(sequences=lengths, items=lengths))
-    new = run(data, "REPLACE PatientID a-much-longer-identifier\nREMOVE PatientName\nBLANK PatientComments", Settings())
+    new = run(data, "REPLACE PatientID a-much-longer-identifier\nREMOVE PatientName\nBLANK PatientComments")
     items = read(new)
     for _ in range(3):
         assert items.PatientComments in (None, "")
@@ -126,7 +126,7 @@ def test_signatures_go_once_anything_changes_and_stay_otherwise():
     signed = [*datasets.ct_elements(1), Element(0xFFFAFFFA, "SQ", [[element("DigitalSignatureUID", "1.2.3.4")]])]
     data = datasets.part10(signed)
     assert "DigitalSignaturesSequence" not in read(run(data, "REMOVE PatientName"))
-    untouched = Settings(stamp_method=False, private_elements="keep", rebuild_file_meta=False)
+    untouched = RULES_ALONE.replace(stamp_method=False, private_elements="keep", rebuild_file_meta=False)
     assert run(data, "", untouched).to_bytes() == data
 
 
@@ -135,9 +135,9 @@ def test_sequences_beyond_the_limit_are_quarantined():
     for _ in range(12):
         inner = [element("ReferencedStudySequence", [inner])]
     data = datasets.part10([*datasets.ct_elements(1), *inner])
-    run(data, "", Settings(max_depth=12))
+    run(data, "", RULES_ALONE.replace(max_depth=12))
     with pytest.raises(Quarantine) as caught:
-        run(data, "", Settings(max_depth=11))
+        run(data, "", RULES_ALONE.replace(max_depth=11))
     assert caught.value.reason is Reason.NESTING_TOO_DEEP
 
 
@@ -157,7 +157,7 @@ def test_the_beginning_and_the_tail_of_an_object_give_the_same_as_the_whole(seed
     rng = random.Random(seed)
     tail = [Element(0xFFFCFFFC, "OB", rng.randbytes(64))]
     data = datasets.part10([*datasets.ct_elements(seed), *(tail if seed % 2 else [])])
-    engine = Deidentifier(DESKTOP)
+    engine = Deidentifier(DESKTOP, RULES_ALONE)
     whole = engine.deidentify(data, pseudonyms).to_bytes()
     given = 256
     while True:

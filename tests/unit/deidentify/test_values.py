@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.support import datasets
 from tests.support.datasets import element
-from tests.support.engine import pseudonyms, read, rules, run
+from tests.support.engine import RULES_ALONE, pseudonyms, read, rules, run
 
-from dicom_deid.deidentify import Deidentifier, Settings
+from dicom_deid.deidentify import Deidentifier
 from dicom_deid.deidentify.dates import shift_date, shift_date_time
 from dicom_deid.exceptions import ConfigurationError, Quarantine
 from dicom_deid.originals import Kind, Original
@@ -91,7 +91,7 @@ def test_an_empty_identifier_is_keyed_by_its_study():
         recipe = rules(
             "\n".join(f"REPLACE {k} func:generate_value" for k in ("PatientID", "AccessionNumber", "StudyID"))
         )
-        return [one for one in Deidentifier(recipe).examine(data).originals if one.kind is not Kind.UID]
+        return [one for one in Deidentifier(recipe, RULES_ALONE).examine(data).originals if one.kind is not Kind.UID]
 
     for study in ("1.2.3", "1.2.4"):
         keyed = (Kind.ACCESSION_NUMBER, Kind.PATIENT_ID, Kind.STUDY_ID)
@@ -220,7 +220,11 @@ def test_values_lists_remove_what_holds_them():
     named = [*elements, element("PatientName", "Rosalind^Franklin"), element("SeriesDescription", "seen by FRANKLIN")]
     recipe = '%values names\nSPLIT PatientName by="^";minlength=4\n%header\nREMOVE values:names\nREPLACE PatientName x'
     new = read(
-        run(datasets.part10(named), Recipe.parse(f"FORMAT dicom\n{recipe}"), Settings(private_elements="remove"))
+        run(
+            datasets.part10(named),
+            Recipe.parse(f"FORMAT dicom\n{recipe}"),
+            RULES_ALONE.replace(private_elements="remove"),
+        )
     )
     assert "SeriesDescription" not in new
     assert str(new.PatientName) == "x"

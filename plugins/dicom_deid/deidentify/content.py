@@ -1,0 +1,136 @@
+"""What no rule for an element reaches: documents, and what the pixels show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from dicom_deid.deidentify.entries import ObjectWalk
+from dicom_deid.deidentify.functions import read_data_set
+from dicom_deid.deidentify.pixels import (
+    CleanedPixels,
+    ObjectFacts,
+    PixelFilters,
+    Treatment,
+    clean_pixels,
+    text_regions,
+    treat_document,
+    treat_pixels,
+)
+from dicom_deid.deidentify.pixels.filters import PixelDecision
+from dicom_deid.deidentify.profiles import Option
+from dicom_deid.deidentify.settings import Settings
+from dicom_deid.dicom.part10 import FileHeader
+from dicom_deid.dicom.walk import NeedMoreDataError
+from dicom_deid.exceptions import ConfigurationError
+from dicom_deid.reasons import Reason
+from dicom_deid.recipe import Recipe
+
+FACTS: Mapping[int, str] = {
+    0x00080008: "ImageType",
+    0x00080064: "ConversionType",
+    0x00280301: "BurnedInAnnotation",
+    0x00280302: "RecognizableVisualFeatures",
+}
+"""What the judgement asks of the outermost data set beside the identifiers that every walk keeps."""
+
+_CLEANED_BY = {
+    Option.CLEAN_STRUCTURED_CONTENT: Reason.STRUCTURED_CONTENT,
+    Option.CLEAN_GRAPHICS: Reason.GRAPHIC_CONTENT,
+}
+_NO_DECISION = PixelDecision((), ())
+
+
+class ContentJudge:
+    """Decides, by the filters of the recipe and the policies, what becomes of documents and pixels.
+
+    Parameters
+    ----------
+    recipe
+        Whose ``%filter`` sections blank pixels, and whose options clean reports and graphics.
+    settings
+        The policies.
+
+    Raises
+    ------
+    ConfigurationError
+        If pixels may be encoded anew while the file meta information, which says how, is kept.
+    """
+
+    def __init__(self, recipe: Recipe, settings: Settings) -> None:
+        self._settings = settings
+        self._filters = PixelFilters(recipe.filters)
+        parts = recipe.name.split("+")
+        self._cleaned = frozenset(reason for option, reason in _CLEANED_BY.items() if option.recipe_name in parts)
+        self.is_idle = not self._filters and settings.pixel_risk == "allow" and settings.documents == "allow"
+        if (self._filters or settings.pixel_risk == "ocr") and not settings.rebuild_file_meta:
+            raise ConfigurationError("pixels can be cleaned only where the file meta information is rebuilt")
+
+    def judge(self, walk: ObjectWalk, header: FileHeader, source: bytes, size: int) -> CleanedPixels | None:
+        """Judge one walked object, and clean its pixels where that is what is to be done.
+
+        Parameters
+        ----------
+        walk, header, source
+            The object.
+        size
+            Of the whole object in bytes, where `source` is only its beginning.
+
+        Raises
+        ------
+        Quarantine
+            With the risk as its reason.
+        NeedMoreDataError
+            If pixels must be cleaned that were not given.
+        """
+        facts = _facts(walk, header)
+        allowed = treat_document(facts.sop_class_uid, self._settings, cleaned=self._cleaned)
+        if allowed is not None:
+            walk.note(allowed)
+        if not facts.has_pixel_data:
+            return None
+        dataset = read_data_set(source) if self._filters else None
+        decision = _NO_DECISION if dataset is None else self._filters.match(dataset)
+        treatment = treat_pixels(facts, decision, self._settings)
+        if treatment.allowed is not None:
+            walk.note(Reason.PIXEL_RISK_ALLOWED)
+        if not treatment.clean and not treatment.find_text:
+            return None
+        if walk.partial:
+            raise NeedMoreDataError(size)
+        return self._clean(walk, header, source, decision, treatment)
+
+    def _clean(
+        self, walk: ObjectWalk, header: FileHeader, source: bytes, decision: PixelDecision, treatment: Treatment
+    ) -> CleanedPixels | None:
+        dataset = read_data_set(source)
+        start, end = walk.pixel_data or (0, 0)
+        pixels = memoryview(walk.data)[start:end]
+        uid = header.transfer_syntax.uid
+        vr = (
+            "OW"
+            if header.transfer_syntax.encoding.implicit
+            else bytes(walk.data[start - 8 : start - 6]).decode("ascii")
+        )
+        regions = decision.regions if treatment.clean else ()
+        if treatment.find_text:
+            regions = (*regions, *text_regions(dataset, pixels, uid, vr=vr))
+        if not regions:
+            return None
+        return clean_pixels(dataset, pixels, uid, regions, recompress=self._settings.recompress_pixels, vr=vr)
+
+
+def _facts(walk: ObjectWalk, header: FileHeader) -> ObjectFacts:
+    def text(keyword: str) -> str:
+        found = walk.captured.get(keyword)
+        return "" if found is None else walk.data[found[0] : found[1]].decode("iso8859").strip("\0 ")
+
+    return ObjectFacts(
+        text("SOPClassUID") or header.media_storage_sop_class_uid,
+        header.transfer_syntax.uid,
+        walk.pixel_data is not None,
+        text("Modality"),
+        text("ImageType"),
+        text("ConversionType"),
+        text("BurnedInAnnotation"),
+        text("RecognizableVisualFeatures"),
+    )

@@ -1,0 +1,135 @@
+"""Originals that the rules took out of one element and that stand in another."""
+
+from __future__ import annotations
+
+import pytest
+from tests.support import datasets
+from tests.support.datasets import Element, Encoding, element
+from tests.support.engine import RULES_ALONE, read, run
+
+from dicom_deid.exceptions import Quarantine
+from dicom_deid.reasons import Reason
+
+RECIPE = """
+REPLACE PatientName x
+REPLACE PatientID func:generate_value
+REMOVE PatientAddress
+JITTER PatientBirthDate 31
+REPLACE StudyInstanceUID func:generate_value
+"""
+PLANTED = {0x00100010, 0x00100020, 0x00100030, 0x0008103E, 0x00101040, 0x00104000}
+ENCODINGS = [Encoding(), Encoding(datasets.IMPLICIT_LE), Encoding(datasets.EXPLICIT_BE), Encoding(datasets.DEFLATED_LE)]
+
+
+def an_object(*extra: Element, encoding: Encoding = ENCODINGS[0]) -> bytes:
+    kept = [e for e in datasets.ct_elements(1) if e.tag not in PLANTED and e.vr not in ("SQ", "LO", "PN", "ST", "LT")]
+    kept = [e for e in kept if not (e.tag >> 16) % 2]
+    return datasets.part10(
+        [
+            *kept,
+            element("PatientName", "Van der Berg^Annika"),
+            element("PatientID", "QX-81723"),
+            element("PatientBirthDate", "19630704"),
+            element("PatientAddress", "12 Orchard Lane, Oldtown"),
+            *extra,
+        ],
+        encoding,
+    )
+
+
+def swept(data: bytes, policy: str = "quarantine", recipe: str = RECIPE):
+    return run(data, recipe, RULES_ALONE.replace(residuals=policy, private_elements="keep"))
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS, ids=["explicit", "implicit", "big-endian", "deflated"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "seen by annika today",
+        "BERG",
+        "id qx-81723.",
+        "born 4.7.1963",
+        "born 1963-07-04",
+        "07/04/1963",
+        "4 Jul 1963",
+        "from 12 Orchard Lane",
+    ],
+)
+def test_an_original_in_a_description_is_found(text, encoding):
+    """Catches a form or an encoding in which an original passes."""
+    with pytest.raises(Quarantine) as caught:
+        swept(an_object(element("SeriesDescription", text), encoding=encoding))
+    assert caught.value.reason is Reason.RESIDUAL_FOUND
+    assert caught.value.where == "SeriesDescription"
+    assert text not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["Annikas", "Bergamot", "81723", "196307041", "der", "orchard lanes", "anonymous x"])
+def test_a_part_of_another_word_is_not(text):
+    """Catches "Ann" found in "Annular": a quarantine that nobody can act on."""
+    swept(an_object(element("SeriesDescription", text)))
+
+
+@pytest.mark.parametrize("codec", ["ascii", "utf-16-le", "utf-16-be", "utf-8"])
+@pytest.mark.parametrize("vr", ["UN", "OB", "LO"])
+def test_private_bytes_are_searched_in_every_form(codec, vr):
+    hidden = "name: Annika !".encode(codec)
+    private = [Element(0x00290010, "LO", "SOMEBODY"), Element(0x00291001, vr, hidden)]
+    with pytest.raises(Quarantine):
+        swept(an_object(*private))
+
+
+def test_nested_text_is_searched():
+    inner = [element("CodeMeaning", "as told by Annika")]
+    with pytest.raises(Quarantine) as caught:
+        swept(an_object(element("ProcedureCodeSequence", [inner])))
+    assert caught.value.where == "ProcedureCodeSequence__CodeMeaning"
+
+
+@pytest.mark.parametrize(
+    ("term", "codec", "name", "text"),
+    [
+        ("ISO_IR 100", "latin-1", "Müller^Jürgen", "mit MÜLLER besprochen"),
+        ("ISO_IR 192", "utf-8", "Ångström^Ö", "ångström"),
+        ("GB18030", "gb18030", "王^小东", "病人 小东 复查"),
+    ],
+)
+def test_names_in_other_character_sets(term, codec, name, text):
+    elements = [element("SpecificCharacterSet", term), element("PatientName", name), element("SeriesDescription", text)]
+    kept = [e for e in datasets.ct_elements(1) if e.tag not in {*PLANTED, 0x00080005} and not (e.tag >> 16) % 2]
+    kept = [e for e in kept if e.vr not in ("SQ", "LO", "PN", "ST", "LT")]
+    with pytest.raises(Quarantine):
+        swept(datasets.part10([*kept, *elements], Encoding(codec=codec)))
+
+
+def test_redaction_takes_the_word_and_leaves_the_rest():
+    new = swept(an_object(element("SeriesDescription", "seen by Annika, 04.07.1963, left")), "redact-token")
+    assert read(new).SeriesDescription == "seen by ******, **********, left"
+    assert new.notes[Reason.RESIDUAL_REMOVED] == 2
+
+
+@pytest.mark.parametrize(
+    "encoding", [Encoding(sequences=s, items=i) for s in ("defined", "undefined") for i in ("defined", "undefined")]
+)
+def test_removal_takes_the_element_and_lengths_follow(encoding):
+    inner = [element("CodeMeaning", "as told by Annika"), element("CodeValue", "T1")]
+    data = an_object(element("ProcedureCodeSequence", [inner]), element("PatientComments", "Annika"), encoding=encoding)
+    new = read(swept(data, "remove-element"))
+    assert "PatientComments" not in new
+    assert [e.keyword for e in new.ProcedureCodeSequence[0]] == ["CodeValue"]
+
+
+def test_a_report_changes_nothing_and_counts():
+    data = an_object(element("SeriesDescription", "Annika Annika"))
+    new = swept(data, "report")
+    assert read(new).SeriesDescription == "Annika Annika"
+    assert new.notes[Reason.RESIDUAL_REPORTED] == 2
+
+
+def test_what_a_rule_wrote_is_not_a_residual():
+    swept(an_object(), recipe="REPLACE PatientName Annika\nREPLACE PatientID func:generate_value")
+
+
+def test_text_after_the_pixel_data_is_searched():
+    with pytest.raises(Quarantine):
+        swept(an_object(Element(0x7FE10010, "LO", "SOMEBODY"), Element(0x7FE11001, "LO", "Annika")))
