@@ -8,9 +8,10 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
-from dicom_deid.pipeline import plan_run, run_batch
+from dicom_deid.pipeline import BatchHeld, plan_run, run_batch
 from dicom_deid.pipeline.carrier import ObjectCarrier
 from dicom_deid.storage import S3Storage
 from dicom_deid.store import Lease, Mapping
@@ -59,7 +60,9 @@ def work(configuration: Any, connections: Any, planned: Any, kill: tuple[str, in
     if planned is None:
         planned = plan_run(configuration, connections)
     for batch in planned.summary.batches:
-        run_batch(configuration, connections, run_id=planned.run_id, batch_id=batch.batch_id, worker="killable")
+        # What another worker has in hand is left to it.
+        with suppress(BatchHeld):
+            run_batch(configuration, connections, run_id=planned.run_id, batch_id=batch.batch_id, worker="killable")
 
 
 def main() -> None:

@@ -22,6 +22,7 @@ from dicom_deid.cli import EXIT_FAILED, EXIT_QUARANTINED
 from dicom_deid.cli.options import database_access, database_options, pairs
 from dicom_deid.deidentify.settings import PixelPolicy, PrivatePolicy, ResidualPolicy, Settings
 from dicom_deid.pipeline import (
+    BatchHeld,
     BatchIncomplete,
     Connections,
     PlannedRun,
@@ -136,11 +137,11 @@ def _run_batches(
                     should_stop=should_stop,
                     recorded=recorded,
                 )
-            except BatchIncomplete:
+            except (BatchHeld, BatchIncomplete):
                 complete = False
                 continue
             bar.update(task, completed=done + batch.objects)
-            complete = complete and result.taken and not result.stopped
+            complete = complete and not result.stopped
             if result.stopped:
                 break
     return complete

@@ -10,7 +10,7 @@
     report_run(connections, run_id=planned.run_id, state="succeeded")
 """
 
-from dicom_deid.pipeline.batch import BatchIncomplete, BatchResult, run_batch
+from dicom_deid.pipeline.batch import BatchHeld, BatchIncomplete, BatchResult, run_batch
 from dicom_deid.pipeline.configuration import RunConfiguration
 from dicom_deid.pipeline.connections import Connections
 from dicom_deid.pipeline.plan import PlannedRun, plan_run, report_run
@@ -25,6 +25,7 @@ from dicom_deid.pipeline.preview import (
 from dicom_deid.pipeline.progress import Progress
 
 __all__ = [
+    "BatchHeld",
     "BatchIncomplete",
     "BatchResult",
     "Change",

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from dicom_deid import __version__
 from dicom_deid.deidentify import Deidentifier
-from dicom_deid.exceptions import ConfigurationError, StorageError
+from dicom_deid.exceptions import ConfigurationError, DicomDeidError, StorageError
 from dicom_deid.pipeline.carrier import Carried, ObjectCarrier
 from dicom_deid.pipeline.configuration import RunConfiguration
 from dicom_deid.pipeline.connections import Connections, Storages
@@ -34,7 +34,7 @@ class BatchResult:
     Parameters
     ----------
     taken
-        False when another worker has it, or it was finished before: nothing was done here.
+        False when it was finished before: nothing was done here.
     outcomes, reasons
         Objects by outcome, and quarantined and failed ones by reason.
     bytes_in, bytes_out
@@ -62,6 +62,13 @@ class BatchResult:
     def objects(self) -> int:
         """Objects whose outcome was recorded."""
         return sum(self.outcomes.values())
+
+
+class BatchHeld(DicomDeidError):
+    """Another worker has the batch, and lives; should it die, a retry takes the batch."""
+
+    def __init__(self) -> None:
+        super().__init__("Another worker has the batch. A retry takes it should that worker die.")
 
 
 class BatchIncomplete(StorageError):
@@ -115,6 +122,8 @@ def run_batch(
     ------
     ConfigurationError
         A retry will not help: recipe, missing bucket, refused keys.
+    BatchHeld
+        Another live worker has the batch; a retry sees it finished, or takes it.
     BatchIncomplete
         All was tried, and some objects failed by storage errors.
     StorageError, DatabaseError
@@ -124,6 +133,8 @@ def run_batch(
     with connections.open(configuration) as (store, storages):
         lease = store.lease(batch_id, worker, configuration.lease_seconds)
         if lease is None:
+            if not store.is_finished(batch_id):
+                raise BatchHeld
             return BatchResult(taken=False)
         _check_rules(lease.run, run_id, deidentifier, configuration)
         items = lease.items()

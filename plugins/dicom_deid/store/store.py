@@ -197,6 +197,11 @@ class Store:
         lease = Lease(self.database, self.chain_key, self._existing(run.request.project), run, batch_id, seconds)
         return lease if lease.take(worker) else None
 
+    def is_finished(self, batch_id: int) -> bool:
+        """Whether a batch was ended for good; False while it waits or a worker has it."""
+        rows = self.database.query("reading the batch", "SELECT state FROM batch WHERE batch_id = %s", (batch_id,))
+        return bool(rows) and rows[0][0] == "finished"
+
     def prune(self, days: int = 30) -> int:
         """Remove the plan rows of runs that ended at least so many days ago; never the audit. Returns how many."""
         return prune(self.database, days)

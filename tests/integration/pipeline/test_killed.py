@@ -11,7 +11,7 @@ import pytest
 from tests.support.killable import POINTS
 from tests.support.runs import Place, patients, series
 
-from dicom_deid.pipeline import plan_run
+from dicom_deid.pipeline import BatchHeld, plan_run
 from dicom_deid.store import Store
 
 ROOT = Path(__file__).parents[3]
@@ -112,6 +112,19 @@ def test_two_workers_at_once_do_each_object_once_and_agree_on_pseudonyms(place, 
     assert len(place.get()) == len(objects)
     assert place.query("SELECT count(*), count(DISTINCT key_hash) FROM audit") == [(60, 60)]
     assert place.query("SELECT count(*) FROM mapping WHERE kind = 'PatientID'") == [(3,)]
+
+
+def test_a_batch_in_the_hands_of_a_live_worker_is_not_reported_done(place):
+    """A retry that meets the first attempt still at work must not end as a success: that attempt may yet die."""
+    place.put(series(patients(1), 2))
+    configuration = place.configuration()
+    planned = plan_run(configuration, place.connections)
+    with Store.connect(place.database, keys=place.keys) as store:
+        assert store.lease(planned.summary.batches[0].batch_id, "first") is not None
+        with pytest.raises(BatchHeld):
+            place.work(configuration, planned)
+    assert place.work(configuration, planned).results[0].objects == 2
+    assert not place.work(configuration, planned).results[0].taken
 
 
 def test_same_patient_same_pseudonym_across_runs_and_processes(place, workers):
