@@ -19,7 +19,7 @@ COMMANDS = {
     "deidentify": "De-identify the objects of a bucket or directory into another.",
     "preview": "Show which elements of one object a recipe changes; write nothing.",
     "recipe": "Check recipes and list those that ship.",
-    "plan": "Plan work and remove finished plans.",
+    "plan": "Remove finished plans.",
     "crosswalk": "Look up, import, export and re-key pseudonyms.",
     "audit": "Verify, trace and export what was done.",
     "db": "Create and upgrade the database schema and its roles.",
