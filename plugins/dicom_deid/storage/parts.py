@@ -22,8 +22,8 @@ PART_BYTES = 8 * 2**20
 SINGLE_PUT_BYTES = 32 * 2**20
 """Up to here one request is faster than several."""
 
-_READ_AHEAD = 3
-_WRITTEN_AT_ONCE = 4
+_READ_AHEAD = 2
+_WRITTEN_AT_ONCE = 3
 
 
 class Method(StrEnum):
@@ -77,7 +77,7 @@ def write_parts(
     """Write an object whole, in parts, or with the store copying what is unchanged.
 
     Nothing becomes visible before all is there, and what is left of a failed upload is cleared away. In memory are at
-    most about ten times `part_bytes`, beside `parts`.
+    most about thirteen times `part_bytes`, beside `parts`.
 
     Parameters
     ----------
