@@ -42,7 +42,7 @@ def character_set(value: bytes) -> tuple[str, ...]:
     terms = value.decode("ascii", "replace").split("\\")
     try:
         return tuple(convert_encodings([term.strip(" \0") for term in terms]))
-    except LookupError:
+    except (LookupError, ValueError):
         raise Quarantine(Reason.UNSUPPORTED_CHARACTER_SET, "(0008,0005)") from None
 
 
