@@ -1,0 +1,157 @@
+"""A recipe without rules gives back the data set byte for byte, and others read what the engine writes.
+
+Catches: a walk that loses, moves or re-encodes an element, a length that is wrong after a change, and an output that
+is worse than its input in the eyes of pydicom, gdcm or dciodvfy.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import shutil
+import subprocess
+import warnings
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydicom import dcmread
+from tests.support import datasets
+from tests.support.oracle import FILES
+
+from dicom_deid.deidentify import Deidentifier, Settings
+from dicom_deid.dicom.part10 import read_header
+from dicom_deid.exceptions import Quarantine
+from dicom_deid.recipe import Recipe
+
+OPEN = Settings(residuals="off", pixel_risk="allow", documents="allow", private_elements="keep")
+EMPTY = Deidentifier(Recipe.parse("FORMAT dicom\n%header\n"), Settings.parity())
+DESKTOP = Deidentifier(Recipe.named("desktop"), OPEN)
+
+
+def resolve(originals):  # type: ignore[no-untyped-def]
+    return {one: f"2.25.{n}" if one.kind == "UID" else f"P{n}" for n, one in enumerate(originals, 1)}
+
+
+def deidentified(path: Path) -> bytes:
+    """Return the outcome of the desktop recipe, or skip: quarantined files are named in `test_against_deid`."""
+    try:
+        return DESKTOP.deidentify(path.read_bytes(), resolve).to_bytes()
+    except Quarantine as quarantine:
+        pytest.skip(f"quarantined: {quarantine.reason}")
+
+
+def data_set(data: bytes) -> bytes:
+    return data[read_header(data).data_set_start :]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_no_rules_no_change(path: Path) -> None:
+    data = path.read_bytes()
+    try:
+        result = EMPTY.deidentify(data, resolve)
+    except Quarantine as quarantine:
+        pytest.skip(f"quarantined: {quarantine.reason}")
+    trailing = sum(result.notes.values())
+    out = result.to_bytes()
+    if read_header(data).transfer_syntax.deflated:
+        assert dcmread_equal(out, data)
+    else:
+        assert data.startswith(out) if trailing else out == data
+
+
+def dcmread_equal(one: bytes, other: bytes) -> bool:
+    return dcmread(io.BytesIO(one)) == dcmread(io.BytesIO(other))
+
+
+@pytest.mark.parametrize("kind", datasets.KINDS)
+@pytest.mark.parametrize("encoding", list(datasets.all_encodings()), ids=str)
+def test_no_rules_no_change_in_any_encoding(kind: str, encoding: datasets.Encoding) -> None:
+    data = datasets.part10(datasets.KINDS[kind](3), encoding)
+    out = EMPTY.deidentify(data, resolve).to_bytes()
+    assert dcmread_equal(out, data) if encoding.transfer_syntax == datasets.DEFLATED_LE else out == data
+
+
+def test_no_rules_new_file_meta() -> None:
+    """With the file meta information written anew the data set is still the same bytes."""
+    engine = Deidentifier(Recipe.parse("FORMAT dicom\n%header\n"), OPEN.replace(stamp_method=False))
+    data = datasets.ct(3)
+    assert data_set(engine.deidentify(data, resolve).to_bytes()) == data_set(data)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**30), st.sampled_from(sorted(datasets.KINDS)), st.sampled_from(list(datasets.all_encodings())))
+def test_twice_is_once_for_lengths(seed: int, kind: str, encoding: datasets.Encoding) -> None:
+    """Group and sequence lengths are right after a change: an output goes through the empty recipe unchanged."""
+    grouped = datasets.Encoding(**{**encoding.__dict__, "group_lengths": encoding.sequences == "defined"})
+    out = DESKTOP.deidentify(datasets.part10(datasets.KINDS[kind](seed), grouped), resolve).to_bytes()
+    again = EMPTY.deidentify(out, resolve).to_bytes()
+    assert dcmread_equal(again, out) if encoding.transfer_syntax == datasets.DEFLATED_LE else again == out
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_pydicom_reads_every_output(path: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.dcm"
+    out.write_bytes(deidentified(path))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        before = dcmread(path, force=True)
+        after = dcmread(out)
+        for _ in after.iterall():
+            pass
+    assert after.file_meta.MediaStorageSOPInstanceUID == after.get(
+        "SOPInstanceUID", after.file_meta.MediaStorageSOPInstanceUID
+    )
+    if "PixelData" in before:
+        assert after["PixelData"].value == before["PixelData"].value
+
+
+def run(*command: str) -> str:
+    done = subprocess.run(command, check=False, capture_output=True, timeout=60)
+    return (done.stdout + done.stderr).decode("latin-1") + f"\nexit {done.returncode}"
+
+
+@pytest.mark.skipif(shutil.which("gdcminfo") is None, reason="gdcm is not installed")
+def test_gdcm_reads_every_output(tmp_path: Path) -> None:
+    worse = []
+    for path in FILES:
+        try:
+            data = DESKTOP.deidentify(path.read_bytes(), resolve).to_bytes()
+        except Quarantine:
+            continue
+        out = tmp_path / "out.dcm"
+        out.write_bytes(data)
+        if "exit 0" not in run("gdcminfo", str(out)) and "exit 0" in run("gdcminfo", str(path)):
+            worse.append(path.name)
+    assert worse == []
+
+
+# What the desktop recipe causes by its own words: it removes elements that an IOD wants to be there, if empty.
+CAUSED_BY_THE_RECIPE = re.compile(r"Missing attribute Type 2|Institution|Station|Operators|Physician|Trial")
+
+
+@pytest.mark.skipif(shutil.which("dciodvfy") is None, reason="dicom3tools are not installed")
+def test_dciodvfy_finds_no_new_error(tmp_path: Path) -> None:
+    new: dict[str, list[str]] = {}
+    for path in FILES:
+        try:
+            data = DESKTOP.deidentify(path.read_bytes(), resolve).to_bytes()
+        except Quarantine:
+            continue
+        out = tmp_path / "out.dcm"
+        out.write_bytes(data)
+        before, after = (set(errors(run("dciodvfy", str(one)))) for one in (path, out))
+        found = [error for error in sorted(after - before) if not CAUSED_BY_THE_RECIPE.search(error)]
+        if (found and before) or found:
+            new[path.name] = found
+    assert new == {}
+
+
+def errors(report: str) -> list[str]:
+    # Values and positions differ between input and output: an error is known by its words.
+    return [
+        re.sub(r"<[^>]*>|'[^']*'|\(0x[^)]*\)|[0-9.]{3,}|[0-9.]+$", "", line)
+        for line in report.splitlines()
+        if line.startswith("Error")
+    ]
