@@ -1,0 +1,125 @@
+"""The compose file: valid, without default passwords, and of the same words as what the topology test starts."""
+
+from __future__ import annotations
+
+import json
+import re
+import stat
+from pathlib import Path
+from typing import Any
+
+import compose_spec
+import pytest
+import yaml
+
+from dicom_deid.sandbox.deployment import Addresses, write_secrets
+from dicom_deid.store import KeyRing
+
+ROOT = Path(__file__).parents[2]
+COMPOSE = (ROOT / "docker-compose.yaml").read_text()
+AIRFLOW = ("api-server", "scheduler", "dag-processor", "triggerer", "worker")
+
+
+@pytest.fixture(scope="module")
+def services() -> dict[str, Any]:
+    """The services, anchors and merges resolved."""
+    found: dict[str, Any] = yaml.safe_load(COMPOSE)["services"]
+    return found
+
+
+def interpolated() -> dict[str, Any]:
+    """Return the file as compose sees it after variables have their defaults."""
+    text = re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", COMPOSE).replace("$$", "$")
+    loaded: dict[str, Any] = yaml.safe_load(text)
+    return loaded
+
+
+def test_it_is_a_compose_file() -> None:
+    """A key, value, volume, secret or configuration that the compose specification does not have."""
+    compose_spec.PyCompose.from_json(json.dumps(interpolated())).validate()
+
+
+def test_the_validator_refuses_what_is_wrong() -> None:
+    """A validator that lets everything pass would make the test above worthless."""
+    wrong = interpolated()
+    wrong["services"]["redis"]["helthcheck"] = {}
+    with pytest.raises(ValueError, match="helthcheck"):
+        compose_spec.PyCompose.from_json(json.dumps(wrong))
+
+
+def test_every_service_that_stays_says_whether_it_is_well(services: dict[str, Any]) -> None:
+    """A service that others wait for, or an operator looks at, without a health check."""
+    stays = {name for name, service in services.items() if service.get("restart") == "unless-stopped"}
+    assert stays == {*AIRFLOW, "postgres", "redis", "storage"}
+    assert all("healthcheck" in services[name] for name in stays)
+
+
+def test_no_password_is_written_down(services: dict[str, Any]) -> None:
+    """A default password: somebody will keep it in production."""
+    for name, service in services.items():
+        for key, value in (service.get("environment") or {}).items():
+            if re.search(r"PASSWORD|SECRET|KEY|CONN|BROKER|BACKEND$", key):
+                assert "/run/" in str(value) or value.startswith("airflow."), (name, key)
+    assert not re.search(r"password:\s*\S", COMPOSE.lower().replace("password_file", ""))
+
+
+def test_nothing_listens_beyond_this_machine(services: dict[str, Any]) -> None:
+    """A port that is open to the network before TLS is in front of it."""
+    ports = [port for service in services.values() for port in service.get("ports", [])]
+    assert ports
+    assert all(str(port).startswith("127.0.0.1:") for port in ports)
+
+
+def test_nothing_of_ours_runs_as_root() -> None:
+    """An image whose processes run as root."""
+    users = re.findall(r"^USER (\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    assert users[-1] == "airflow"
+
+
+def test_only_the_servers_see_the_servers_secrets(services: dict[str, Any]) -> None:
+    """Airflow's processes, which run what DAG authors write, must not read the superuser's password."""
+    for name in AIRFLOW:
+        assert not [volume for volume in services[name]["volumes"] if volume.startswith("server-secrets")]
+
+
+def test_dependencies_are_services(services: dict[str, Any]) -> None:
+    """A service that waits for one that is not there."""
+    for service in services.values():
+        assert set(service.get("depends_on") or {}) <= set(services)
+
+
+def test_volumes_and_configs_are_declared(services: dict[str, Any]) -> None:
+    """A volume that compose would refuse, or a folder of the host by mistake."""
+    declared = set(yaml.safe_load(COMPOSE)["volumes"])
+    used = {volume.partition(":")[0] for service in services.values() for volume in service.get("volumes", [])}
+    assert used == declared
+
+
+def test_secrets_are_drawn_once(tmp_path: Path) -> None:
+    """Secrets that change with the next start, which would lock out the databases and lose the crosswalk."""
+    places = tmp_path / "airflow", tmp_path / "servers"
+    write_secrets(*places)
+    first = {path.name: path.read_text() for place in places for path in place.iterdir()}
+    write_secrets(*places, Addresses(postgres="elsewhere:1"))
+    assert {path.name: path.read_text() for place in places for path in place.iterdir()} == first
+    assert len(set(first.values())) == len(first)
+
+
+def test_secrets_fit_together(tmp_path: Path) -> None:
+    """A password in a connection that is not the server's."""
+    write_secrets(tmp_path / "airflow", tmp_path / "servers")
+    connections = json.loads((tmp_path / "airflow" / "connections.json").read_text())
+    password = (tmp_path / "servers" / "dicom-deid-password").read_text()
+    identity = json.loads((tmp_path / "servers" / "s3.json").read_text())["identities"][0]["credentials"][0]
+    assert connections["dicom_deid_database"]["password"] == password
+    assert connections["dicom_deid_source"]["password"] == identity["secretKey"]
+    assert KeyRing.parse(connections["dicom_deid_default"]["password"])
+    assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in (tmp_path / "airflow").iterdir())
+
+
+def test_every_secret_that_is_read_is_written(services: dict[str, Any], tmp_path: Path) -> None:
+    """A file that the compose file names and nobody writes."""
+    write_secrets(tmp_path / "dicom-deid", tmp_path / "servers")
+    named = set(re.findall(r"/run/(dicom-deid|servers)/([\w.-]+)", COMPOSE))
+    for place, name in named:
+        assert (tmp_path / place / name).exists(), name
