@@ -227,7 +227,7 @@ def listed_bucket(sandbox: Sandbox) -> Iterator[Callable[[int], Iterator[SourceO
 
 def bench_plan(store: Store, sandbox: Sandbox, count: int) -> None:
     """Print the plan of many keys beside the bare iteration of the same listing, and of one that costs nothing."""
-    sampled = max(count // 5, PAGE)
+    sampled = max(count // 10, 2 * PAGE)
     with listed_bucket(sandbox) as listing, PeakMemory() as idle:
         # Every page is the same page: a part, half of it before the plan and half after, tells what the whole takes.
         bare, _ = timed(lambda: sum(1 for _ in listing(sampled // 2)))
