@@ -83,7 +83,12 @@ def write_header(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid:
     Parameters
     ----------
     sop_class_uid, sop_instance_uid, transfer_syntax_uid
-        Valid UIDs of at most 64 characters.
+        The UIDs.
+
+    Raises
+    ------
+    Quarantine
+        MALFORMED where one of them is no ASCII text.
     """
     instance = _element(b"\x02\x00\x03\x00UI", sop_instance_uid)
     before, after = _meta_around(sop_class_uid, transfer_syntax_uid)
@@ -106,7 +111,10 @@ def _meta_around(sop_class_uid: str, transfer_syntax_uid: str) -> tuple[bytes, b
 
 
 def _element(tag_and_vr: bytes, text: str) -> bytes:
-    value = text.encode("ascii")
+    try:
+        value = text.encode("ascii")
+    except UnicodeEncodeError:
+        raise Quarantine(Reason.MALFORMED, "a UID of the file meta information") from None
     if len(value) % 2:
         value += b"\0" if tag_and_vr.endswith(b"UI") else b" "
     return tag_and_vr + struct.pack("<H", len(value)) + value
