@@ -16,6 +16,7 @@ import tempfile
 import threading
 import time
 import uuid
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -72,7 +73,8 @@ class Measured:
         """The figures as text."""
         megabytes = self.size / 1e6 / self.seconds
         cpu = self.cpu * 1e3 / self.objects
-        return [f"{self.rate:.0f}", f"{megabytes:.0f}", f"{cpu:.2f}", f"{self.peak:.0f}"]
+        rate = f"{self.rate:.0f}" if self.rate >= 10 else f"{self.rate:.2f}"
+        return [rate, f"{megabytes:.0f}", f"{cpu:.2f}", f"{self.peak:.0f}"]
 
 
 @contextmanager
@@ -329,6 +331,8 @@ def main() -> None:
     parser.add_argument("--large-mb", type=int, default=200, help="size of a large object in MB")
     parser.add_argument("--small", type=int, default=4000, help="objects of 32 KB")
     arguments = parser.parse_args()
+    # deid writes `Yes` into a CS, and pydicom says so a hundred times.
+    warnings.simplefilter("ignore")
     console = Console(width=110)
     with tempfile.TemporaryDirectory() as directory, Sandbox(Path(directory) / "sandbox", keep=False) as sandbox:
         stage = Stage(sandbox)

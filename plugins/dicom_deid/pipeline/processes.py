@@ -14,7 +14,7 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from typing import NamedTuple, Protocol
 
-from dicom_deid.exceptions import DicomDeidError
+from dicom_deid.exceptions import ConfigurationError, DatabaseError, DicomDeidError, StorageError
 from dicom_deid.pipeline.carrier import Carried
 from dicom_deid.pipeline.configuration import RunConfiguration
 from dicom_deid.pipeline.connections import Connections
@@ -41,7 +41,7 @@ class CarryShare(Protocol):
 
 
 class ChildFailed(DicomDeidError):
-    """A child process ended without a word; a retry resumes."""
+    """A child process failed, or ended without a word; a retry resumes."""
 
 
 def carry_in_processes(
@@ -70,6 +70,9 @@ def carry_in_processes(
         yield from _collect(pipes, should_stop)
     finally:
         _tell_to_stop(pipes)
+        # A child that has more to say than anyone will read finds the pipe closed, and ends.
+        for pipe in pipes:
+            pipe.close()
         for child in children:
             child.join()
 
@@ -95,7 +98,7 @@ def _collect(pipes: list[Connection], should_stop: Callable[[], bool]) -> Genera
 def _received(pipe: Connection) -> list[Carried] | BaseException | None:
     try:
         message: list[Carried] | BaseException | None = pipe.recv()
-    except EOFError:
+    except (EOFError, OSError):
         return ChildFailed("A process of the batch ended without a word, perhaps for want of memory; a retry resumes.")
     return message
 
@@ -118,11 +121,19 @@ def _work(pipe: Connection, carry: CarryShare) -> None:
                 if group:
                     pipe.send([_portable(carried) for carried in group])
         pipe.send(None)
-    except (BrokenPipeError, EOFError):
-        # The parent is gone, and with it the lease: whoever takes the batch next resumes.
+    except BrokenPipeError:
+        # The parent reads no more: what is not recorded is done again.
         return
-    except DicomDeidError as error:
-        pipe.send(error)
+    except Exception as error:
+        pipe.send(_as_sent(error))
+
+
+def _as_sent(error: Exception) -> DicomDeidError:
+    """Return an exception that the parent can raise, by which a caller sees whether a retry helps."""
+    for kind in (ConfigurationError, StorageError, DatabaseError):
+        if isinstance(error, kind):
+            return kind(str(error))
+    return ChildFailed(f"A process of the batch failed ({type(error).__name__}); a retry resumes.")
 
 
 def _is_told(pipe: Connection) -> bool:

@@ -1,0 +1,66 @@
+"""Processes that share a batch: everything is done once, a failure is raised, and nobody waits for ever."""
+
+import os
+from types import SimpleNamespace
+
+import pytest
+
+from dicom_deid.exceptions import StorageError
+from dicom_deid.pipeline.carrier import Carried
+from dicom_deid.pipeline.processes import ChildFailed, Share, carry_in_processes
+
+
+class Connections:
+    def portable(self):
+        return self
+
+
+def share(items):
+    return Share(configuration=SimpleNamespace(), connections=Connections(), run_id="r", items=items)
+
+
+def carry(share, should_stop):
+    for item in share.items:
+        if item == "storage":
+            raise StorageError("reading an object: the store answered 500")
+        if item == "fault":
+            raise KeyError("DOE^JOHN")
+        if item == "dies":
+            os._exit(9)
+        if should_stop():
+            return
+        yield [Carried(row=item)]
+
+
+def carry_much(share, should_stop):
+    while not should_stop():
+        yield [Carried(row="x" * 10_000)]
+
+
+def test_each_item_is_carried_once():
+    done = carry_in_processes(carry, share(list(range(50))), 3, lambda: False)
+    assert sorted(carried.row for group in done for carried in group) == list(range(50))
+
+
+@pytest.mark.parametrize(
+    ("item", "kind", "words"),
+    [("storage", StorageError, "500"), ("fault", ChildFailed, "KeyError"), ("dies", ChildFailed, "without a word")],
+)
+def test_a_failing_child_is_raised_without_values(item, kind, words):
+    with pytest.raises(kind, match=words) as caught:
+        list(carry_in_processes(carry, share([1, item, 2, 3]), 2, lambda: False))
+    assert "DOE" not in str(caught.value)
+
+
+@pytest.mark.timeout(60)
+def test_a_caller_that_goes_away_does_not_wait_for_children_that_still_talk():
+    groups = carry_in_processes(carry_much, share([1, 2]), 2, lambda: False)
+    next(groups)
+    groups.close()
+
+
+@pytest.mark.timeout(60)
+def test_stop_is_passed_on():
+    asked = []
+    groups = carry_in_processes(carry_much, share([1, 2]), 2, lambda: asked.append(1) or len(asked) > 3)
+    assert list(groups)
