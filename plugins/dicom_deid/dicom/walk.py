@@ -147,8 +147,11 @@ class Entry:
         raise NotImplementedError
 
     def visit_undefined(self, walk: Any, level: Level, pos: int, start: int, scope: Scope) -> int:
-        """See the element of undefined length at `pos`, whose value begins at `start`, and return where it ends."""
-        raise NotImplementedError
+        """See the element of undefined length at `pos`, whose value begins at `start`, and return where it ends.
+
+        Only sequences and encapsulated pixel data may be so (PS3.5 section 7.1.3); any other element is refused here.
+        """
+        raise Quarantine(Reason.MALFORMED, level.where(walk.data, pos), pos)
 
     def overrun(self, walk: Any, level: Level, pos: int, start: int, stop: int, end: int) -> int:
         """Say what is wrong with an element that would reach to `stop`, beyond the `end` of what holds it."""
