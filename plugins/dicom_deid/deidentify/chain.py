@@ -82,10 +82,13 @@ class FunctionSource:
         self.name = name
         self.function = function
         self.item = item
+        # See `descriptors.TextCleaner`.
+        self.cleans = getattr(function, "cleans", False) is True
 
     def python(self, place: Place, value: bytes) -> Any:
         """Call it."""
-        return call(self.function, self.name, self.item, place.field(value), place.data_set())
+        data_set = None if self.cleans else place.data_set()
+        return call(self.function, self.name, self.item, place.field(value), data_set)
 
 
 class DeidFunctionSource:
@@ -148,7 +151,7 @@ class ChainEntry(PendingEntry):
         Who visits the element when no step changes it.
     """
 
-    __slots__ = ("kind", "links", "name", "untouched")
+    __slots__ = ("cleans", "kind", "links", "name", "untouched")
 
     def __init__(
         self, form: int, tag: int, vr: str, name: str, links: tuple[Link, ...], untouched: Entry | None
@@ -159,6 +162,7 @@ class ChainEntry(PendingEntry):
         self.untouched = untouched
         kinds = [link.source.kind for link in links if isinstance(link.source, PseudonymSource | OffsetSource)]
         self.kind = kinds[0] if kinds else None
+        self.cleans = any(isinstance(link.source, FunctionSource) and link.source.cleans for link in links)
 
     def visit(self, walk: ObjectWalk, level: Level, pos: int, start: int, end: int, scope: Scope) -> None:
         """Take the steps, now or once the pseudonyms are known."""
@@ -181,7 +185,8 @@ class ChainEntry(PendingEntry):
         new = self._taken(walk, head, Needs(value, ()), scope, {})
         if new is None:
             return False
-        walk.edits.append((pos, end, new, scope))
+        # What a cleaning function leaves of a text is searched for residuals as if no rule had reached the element.
+        walk.edits.append((pos, end, new, None if self.cleans else scope))
         return True
 
     def _needs(self, walk: ObjectWalk, value: bytes, scope: Scope) -> Needs:

@@ -37,21 +37,30 @@ _IDENTIFYING = re.compile("|".join(_FORMS), re.IGNORECASE)
 _BLANKS = re.compile(r"[ \t]{2,}")
 
 
-def clean_text(*, item: object = None, value: object = None, field: Any, dicom: object = None) -> str:
-    """Return the element's text without dates, numbers of records, addresses and names that are told by their form.
+class TextCleaner:
+    """``REPLACE FIELD func:dicom_deid.deidentify.descriptors:clean_text``: keeps a text but for what its form tells.
 
-    Meant for ``REPLACE FIELD func:dicom_deid.deidentify.descriptors:clean_text``; an empty text stays empty.
-
-    Parameters
-    ----------
-    item, value, dicom
-        As every function of a recipe is given them; not used.
-    field
-        The element: ``field.element.value`` is its value, or a list of values.
+    Taken out are dates, numbers of records, addresses, and names after a title. An empty text stays empty.
     """
-    text = field.element.value
-    values = [text] if isinstance(text, str) or not hasattr(text, "__iter__") else list(text)
-    return "\\".join(without_identifiers(str(one)) for one in values if one is not None)
+
+    cleans = True
+    """Tells the engine that what is left is still text of the object's author: it is searched for residuals, and the
+    function needs nothing but the element."""
+
+    def __call__(self, *, field: Any, **_others: object) -> str:
+        """Return the element's text without what identifies.
+
+        Parameters
+        ----------
+        field
+            The element: ``field.element.value`` is its value, or a list of values.
+        """
+        text = field.element.value
+        values = [text] if isinstance(text, str) or not hasattr(text, "__iter__") else list(text)
+        return "\\".join(without_identifiers(str(one)) for one in values if one is not None)
+
+
+clean_text = TextCleaner()
 
 
 def without_identifiers(text: str) -> str:

@@ -79,7 +79,7 @@ def read_data_set(data: bytes) -> Dataset:
         raise Quarantine(Reason.MALFORMED, "as pydicom reads it") from None
 
 
-def call(function: Callable[..., Any], name: str, item: Mapping[str, Any], field: Field, dicom: Dataset) -> Any:
+def call(function: Callable[..., Any], name: str, item: Mapping[str, Any], field: Field, dicom: Dataset | None) -> Any:
     """Call a function of the user's.
 
     Raises

@@ -94,7 +94,9 @@ def find_residuals(walk: ObjectWalk, start: int, end: int, encoding: Encoding) -
     if not hits:
         return []
     left = [hit for hit in _outside(walk, sorted(hits)) if not _is_structured(data, hit[0], encoding)]
-    return list(_in_text(walk, start, encoding, [hit for hit in left if _is_word(data, *hit)])) if left else []
+    left = [hit for hit in left if _may_be_word(data, *hit, encoding)]
+    found = _in_text(walk, start, encoding, left) if left else ()
+    return [one for one in found if _is_word(data, one.start, one.end, one.listed.start, one.listed.end)]
 
 
 def redacted(data: bytes, residuals: Iterable[Residual]) -> bytes:
@@ -281,11 +283,26 @@ def _is_structured(data: bytes, start: int, encoding: Encoding) -> bool:
     return vr_of(tag).encode() in _STRUCTURED_VRS
 
 
-def _is_word(data: bytes, start: int, end: int) -> bool:
+def _may_be_word(data: bytes, start: int, end: int, encoding: Encoding) -> bool:
+    """Tell whether a hit can be a word of its own, before it is known which element holds it.
+
+    Where a letter follows, it may be the first byte of the next element's tag.
+    """
+    if encoding.implicit or encoding.big_endian or _is_word(data, start, end, 0, len(data)):
+        return True
+    if data[start - 4 : start - 2].isupper() or data[start - 8 : start - 4].isupper():
+        return True
+    return any(data[at : at + 2] == b"\xfe\xff" or data[at + 4 : at + 6].isupper() for at in (end, end + 1))
+
+
+def _is_word(data: bytes, start: int, end: int, first: int, last: int) -> bool:
+    """Tell whether a hit is a word of its own in the element whose value lies in ``[first, last)``."""
     wide = b"\0" in data[start:end]
     step = 2 if wide else 1
-    before = data[max(start - step, 0) : start].strip(b"\0")
-    after = data[end + step - 1 : end + 2 * step - 1].strip(b"\0") if wide else data[end : end + 1]
+    before = data[max(start - step, first) : start].strip(b"\0")
+    after = (
+        data[end + step - 1 : min(end + 2 * step - 1, last)].strip(b"\0") if wide else data[end : min(end + 1, last)]
+    )
     return not (_is_letter(before[-1:]) or _is_letter(after[:1]))
 
 
