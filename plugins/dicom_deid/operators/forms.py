@@ -211,8 +211,8 @@ def purpose_param() -> dict[str, Param]:
     """Return the field for the reason, which the audit keeps."""
     return {
         "purpose": Param(
-            "",
-            type="string",
+            None,
+            type=["null", "string"],
             title="Reason",
             description_md="Kept in the audit beside your name. No identifiers of patients.",
             maxLength=500,

@@ -85,7 +85,7 @@ class DicomPlanOperator(DicomDeidOperator):
         limit: int | None = None,
         newer_than: str | None = None,
         older_than: str | None = None,
-        purpose: str = "",
+        purpose: str | None = None,
         only_preview: bool = False,
         options: Mapping[str, Any] | None = None,
         **kwargs: Any,
@@ -156,7 +156,7 @@ class DicomPlanOperator(DicomDeidOperator):
                 "destination": self.destination,
                 "project": self.project or self.hook.project or "",
                 **recipes_and_settings(self._recipes, self.profile_options, self.settings),
-                "purpose": self.purpose,
+                "purpose": self.purpose or "",
                 **_who_and_where(context),
             }
         )

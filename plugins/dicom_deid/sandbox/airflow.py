@@ -11,13 +11,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import httpx
+import psutil
 import psycopg2
 from psycopg2 import sql
 
@@ -352,15 +353,19 @@ def create_database(url: str, name: str) -> None:
 
 
 def _end(process: subprocess.Popen[bytes], *, kill: bool) -> None:
-    """End a process and its group: first as it asks to be ended, then for certain."""
+    """End a process with all that it started: first as it asks to be ended, then for certain."""
+    try:
+        started = psutil.Process(process.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        started = []
     if not kill:
         process.send_signal(signal.SIGTERM)
-        try:
+        with suppress(subprocess.TimeoutExpired):
             process.wait(_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            kill = True
-    try:
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        kill = False
+    # Tasks run in process groups of their own.
+    for each in started:
+        with suppress(psutil.NoSuchProcess):
+            each.kill()
     process.wait()
