@@ -228,7 +228,8 @@ def _is_identifying(text: str) -> bool:
 
 def _dates(text: str) -> Iterator[str]:
     digits = text.replace(".", "")
-    if len(digits) != 8 or not (digits.isascii() and digits.isdigit()) or digits == "00000000" or not 1 <= int(digits[4:6]) <= 12:
+    is_number = len(digits) == 8 and digits.isascii() and digits.isdigit()
+    if not is_number or digits == "00000000" or not 1 <= int(digits[4:6]) <= 12:
         return
     year, month, day = digits[:4], digits[4:6], digits[6:]
     short_month, short_day = str(int(month)), str(int(day))
