@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import get_args
 
 import click
 
 from dicom_deid.deidentify import Deidentifier, Settings
 from dicom_deid.deidentify.profiles import BASIC, Option, parse_options, profile_settings
+from dicom_deid.deidentify.settings import ResidualPolicy
 from dicom_deid.recipe import Recipe
 
 EXIT_BELOW_THRESHOLD = 1
@@ -16,7 +18,20 @@ EXIT_BELOW_THRESHOLD = 1
 
 @click.command("score")
 @click.argument("recipes", nargs=-1, metavar="RECIPE...")
-@click.option("--option", "options", multiple=True, type=click.Choice(list(Option)), help="An option of ps3.15-basic.")
+@click.option(
+    "--option",
+    "options",
+    multiple=True,
+    type=click.Choice([option.value for option in Option]),
+    help="An option of ps3.15-basic.",
+)
+@click.option(
+    "--residuals",
+    type=click.Choice(get_args(ResidualPolicy)),
+    default="redact-token",
+    show_default=True,
+    help="Policy of the residual sweep; with `quarantine` few objects of this corpus are delivered.",
+)
 @click.option("--patients", type=click.IntRange(1, 1000), default=4, show_default=True, help="Patients in the corpus.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Another seed, another corpus.")
 @click.option("--threshold", type=click.FloatRange(0, 100), help="Exit 1 when a header category scores less (percent).")
@@ -30,6 +45,7 @@ EXIT_BELOW_THRESHOLD = 1
 def score(
     recipes: tuple[str, ...],
     options: tuple[str, ...],
+    residuals: ResidualPolicy,
     patients: int,
     seed: int,
     threshold: float | None,
@@ -55,8 +71,8 @@ def score(
     if outcome is not None:
         name, outcomes = outcome.name, read(cases, outcome)
     elif recipes:
-        deidentifier = _engine(recipes, options)
-        name = deidentifier.recipe.name
+        deidentifier = _engine(recipes, options, residuals)
+        name = "+".join(recipes) + (f", {len(options)} options" if options else "")
         outcomes, reasons = run(cases, deidentifier)
         for reason, count in sorted(reasons.items()):
             click.echo(f"quarantined: {count} {reason}")
@@ -70,10 +86,11 @@ def score(
         sys.exit(EXIT_BELOW_THRESHOLD)
 
 
-def _engine(recipes: tuple[str, ...], options: tuple[str, ...]) -> Deidentifier:
+def _engine(recipes: tuple[str, ...], options: tuple[str, ...], residuals: ResidualPolicy) -> Deidentifier:
     """Return the engine; with the basic profile and its options, under the settings that they ask for."""
     chosen = parse_options(options)
     if chosen and BASIC not in recipes:
         raise click.UsageError(f"--option refines {BASIC}: name it as a RECIPE")
     recipe = Recipe.resolve(*recipes, *(option.recipe_name for option in chosen))
-    return Deidentifier(recipe, profile_settings(chosen) if BASIC in recipes else Settings())
+    settings = Settings(residuals=residuals)
+    return Deidentifier(recipe, profile_settings(chosen, settings) if BASIC in recipes else settings)

@@ -42,7 +42,14 @@ _BURNED_IN = ("US", "OT", "CR", "XA")
 _WITHOUT_PIXELS = ("SR", "KO", "PR", "RTSTRUCT", "RTPLAN", "ECG", "DOC")
 _WORDS = ("follow up", "with contrast", "axial thin slices", "routine protocol", "left knee", "low dose", "repeat view")
 # Technical elements that no row of Table E.1-1 names: some people write what they like into them.
-_UNLISTED = ("ReceiveCoilName", "ConvolutionKernel", "FilterType", "SequenceName", "ScanOptions", "BodyPartExamined")
+_UNLISTED = (
+    "ReceiveCoilName",
+    "ConvolutionKernel",
+    "FilterType",
+    "SequenceName",
+    "ContrastBolusAgent",
+    "TransducerData",
+)
 _DESCRIPTIONS = (
     "StudyDescription",
     "SeriesDescription",
@@ -217,6 +224,8 @@ def _image(builder: Builder, images: list[Case]) -> None:
         builder.may_be_quarantined = True
         builder.expect(Category.PIXELS_HIDDEN, ())
         builder.expect(Category.PIXELS_RETAINED, ())
+    # Fluoroscopy often shows text; a careful policy keeps it back even where this one does not.
+    builder.may_be_quarantined |= modality == "RF"
     _pixel_module(builder, pixels, bits)
     if images:
         builder.reference(builder.path("SourceImageSequence", 0, "ReferencedSOPInstanceUID"), rng.choice(images))
