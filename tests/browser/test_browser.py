@@ -56,7 +56,7 @@ def page(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
 def picture(page: Page, name: str) -> None:
     """Take a picture for the documentation, when asked to."""
     folder = os.environ.get("DICOM_DEID_SCREENSHOTS")
-    if folder:
+    if folder and page.evaluate("matchMedia('(prefers-color-scheme: light)').matches"):
         page.wait_for_timeout(500)
         page.screenshot(path=Path(folder) / f"{name}.png")
 
@@ -122,6 +122,8 @@ def look_at_the_other_pages(page: Page, airflow: Deployment) -> None:
         expect(page.locator("h1")).to_be_visible()
         assert low_contrast(page) == []
         page.set_viewport_size({"width": 390, "height": 800})
+        page.reload()
+        expect(page.locator("h1")).to_be_visible()
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
         page.set_viewport_size({"width": 1280, "height": 800})
     assert errors == []

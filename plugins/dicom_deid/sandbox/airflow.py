@@ -29,6 +29,7 @@ COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
 """The `airflow` commands that make a deployment with the LocalExecutor."""
 
 _STOP_SECONDS = 15
+_SHOWN_LINES = 10
 
 
 class AirflowNotReady(DicomDeidError):
@@ -328,7 +329,9 @@ class AirflowSandbox:
         while time.monotonic() < deadline:
             for name, process in self._processes.items():
                 if process.poll() is not None:
-                    raise AirflowNotReady(f"`airflow {name}` ended; see {self.process_log(name)}")
+                    log = self.process_log(name)
+                    end = "\n".join(log.read_text(errors="replace").splitlines()[-_SHOWN_LINES:])
+                    raise AirflowNotReady(f"`airflow {name}` ended; see {log}:\n{end}")
             if self._is_healthy(wanted):
                 return
             time.sleep(0.25)
