@@ -60,6 +60,7 @@ REPEATING_GROUPS = {
 }
 
 CLEAN_TEXT = "func:dicom_deid.deidentify.descriptors:clean_text"
+UNCHANGED = "func:dicom_deid.deidentify.descriptors:unchanged"
 TEXT_VRS = ("LO", "LT", "SH", "ST", "UC", "UT")
 
 TITLES = {
@@ -121,6 +122,9 @@ def option_rules(option: str, row: Row) -> list[Rule]:
     code = row.options.get(option, "")
     if not code or not row.in_data_set:
         return []
+    if code == "K" and row.vr == "UI" and option != "retain-uids":
+        # The engine makes UIDs follow the mapping wherever they stand, unless a rule says otherwise.
+        return [("REPLACE", row.keyword, UNCHANGED)]
     if code == "K":
         return [("KEEP", field, "") for field in basic_fields(row) or [row.keyword]]
     return clean(option, row)

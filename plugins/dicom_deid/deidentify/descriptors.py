@@ -63,6 +63,22 @@ class TextCleaner:
 clean_text = TextCleaner()
 
 
+class Unchanged:
+    """``REPLACE FIELD func:dicom_deid.deidentify.descriptors:unchanged``: keeps a UID that would follow the mapping.
+
+    An option that retains the identity of devices retains their UIDs, though all other UIDs are replaced.
+    """
+
+    cleans = True
+
+    def __call__(self, *, field: Any, **_others: object) -> object:
+        """Return the element's value as it is."""
+        return field.element.value
+
+
+unchanged = Unchanged()
+
+
 def without_identifiers(text: str) -> str:
     """Return a text without what its form tells to be identifying; what stands around it is kept."""
     cleaned = _IDENTIFYING.sub(" ", text)
