@@ -108,7 +108,9 @@ def follow_a_quarantined_object(page: Page, airflow: Deployment) -> None:
     expect(frame.get_by_role("heading", name="Quarantined and failed")).to_be_visible()
     picture(page, "run-page")
     frame.get_by_role("link", name="not-dicom").click()
+    expect(frame.get_by_role("heading", name="Objects: not-dicom")).to_be_visible()
     frame.locator("table").last.locator("tbody th a").first.click()
+    expect(frame.get_by_role("heading", name="What happened to an object")).to_be_visible()
     expect(frame.get_by_text("The object is not DICOM.")).to_be_visible()
     picture(page, "object")
 
