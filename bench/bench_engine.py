@@ -164,7 +164,7 @@ def main() -> None:
     use_one_core()
     rounds = 3 if options.quick else 7
     kinds = ["ct"] if options.quick else list(datasets.KINDS)
-    sections = [f"Measured on: {machine()}. Medians of {rounds} samples taken in turns.\n"]
+    sections = [f"{machine()}. Processor time, medians of {rounds} samples taken in turns.\n"]
     print(sections[0])
 
     def add(section: str) -> None:

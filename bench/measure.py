@@ -13,7 +13,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds for one call: the median and the least of several samples."""
+    """Seconds of processor time for one call: the median and the least of several samples."""
 
     median: float
     least: float
@@ -41,6 +41,8 @@ def race(
 ) -> dict[str, Timing]:
     """Time every contender in turns, so that a slow moment of the machine hits all of them.
 
+    The time is that of the processor: what else runs on the machine is not counted.
+
     Parameters
     ----------
     contenders
@@ -58,16 +60,16 @@ def race(
     repeats = {}
     for name, call in contenders.items():
         call()
-        began = time.perf_counter()
+        began = time.process_time()
         call()
-        repeats[name] = max(1, min(500, int(sample_seconds / (time.perf_counter() - began + 1e-9))))
+        repeats[name] = max(1, min(500, int(sample_seconds / (time.process_time() - began + 1e-9))))
     samples: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, call in contenders.items():
-            began = time.perf_counter()
+            began = time.process_time()
             for _ in range(repeats[name]):
                 call()
-            samples[name].append((time.perf_counter() - began) / repeats[name])
+            samples[name].append((time.process_time() - began) / repeats[name])
     return {name: Timing(statistics.median(times), min(times)) for name, times in samples.items()}
 
 

@@ -10,10 +10,10 @@ import contextlib
 import io
 import logging
 import os
+import resource
 import shutil
 import subprocess
 import tempfile
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from importlib.metadata import version
@@ -157,13 +157,13 @@ def gdcmanon_seconds(data: bytes, *, objects: int = 100) -> float | None:
             target.mkdir()
             for n in range(count):
                 (source / f"{n}.dcm").write_bytes(data)
-            began = time.perf_counter()
+            began = _seconds_of_children()
             done = subprocess.run(
                 ["gdcmanon", "--dumb", "-r", "--continue", *_gdcm_arguments(), str(source), str(target)],
                 check=False,
                 capture_output=True,
             )
-            seconds = time.perf_counter() - began
+            seconds = _seconds_of_children() - began
             written = sum(1 for _ in target.iterdir())
         if done.returncode != 0 or written != count:
             raise RuntimeError(f"gdcmanon wrote {written} of {count} objects")
@@ -210,6 +210,11 @@ def quiet() -> None:
     from deid.logger import bot
 
     bot.level = -1
+
+
+def _seconds_of_children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def _write(dataset: pydicom.Dataset) -> bytes:
