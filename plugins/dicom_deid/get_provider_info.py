@@ -32,6 +32,7 @@ def get_provider_info() -> dict[str, Any]:
                     "dicom_deid.operators.deidentify",
                     "dicom_deid.operators.report",
                     "dicom_deid.operators.preview",
+                    "dicom_deid.operators.release",
                 ],
             }
         ],

@@ -13,12 +13,13 @@ from airflow.sdk import RetryAction
 from airflow.sdk.exceptions import AirflowSkipException
 from tests.support.runs import patients, series
 
-from dicom_deid.exceptions import ConfigurationError, DatabaseError, StorageError
+from dicom_deid.exceptions import ConfigurationError, DatabaseError, Quarantine, StorageError
 from dicom_deid.notifications.quarantine import QuarantineNotifier, message
 from dicom_deid.operators.base import RETRY_POLICY, TooManyQuarantined, WorkLeft
 from dicom_deid.operators.deidentify import BatchStopped, DicomDeidentifyOperator
 from dicom_deid.operators.plan import DicomPlanOperator
 from dicom_deid.operators.preview import DicomPreviewOperator
+from dicom_deid.operators.release import DicomReleaseOperator
 from dicom_deid.operators.report import DicomReportOperator
 from dicom_deid.recipe import RecipeError
 from dicom_deid.sandbox import S3Service
@@ -84,7 +85,7 @@ def site(s3: S3Service, s3_bucket: str, postgres_url: str, monkeypatch: pytest.M
     for key, data in {**series(patients(2), slices=6), "notes.txt": b"no DICOM"}.items():
         client.put_object(Bucket=s3_bucket, Key=f"in/{key}", Body=data)
     yield Site(s3, s3_bucket, postgres_url, keys)
-    for prefix in ("in", "out"):
+    for prefix in ("in", "out", "released"):
         for page in client.get_paginator("list_objects_v2").paginate(Bucket=s3_bucket, Prefix=prefix):
             for each in page.get("Contents", []):
                 client.delete_object(Bucket=s3_bucket, Key=each["Key"])
@@ -160,6 +161,22 @@ def test_too_many_quarantined(site: Site, caplog: pytest.LogCaptureFixture) -> N
         site.report(run, max_quarantine_ratio=0.05)
     assert site.report(run, max_quarantine_ratio=0.05, on_excess="warn")["quarantined"] == 1
     assert site.report(run, max_quarantine_ratio=0.08)["quarantined"] == 1
+
+
+def test_only_what_was_written_is_released(site: Site) -> None:
+    """An object that lies in the staging place but was never de-identified, or one that was changed there."""
+    run, (batch,) = site.plan()
+    site.deidentify(run, batch)
+    client = site.s3.client()
+    client.put_object(Bucket=site.bucket, Key="out/stray.dcm", Body=b"nobody knows")
+    release = DicomReleaseOperator(task_id="release", run=run, release_to=f"s3://{site.bucket}/released")
+    assert [release.execute(site.context("release")) for _ in range(2)] == [12, 12]
+    assert len(site.keys_of("released")) == 12
+    changed = site.keys_of("out")[0]
+    client.put_object(Bucket=site.bucket, Key=changed, Body=b"changed since")
+    again = DicomReleaseOperator(task_id="release", run=run, release_to=f"s3://{site.bucket}/released-again")
+    with pytest.raises(Quarantine, match="object-changed"):
+        again.execute(site.context("release"))
 
 
 def test_a_dry_run_is_skipped_by_the_others(site: Site) -> None:

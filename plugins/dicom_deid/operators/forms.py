@@ -111,6 +111,20 @@ def destination_params(destination: str) -> dict[str, Param]:
     }
 
 
+def release_params(destination: str) -> dict[str, Param]:
+    """Return the field that says where approved results go."""
+    return {
+        "release_to": Param(
+            destination,
+            type="string",
+            title="Release to",
+            description_md="Where the results are copied after approval. Until then they lie at the destination.",
+            pattern=_URL,
+            section=_FROM_WHERE,
+        ),
+    }
+
+
 def rule_params() -> dict[str, Param]:
     """Return the fields that choose the recipe and the policies beside it."""
     return {

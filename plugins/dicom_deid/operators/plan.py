@@ -138,7 +138,7 @@ class DicomPlanOperator(DicomDeidOperator):
         ConfigurationError
             A parameter is missing or wrong.
         """
-        from dicom_deid.operators.rules import recipes_and_settings
+        from dicom_deid.pipeline.rules import recipes_and_settings
         from dicom_deid.pipeline.configuration import RunConfiguration
 
         given = {

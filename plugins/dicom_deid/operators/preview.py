@@ -57,7 +57,7 @@ class DicomPreviewOperator(DicomPlanOperator):
         )
 
     def _other(self, configuration: RunConfiguration, recipe: str) -> RunConfiguration:
-        from dicom_deid.operators.rules import recipes_and_settings
+        from dicom_deid.pipeline.rules import recipes_and_settings
         from dicom_deid.pipeline.configuration import RunConfiguration
 
         places = {name: getattr(configuration, name) for name in ("source", "destination", "project")}
