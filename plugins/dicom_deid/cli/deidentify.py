@@ -32,6 +32,7 @@ from dicom_deid.pipeline import (
     run_batch,
 )
 from dicom_deid.pipeline.destination import DEFAULT_TEMPLATE
+from dicom_deid.pipeline.rules import recipes_and_settings
 from dicom_deid.reasons import Reason
 from dicom_deid.store import AuditRow, RunReport
 
@@ -42,33 +43,89 @@ _OUTCOMES = {"deidentified": "De-identified", "quarantined": "Quarantined", "fai
 @click.command()
 @click.argument("source")
 @click.argument("destination")
-@click.option("--recipe", "recipes", multiple=True, default=("desktop",), show_default=True, metavar="NAME|PATH",
-              help="A recipe that ships, or a file; several are combined in order.")
+@click.option(
+    "--recipe",
+    "recipes",
+    multiple=True,
+    default=("desktop",),
+    show_default=True,
+    metavar="NAME|PATH",
+    help="A recipe that ships, or a file; several are combined in order.",
+)
 @click.option("--project", required=True, help="Mapping domain: pseudonyms are the same inside one.")
-@click.option("--report", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.jsonl",
-              help="Write a JSON line an object: keys, outcome, reason, digests. Source keys may be PHI.")
+@click.option(
+    "--report",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE.jsonl",
+    help="Write a JSON line an object: keys, outcome, reason, digests. Source keys may be PHI.",
+)
 @click.option("--quarantine", metavar="URL", help="Where copies of quarantined originals go.")
 @click.option("--destination-key", default=DEFAULT_TEMPLATE, show_default=True, help="Template of destination keys.")
-@click.option("--variable", "variables", multiple=True, callback=pairs, metavar="NAME=VALUE",
-              help="Value of a var:NAME of the recipe.")
-@click.option("--function", "functions", multiple=True, callback=pairs, metavar="NAME=MODULE:FUNCTION",
-              help="Function of a func:NAME of the recipe.")
-@click.option("--private-elements", type=click.Choice(get_args(PrivatePolicy)), default=Settings().private_elements,
-              show_default=True, help="What becomes of private elements.")
-@click.option("--residuals", type=click.Choice(get_args(ResidualPolicy)), default=Settings().residuals,
-              show_default=True, help="What to do with an original value that is left elsewhere in the object.")
-@click.option("--pixel-risk", type=click.Choice(get_args(PixelPolicy)), default=Settings().pixel_risk,
-              show_default=True, help="What to do with objects that often show identifiers in their pixels.")
-@click.option("--documents", type=click.Choice(["allow", "quarantine"]), default=Settings().documents,
-              show_default=True, help="What to do with documents and structured content that no rule cleans.")
+@click.option(
+    "--variable",
+    "variables",
+    multiple=True,
+    callback=pairs,
+    metavar="NAME=VALUE",
+    help="Value of a var:NAME of the recipe.",
+)
+@click.option(
+    "--function",
+    "functions",
+    multiple=True,
+    callback=pairs,
+    metavar="NAME=MODULE:FUNCTION",
+    help="Function of a func:NAME of the recipe.",
+)
+@click.option(
+    "--option",
+    "profile_options",
+    multiple=True,
+    metavar="NAME",
+    help="An option of PS3.15, with --recipe ps3.15-basic, for example clean-descriptors.",
+)
+@click.option(
+    "--private-elements",
+    type=click.Choice(get_args(PrivatePolicy)),
+    default=Settings().private_elements,
+    show_default=True,
+    help="What becomes of private elements.",
+)
+@click.option(
+    "--residuals",
+    type=click.Choice(get_args(ResidualPolicy)),
+    default=Settings().residuals,
+    show_default=True,
+    help="What to do with an original value that is left elsewhere in the object.",
+)
+@click.option(
+    "--pixel-risk",
+    type=click.Choice(get_args(PixelPolicy)),
+    default=Settings().pixel_risk,
+    show_default=True,
+    help="What to do with objects that often show identifiers in their pixels.",
+)
+@click.option(
+    "--documents",
+    type=click.Choice(["allow", "quarantine"]),
+    default=Settings().documents,
+    show_default=True,
+    help="What to do with documents and structured content that no rule cleans.",
+)
 @click.option("--limit", type=click.IntRange(1), help="De-identify at most so many objects.")
 @click.option("--newer-than", metavar="INSTANT", help="Only objects last modified at or after it (ISO 8601).")
 @click.option("--older-than", metavar="INSTANT", help="Only objects last modified before it (ISO 8601).")
 @click.option("--retry-quarantined", is_flag=True, help="Try objects again that were quarantined under the same rules.")
 @click.option("--transfers", type=click.IntRange(1), default=16, show_default=True, help="Reads and writes at once.")
 @click.option("--processes", type=click.IntRange(1), default=1, show_default=True, help="Processes that share a batch.")
-@click.option("--memory", type=click.IntRange(1), default=128, show_default=True, metavar="MB",
-              help="Bound of what is read and not yet written, in each process.")
+@click.option(
+    "--memory",
+    type=click.IntRange(1),
+    default=128,
+    show_default=True,
+    metavar="MB",
+    help="Bound of what is read and not yet written, in each process.",
+)
 @click.option("--reason", "purpose", default="", help="Why the run is made, for the audit.")
 @database_options
 def deidentify(
@@ -83,6 +140,8 @@ def deidentify(
     residuals: ResidualPolicy,
     pixel_risk: PixelPolicy,
     documents: Any,
+    recipes: tuple[str, ...],
+    profile_options: tuple[str, ...],
     **options: Any,
 ) -> None:  # fmt: skip
     """De-identify the DICOM objects of SOURCE into DESTINATION.
@@ -91,12 +150,18 @@ def deidentify(
     AWS_ACCESS_KEY_ID, ...), or directories. What was done before under the same rules is not done again, so that an
     interrupted run is resumed by the same command.
     """
+    given = {
+        "private_elements": private_elements,
+        "residuals": residuals,
+        "pixel_risk": pixel_risk,
+        "documents": documents,
+    }
+    rules = recipes_and_settings(recipes, profile_options, given)
     configuration = RunConfiguration(
         source=source,
         destination=destination,
-        settings=Settings(
-            private_elements=private_elements, residuals=residuals, pixel_risk=pixel_risk, documents=documents
-        ),
+        recipes=rules["recipes"],
+        settings=Settings(**rules["settings"]),
         in_flight_bytes=memory * 2**20,
         requested_by=getpass.getuser(),
         **options,

@@ -10,10 +10,12 @@ from rich.table import Table
 
 from dicom_deid.cli import EXIT_QUARANTINED
 from dicom_deid.deidentify import Deidentifier
+from dicom_deid.deidentify.profiles import BASIC
 from dicom_deid.deidentify.settings import Settings
 from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.pipeline.placeholders import Placeholders
 from dicom_deid.pipeline.preview import ObjectPreview, differences, preview_object
+from dicom_deid.pipeline.rules import recipes_and_settings
 from dicom_deid.recipe import Recipe
 from dicom_deid.storage import open_storage
 
@@ -32,32 +34,54 @@ _HIDDEN = "(hidden)"
     help="A recipe that ships, or a file; several are combined in order.",
 )
 @click.option(
+    "--option",
+    "profile_options",
+    multiple=True,
+    metavar="NAME",
+    help="An option of PS3.15, with --recipe ps3.15-basic, for example clean-descriptors.",
+)
+@click.option(
     "--against",
     multiple=True,
     metavar="NAME|PATH",
     help="Another recipe: show what the two treat differently.",
 )
 @click.option("--show-originals", is_flag=True, help="Show original values, which are PHI, on this terminal.")
-def preview(address: str, recipes: tuple[str, ...], against: tuple[str, ...], show_originals: bool) -> None:
+def preview(
+    address: str,
+    recipes: tuple[str, ...],
+    profile_options: tuple[str, ...],
+    against: tuple[str, ...],
+    show_originals: bool,
+) -> None:
     """Show which elements of OBJECT (s3://bucket/key or a file) a recipe changes, and how; write nothing.
 
     Pseudonyms are examples: no mapping is asked or changed.
     """
     placeholders = Placeholders()
-    one = _preview(address, recipes, placeholders)
+    one = _preview(address, recipes, profile_options, placeholders)
     console = Console()
     if against:
-        _print_differences(console, recipes, against, one, _preview(address, against, placeholders))
+        _print_differences(
+            console,
+            recipes,
+            against,
+            one,
+            _preview(address, against, profile_options if BASIC in against else (), placeholders),
+        )
     else:
         _print_changes(console, one, show_originals)
     if one.reason is not None:
         sys.exit(EXIT_QUARANTINED)
 
 
-def _preview(address: str, recipes: tuple[str, ...], placeholders: Placeholders) -> ObjectPreview:
+def _preview(
+    address: str, recipes: tuple[str, ...], profile_options: tuple[str, ...], placeholders: Placeholders
+) -> ObjectPreview:
     # Which objects a run holds back is for the run to say; here its rules are to be seen.
-    settings = Settings(residuals="report", pixel_risk="allow", documents="allow")
-    deidentifier = Deidentifier(Recipe.resolve(*recipes), settings)
+    seen = {"residuals": "report", "pixel_risk": "allow", "documents": "allow"}
+    rules = recipes_and_settings(recipes, profile_options, seen)
+    deidentifier = Deidentifier(Recipe.resolve(*rules["recipes"]), Settings(**rules["settings"]))
     place, _, key = address.rpartition("/")
     if not key:
         raise ConfigurationError("Give an object: s3://bucket/key, or the path of a file.")

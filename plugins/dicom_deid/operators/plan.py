@@ -138,8 +138,8 @@ class DicomPlanOperator(DicomDeidOperator):
         ConfigurationError
             A parameter is missing or wrong.
         """
-        from dicom_deid.pipeline.rules import recipes_and_settings
         from dicom_deid.pipeline.configuration import RunConfiguration
+        from dicom_deid.pipeline.rules import recipes_and_settings
 
         given = {
             "quarantine": self.quarantine,

@@ -57,8 +57,8 @@ class DicomPreviewOperator(DicomPlanOperator):
         )
 
     def _other(self, configuration: RunConfiguration, recipe: str) -> RunConfiguration:
-        from dicom_deid.pipeline.rules import recipes_and_settings
         from dicom_deid.pipeline.configuration import RunConfiguration
+        from dicom_deid.pipeline.rules import recipes_and_settings
 
         places = {name: getattr(configuration, name) for name in ("source", "destination", "project")}
         return RunConfiguration.from_mapping(places | recipes_and_settings([recipe], None, self.settings))
