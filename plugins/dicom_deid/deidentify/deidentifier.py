@@ -14,7 +14,7 @@ from dicom_deid.deidentify.examination import Deidentified, Examination
 from dicom_deid.deidentify.inventory import Listed, erase, inventory
 from dicom_deid.deidentify.pixels import CleanedPixels
 from dicom_deid.deidentify.residuals import Residual, find_residuals, redacted, where
-from dicom_deid.deidentify.rulebook import CAPTURED, RootLevel, RuleBook, insertion
+from dicom_deid.deidentify.rulebook import CAPTURED, RootLevel, RuleBook, RuleLevel
 from dicom_deid.deidentify.settings import Settings
 from dicom_deid.deidentify.stamps import Stamp, stamps_of
 from dicom_deid.dicom.dictionary import vr_of
@@ -298,13 +298,13 @@ class Deidentifier:
                     pos = end = trailing.offset
                     walk.note(Reason.TRAILING_BYTES_REMOVED)
             if level.until is not None and not walk.added:
-                self._insert(walk, book, level.until, pos, scope)
+                self._insert(walk, book, level, level.until, pos, scope)
         if walk.partial and walk.pixel_data is None:
             raise NeedMoreDataError(2 * end)
         return pos
 
-    def _insert(self, walk: ObjectWalk, book: RuleBook, tag: int, pos: int, scope: Scope) -> None:
-        new = insertion(book, scope.level, tag)
+    def _insert(self, walk: ObjectWalk, book: RuleBook, level: RuleLevel, tag: int, pos: int, scope: Scope) -> None:
+        new = book.insertion(level, tag)
         if isinstance(new, bytes):
             walk.edits.append((pos, pos, new, scope))
             walk.count("stamped")
@@ -320,7 +320,7 @@ class Deidentifier:
         walk_elements(walk, level, start, end, scope)
         for tag in sorted(book.meta_additions):
             if level.order.tag.pack(tag >> 16, tag & 0xFFFF) not in {key[:4] for key in level.known}:
-                self._insert(walk, book, tag, end, scope)
+                self._insert(walk, book, level, tag, end, scope)
 
     def _key_by_study(self, walk: ObjectWalk, study: str, patient: str) -> None:
         # An empty identifier is the study's own; a patient without an identifier is the study's own too.
@@ -335,7 +335,8 @@ class Deidentifier:
     def _ask_for_instance(self, examination: Examination) -> None:
         # The file meta information needs an instance UID even where the data set has none.
         walk = examination.walk
-        if _captured_text(walk, "SOPInstanceUID"):
+        found = walk.captured.get("SOPInstanceUID")
+        if found is not None and walk.data[found[0] : found[1]].strip(b"\0 "):
             return
         uid = examination.header.media_storage_sop_instance_uid
         if not uid:

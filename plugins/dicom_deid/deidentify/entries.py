@@ -182,7 +182,12 @@ class ShiftEntry(RuleEntry):
             return
         data = walk.data
         value = shifted(walk, data[start:end], self.vr, self.days, scope.codecs)
-        walk.edits.append((pos, end, element_bytes(data[pos : pos + 6], self.form, value, level.order), scope))
+        if len(value) == end - start:
+            # A date that is as long as it was keeps its header.
+            new = data[pos:start] + value
+        else:
+            new = element_bytes(data[pos : pos + 6], self.form, value, level.order)
+        walk.edits.append((pos, end, new, scope))
         walk.rules[self.rule] += 1
 
 

@@ -286,6 +286,7 @@ class RuleBook:
         self.meta_additions = {one.element.tag: one for one in plan.additions if one.element.file_meta}
         self.judges_nothing = settings.pixel_risk == "allow"
         self.follows = settings.follow_uid_references and replaces_uids(plan)
+        self._insertions: dict[tuple[int, bool, bool], bytes | ChainEntry | None] = {}
         self._roots: dict[Encoding, tuple[RootLevel, ...]] = {}
 
     def root(self, encoding: Encoding) -> tuple[RootLevel, ...]:
@@ -304,6 +305,26 @@ class RuleBook:
     def file_meta(self, implicit: bool) -> RuleLevel:
         """Return the level of the file meta information, for rules that see it."""
         return RuleLevel(self, (), None, implicit, LITTLE_ENDIAN, True)
+
+    def insertion(self, level: RuleLevel, tag: int) -> bytes | ChainEntry | None:
+        """Return the bytes of an element that is to be there and is not, or who makes them; nothing if it goes again."""
+        key = (tag, level.implicit, level.order.big_endian)
+        if key not in self._insertions:
+            self._insertions[key] = self._make_insertion(level, tag)
+        return self._insertions[key]
+
+    def _make_insertion(self, level: RuleLevel, tag: int) -> bytes | ChainEntry | None:
+        stamp = self.stamps.get(tag)
+        if stamp is not None:
+            return stamp.encode(level)
+        addition = self.additions.get(tag) or self.meta_additions[tag]
+        steps = self.plan.steps_of_addition(addition, self.presence)
+        if not steps:
+            return None
+        element = addition.element
+        form = IMPLICIT if level.implicit else LONG if element.vr in LONG_FORM_VRS else SHORT
+        links = tuple(Link(step, self.source(step.value or step.condition, element)) for step in steps)
+        return ChainEntry(form, tag, element.vr, element.nested_name, links, None)
 
     # What is done with an element
 
@@ -513,18 +534,3 @@ def replaces_uids(plan: Plan) -> bool:
         for keyword in (0x00080018, 0x0020000D, 0x0020000E)
         for step in plan.steps(ElementName.of(keyword))
     )
-
-
-def insertion(book: RuleBook, level: Level, tag: int) -> bytes | ChainEntry | None:
-    """Return the bytes of an element that is to be there and is not, or who makes them; nothing if it is removed."""
-    stamp = book.stamps.get(tag)
-    if stamp is not None:
-        return stamp.encode(level)
-    addition = book.additions.get(tag) or book.meta_additions[tag]
-    steps = book.plan.steps_of_addition(addition, book.presence)
-    if not steps:
-        return None
-    element = addition.element
-    form = IMPLICIT if level.implicit else LONG if element.vr in LONG_FORM_VRS else SHORT
-    links = tuple(Link(step, book.source(step.value or step.condition, element)) for step in steps)
-    return ChainEntry(form, tag, element.vr, element.nested_name, links, None)
