@@ -307,7 +307,7 @@ class RuleBook:
         return RuleLevel(self, (), None, implicit, LITTLE_ENDIAN, True)
 
     def insertion(self, level: RuleLevel, tag: int) -> bytes | ChainEntry | None:
-        """Return the bytes of an element that is to be there and is not, or who makes them; nothing if it goes again."""
+        """Return the bytes of an element that is to be there and is not, or who makes them; nothing if none is."""
         key = (tag, level.implicit, level.order.big_endian)
         if key not in self._insertions:
             self._insertions[key] = self._make_insertion(level, tag)
