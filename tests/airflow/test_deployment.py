@@ -266,3 +266,17 @@ def test_metrics_are_sent(airflow: Deployment, done: Done, metrics: Metrics) -> 
     assert any("outcome=deidentified" in line for line in objects)
     assert any("dicom_deid.bytes" in line for line in metrics.lines)
     assert any("dicom_deid.stage,stage=reading" in line for line in metrics.lines)
+
+
+def test_the_nightly_run(airflow: Deployment) -> None:
+    """A nightly run that its deadline, its asset event or its notifier breaks, which `dag.test` does not show."""
+    client = airflow.sandbox.s3.client()
+    for bucket in {"incoming", "deidentified"} - {each["Name"] for each in client.list_buckets()["Buckets"]}:
+        client.create_bucket(Bucket=bucket)
+    client.put_object(Bucket="incoming", Key="notes.txt", Body=b"no DICOM")
+    run_id, state = airflow.run("dicom_deid_nightly", {})
+    assert state == "success"
+    events = airflow.airflow.request("GET", "/api/v2/assets/events").raise_for_status().json()["asset_events"]
+    # Airflow begins the run of the past night itself; whichever came first had something to do.
+    told = [event["extra"] for event in events if event["source_dag_id"] == "dicom_deid_nightly"]
+    assert any(extra["reasons"] == {"not-dicom": 1} for extra in told), run_id
