@@ -7,14 +7,16 @@ or in the wrong order, a value that is written differently. Differences on purpo
 
 from __future__ import annotations
 
+import re
 import warnings
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from tests.support import datasets
-from tests.support.oracle import FILES, Content, by_deid, by_engine, content, differences, engine_for, read
+from tests.support.oracle import FILES, Content, as_written, by_deid, by_engine, content, differences, engine_for, read
 from tests.support.recipes import recipe_texts
 
 from dicom_deid.exceptions import Quarantine
@@ -80,11 +82,12 @@ def test_desktop_recipe_on_every_character_set(term: str) -> None:
 def _generated() -> dict[str, bytes]:
     """Return small objects of every kind in every encoding.
 
-    Their operators are one name: deid makes the text of a list of several, see `test_values_of_several_names`.
+    Their operators are one name, which is part of no word: deid searches the text of a list, and of a whole data set
+    with the names of its elements, see `test_values_of_several_names`.
     """
     found = {}
     for kind in datasets.KINDS:
-        elements = [e._replace(value="Operator^One") if e.tag == 0x00081070 else e for e in small(kind, 11)]
+        elements = [e._replace(value="Qoxivar^Jyzzek") if e.tag == 0x00081070 else e for e in small(kind, 11)]
         for encoding in datasets.all_encodings():
             found[f"{kind} {encoding}"] = datasets.part10(elements, encoding)
     return found
@@ -99,12 +102,20 @@ def nests_in_itself(found: Content) -> bool:
 def _named(text: str, where: str, data: bytes) -> bool:
     """Whether a difference is one on purpose: see `test_named_differences.py`."""
     tag = where.split(" ")[0]
+    if "values:" in text and re.search(r"items \d+ != \d+$| only (deid|engine)$", where) and _is_sequence(tag[-11:]):
+        # deid searches a sequence as pydicom prints it, the engine its values: `test_values_in_a_sequence`.
+        return True
     if not tag.startswith("(0002,"):
         return False
     adds_transfer_syntax = tag == "(0002,0010)" and "ADD TransferSyntaxUID" in text
     # The rules do not reach the file meta information of a deflated object, and KEEP none at all: in both cases the
     # default setting writes it anew.
     return adds_transfer_syntax or datasets.DEFLATED_LE.encode() in data[:600] or "\nKEEP " in text
+
+
+def _is_sequence(tag: str) -> bool:
+    number = int(tag[1:5] + tag[6:10], 16)
+    return dictionary_has_tag(number) and dictionary_VR(number) == "SQ"
 
 
 POOL = _generated() | {
@@ -129,7 +140,7 @@ def test_drawn_recipes(tmp_path: Path, text: str, names: list[str]) -> None:
     for name in names:
         data = POOL[name]
         try:
-            theirs = content(by_deid(data, recipe))
+            theirs = content(as_written(by_deid(data, recipe)))
         except (AttributeError, TypeError):
             # See `test_sequence_in_a_sequence_of_its_own_tag`: deid loses its way, the engine does not.
             assert nests_in_itself(read(data)), name

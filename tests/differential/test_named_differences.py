@@ -191,6 +191,16 @@ def test_values_of_several_names(deid) -> None:  # type: ignore[no-untyped-def]
     assert "Modality" in mine
 
 
+def test_values_in_a_sequence(tmp_path: Path) -> None:
+    # deid searches the items as pydicom prints them, with the names of their elements: "Referenced SOP Class UID".
+    data = an_object(element("PatientName", "Referenced^Qoxivar"))
+    sections = 'FORMAT dicom\n%values people\nSPLIT PatientName by="^"\n%header\nREMOVE values:people\n'
+    path = tmp_path / "recipe.dicom"
+    path.write_text(sections)
+    assert "ReferencedStudySequence" not in by_deid(data, path)
+    assert "ReferencedStudySequence" in dcmread(io.BytesIO(by_engine(data, engine_for(sections))))
+
+
 def test_values_are_text_not_patterns(deid) -> None:  # type: ignore[no-untyped-def]
     data = an_object(element("PatientID", "C.T"), element("Modality", "CAT"))
     sections = "FORMAT dicom\n%values ids\nFIELD PatientID\n%header\nREMOVE values:ids\n"
