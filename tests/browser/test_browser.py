@@ -25,6 +25,7 @@ DAG = "dicom_deid_on_demand"
 CHROMIUM = "/usr/bin/chromium"
 ARGUMENTS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update"]
 PATIENCE = 90_000
+expect.set_options(timeout=PATIENCE)
 
 
 @pytest.fixture(scope="session")
@@ -111,7 +112,7 @@ def follow_a_quarantined_object(page: Page, airflow: Deployment) -> None:
     expect(frame.get_by_role("heading", name="Objects: not-dicom")).to_be_visible()
     frame.locator("table").last.locator("tbody th a").first.click()
     expect(frame.get_by_role("heading", name="What happened to an object")).to_be_visible()
-    expect(frame.get_by_text("The object is not DICOM.")).to_be_visible()
+    expect(frame.get_by_text("The object is not DICOM.").first).to_be_visible()
     picture(page, "object")
 
 
