@@ -57,6 +57,12 @@ class _Given(NamedTuple):
         """List the elements."""
         return inventory(self.data, self.start, self.header.transfer_syntax.encoding, partial=self.partial, **how)
 
+    def inventory_of_meta(self) -> list[Listed]:
+        """List the elements of the file meta information."""
+        start, end = self.header.meta_start, self.header.data_set_start
+        implicit = not self.source[start + 4 : start + 6].isalpha()
+        return inventory(self.source[:end], start, Encoding(implicit, big_endian=False)) if start < end else []
+
 
 class Deidentifier:
     """De-identifies objects by a recipe; no I/O, and safe to use from several threads.
@@ -172,10 +178,11 @@ class Deidentifier:
         identifiers = _identifiers(walk, edits)
         if header.transfer_syntax.deflated:
             pieces = [self._deflated(examination, edits, pieces)]
-        if self.settings.rebuild_file_meta:
+        if examination.meta is None:
             head = self._new_header(examination, identifiers, pseudonyms)
         else:
-            head = examination.source[: header.data_set_start] if header.transfer_syntax.deflated else b""
+            meta_edits = self._final_edits(examination.meta, pseudonyms)
+            head = b"".join(splice(examination.source, 0, header.data_set_start, meta_edits, LITTLE_ENDIAN))
         if pieces[0].__class__ is bytes:
             pieces[0] = head + pieces[0]
         else:
@@ -213,10 +220,7 @@ class Deidentifier:
             As for :meth:`examine`.
         """
         walk = ObjectWalk(tail, len(self.recipe.rules))
-        walk.originals = examination.walk.originals
-        walk.rules = examination.walk.rules
-        walk.counts = examination.walk.counts
-        walk.noted = examination.walk.noted
+        walk.share(examination.walk)
         examination.tail = walk
         levels = examination.book.root(examination.header.transfer_syntax.encoding)
         examination.tail_end = self._walk_root(walk, examination.book, levels[-1:], 0)
@@ -246,15 +250,13 @@ class Deidentifier:
         walk = ObjectWalk(given.data, len(self.recipe.rules), given.partial)
         if self.plan.needs_values:
             walk.value_lists = self._value_lists(given, book)
-        begin = given.start
-        if not self.settings.rebuild_file_meta and given.data is given.source:
-            begin = 0
-            self._walk_file_meta(walk, book, header)
+        meta = None if self.settings.rebuild_file_meta else self._walk_file_meta(given, walk, book)
         end = self._walk_root(walk, book, book.root(header.transfer_syntax.encoding), given.start)
         if walk.to_key:
             self._key_by_study(walk, _captured_text(walk, "StudyInstanceUID"), _captured_text(walk, "PatientID"))
-        examination = Examination(given.source, header, walk, book, begin, end, given.length, given.size)
-        if self.settings.rebuild_file_meta:
+        examination = Examination(given.source, header, walk, book, given.start, end, given.length, given.size)
+        examination.meta = meta
+        if meta is None:
             self._ask_for_instance(examination)
         return examination
 
@@ -311,16 +313,20 @@ class Deidentifier:
         elif new is not None:
             new.change(walk, pos, pos, b"", scope)
 
-    def _walk_file_meta(self, walk: ObjectWalk, book: RuleBook, header: FileHeader) -> None:
-        start, end = header.meta_start, header.data_set_start
-        if start == end:
-            return
-        level = book.file_meta(implicit=not walk.data[start + 4 : start + 6].isalpha())
-        scope = Scope(level)
-        walk_elements(walk, level, start, end, scope)
-        for tag in sorted(book.meta_additions):
-            if level.order.tag.pack(tag >> 16, tag & 0xFFFF) not in {key[:4] for key in level.known}:
-                self._insert(walk, book, level, tag, end, scope)
+    def _walk_file_meta(self, given: _Given, data_set: ObjectWalk, book: RuleBook) -> ObjectWalk:
+        # File meta information that is not rebuilt is seen by rules, and is explicit VR little endian whatever the
+        # data set is.
+        start, end = given.header.meta_start, given.header.data_set_start
+        walk = ObjectWalk(given.source, 0)
+        walk.share(data_set)
+        if start < end:
+            level = book.file_meta(implicit=not walk.data[start + 4 : start + 6].isalpha())
+            scope = Scope(level)
+            walk_elements(walk, level, start, end, scope)
+            for tag in sorted(book.meta_additions):
+                if level.order.tag.pack(tag >> 16, tag & 0xFFFF) not in {key[:4] for key in level.known}:
+                    self._insert(walk, book, level, tag, end, scope)
+        return walk
 
     def _key_by_study(self, walk: ObjectWalk, study: str, patient: str) -> None:
         # An empty identifier is the study's own; a patient without an identifier is the study's own too.
@@ -360,7 +366,7 @@ class Deidentifier:
     def _book_for(self, given: _Given) -> RuleBook:
         kept: frozenset[int] = frozenset()
         if self.plan.has_keeps:
-            roots = given.inventory(nested=False)
+            roots = [*given.inventory(nested=False), *given.inventory_of_meta()]
             kept = frozenset(one.element.tag for one in roots if self.plan.is_kept(one.element))
         presence = NO_PRESENCE
         if self.plan.needs_presence:

@@ -76,6 +76,14 @@ class ObjectWalk(Walk):
         # What the lists of %values collected, for recipes that have such.
         self.value_lists: ValueLists | None = None
 
+    def share(self, other: ObjectWalk) -> None:
+        """Count and collect together with the walk over another part of the same object."""
+        self.originals = other.originals
+        self.rules = other.rules
+        self.counts = other.counts
+        self.noted = other.noted
+        self.value_lists = other.value_lists
+
     def note(self, reason: Reason) -> None:
         """Count something noteworthy."""
         self.noted[reason] = self.noted.get(reason, 0) + 1

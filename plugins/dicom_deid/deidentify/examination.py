@@ -39,6 +39,7 @@ class Examination:
         "given",
         "header",
         "instance",
+        "meta",
         "size",
         "source",
         "start",
@@ -70,6 +71,8 @@ class Examination:
         # The transfer syntax of the new object.
         self.transfer_syntax_uid = header.transfer_syntax.uid
         self.instance: Original | None = None
+        # The walk over the file meta information, where it is not rebuilt.
+        self.meta: ObjectWalk | None = None
         self.tail: ObjectWalk | None = None
         self.tail_end = 0
 

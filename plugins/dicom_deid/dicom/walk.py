@@ -267,7 +267,7 @@ class Level:
         return (LONG if vr in LONG_FORM_VRS else SHORT), vr
 
     def _no_element(self, walk: Walk, pos: int, end: int) -> Exception:
-        if not self.path and end == len(walk.data) and not walk.partial and (end - pos < 8 or _zeros(walk.data, pos)):
+        if not self.path and end == len(walk.data) and not walk.partial and _zeros(walk.data, pos):
             return TrailingBytesError(pos)
         if end - pos < 8 and end == len(walk.data):
             return walk.cut_short(self, pos, pos + 8)
