@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
-from dicom_deid.deidentify.entries import ObjectWalk, PendingEntry, shifted, undefined_end
+from dicom_deid.deidentify.entries import ObjectWalk, PendingEntry, date_vr, shifted, undefined_end
 from dicom_deid.deidentify.functions import Field, call, call_deid_function, read_data_set
 from dicom_deid.deidentify.inventory import inventory_of_items
 from dicom_deid.dicom.dictionary import tag_text
@@ -178,7 +178,7 @@ class ChainEntry(PendingEntry):
 
     def change(self, walk: ObjectWalk, pos: int, end: int, value: bytes, scope: Scope) -> bool:
         """Edit the element in ``[pos, end)`` (empty where it is to be inserted); tell whether it changes."""
-        if self.kind is not None:
+        if self.kind is not None and self.vr != "SQ":
             walk.edits.append((pos, end, (self, self._needs(walk, value, scope)), scope))
             return True
         head = walk.data[pos : pos + 6] if end > pos else encode_head(self.tag, self.vr, scope)
@@ -206,8 +206,9 @@ class ChainEntry(PendingEntry):
 
     def render(self, walk: ObjectWalk, pos: int, needs: Any, scope: Scope, pseudonyms: Mapping[Original, str]) -> bytes:
         """Take the steps and return the whole element, or nothing where it is removed."""
-        new = self._taken(walk, encode_head(self.tag, self.vr, scope), needs, scope, pseudonyms)
-        return b"" if new is None else new
+        head = encode_head(self.tag, self.vr, scope)
+        new = self._taken(walk, head, needs, scope, pseudonyms)
+        return element_bytes(head, self.form, needs.value, scope.level.order) if new is None else new
 
     def _taken(
         self, walk: ObjectWalk, head: bytes, needs: Needs, scope: Scope, pseudonyms: Mapping[Original, str]
@@ -257,7 +258,8 @@ def _take(link: Link, place: Place, value: bytes) -> bytes | None:
     if step.action is Action.JITTER:
         if not value or place.vr == "SQ" or source is None:
             return None
-        return shifted(place.walk, value, place.vr, _days(source, place, value), place.codecs)
+        vr = date_vr(place.tag, place.vr)
+        return shifted(place.walk, value, vr, _days(source, place, value), place.codecs)
     return _replacement(source, place, value)
 
 

@@ -11,6 +11,7 @@ _DATE_TIME = re.compile(
     r"(?P<day>\d{8})(?P<time>(?:(?:[01]\d|2[0-3])(?:[0-5]\d(?:[0-5]\d|60)?(?:(?<=\d{14})\.\d{1,6})?)?)?)"
     r"(?P<offset>[+-]\d{4})?"
 )
+_TIME = re.compile(r"([01]\d|2[0-3])(:?[0-5]\d(:?([0-5]\d|60)(\.\d{1,6})?)?)?")
 # Two dates that share no year, month or day: a text that leaves one of them out reads differently beside each.
 _DEFAULTS = (datetime(2000, 1, 1), datetime(2001, 2, 2))
 
@@ -71,5 +72,5 @@ def shift(value: str, vr: str, days: int) -> str | None:
     if vr == "DT":
         return shift_date_time(value, days)
     if vr == "TM":
-        return value
+        return value if _TIME.fullmatch(value) else None
     return shift_date(value, days)

@@ -13,6 +13,7 @@ from dicom_deid.deidentify.entries import GroupLength, ObjectWalk
 from dicom_deid.deidentify.examination import Deidentified, Examination
 from dicom_deid.deidentify.inventory import Listed, erase, inventory
 from dicom_deid.deidentify.pixels import CleanedPixels
+from dicom_deid.deidentify.references import MODALITIES
 from dicom_deid.deidentify.residuals import Residual, find_residuals, redacted, where
 from dicom_deid.deidentify.rulebook import CAPTURED, RootLevel, RuleBook, RuleLevel
 from dicom_deid.deidentify.settings import Settings
@@ -35,8 +36,10 @@ from dicom_deid.dicom.walk import (
 from dicom_deid.exceptions import ConfigurationError, Quarantine
 from dicom_deid.originals import Kind, Original
 from dicom_deid.reasons import Reason
-from dicom_deid.recipe import NO_PRESENCE, Plan, Recipe
+from dicom_deid.recipe import NO_PRESENCE, ElementName, Plan, Recipe
 
+# Preamble, prefix and the first element.
+_LEAST_HEADER = 144
 _IDENTIFIERS = frozenset(CAPTURED.values())
 # Different combinations of present elements that a recipe with KEEP or `fields:` is compiled for at one time.
 _MAX_BOOKS = 256
@@ -140,7 +143,7 @@ class Deidentifier:
         try:
             header = read_header(data)
         except Quarantine as problem:
-            if partial and problem.reason is Reason.TRUNCATED:
+            if partial and (problem.reason is Reason.TRUNCATED or len(data) < _LEAST_HEADER):
                 raise NeedMoreDataError(2 * len(data)) from None
             raise
         length = len(data)
@@ -222,10 +225,28 @@ class Deidentifier:
         walk = ObjectWalk(tail, len(self.recipe.rules))
         walk.share(examination.walk)
         examination.tail = walk
-        levels = examination.book.root(examination.header.transfer_syntax.encoding)
-        examination.tail_end = self._walk_root(walk, examination.book, levels[-1:], 0)
         head = examination.walk
+        encoding = examination.header.transfer_syntax.encoding
+        levels = examination.book.root(encoding)
+        examination.tail_end = self._walk_root(walk, examination.book, levels[-1:], 0, head.codecs)
+        if walk.captured or walk.pixel_data:
+            raise Quarantine(Reason.MALFORMED, "an identifier or pixel data after the pixel data")
         self._key_by_study(walk, _captured_text(head, "StudyInstanceUID"), _captured_text(head, "PatientID"))
+        if self.settings.residuals != "off":
+            self._sweep_tail(examination, walk, encoding)
+
+    def _sweep_tail(self, examination: Examination, tail: ObjectWalk, encoding: Encoding) -> None:
+        # The beginning was swept already, but not for what the tail's rules took out.
+        head = examination.walk
+        residuals = find_residuals(tail, 0, examination.tail_end, encoding, also=head)
+        if tail.edits:
+            residuals += find_residuals(head, examination.start, examination.end, encoding, also=tail)
+        if not residuals:
+            return
+        if self.settings.residuals != "report":
+            raise Quarantine(Reason.RESIDUAL_FOUND, where(residuals[0]), residuals[0].start)
+        found = head.noted.get(Reason.RESIDUAL_REPORTED, 0)
+        head.noted[Reason.RESIDUAL_REPORTED] = found + len(residuals)
 
     # One walk
 
@@ -248,6 +269,7 @@ class Deidentifier:
     def _walk_object(self, given: _Given, book: RuleBook) -> Examination:
         header = given.header
         walk = ObjectWalk(given.data, len(self.recipe.rules), given.partial)
+        walk.encapsulated = header.transfer_syntax.encapsulated
         if self.plan.needs_values:
             walk.value_lists = self._value_lists(given, book)
         meta = None if self.settings.rebuild_file_meta else self._walk_file_meta(given, walk, book)
@@ -274,6 +296,8 @@ class Deidentifier:
             values = [residual.listed.start for residual in residuals]
             encoding = given.header.transfer_syntax.encoding
             data = erase(given.data, given.start, encoding, values, partial=given.partial)
+        if data == given.data:
+            raise Quarantine(Reason.RESIDUAL_FOUND, where(residuals[0]), residuals[0].start)
         source = data if given.data is given.source else given.source
         again = self._examine(given._replace(data=data, source=source))
         removed = again.walk.noted.get(Reason.RESIDUAL_REMOVED, 0)
@@ -284,13 +308,21 @@ class Deidentifier:
         stamps = [
             Stamp(tag, vr_of(tag), from_python(tag, vr_of(tag), value, encoding, DEFAULT_CHARACTER_SET))
             for tag, value in pixels.elements.items()
-            if value is not None
+            # The rules decide over what is no description of the pixels (ImageType).
+            if value is not None and (tag >> 16 == 0x0028 or not self.plan.steps(ElementName.of(tag), book.presence))
         ]
         return self._new_book(book.presence, book.kept, (*self._stamps, *stamps), pixels)
 
-    def _walk_root(self, walk: ObjectWalk, book: RuleBook, levels: tuple[RootLevel, ...], pos: int) -> int:
+    def _walk_root(
+        self,
+        walk: ObjectWalk,
+        book: RuleBook,
+        levels: tuple[RootLevel, ...],
+        pos: int,
+        codecs: tuple[str, ...] = DEFAULT_CHARACTER_SET,
+    ) -> int:
         end = len(walk.data)
-        scope = Scope(levels[0])
+        scope = Scope(levels[0], codecs)
         for level in levels:
             walk.added = False
             if pos < end:
@@ -301,8 +333,10 @@ class Deidentifier:
                     walk.note(Reason.TRAILING_BYTES_REMOVED)
             if level.until is not None and not walk.added:
                 self._insert(walk, book, level, level.until, pos, scope)
-        if walk.partial and walk.pixel_data is None:
+        if walk.partial and (walk.pixel_data is None or (walk.pixel_data[1] or end + 1) <= end):
+            # What follows the pixel data was not given, or not all of it.
             raise NeedMoreDataError(2 * end)
+        walk.codecs = scope.codecs
         return pos
 
     def _insert(self, walk: ObjectWalk, book: RuleBook, level: RuleLevel, tag: int, pos: int, scope: Scope) -> None:
@@ -422,6 +456,8 @@ class Deidentifier:
         if not instance:
             raise Quarantine(Reason.MISSING_IDENTIFIER, "(0008,0018)")
         sop_class = identifiers.get("SOPClassUID") or examination.header.media_storage_sop_class_uid
+        if sop_class.strip("0123456789."):
+            raise Quarantine(Reason.MALFORMED, "(0008,0016)")
         return write_header(sop_class, instance, examination.transfer_syntax_uid)
 
     def _inflate(self, data: bytes, header: FileHeader) -> bytes:
@@ -432,6 +468,8 @@ class Deidentifier:
             raise Quarantine(Reason.MALFORMED, "deflated data set", header.data_set_start) from None
         if inflater.unconsumed_tail:
             raise Quarantine(Reason.INFLATED_TOO_LARGE, "deflated data set", header.data_set_start)
+        if inflater.unused_data.strip(b"\0"):
+            raise Quarantine(Reason.MALFORMED, "behind the deflated data set", len(data) - len(inflater.unused_data))
         if not inflater.eof:
             raise Quarantine(Reason.TRUNCATED, "deflated data set", len(data))
         return inflated
@@ -486,6 +524,6 @@ def _identifiers(walk: ObjectWalk, edits: list[Edit]) -> dict[str, str]:
             continue
         value = walk.data[start:end] if edit < 0 else edits[edit][2][12 if form == LONG else 8 :]
         text = decode_text(value, "LO", codecs).strip("\0 ")
-        if text:
+        if text and (keyword != "Modality" or text in MODALITIES):
             identifiers[keyword] = text
     return identifiers

@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import Any
 
 from dicom_deid.deidentify.dates import shift
+from dicom_deid.dicom.dictionary import vr_of
 from dicom_deid.dicom.rewrite import element_bytes
 from dicom_deid.dicom.values import (
     DEFAULT_CHARACTER_SET,
@@ -20,6 +21,7 @@ from dicom_deid.dicom.walk import (
     SHORT,
     Entry,
     Level,
+    NeedMoreDataError,
     Scope,
     Walk,
     skip_fragments,
@@ -41,8 +43,10 @@ class ObjectWalk(Walk):
     __slots__ = (
         "added",
         "captured",
+        "codecs",
         "counts",
         "data_set",
+        "encapsulated",
         "followed",
         "noted",
         "originals",
@@ -71,6 +75,10 @@ class ObjectWalk(Walk):
         self.pixel_data: tuple[int, int | None] | None = None
         # Whether the element that the level pauses at was there.
         self.added = False
+        # The character set of the outermost data set.
+        self.codecs = DEFAULT_CHARACTER_SET
+        # Whether the transfer syntax allows pixel data of undefined length.
+        self.encapsulated = False
         # The object as pydicom reads it, for functions that ask.
         self.data_set: Any = None
         # What the lists of %values collected, for recipes that have such.
@@ -180,13 +188,13 @@ class ShiftEntry(RuleEntry):
     __slots__ = ("days", "rule")
 
     def __init__(self, form: int, tag: int, vr: str, rule: int, days: int) -> None:
-        super().__init__(form, tag, vr)
+        super().__init__(form, tag, date_vr(tag, vr))
         self.rule = rule
         self.days = days
 
     def visit(self, walk: ObjectWalk, level: Level, pos: int, start: int, end: int, scope: Scope) -> None:
         """Write the shifted date."""
-        if start == end or self.vr == "SQ":
+        if start == end:
             return
         data = walk.data
         value = shifted(walk, data[start:end], self.vr, self.days, scope.codecs)
@@ -197,6 +205,11 @@ class ShiftEntry(RuleEntry):
             new = element_bytes(data[pos : pos + 6], self.form, value, level.order)
         walk.edits.append((pos, end, new, scope))
         walk.rules[self.rule] += 1
+
+
+def date_vr(tag: int, vr: str) -> str:
+    """Return the VR by which an element is shifted: one that is no time is not saved by saying that it is one."""
+    return "DA" if vr == "TM" and vr_of(tag) != "TM" else vr
 
 
 def shifted(walk: ObjectWalk, value: bytes, vr: str, days: int, codecs: tuple[str, ...]) -> bytes:
@@ -305,24 +318,36 @@ class ReferenceEntry(PseudonymEntry):
         raw = walk.data[start:end]
         if raw.rstrip(b"\0 ") in self.well_known:
             return
-        needs = self.ask(walk, raw, scope)
-        if needs.__class__ is tuple:
-            needs = self._leave_well_known(walk, needs)
+        needs = self._ask_but_well_known(walk, raw) if b"\\" in raw else self.ask(walk, raw, scope)
         if needs is not None:
             walk.edits.append((pos, end, (self, needs), scope))
             walk.followed += 1
 
-    def _leave_well_known(self, walk: ObjectWalk, originals: Any) -> Any:
-        needs = [self._text_or_original(original) for original in originals]
-        for needed, original in zip(needs, originals, strict=True):
-            if needed is not original:
-                walk.originals.pop(original, None)
-        return None if not any(isinstance(needed, Original) for needed in needs) else tuple(needs)
+    def _ask_but_well_known(self, walk: ObjectWalk, raw: bytes) -> tuple[Original | str | None, ...] | None:
+        needs: list[Original | str | None] = []
+        for value in raw.split(b"\\"):
+            uid = value.strip(b"\0 ")
+            if not uid or uid in self.well_known:
+                needs.append(uid.decode("ascii"))
+                continue
+            original = Original(Kind.UID, uid.decode("iso8859"))
+            walk.originals[original] = None
+            needs.append(original)
+        return tuple(needs) if any(isinstance(needed, Original) for needed in needs) else None
 
-    def _text_or_original(self, original: Original | None) -> Original | str | None:
-        if original is not None and original.value.encode("ascii", "replace") in self.well_known:
-            return original.value
-        return original
+
+class RefusedEntry(Entry):
+    """An element that cannot be what it says it is: a sequence in the place of a value, text in the place of pixels."""
+
+    __slots__ = ()
+
+    def visit(self, walk: Any, level: Level, pos: int, start: int, end: int, scope: Scope) -> None:
+        """Refuse it."""
+        raise Quarantine(Reason.MALFORMED, level.where(walk.data, pos), pos)
+
+    def overrun(self, walk: Any, level: Level, pos: int, start: int, stop: int, end: int) -> int:
+        """Refuse it."""
+        raise Quarantine(Reason.MALFORMED, level.where(walk.data, pos), pos)
 
 
 class PatientShiftEntry(PendingEntry):
@@ -331,12 +356,12 @@ class PatientShiftEntry(PendingEntry):
     __slots__ = ("rule",)
 
     def __init__(self, form: int, tag: int, vr: str, rule: int) -> None:
-        super().__init__(form, tag, vr)
+        super().__init__(form, tag, date_vr(tag, vr))
         self.rule = rule
 
     def visit(self, walk: ObjectWalk, level: Level, pos: int, start: int, end: int, scope: Scope) -> None:
         """Ask for the patient's offset."""
-        if start == end or self.vr == "SQ":
+        if start == end:
             return
         walk.to_key.append((len(walk.edits), Kind.DATE_OFFSET))
         walk.edits.append((pos, end, (self, (start, end)), scope))
@@ -432,11 +457,14 @@ class PixelDataEntry(RuleEntry):
         walk.pixel_data = (start, end)
 
     def visit_undefined(self, walk: ObjectWalk, level: Level, pos: int, start: int, scope: Scope) -> int:
-        """Remember where the fragments lie; of the beginning of an object only where they begin."""
-        if walk.partial:
+        """Remember where the fragments lie; where the beginning of an object has not all of them, where they begin."""
+        if not walk.encapsulated:
+            raise Quarantine(Reason.MALFORMED, level.where(walk.data, pos), pos)
+        try:
+            end = skip_fragments(walk, level, start)
+        except NeedMoreDataError:
             walk.pixel_data = (start, None)
             return len(walk.data)
-        end = undefined_end(walk, level, start, "OB")
         walk.pixel_data = (start, end)
         return end
 

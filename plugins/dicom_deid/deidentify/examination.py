@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from dicom_deid.deidentify.entries import ObjectWalk
+from dicom_deid.deidentify.references import MODALITIES, well_known_uids
 from dicom_deid.deidentify.rulebook import RuleBook
 from dicom_deid.dicom.part10 import FileHeader
 from dicom_deid.objects import SourceRange
@@ -99,6 +100,8 @@ class Examination:
         if not self.walk.partial:
             return None
         end = self.size - len(self.tail.data) if self.tail is not None else self.size
+        if end < self.given:
+            raise ValueError("the tail begins before the given beginning of the object ends")
         return SourceRange(self.given, end)
 
     def text(self, keyword: str) -> str:
@@ -110,13 +113,15 @@ class Examination:
 
     @property
     def sop_class_uid(self) -> str:
-        """The SOP class of the object, or nothing."""
-        return self.text("SOPClassUID") or self.header.media_storage_sop_class_uid
+        """The SOP class of the object, or nothing where it is none of the standard's."""
+        uid = self.text("SOPClassUID") or self.header.media_storage_sop_class_uid
+        return uid if uid.encode("ascii", "replace") in well_known_uids() else ""
 
     @property
     def modality(self) -> str:
-        """The modality of the object, or nothing."""
-        return self.text("Modality")
+        """The modality of the object, or nothing where it is no term of the standard."""
+        modality = self.text("Modality")
+        return modality if modality in MODALITIES else ""
 
 
 class Deidentified:

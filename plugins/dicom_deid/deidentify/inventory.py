@@ -88,6 +88,12 @@ class _InventoryLevel(Level):
         super().__init__(path, implicit, order)
         self.name = name
 
+    def as_implicit(self) -> Level:
+        if self.twin is None:
+            self.twin = _InventoryLevel(self.path, self.name, True, self.order)
+        twin: Level = self.twin
+        return twin
+
     def decide(self, tag: int, vr: str | None, form: int) -> Entry:
         return _InventoryEntry(form, tag, vr)
 
@@ -132,6 +138,14 @@ class _InventoryEntry(Entry):
             close_length(walk.edits, mark, start - 4, end - start)
 
     def visit_undefined(self, walk: _InventoryWalk, level: Any, pos: int, start: int, scope: Scope) -> int:
+        edits = len(walk.edits)
+        end = self._visit_undefined(walk, level, pos, start, scope)
+        if start in walk.erased:
+            del walk.edits[edits:]
+            walk.edits.append((pos, end, b"", scope))
+        return end
+
+    def _visit_undefined(self, walk: _InventoryWalk, level: Any, pos: int, start: int, scope: Scope) -> int:
         if self.explicit_vr is not None and self.explicit_vr not in ("SQ", "UN"):
             end = skip_fragments(walk, level, start)
             self._list(walk, level, start, end, scope)

@@ -27,6 +27,7 @@ from dicom_deid.deidentify.entries import (
     PixelDataEntry,
     PseudonymEntry,
     ReferenceEntry,
+    RefusedEntry,
     RemoveEntry,
     ShiftEntry,
     SignatureEntry,
@@ -77,6 +78,9 @@ from dicom_deid.recipe import (
 CHARACTER_SET = 0x00080005
 _SIGNATURES = frozenset({0x4FFE0001, 0xFFFAFFFA, 0xFFFCFFFC})
 _PIXEL_DATA = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
+# The VRs in which pixel data may come; as UN it is opaque, and its length defined.
+_PIXEL_VRS = {0x7FE00010: ("OB", "OW", "UN"), 0x7FE00008: ("OF", "UN"), 0x7FE00009: ("OD", "UN")}
+_VOI_LUT_SEQUENCE = 0x00283010
 _ICON_IMAGE = 0x00880200
 # What is asked for after the walk: the destination key, the file meta information, the audit, the pixel rules.
 CAPTURED = {
@@ -114,6 +118,13 @@ class RuleLevel(Level):
         self.book = book
         self.name = name
         self.ruled = ruled
+
+    def as_implicit(self) -> Level:
+        """Return the same level for an item whose elements have implicit VRs."""
+        if self.twin is None:
+            self.twin = RuleLevel(self.book, self.path, self.name, True, self.order, self.ruled)
+        twin: Level = self.twin
+        return twin
 
     def decide(self, tag: int, vr: str | None, form: int) -> Entry | None:
         """Ask the book."""
@@ -198,7 +209,8 @@ class StampEntry(DropEntry):
 
     def visit(self, walk: Any, level: Level, pos: int, start: int, end: int, scope: Any) -> None:
         """Write it."""
-        walk.edits.append((pos, end, self.stamp.encode(level), scope))
+        # What the engine writes may be made of what stood there, and is swept as if no rule had reached it.
+        walk.edits.append((pos, end, self.stamp.encode(level), None))
         walk.count(self.deed)
 
 
@@ -284,7 +296,7 @@ class RuleBook:
             if addition.element.tag not in self.stamps and not addition.element.file_meta
         }
         self.meta_additions = {one.element.tag: one for one in plan.additions if one.element.file_meta}
-        self.judges_nothing = settings.pixel_risk == "allow"
+        self.captured = {**CAPTURED, **({} if settings.pixel_risk == "allow" else FACTS)}
         self.follows = settings.follow_uid_references and replaces_uids(plan)
         self._insertions: dict[tuple[int, bool, bool], bytes | ChainEntry | None] = {}
         self._roots: dict[Encoding, tuple[RootLevel, ...]] = {}
@@ -335,27 +347,44 @@ class RuleBook:
             if is_private_creator(tag):
                 return self._private_creator(level, tag, form)
             return PrivateEntry(form, tag, vr, lambda *names: self._private(level, *names))
-        if root and tag in self.stamps:
-            return StampEntry(form, self.stamps[tag])
-        if root and tag in self.dropped:
-            return DropEntry(form, tag, vr or "UN", "pixel-description-removed")
         element = self._element(level, tag, vr, None)
+        settled = self._settled(element, vr, form)
+        if settled is not None:
+            return settled
         entry = self._by_rule(level, element, form) or self._by_setting(level, element, form)
         if entry is None:
             entry = self._structure(level, element, vr, form)
         if tag == CHARACTER_SET:
             return CharacterSetEntry(form, entry)
-        if root and tag in CAPTURED:
-            return CaptureEntry(form, CAPTURED[tag], entry)
-        if root and tag in FACTS and not self.judges_nothing:
-            return CaptureEntry(form, FACTS[tag], entry)
-        return entry
+        keyword = self.captured.get(tag) if root else None
+        return entry if keyword is None else CaptureEntry(form, keyword, entry)
+
+    def _settled(self, element: ElementName, vr: str | None, form: int) -> Entry | None:
+        """Return who visits an element over which no rule decides."""
+        tag = element.tag
+        if self._is_refused(element, vr):
+            return RefusedEntry(form)
+        if element.root and tag in self.stamps:
+            return StampEntry(form, self.stamps[tag])
+        if element.root and tag in self.dropped:
+            return DropEntry(form, tag, element.vr, "pixel-description-removed")
+        if tag >> 16 == 2 and self.settings.rebuild_file_meta:
+            # File meta information that strayed into the data set.
+            return DropEntry(form, tag, element.vr, "file-meta-removed")
+        return None
 
     def _element(self, level: RuleLevel, tag: int, vr: str | None, creator: str | None) -> ElementName:
         if vr is None or vr == "UN":
             # What the header does not say, the dictionary does; also for a VR of UN (PS3.5 section 6.2.2).
             vr = vr_of(tag, creator)
         return ElementName.of(tag, vr=vr, parent=level.name, private_creator=creator)
+
+    def _is_refused(self, element: ElementName, vr: str | None) -> bool:
+        tag = element.tag
+        if vr == "SQ" or element.vr == "SQ":
+            is_value = element.root and tag in self.captured
+            return is_value or (self.plan.is_skipped(element) and tag != _VOI_LUT_SEQUENCE)
+        return element.root and tag in _PIXEL_VRS and vr is not None and vr not in _PIXEL_VRS[tag]
 
     def _is_protected(self, element: ElementName) -> bool:
         return element.tag in self.kept or self.plan.is_skipped(element)
@@ -370,6 +399,9 @@ class RuleBook:
             steps = self.plan.steps_of_addition(addition, self.presence)
         else:
             steps = self.plan.steps(element, self.presence)
+        if element.vr == "SQ":
+            # A sequence has no date of its own; those beneath have rules of their own.
+            steps = tuple(step for step in steps if step.action is not Action.JITTER)
         return self.entry_of(level, element, form, steps) if steps else None
 
     def _by_setting(self, level: RuleLevel, element: ElementName, form: int) -> Entry | None:

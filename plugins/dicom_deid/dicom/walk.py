@@ -10,6 +10,8 @@ from __future__ import annotations
 import struct
 from typing import Any, Final, NamedTuple
 
+from pydicom.datadict import dictionary_has_tag
+
 from dicom_deid.dicom.dictionary import tag_text
 from dicom_deid.dicom.values import DEFAULT_CHARACTER_SET, KNOWN_VRS, LONG_FORM_VRS
 from dicom_deid.exceptions import DicomDeidError, Quarantine
@@ -71,7 +73,16 @@ class ByteOrder(NamedTuple):
     u32: struct.Struct
     tag: struct.Struct
     item: bytes
+    item_delimitation: bytes
     sequence_delimitation: bytes
+
+
+_VRS: Final = frozenset(vr.encode("ascii") for vr in KNOWN_VRS)
+
+
+def is_vr(raw: bytes) -> bool:
+    """Whether two bytes are capital letters, as a VR is."""
+    return len(raw) == 2 and 0x40 < raw[0] < 0x5B and 0x40 < raw[1] < 0x5B
 
 
 def _byte_order(big_endian: bool) -> ByteOrder:
@@ -83,6 +94,7 @@ def _byte_order(big_endian: bool) -> ByteOrder:
         struct.Struct(order + "I"),
         tag,
         tag.pack(ITEM >> 16, ITEM & 0xFFFF),
+        tag.pack(ITEM_DELIMITATION >> 16, ITEM_DELIMITATION & 0xFFFF),
         tag.pack(SEQUENCE_DELIMITATION >> 16, SEQUENCE_DELIMITATION & 0xFFFF),
     )
 
@@ -210,13 +222,14 @@ class Level:
         The byte order.
     """
 
-    __slots__ = ("implicit", "known", "order", "path")
+    __slots__ = ("implicit", "known", "order", "path", "twin")
 
     def __init__(self, path: tuple[int, ...], implicit: bool, order: ByteOrder) -> None:
         self.path = path
         self.implicit = implicit
         self.order = order
         self.known: dict[bytes, Any] = {}
+        self.twin: Any = None
 
     def decide(self, tag: int, vr: str | None, form: int) -> Entry | None:
         """Return who visits elements of that tag and VR (`None` in an implicit VR encoding), `STOP`, or `None`."""
@@ -228,7 +241,15 @@ class Level:
         if pos + 4 > len(data):
             return path
         group, element = self.order.tag.unpack_from(data, pos)
-        return path + tag_text(group << 16 | element)
+        tag = group << 16 | element
+        if not dictionary_has_tag(tag) and data[pos : pos + 2].isalnum():
+            # Where a length lies, what stands in the place of a tag may be text.
+            return path + "(????,????)"
+        return path + tag_text(tag)
+
+    def as_implicit(self) -> Level:
+        """Return the same level for an item whose elements have implicit VRs."""
+        raise NotImplementedError
 
     def learn(self, walk: Walk, pos: int, end: int) -> None:
         """Make the element at `pos` known."""
@@ -258,9 +279,10 @@ class Level:
         if self.implicit:
             return IMPLICIT, None
         raw = data[pos + 4 : pos + 6]
-        if not (0x40 < raw[0] < 0x5B and 0x40 < raw[1] < 0x5B):
-            # Some writers fall back to implicit VRs inside sequences; readers recognise it by the missing letters.
-            return IMPLICIT, None
+        if not is_vr(raw):
+            # Some writers fall back to implicit VRs; readers recognise it by the missing letters. They do not agree
+            # where one of the bytes is a letter, and in items they decide by the first element alone.
+            return (None if self.path or b"AA" <= raw <= b"ZZ" else IMPLICIT), None
         vr = raw.decode("ascii")
         if vr not in KNOWN_VRS:
             return None, vr
@@ -415,8 +437,14 @@ def walk_items(walk: Any, level: Level, pos: int, end: int, scope: Scope, delimi
             raise walk.cut_short(level, pos, pos + 8)
         length = u32(data, pos + 4)[0]
         start = pos + 8
+        # An item of an explicit VR data set may have implicit VRs: its first element tells (PS3.5 section 6.2.2).
+        here = (
+            level
+            if level.implicit or data[start + 4 : start + 6] in _VRS or not length
+            else _item_level(level, data, start)
+        )
         if length == UNDEFINED:
-            pos = walk_elements(walk, level, start, end, Scope(level, scope.codecs), True)
+            pos = walk_elements(walk, here, start, end, Scope(here, scope.codecs), True)
             continue
         pos = start + length
         if pos > end:
@@ -424,13 +452,19 @@ def walk_items(walk: Any, level: Level, pos: int, end: int, scope: Scope, delimi
         if length:
             mark = len(edits)
             edits.append(None)
-            reached = walk_level(walk, level, start, pos, Scope(level, scope.codecs))
+            reached = walk_level(walk, here, start, pos, Scope(here, scope.codecs))
             if reached != pos and -reached != pos:
                 raise _beyond(walk, level, start, abs(reached), pos)
             close_length(edits, mark, start - 4, length)
     if delimited:
         raise walk.cut_short(level, pos, pos + 8)
     return pos
+
+
+def _item_level(level: Level, data: bytes, start: int) -> Level:
+    raw = data[start + 4 : start + 6]
+    is_delimitation = data[start : start + 4] == level.order.item_delimitation
+    return level if is_vr(raw) or len(raw) < 2 or is_delimitation else level.as_implicit()
 
 
 def _end_of_items(walk: Any, level: Level, pos: int, end: int) -> int:
@@ -525,6 +559,10 @@ class SkippingLevel(Level):
     """A level at which nobody visits anything, to find the end of a sequence of undefined length."""
 
     __slots__ = ()
+
+    def as_implicit(self) -> Level:
+        """Return the level that skips elements of implicit VR."""
+        return _SKIPPING[True, self.order.big_endian]
 
     def decide(self, tag: int, vr: str | None, form: int) -> Entry | None:
         """Step over everything, into sequences and unknown elements as far as their delimitations."""

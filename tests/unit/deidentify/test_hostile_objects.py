@@ -1,0 +1,222 @@
+"""Objects that are not what they say: each once let an original through, or ended in an error of another kind."""
+
+from __future__ import annotations
+
+import random
+import struct
+import zlib
+
+import pytest
+from tests.support import datasets
+from tests.support.datasets import Element, Encoding, element
+from tests.support.engine import RULES_ALONE, pseudonyms, read, rules, run
+
+from dicom_deid.deidentify import Deidentifier, NeedMoreDataError, Settings
+from dicom_deid.exceptions import Quarantine
+from dicom_deid.objects import SourceRange
+from dicom_deid.reasons import Reason
+from dicom_deid.recipe import Recipe
+
+DESKTOP = Recipe.named("desktop")
+SECRET = "Zimmerwald^Ottokar"
+PLAIN = Encoding()
+SWEPT = RULES_ALONE.replace(residuals="quarantine")
+
+
+def an_object(*extra: Element, without: tuple[int, ...] = (), encoding: Encoding = PLAIN) -> bytes:
+    kept = [
+        element("SOPClassUID", datasets.CT_IMAGE),
+        element("SOPInstanceUID", "1.2.3.4.5"),
+        element("StudyInstanceUID", "1.2.3.4"),
+        element("Modality", "CT"),
+        element("PatientName", SECRET),
+        element("PatientID", "PID991234"),
+        *datasets.image_pixel(random.Random(1), 4, 4),
+    ]
+    replaced = {e.tag for e in extra}
+    return datasets.part10([*(e for e in kept if e.tag not in replaced and e.tag not in without), *extra], encoding)
+
+
+def hidden() -> list[list[Element]]:
+    return [[element("PatientName", SECRET), element("PatientID", "PID991234")]]
+
+
+@pytest.mark.parametrize("recipe", ["JITTER StudyDate 31", "JITTER endswith:Date var:patient_offset"])
+def test_a_date_that_is_a_sequence_hides_nothing(recipe):
+    data = an_object(Element(0x00080020, "SQ", hidden()))
+    new = run(data, f"{recipe}\nREPLACE PatientName x\nREMOVE PatientID")
+    assert SECRET.encode() not in new.to_bytes()
+    assert "StudyDate" in read(new)
+
+
+@pytest.mark.parametrize("recipe", ["JITTER PatientBirthDate 31", "JITTER PatientBirthDate var:patient_offset"])
+def test_a_date_that_says_it_is_a_time_is_shifted_all_the_same(recipe):
+    data = an_object(Element(0x00100030, "TM", "19500131"))
+    assert b"19500131" not in run(data, recipe).to_bytes()
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [Element(0x7FE00010, "SQ", hidden()), Element(0x7FE00010, "UT", SECRET), Element(0x7FE00010, "LO", SECRET)],
+)
+def test_pixel_data_that_is_none_is_refused(pixels):
+    with pytest.raises(Quarantine) as caught:
+        run(an_object(pixels), DESKTOP)
+    assert caught.value.reason is Reason.MALFORMED
+
+
+def test_an_identifier_that_is_a_sequence_is_refused():
+    with pytest.raises(Quarantine):
+        run(an_object(Element(0x00080060, "SQ", hidden())), DESKTOP)
+
+
+def test_a_well_known_uid_may_be_an_instance_too():
+    """Catches the original that one element needs and another gives up."""
+    uid = "1.2.840.10008.1.1"
+    data = an_object(element("SOPInstanceUID", uid), Element(0x00080058, "UI", [uid, "1.2.3.9"]))
+    assert next(iter(read(run(data, DESKTOP)).FailedSOPInstanceUIDList)) == uid
+
+
+def test_group_2_does_not_stray_into_the_data_set():
+    data = an_object()
+    at = data.index(b"\x08\x00\x60\x00CS")
+    stray = b"\x02\x00\x16\x00AE\x0a\x00ZIMMERWALD"
+    assert b"ZIMMERWALD" not in run(data[:at] + stray + data[at:], DESKTOP).to_bytes()
+
+
+def test_bytes_behind_a_deflated_data_set_are_refused():
+    data = an_object(encoding=Encoding(datasets.DEFLATED_LE))
+    with pytest.raises(Quarantine):
+        run(data + b"Zimmerwald", "", Settings.parity())
+
+
+def test_a_deflate_bomb_is_refused_before_it_fills_the_memory():
+    bomb = zlib.compressobj(9, wbits=-15)
+    body = bomb.compress(bytes(50_000_000)) + bomb.flush()
+    data = an_object(encoding=Encoding(datasets.DEFLATED_LE))
+    start = data.index(datasets.DEFLATED_LE.encode())
+    head = data[: data.index(b"\x02\x00\x16\x00AE", start) + 16]
+    with pytest.raises(Quarantine) as caught:
+        run(head + body, DESKTOP, RULES_ALONE.replace(max_inflated_bytes=1_000_000))
+    assert caught.value.reason is Reason.INFLATED_TOO_LARGE
+
+
+def test_a_lying_length_does_not_print_text_as_a_tag():
+    """Catches four letters of a name in an audit row, in the place of a tag."""
+    data = an_object()
+    at = data.index(b"\x10\x00\x10\x00PN") + 6
+    with pytest.raises(Quarantine) as caught:
+        run(data[:at] + struct.pack("<H", 4) + data[at + 2 :], DESKTOP)
+    assert "6d6d" not in str(caught.value)
+    assert "6572" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        element("ImageComments", "Ref UI: Zimmerwald today"),
+        element("RetrieveURL", "http://pacs/?n=Zimmerwald"),
+        element("RetrieveAETitle", "ZIMMERWALD"),
+        Element(0x00400555, "CS", "OTTOKAR"),
+        element("ImageComments", "Zimmerwald1950"),
+        element("ImageComments", "seen by ZimmerwaldOttokar"),
+    ],
+)
+def test_the_sweep_finds_what_hides_behind_a_word(extra):
+    with pytest.raises(Quarantine) as caught:
+        run(an_object(extra), DESKTOP, SWEPT)
+    assert caught.value.reason is Reason.RESIDUAL_FOUND
+
+
+@pytest.mark.parametrize(
+    "text", ["January 31, 1950", "31 January 1950", "31/01/50", "19500131101500", "31.1.50", "31. Jan 1950"]
+)
+def test_the_sweep_finds_dates_as_people_write_them(text):
+    with pytest.raises(Quarantine):
+        run(an_object(element("PatientBirthDate", "19500131"), element("ImageComments", text)), DESKTOP, SWEPT)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("张^伟明", "患者张伟明复查"), ("홍^길동", "환자 홍길동 씨"), ("O'Brien^Al", "OBrien"), ("Li^Wu", "Li Wu")],
+)
+def test_the_sweep_finds_names_without_blanks_around_them(name, text):
+    named = [
+        element("SpecificCharacterSet", "ISO_IR 192"),
+        element("PatientName", name),
+        element("ImageComments", text),
+    ]
+    with pytest.raises(Quarantine):
+        run(an_object(*named, encoding=Encoding(codec="utf-8")), DESKTOP, SWEPT)
+
+
+def test_the_sweep_reads_text_that_is_not_of_the_declared_character_set():
+    named = [
+        element("SpecificCharacterSet", "ISO_IR 192"),
+        Element(0x00100010, "PN", "Müllersohn^Hanswurst".encode("latin-1")),
+        Element(0x00204000, "LT", "Herr Hanswurst".encode("latin-1")),
+    ]
+    with pytest.raises(Quarantine):
+        run(an_object(*named), DESKTOP, SWEPT)
+
+
+def test_removing_what_cannot_be_removed_ends():
+    """Catches a sweep that goes round and round."""
+    opaque = Element(0x00420011, "OB", b"Zimmerwald")
+    new = run(an_object(opaque), DESKTOP, RULES_ALONE.replace(residuals="remove-element"))
+    assert b"Zimmerwald" not in new.to_bytes()
+
+
+# Large objects, of which the beginning is given first
+
+
+def in_parts(data: bytes, given: int, settings: Settings) -> bytes:
+    engine = Deidentifier(DESKTOP, settings)
+    while True:
+        try:
+            examination = engine.examine(data[:given], size=len(data))
+            break
+        except NeedMoreDataError as more:
+            given = min(max(more.at_least, given + 1), len(data))
+    if examination.pixel_data is not None:
+        end = examination.pixel_data[1]
+        if end is None:
+            end = data.rindex(b"\xfe\xff\xdd\xe0\0\0\0\0") + 8
+        engine.examine_tail(examination, data[end:])
+    new = engine.rewrite(examination, pseudonyms(examination.originals))
+    return b"".join(data[p.start : p.end] if isinstance(p, SourceRange) else p for p in new.parts)
+
+
+@pytest.mark.parametrize("encapsulated", [False, True])
+@pytest.mark.parametrize("given", range(100, 1400, 41))
+def test_the_beginning_may_end_anywhere(given, encapsulated):
+    """Catches what stands behind the pixel data and is copied because the beginning already held the pixel data."""
+    pixels = Element(0x7FE00010, "OB", (b"\xff\xd8" + bytes(300), bytes(90))) if encapsulated else None
+    tail = [Element(0xFFFCFFFC, "OB", SECRET.encode())]
+    syntax = Encoding(datasets.JPEG_BASELINE if encapsulated else datasets.EXPLICIT_LE)
+    data = an_object(*([pixels] if pixels else []), *tail, encoding=syntax)
+    whole = run(data, DESKTOP).to_bytes()
+    assert SECRET.encode() not in whole
+    assert in_parts(data, given, RULES_ALONE) == whole
+
+
+def test_the_tail_of_a_large_object_is_swept_too():
+    private = [Element(0x7FE10010, "LO", "SOMEBODY"), Element(0x7FE11001, "UN", b"seen Zimmerwald ")]
+    data = an_object(*private)
+    for given in (200, 600, len(data) - 40):
+        with pytest.raises(Quarantine) as caught:
+            in_parts(data, given, SWEPT.replace(private_elements="keep"))
+        assert caught.value.reason is Reason.RESIDUAL_FOUND
+
+
+def test_an_identifier_behind_the_pixel_data_of_a_large_object_is_refused():
+    data = an_object() + b"\x08\x00\x18\x00UI\x08\x001.2.3.9\0"
+    with pytest.raises(Quarantine):
+        in_parts(data, 300, RULES_ALONE)
+
+
+def test_a_modality_of_ones_own_is_no_part_of_a_key():
+    """Catches free text in destination keys and audit rows."""
+    new = run(an_object(element("Modality", "OTTOKAR")), DESKTOP)
+    assert "Modality" not in new.identifiers
+    assert Deidentifier(rules(""), RULES_ALONE).examine(an_object(element("Modality", "OTTOKAR"))).modality == ""
