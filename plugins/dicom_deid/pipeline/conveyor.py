@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
+from threading import Thread
 from typing import Generic, Protocol, TypeVar
 
 from dicom_deid.originals import Original
 
 _OVERHEAD_BYTES = 32 * 1024
-"""What an object in flight costs beside its bytes; it bounds the number of very small objects too."""
-_GROUP_OBJECTS = 1000
+"""What an object in flight costs beside its bytes."""
+_IN_FLIGHT_PER_TRANSFER = 32
+"""Bound of the number of objects in flight: enough to resolve many at once, and bounded beside their bytes."""
 _TICK_SECONDS = 0.5
 
 Item = TypeVar("Item")
 Read = TypeVar("Read")
 Done = TypeVar("Done")
+Task = TypeVar("Task")
 _Taken = TypeVar("_Taken", contravariant=True)
 _Given = TypeVar("_Given", covariant=True)
 
@@ -55,6 +57,41 @@ class _Event(Generic[Item, Read, Done]):
     error: BaseException | None = None
 
 
+_Resolved = tuple[Item, Read, Mapping[Original, str]]
+
+
+class _Crew(Generic[Task]):
+    """Threads that do one kind of work; a `ThreadPoolExecutor` spends more on a future than a small object costs."""
+
+    def __init__(self, work: Callable[[Task], None], threads: int, name: str) -> None:
+        self._work = work
+        self._tasks: SimpleQueue[tuple[Task] | None] = SimpleQueue()
+        self._threads = [Thread(target=self._labour, name=f"{name}-{number}", daemon=True) for number in range(threads)]
+        for thread in self._threads:
+            thread.start()
+
+    def give(self, task: Task) -> None:
+        self._tasks.put((task,))
+
+    def close(self) -> None:
+        """Drop what has not begun, and wait for what has."""
+        try:
+            while True:
+                self._tasks.get_nowait()
+        except Empty:
+            pass
+        for _ in self._threads:
+            self._tasks.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def _labour(self) -> None:
+        while (task := self._tasks.get()) is not None:
+            self._work(*task)
+            # A thread that waits for its next task must not keep the last one in memory.
+            del task
+
+
 class Conveyor(Generic[Item, Read, Done]):
     """Carries objects from storage to storage.
 
@@ -71,7 +108,8 @@ class Conveyor(Generic[Item, Read, Done]):
     transfers
         Threads that read, and as many that write.
     in_flight_bytes
-        Bound of the cost of all objects in flight. An object that costs more is carried alone.
+        Bound of the cost of all objects in flight. An object that costs more is carried alone. Their number is bounded
+        by the number of threads.
     """
 
     def __init__(
@@ -98,8 +136,8 @@ class Conveyor(Generic[Item, Read, Done]):
         Once `should_stop` says so no further object is admitted, and those in flight are finished. When the caller
         closes the iterator, what has not begun is dropped and what has begun is waited for.
         """
-        readers = ThreadPoolExecutor(self._transfers, "dicom-deid-read")
-        writers = ThreadPoolExecutor(self._transfers, "dicom-deid-write")
+        readers = _Crew(self._read, self._transfers, "dicom-deid-read")
+        writers = _Crew(self._write, self._transfers, "dicom-deid-write")
         source = iter(items)
         held: Item | None = None
         try:
@@ -111,24 +149,29 @@ class Conveyor(Generic[Item, Read, Done]):
                 self._resolve_when_due(writers)
                 yield done
         finally:
-            readers.shutdown(cancel_futures=True)
-            writers.shutdown(cancel_futures=True)
+            readers.close()
+            writers.close()
 
     def _admit(
-        self, source: Iterator[Item], held: Item | None, readers: ThreadPoolExecutor, should_stop: Callable[[], bool]
+        self, source: Iterator[Item], held: Item | None, readers: _Crew[Item], should_stop: Callable[[], bool]
     ) -> Item | None:
         """Begin to read while the bytes allow it; return the item that has to wait."""
         if should_stop():
             return None
         while (item := held if held is not None else next(source, None)) is not None:
             cost = self._carrier.cost(item) + _OVERHEAD_BYTES
-            if self._bytes and self._bytes + cost > self._bound:
+            if self._bytes and (self._bytes + cost > self._bound or self._is_full):
                 return item
             held = None
             self._bytes += cost
             self._reading += 1
-            readers.submit(self._read, item)
+            readers.give(item)
         return None
+
+    @property
+    def _is_full(self) -> bool:
+        in_flight = self._reading + len(self._waiting) + self._writing
+        return in_flight >= _IN_FLIGHT_PER_TRANSFER * self._transfers
 
     def _collect(self) -> list[Done]:
         """Wait for one event, take all that are there, and return what is done."""
@@ -155,16 +198,16 @@ class Conveyor(Generic[Item, Read, Done]):
         if event.done is not None:
             done.append(event.done)
 
-    def _resolve_when_due(self, writers: ThreadPoolExecutor) -> None:
+    def _resolve_when_due(self, writers: _Crew[_Resolved[Item, Read]]) -> None:
         """Resolve what waits when the writers would soon run dry: the later, the larger the group."""
-        while self._waiting and (self._writing < self._transfers or not self._reading):
-            group = self._waiting[:_GROUP_OBJECTS]
-            del self._waiting[:_GROUP_OBJECTS]
-            originals = {original for _, pending in group for original in pending.originals}
-            pseudonyms = self._resolve(originals) if originals else {}
-            self._writing += len(group)
-            for item, pending in group:
-                writers.submit(self._write, item, pending.read, pseudonyms)
+        if not self._waiting or self._writing >= 2 * self._transfers:
+            return
+        originals = {original for _, pending in self._waiting for original in pending.originals}
+        pseudonyms = self._resolve(originals) if originals else {}
+        self._writing += len(self._waiting)
+        for item, pending in self._waiting:
+            writers.give((item, pending.read, pseudonyms))
+        self._waiting.clear()
 
     def _read(self, item: Item) -> None:
         event = _Event[Item, Read, Done](item)
@@ -178,7 +221,8 @@ class Conveyor(Generic[Item, Read, Done]):
             event.error = error
         self._events.put(event)
 
-    def _write(self, item: Item, read: Read, pseudonyms: Mapping[Original, str]) -> None:
+    def _write(self, resolved: _Resolved[Item, Read]) -> None:
+        item, read, pseudonyms = resolved
         event = _Event[Item, Read, Done](item, wrote=True)
         try:
             event.done = self._carrier.write(read, pseudonyms)
