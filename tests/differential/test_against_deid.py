@@ -105,6 +105,9 @@ def _named(text: str, where: str, data: bytes) -> bool:
     if "values:" in text and re.search(r"items \d+ != \d+$| only (deid|engine)$", where) and _is_sequence(tag[-11:]):
         # deid searches a sequence as pydicom prints it, the engine its values: `test_values_in_a_sequence`.
         return True
+    if re.search(r" items \d+ != \d+$| only (deid|engine)$", where) and int(tag[-10:-6], 16) % 2:
+        # To deid a private sequence of undefined length has no creator: `test_private_sequences_have_their_creator`.
+        return True
     return tag == "(0002,0010)" and "ADD TransferSyntaxUID" in text
 
 

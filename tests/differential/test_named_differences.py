@@ -191,6 +191,16 @@ def test_values_of_several_names(deid) -> None:  # type: ignore[no-untyped-def]
     assert "Modality" in mine
 
 
+@pytest.mark.parametrize("length", ["defined", "undefined"])
+def test_private_sequences_have_their_creator(length: str, tmp_path: Path) -> None:
+    # To deid a private sequence of undefined length has no creator, and so no name by which a rule could select it.
+    data = datasets.part10(datasets.mr_elements(1), datasets.Encoding(sequences=length))  # type: ignore[arg-type]
+    path = tmp_path / "recipe.dicom"
+    path.write_text(f"{HEAD}BLANK contains:Sequence\n")
+    assert len(by_deid(data, path)[0x2001105F].value) == (1 if length == "undefined" else 0)
+    assert len(ours("BLANK contains:Sequence\n", data)[0x2001105F].value) == 0
+
+
 def test_values_in_a_sequence(tmp_path: Path) -> None:
     # deid searches the items as pydicom prints them, with the names of their elements: "Referenced SOP Class UID".
     data = an_object(element("PatientName", "Referenced^Qoxivar"))

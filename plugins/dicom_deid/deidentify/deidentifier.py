@@ -152,7 +152,9 @@ class Deidentifier:
             return self._examine(_Given(data, header, data, header.data_set_start, partial, length, whole))
         if partial:
             raise NeedMoreDataError(size or 0)
-        return self._examine(_Given(data, header, self._inflate(data, header), 0, False, length, length))
+        inflated, end = self._inflate(data, header)
+        source = data if not data[end:].strip(b"\0") else data[:end]
+        return self._examine(_Given(source, header, inflated, 0, False, length, length))
 
     def rewrite(self, examination: Examination, pseudonyms: Mapping[Original, str]) -> Deidentified:
         """Write the new object, once an examination.
@@ -460,7 +462,8 @@ class Deidentifier:
             raise Quarantine(Reason.MALFORMED, "(0008,0016)")
         return write_header(sop_class, instance, examination.transfer_syntax_uid)
 
-    def _inflate(self, data: bytes, header: FileHeader) -> bytes:
+    def _inflate(self, data: bytes, header: FileHeader) -> tuple[bytes, int]:
+        # What stands behind the deflated data set is not looked at, and never copied.
         inflater = zlib.decompressobj(-zlib.MAX_WBITS)
         try:
             inflated = inflater.decompress(memoryview(data)[header.data_set_start :], self.settings.max_inflated_bytes)
@@ -468,11 +471,9 @@ class Deidentifier:
             raise Quarantine(Reason.MALFORMED, "deflated data set", header.data_set_start) from None
         if inflater.unconsumed_tail:
             raise Quarantine(Reason.INFLATED_TOO_LARGE, "deflated data set", header.data_set_start)
-        if inflater.unused_data.strip(b"\0"):
-            raise Quarantine(Reason.MALFORMED, "behind the deflated data set", len(data) - len(inflater.unused_data))
         if not inflater.eof:
             raise Quarantine(Reason.TRUNCATED, "deflated data set", len(data))
-        return inflated
+        return inflated, len(data) - len(inflater.unused_data)
 
     def _deflated(self, examination: Examination, edits: list[Edit], pieces: list[Any]) -> bytes | memoryview:
         if not edits:
