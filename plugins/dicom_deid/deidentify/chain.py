@@ -179,7 +179,9 @@ class ChainEntry(PendingEntry):
     def change(self, walk: ObjectWalk, pos: int, end: int, value: bytes, scope: Scope) -> bool:
         """Edit the element in ``[pos, end)`` (empty where it is to be inserted); tell whether it changes."""
         if self.kind is not None and self.vr != "SQ":
-            walk.edits.append((pos, end, (self, self._needs(walk, value, scope)), scope))
+            needs = self._needs(walk, value, scope)
+            walk.pending.append(len(walk.edits))
+            walk.edits.append((pos, end, (self, needs), scope))
             return True
         head = walk.data[pos : pos + 6] if end > pos else encode_head(self.tag, self.vr, scope)
         new = self._taken(walk, head, Needs(value, ()), scope, {})

@@ -9,7 +9,7 @@ from threading import Lock
 from typing import Any, NamedTuple
 
 from dicom_deid.deidentify.content import ContentJudge
-from dicom_deid.deidentify.entries import GroupLength, ObjectWalk
+from dicom_deid.deidentify.entries import ObjectWalk
 from dicom_deid.deidentify.examination import Deidentified, Examination
 from dicom_deid.deidentify.inventory import Listed, erase, inventory
 from dicom_deid.deidentify.pixels import CleanedPixels
@@ -430,21 +430,16 @@ class Deidentifier:
 
     def _final_edits(self, walk: ObjectWalk, pseudonyms: Mapping[Original, str], changed: bool = False) -> list[Edit]:
         final = walk.edits.copy()
-        group_lengths = []
-        for index, (start, end, new, scope) in enumerate(final):
-            kind = new.__class__
-            if kind is tuple:
-                entry, needs = new
-                try:
-                    final[index] = (start, end, entry.render(walk, start, needs, scope, pseudonyms), scope)
-                except Quarantine as problem:
-                    where = problem.where or scope.level.where(walk.data, start)
-                    raise Quarantine(problem.reason, where, start) from None
-            elif kind is GroupLength:
-                group_lengths.append(index)
+        for index in walk.pending:
+            start, end, (entry, needs), scope = final[index]
+            try:
+                final[index] = (start, end, entry.render(walk, start, needs, scope, pseudonyms), scope)
+            except Quarantine as problem:
+                where = problem.where or scope.level.where(walk.data, start)
+                raise Quarantine(problem.reason, where, start) from None
         if walk.signatures:
             _settle_signatures(walk, final, changed)
-        for index in group_lengths:
+        for index in walk.group_lengths:
             final[index] = _group_length(walk, final, index)
         return final
 

@@ -48,8 +48,10 @@ class ObjectWalk(Walk):
         "data_set",
         "encapsulated",
         "followed",
+        "group_lengths",
         "noted",
         "originals",
+        "pending",
         "pixel_data",
         "rules",
         "signatures",
@@ -68,6 +70,9 @@ class ObjectWalk(Walk):
         self.counts: dict[str, int] = {}
         self.followed = 0
         self.noted: dict[Reason, int] = {}
+        # Indices of edits whose bytes only the pseudonyms, or all other edits, tell.
+        self.pending: list[int] = []
+        self.group_lengths: list[int] = []
         # Index and kind of pending edits whose original is the study's or the patient's, known at the end of the walk.
         self.to_key: list[tuple[int, Kind]] = []
         self.signatures: list[int] = []
@@ -236,8 +241,16 @@ def _shifted_day(value: bytes, days: int) -> bytes | None:
     return None if moved is None else moved.encode("ascii")
 
 
-# What `Original(kind, value)` does, without the call in between: it is done for every identifier of every object.
-_new = tuple.__new__
+@lru_cache(maxsize=8192)
+def _identifier(kind: Kind, raw: bytes) -> Any:
+    """Return the original of a single value of ASCII text; nothing for an empty one, false for any other.
+
+    The objects of a study share many.
+    """
+    if not raw.isascii() or b"\\" in raw or b"\x1b" in raw:
+        return False
+    text = raw.decode("ascii").strip("\0 ")
+    return Original(kind, text) if text else None
 
 
 class PseudonymEntry(PendingEntry):
@@ -268,18 +281,18 @@ class PseudonymEntry(PendingEntry):
             if not self.empty_by_study:
                 return
             walk.to_key.append((len(walk.edits), self.kind))
+        walk.pending.append(len(walk.edits))
         walk.edits.append((pos, end, (self, needs), scope))
         walk.rules[self.rule] += 1
 
     def ask(self, walk: ObjectWalk, raw: bytes, scope: Scope) -> Original | tuple[Original | None, ...] | None:
         """Note the originals that a value holds: one, several, or nothing in an empty value."""
-        if raw.isascii() and b"\\" not in raw and b"\x1b" not in raw:
-            text = raw.decode("ascii").strip("\0 ")
-            if not text:
-                return None
-            original: Original = _new(Original, (self.kind, text))
-            walk.originals[original] = None
-            return original
+        found: Original | None = _identifier(self.kind, raw)
+        if found:
+            walk.originals[found] = None
+            return found
+        if found is None:
+            return None
         texts = split_values(decode_text(raw, self.vr, scope.codecs), self.vr)
         originals = tuple(Original(self.kind, text) if text else None for text in texts)
         walk.originals.update(dict.fromkeys(original for original in originals if original is not None))
@@ -320,6 +333,7 @@ class ReferenceEntry(PseudonymEntry):
             return
         needs = self._ask_but_well_known(walk, raw) if b"\\" in raw else self.ask(walk, raw, scope)
         if needs is not None:
+            walk.pending.append(len(walk.edits))
             walk.edits.append((pos, end, (self, needs), scope))
             walk.followed += 1
 
@@ -364,6 +378,7 @@ class PatientShiftEntry(PendingEntry):
         if start == end:
             return
         walk.to_key.append((len(walk.edits), Kind.DATE_OFFSET))
+        walk.pending.append(len(walk.edits))
         walk.edits.append((pos, end, (self, (start, end)), scope))
         walk.rules[self.rule] += 1
 
@@ -409,6 +424,7 @@ class GroupLengthEntry(Entry):
         """Hold a place among the edits; its span is found when all edits are known."""
         if end - start != 4:
             raise Quarantine(Reason.MALFORMED, level.where(walk.data, pos), pos)
+        walk.group_lengths.append(len(walk.edits))
         walk.edits.append((start, end, GroupLength(level.order.u32.unpack_from(walk.data, start)[0]), scope))
 
 

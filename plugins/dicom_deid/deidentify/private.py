@@ -7,7 +7,7 @@ creator stays as long as one element of its block does.
 from __future__ import annotations
 
 import csv
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Any
 
@@ -23,6 +23,11 @@ def safe_private_elements() -> frozenset[tuple[int, str, int]]:
     return frozenset(
         (int(row["Data Element"][1:5], 16), row["Private Creator"], int(row["Data Element"][8:10], 16)) for row in rows
     )
+
+
+@lru_cache(maxsize=1024)
+def _creator(raw: bytes) -> str:
+    return raw.decode("iso8859").strip("\0 ")
 
 
 class Reservation:
@@ -70,7 +75,7 @@ class PrivateCreatorEntry(RuleEntry):
 
     def visit(self, walk: ObjectWalk, level: Level, pos: int, start: int, end: int, scope: Scope) -> None:
         """Remember the reservation."""
-        creator = walk.data[start:end].decode("iso8859").strip("\0 ")
+        creator = _creator(walk.data[start:end])
         edit = -1
         if self.inner is not None:
             self.inner.visit(walk, level, pos, start, end, scope)
