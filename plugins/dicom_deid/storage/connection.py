@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -27,6 +28,9 @@ from dicom_deid.storage.retry import RetryPolicy
 
 # A request as a whole may take as long as its bytes keep coming: the read timeout watches over that.
 _WHOLE_REQUEST = timedelta(hours=1)
+
+_LOGGERS_OF_KEYS = ("boto3", "botocore", "urllib3.connectionpool")
+"""What logs requests whole at DEBUG, and with them source keys, which may name patients."""
 
 _CHOICES = {"addressing_style": ("auto", "path", "virtual"), "checksum": ("sha256", "md5")}
 
@@ -144,6 +148,7 @@ class S3Connection:
         ConfigurationError
             When a setting cannot be used, or no credentials are found.
         """
+        _keep_keys_out_of_logs()
         try:
             session = self._session()
             if session.get_credentials() is None:
@@ -269,6 +274,14 @@ class S3Connection:
     def _certificates(self, session: boto3.session.Session) -> bytes | None:
         bundle = self.verify if isinstance(self.verify, str) else session._session.get_config_variable("ca_bundle")
         return Path(bundle).read_bytes() if bundle and self.verify is not False else None
+
+
+def _keep_keys_out_of_logs() -> None:
+    """Hold loggers that log source keys at INFO at least, however low the root logger's level is."""
+    for name in _LOGGERS_OF_KEYS:
+        logger = logging.getLogger(name)
+        if logger.level < logging.INFO:
+            logger.setLevel(logging.INFO)
 
 
 def _new_botocore_session() -> botocore.session.Session:
