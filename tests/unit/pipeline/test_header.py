@@ -107,6 +107,28 @@ def test_a_large_object_without_pixel_data_is_read_whole_or_refused(monkeypatch)
     assert caught.value.reason is Reason.HEADER_TOO_LARGE
 
 
+@pytest.mark.parametrize("syntax", [None, JPEG_BASELINE])
+@pytest.mark.parametrize("followed", ["signature", "padding", "signature and padding"])
+def test_signatures_and_padding_after_large_pixel_data_come_out_as_of_a_small_object(syntax, followed):
+    """What follows the pixel data is told to the engine apart; a signature must not outlive a change before it."""
+    tail = [
+        *(
+            [Element(0xFFFAFFFA, "SQ", [[element("DigitalSignatureUID", "1.2.3.4")]])]
+            if "signature" in followed
+            else ()
+        ),
+        *([Element(0xFFFCFFFC, "OB", b"Doe^John" * 8)] if "padding" in followed else ()),
+    ]
+    pixels = (b"", b"\xff\xd8" + b"x" * 300_000) if syntax else bytes(range(256)) * 2000
+    data = ct(pixels, tail, syntax)
+    whole, *_, of_whole = rewrite(data, 10**9)
+    large, _, _, of_large = rewrite(data, 1)
+    assert hashlib.sha256(large).digest() == hashlib.sha256(whole).digest()
+    assert (of_large.notes, of_large.actions) == (of_whole.notes, of_whole.actions)
+    assert b"Doe^John" not in large
+    assert b"1.2.3.4\0" not in large
+
+
 @pytest.mark.parametrize("cut", [1, 30, 1000])
 def test_a_large_object_that_ends_too_soon_is_truncated(cut):
     native = ct(bytes(range(256)) * 2000)
