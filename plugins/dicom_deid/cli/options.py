@@ -72,8 +72,8 @@ def database_access(database: str | None, data_directory: Path | None) -> Iterat
         yield DatabaseAccess(database, KeyRing.from_environment())
         return
     sandbox = Sandbox(data_directory or default_directory(), keep=True)
-    found_running = sandbox.is_running()
-    sandbox.start()
+    found_running = sandbox.is_running(object_store=False)
+    sandbox.start(object_store=False)
     try:
         yield DatabaseAccess(sandbox.postgres_url, embedded_keys(sandbox.directory))
     finally:

@@ -55,8 +55,13 @@ class Sandbox:
         self.directory = Path(directory or default_directory()).absolute()
         self.keep = keep
 
-    def start(self) -> Self:
+    def start(self, *, object_store: bool = True) -> Self:
         """Start what does not run yet, and wait until it answers.
+
+        Parameters
+        ----------
+        object_store
+            Start SeaweedFS too, and not PostgreSQL alone.
 
         Raises
         ------
@@ -67,7 +72,8 @@ class Sandbox:
             state = self._state() or SandboxState()
             state.save(self._state_file)
             try:
-                self._start_server(state, state.s3, self._seaweedfs(state))
+                if object_store:
+                    self._start_server(state, state.s3, self._seaweedfs(state))
                 self._start_server(state, state.postgres, self._postgresql(state))
             except BaseException:
                 self._stop_servers(state)
@@ -85,10 +91,10 @@ class Sandbox:
             if not self.keep:
                 shutil.rmtree(self.directory)
 
-    def is_running(self) -> bool:
-        """Tell whether all servers run."""
+    def is_running(self, *, object_store: bool = True) -> bool:
+        """Tell whether all servers run, or PostgreSQL, whatever SeaweedFS does."""
         state = self._state()
-        return state is not None and state.s3.is_running() and state.postgres.is_running()
+        return state is not None and state.postgres.is_running() and (not object_store or state.s3.is_running())
 
     @property
     def s3(self) -> S3Service:
@@ -103,7 +109,7 @@ class Sandbox:
 
     def database_url(self, database: str = "dicom_deid") -> str:
         """Return the URL of one of the server's databases, with the password."""
-        state = self._running_state()
+        state = self._running_state(object_store=False)
         return self._postgresql(state).url(state.postgres.ports[0], database)
 
     def __enter__(self) -> Self:
@@ -119,9 +125,9 @@ class Sandbox:
     def _state(self) -> SandboxState | None:
         return SandboxState.load(self._state_file)
 
-    def _running_state(self) -> SandboxState:
+    def _running_state(self, *, object_store: bool = True) -> SandboxState:
         state = self._state()
-        if state is None or not (state.s3.is_running() and state.postgres.is_running()):
+        if state is None or not self.is_running(object_store=object_store):
             raise ConfigurationError(f"the sandbox in {self.directory} does not run; start it: dicom-deid sandbox up")
         return state
 

@@ -4,13 +4,16 @@ import json
 import stat
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
+import psycopg2
 import pytest
 from tests.support.runs import Place, patients, series, small_ct
 
-from dicom_deid.cli.options import embedded_keys
+from dicom_deid.cli.options import database_access, embedded_keys
 from dicom_deid.exceptions import ConfigurationError
+from dicom_deid.sandbox import Sandbox
 from dicom_deid.store import KeyRing
 
 SETTINGS = ["--residuals", "off", "--pixel-risk", "allow", "--documents", "allow"]
@@ -114,3 +117,14 @@ def test_embedded_keys_are_made_once_and_kept_from_others(tmp_path, monkeypatch)
         embedded_keys(tmp_path)
     monkeypatch.setenv("DICOM_DEID_KEYS", KeyRing.generate().to_text())
     assert embedded_keys(tmp_path) != first
+
+
+def test_the_embedded_database_comes_without_an_object_store(tmp_path):
+    """A run between directories must neither wait for a server that it does not use, nor leave one behind."""
+    with database_access(None, tmp_path / "sandbox") as access:
+        with closing(psycopg2.connect(access.url)) as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+            assert cursor.fetchone() == (1,)
+        assert not (tmp_path / "sandbox" / "seaweedfs").exists()
+        assert not Sandbox(tmp_path / "sandbox").is_running()
+    assert not Sandbox(tmp_path / "sandbox").is_running(object_store=False)
