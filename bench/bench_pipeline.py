@@ -1,6 +1,6 @@
 """Race the pipeline, bucket to bucket, against a plain copy by the same client, and against the script it replaces.
 
-    python -m bench.bench_pipeline                       # about five minutes on two cores
+    python -m bench.bench_pipeline                       # three to six minutes on two cores
     python -m bench.bench_pipeline --objects 5000 --large 64 --small 100000
 
 Server, database and client share the machine, in one run. Each contender has destinations of its own, and they take
@@ -335,12 +335,12 @@ def _table(title: str, *columns: str) -> Table:
 def main() -> None:
     """Print all tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--objects", type=int, default=1000, help="CT objects of 0.5 MB")
+    parser.add_argument("--objects", type=int, default=600, help="CT objects of 0.5 MB")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of the CT objects")
     parser.add_argument("--sample", type=int, default=40, help="objects that the script does")
     parser.add_argument("--large", type=int, default=4, help="large objects")
     parser.add_argument("--large-mb", type=int, default=200, help="size of a large object in MB")
-    parser.add_argument("--small", type=int, default=4000, help="objects of 32 KB")
+    parser.add_argument("--small", type=int, default=3000, help="objects of 32 KB")
     arguments = parser.parse_args()
     # deid writes `Yes` into a CS, and pydicom says so a hundred times.
     warnings.simplefilter("ignore")
