@@ -105,7 +105,8 @@ _ADVICE = {
     Reason.NESTING_TOO_DEEP: Advice("Sequences are nested deeper than the limit.", "Look at the object by hand."),
     Reason.INFLATED_TOO_LARGE: Advice("A deflated object inflates beyond the limit.", "Look at the object by hand."),
     Reason.HEADER_TOO_LARGE: Advice(
-        "A large object has more elements beside its pixel data than are read into memory.", "Look at the object by hand."
+        "A large object has more elements beside its pixel data than are read into memory.",
+        "Look at the object by hand.",
     ),
     Reason.OBJECT_VANISHED: Advice("The object was deleted after it was listed.", "Nothing, if that was meant."),
     Reason.OBJECT_CHANGED: Advice(

@@ -50,4 +50,3 @@ def test_the_wheel_holds_the_package_and_its_data(tmp_path):
     }
     assert expected <= names
     assert not [name for name in names if not name.startswith(("dicom_deid/", "airflow_provider_dicom_deid"))]
-
