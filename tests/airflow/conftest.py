@@ -1,4 +1,4 @@
-"""One Airflow for all tests here."""
+"""One Airflow for the tests of a module, stopped before the next one starts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.support.airflow import Deployment, Metrics, deployment
 from dicom_deid.sandbox import Sandbox
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def metrics() -> Iterator[Metrics]:
     """What Airflow's processes send as metrics."""
     server = Metrics()
@@ -19,7 +19,7 @@ def metrics() -> Iterator[Metrics]:
     server.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def airflow(sandbox_servers: Sandbox, metrics: Metrics) -> Iterator[Deployment]:
     """Airflow with the LocalExecutor, and the DAGs of this repository."""
     with deployment(sandbox_servers, f"a{uuid.uuid4().hex[:12]}", environment=metrics.environment()) as running:

@@ -22,7 +22,13 @@ from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.store import Store
 from dicom_deid.web.app import create_app
 
-pytestmark = [pytest.mark.slow, pytest.mark.airflow, pytest.mark.xdist_group("airflow")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.airflow,
+    pytest.mark.timeout(900),
+    # As every module that starts an Airflow: one at a time.
+    pytest.mark.xdist_group("airflow"),
+]
 
 DAG = "dicom_deid_on_demand"
 PATIENTS = patients(3, seed=77)
@@ -42,7 +48,7 @@ class Done(NamedTuple):
     quarantined_hash: str
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def done(airflow: Deployment) -> Done:
     """A run over objects of three patients, one of which is cut short and one not DICOM."""
     objects = series(PATIENTS, slices=4)

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import yaml
 from tests.support.airflow import DAGS, Deployment
+from tests.support.programs import program
 from tests.support.runs import patients, series
 
 from dicom_deid.sandbox import Sandbox
@@ -28,8 +29,8 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.airflow,
     pytest.mark.timeout(1500),
-    pytest.mark.xdist_group("topology"),
-    pytest.mark.skipif(shutil.which("redis-server") is None, reason="needs redis-server"),
+    # As every module that starts an Airflow: one at a time.
+    pytest.mark.xdist_group("airflow"),
 ]
 
 COMPOSE: dict[str, Any] = yaml.safe_load((DAGS.parent / "docker-compose.yaml").read_text())
@@ -47,7 +48,8 @@ def redis() -> Iterator[str]:
     """A Redis that asks for a password; its address without one."""
     (port,) = free_ports(1)
     password = secrets.token_urlsafe(12)
-    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--requirepass", password, "--save", ""]
+    words = f"--port {port} --bind 127.0.0.1 --requirepass {password} --save"
+    command = [program("redis-server"), *words.split(), ""]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=tempfile.gettempdir())
     yield f":{password}@127.0.0.1:{port}/0"
     process.terminate()

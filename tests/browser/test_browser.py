@@ -11,24 +11,31 @@ import re
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from tests.support.airflow import Deployment, deployment
+from tests.support.programs import program
 
 from dicom_deid.sandbox import Sandbox
 from dicom_deid.sandbox.samples import sample_files
 
-pytestmark = [pytest.mark.slow, pytest.mark.browser, pytest.mark.xdist_group("browser")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.browser,
+    pytest.mark.timeout(900),
+    # As every module that starts an Airflow: one at a time.
+    pytest.mark.xdist_group("airflow"),
+]
 
 DAG = "dicom_deid_on_demand"
-CHROMIUM = "/usr/bin/chromium"
 ARGUMENTS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update"]
 PATIENCE = 90_000
 expect.set_options(timeout=PATIENCE)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def airflow(sandbox_servers: Sandbox) -> Iterator[Deployment]:
     """Airflow with a source of real objects."""
     with deployment(sandbox_servers, f"b{uuid.uuid4().hex[:12]}") as running:
@@ -36,11 +43,11 @@ def airflow(sandbox_servers: Sandbox) -> Iterator[Deployment]:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """Debian's Chromium."""
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        chromium = playwright.chromium.launch(executable_path=program("chromium"), args=ARGUMENTS)
         yield chromium
         chromium.close()
 
@@ -79,7 +86,10 @@ def test_from_the_form_to_the_quarantine_list(airflow: Deployment, page: Page, t
     destination = airflow.bucket(f"destination-{uuid.uuid4().hex[:8]}")
     log_in(page, airflow, "olga")
     fill_the_form(page, airflow, source, destination)
-    expect(page.get_by_text("Success").first).to_be_visible(timeout=4 * PATIENCE)
+    run_id = unquote(urlsplit(page.url).path.rpartition("/runs/")[2].partition("/")[0])
+    # The word alone stands on the page before the run has ended, and its first task makes the tables.
+    assert airflow.airflow.wait_for_run(DAG, run_id) == "success"
+    expect(page.get_by_text("Success").first).to_be_visible()
     picture(page, "run")
     follow_a_quarantined_object(page, airflow)
     look_at_the_other_pages(page, airflow)
@@ -101,18 +111,20 @@ def fill_the_form(page: Page, airflow: Deployment, source: str, destination: str
 
 def follow_a_quarantined_object(page: Page, airflow: Deployment) -> None:
     page.goto(f"{airflow.airflow.url}/plugin/dicom-deid-pages")
-    frame = page.frame_locator("iframe")
-    expect(frame.get_by_role("heading", name="Runs")).to_be_visible()
-    expect(frame.locator("canvas").first).to_be_visible()
+    # Not into the frame: Playwright may read an empty document where the screen shows the page.
+    expect(page.locator("iframe")).to_have_attribute("src", "/dicom-deid/")
+    page.goto(f"{airflow.airflow.url}/dicom-deid/")
+    expect(page.get_by_role("heading", name="Runs")).to_be_visible()
+    expect(page.locator("canvas").first).to_be_visible()
     picture(page, "pages")
-    frame.locator("tbody th a").first.click()
-    expect(frame.get_by_role("heading", name="Quarantined and failed")).to_be_visible()
+    page.locator("tbody th a").first.click()
+    expect(page.get_by_role("heading", name="Quarantined and failed")).to_be_visible()
     picture(page, "run-page")
-    frame.get_by_role("link", name="not-dicom").click()
-    expect(frame.get_by_role("heading", name="Objects: not-dicom")).to_be_visible()
-    frame.locator("table").last.locator("tbody th a").first.click()
-    expect(frame.get_by_role("heading", name="What happened to an object")).to_be_visible()
-    expect(frame.get_by_text("The object is not DICOM.").first).to_be_visible()
+    page.get_by_role("link", name="not-dicom").click()
+    expect(page.get_by_role("heading", name="Objects: not-dicom")).to_be_visible()
+    page.locator("table").last.locator("tbody th a").first.click()
+    expect(page.get_by_role("heading", name="What happened to an object")).to_be_visible()
+    expect(page.get_by_text("The object is not DICOM.").first).to_be_visible()
     picture(page, "object")
 
 
