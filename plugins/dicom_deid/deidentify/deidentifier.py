@@ -19,7 +19,7 @@ from dicom_deid.deidentify.rulebook import CAPTURED, RootLevel, RuleBook, RuleLe
 from dicom_deid.deidentify.settings import Settings
 from dicom_deid.deidentify.stamps import Stamp, stamps_of
 from dicom_deid.dicom.dictionary import vr_of
-from dicom_deid.dicom.part10 import FileHeader, read_header, write_header
+from dicom_deid.dicom.part10 import FileHeader, meta_is_implicit, read_header, write_header
 from dicom_deid.dicom.rewrite import splice
 from dicom_deid.dicom.transfer_syntax import Encoding
 from dicom_deid.dicom.values import DEFAULT_CHARACTER_SET, decode_text, from_python
@@ -63,7 +63,7 @@ class _Given(NamedTuple):
     def inventory_of_meta(self) -> list[Listed]:
         """List the elements of the file meta information."""
         start, end = self.header.meta_start, self.header.data_set_start
-        implicit = not self.source[start + 4 : start + 6].isalpha()
+        implicit = meta_is_implicit(self.source, start)
         return inventory(self.source[:end], start, Encoding(implicit, big_endian=False)) if start < end else []
 
 
@@ -356,7 +356,7 @@ class Deidentifier:
         walk = ObjectWalk(given.source, 0)
         walk.share(data_set)
         if start < end:
-            level = book.file_meta(implicit=not walk.data[start + 4 : start + 6].isalpha())
+            level = book.file_meta(implicit=meta_is_implicit(walk.data, start))
             scope = Scope(level)
             walk_elements(walk, level, start, end, scope)
             for tag in sorted(book.meta_additions):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-from dicom_deid.dicom.dictionary import is_private, is_private_creator, vr_of
+from dicom_deid.dicom.dictionary import creator_of, is_private, is_private_creator, reserved_block, vr_of
 from dicom_deid.dicom.rewrite import splice
 from dicom_deid.dicom.transfer_syntax import Encoding
 from dicom_deid.dicom.values import character_set, texts, to_python
@@ -128,8 +128,7 @@ class _InventoryEntry(Entry):
         elif is_private_creator(self.tag):
             if scope.creators is None:
                 scope.creators = {}
-            creator = walk.data[start:end].decode("iso8859").strip("\0 ")
-            scope.creators[(self.tag & 0xFFFF0000) | (self.tag & 0xFF) << 8] = creator
+            scope.creators[reserved_block(self.tag)] = creator_of(walk.data[start:end])
         element = self._list(walk, level, start, end, scope)
         if element is not None and element.vr == "SQ" and walk.nested:
             mark = len(walk.edits)

@@ -7,11 +7,12 @@ creator stays as long as one element of its block does.
 from __future__ import annotations
 
 import csv
-from functools import cache, lru_cache
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
 from dicom_deid.deidentify.entries import ObjectWalk, RuleEntry, undefined_end
+from dicom_deid.dicom.dictionary import creator_of, reserved_block
 from dicom_deid.dicom.walk import Entry, Level, Scope
 
 
@@ -23,11 +24,6 @@ def safe_private_elements() -> frozenset[tuple[int, str, int]]:
     return frozenset(
         (int(row["Data Element"][1:5], 16), row["Private Creator"], int(row["Data Element"][8:10], 16)) for row in rows
     )
-
-
-@lru_cache(maxsize=1024)
-def _creator(raw: bytes) -> str:
-    return raw.decode("iso8859").strip("\0 ")
 
 
 class Reservation:
@@ -75,7 +71,7 @@ class PrivateCreatorEntry(RuleEntry):
 
     def visit(self, walk: ObjectWalk, level: Level, pos: int, start: int, end: int, scope: Scope) -> None:
         """Remember the reservation."""
-        creator = _creator(walk.data[start:end])
+        creator = creator_of(walk.data[start:end])
         edit = -1
         if self.inner is not None:
             self.inner.visit(walk, level, pos, start, end, scope)
@@ -84,7 +80,7 @@ class PrivateCreatorEntry(RuleEntry):
             walk.edits.append((pos, end, b"", scope))
         if scope.creators is None:
             scope.creators = {}
-        scope.creators[(self.tag & 0xFFFF0000) | (self.tag & 0xFF) << 8] = Reservation(creator, edit)
+        scope.creators[reserved_block(self.tag)] = Reservation(creator, edit)
 
 
 class PrivateEntry(RuleEntry):

@@ -53,7 +53,6 @@ from dicom_deid.dicom.walk import (
     Entry,
     Level,
     SequenceEntry,
-    UndefinedOnlyEntry,
     UnknownEntry,
 )
 from dicom_deid.exceptions import ConfigurationError, Quarantine
@@ -432,12 +431,8 @@ class RuleBook:
         if element.vr == "SQ":
             implicit = level.implicit or form == IMPLICIT
             return SequenceEntry(form, self._items(level, element, implicit, ruled))
-        if element.vr == "UN" or vr == "UN":
+        if "UN" in (element.vr, vr) or (vr is None and tag not in _PIXEL_DATA):
             return UnknownEntry(form, self._items(level, element, True, ruled))
-        if vr is None:
-            return (
-                UndefinedOnlyEntry(form, self._items(level, element, True, ruled)) if tag not in _PIXEL_DATA else None
-            )
         return None
 
     def _items(self, level: RuleLevel, element: ElementName, implicit: bool, ruled: bool) -> RuleLevel:

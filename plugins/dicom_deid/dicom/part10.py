@@ -120,11 +120,15 @@ def _element(tag_and_vr: bytes, text: str) -> bytes:
     return tag_and_vr + struct.pack("<H", len(value)) + value
 
 
+def meta_is_implicit(data: bytes, start: int) -> bool:
+    """Whether the file meta information at `start` has implicit VRs, as some write it against the standard."""
+    return not data[start + 4 : start + 6].isalpha()
+
+
 def _read_meta(data: bytes, pos: int) -> tuple[int, dict[int, bytes]]:
     values: dict[int, bytes] = {}
     size = len(data)
-    # Some writers encode the file meta information with implicit VRs, against the standard.
-    implicit = not data[pos + 4 : pos + 6].isalpha()
+    implicit = meta_is_implicit(data, pos)
     while data[pos : pos + 2] == b"\x02\x00":
         if implicit:
             (length,) = struct.unpack_from("<I", data, pos + 4)

@@ -547,7 +547,7 @@ class SequenceEntry(Entry):
 
 
 class UnknownEntry(SequenceEntry):
-    """An element of VR UN, or of no known VR: opaque where its length is defined, else a sequence (PS3.5 6.2.2)."""
+    """An element of VR UN, or of implicit VR: opaque where its length is defined, else a sequence (PS3.5 6.2.2)."""
 
     __slots__ = ()
 
@@ -571,17 +571,8 @@ class SkippingLevel(Level):
         if vr == "UN":
             return UnknownEntry(form, _SKIPPING[True, self.order.big_endian])
         if vr is None:
-            return UndefinedOnlyEntry(form, self)
+            return UnknownEntry(form, self)
         return None
-
-
-class UndefinedOnlyEntry(SequenceEntry):
-    """An element of implicit VR whose value is stepped over: items or fragments where its length is undefined."""
-
-    __slots__ = ()
-
-    def visit(self, walk: Any, level: Level, pos: int, start: int, end: int, scope: Scope) -> None:
-        """Leave the value alone."""
 
 
 _SKIPPING: Final = {

@@ -153,11 +153,6 @@ class Coordinates:
     area: Rectangle | None = None
     from_tag: int | None = None
 
-    @property
-    def whole_image(self) -> bool:
-        """Whether the line is about every pixel."""
-        return self.area is None and self.from_tag is None
-
     def __str__(self) -> str:
         if self.area is not None:
             where = ",".join(map(str, self.area))
