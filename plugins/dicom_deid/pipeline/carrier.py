@@ -137,16 +137,16 @@ class ObjectCarrier:
         return Carried(row, None, read.seconds, rewritten - began, ended - rewritten)
 
     def _put(self, read: _Read, result: Deidentified, key: str) -> Written:
-        parts = [part for part in result.parts if not isinstance(part, SourceRange)]
-        if len(parts) < len(result.parts):
-            return write_large(
-                self._storages, read.item, read.examined, result, key, self._metadata, self._configuration
-            )
+        examined = read.examined
+        if len(examined.data) < examined.size:
+            return write_large(self._storages, read.item, examined, result, key, self._metadata, self._configuration)
+        data = examined.data
+        parts = [data[part.start : part.end] if isinstance(part, SourceRange) else part for part in result.parts]
         digest = hashlib.sha256()
         for part in parts:
             digest.update(part)
         written = self._storages.destination.write(key, parts, metadata=self._metadata)
-        return Written(written, read.examined.sha256, digest.hexdigest())
+        return Written(written, examined.sha256, digest.hexdigest())
 
     def _is_large(self, item: BatchItem) -> bool:
         return item.size >= self._configuration.large_object_bytes

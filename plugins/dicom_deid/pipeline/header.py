@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from dicom_deid.exceptions import Quarantine
 from dicom_deid.pipeline.fragments import end_of_fragments
 from dicom_deid.reasons import Reason
 from dicom_deid.storage import ObjectStorage
+from dicom_deid.storage.base import Buffer
 
 FIRST_BYTES = 2**20
 """What is read first of a large object: the elements before pixel data are seldom longer."""
@@ -19,6 +21,9 @@ MAX_HEADER_BYTES = 256 * 2**20
 """Elements before, or after, pixel data that are longer are not read into memory."""
 
 LARGE_OBJECT_BYTES = 64 * 2**20
+
+_PIXEL_DATA = re.compile(rb"\xe0\x7f\x10\x00")
+"""The tag (7FE0,0010) in little endian."""
 
 
 @dataclass(slots=True)
@@ -39,7 +44,7 @@ class Examined:
         Of the whole object, where all its bytes were read.
     """
 
-    data: bytes
+    data: Buffer
     size: int
     examination: Examination
     tail: bytes = b""
@@ -68,15 +73,43 @@ def read_examined(
     """
     if size < large_object_bytes:
         data = storage.read(key, etag=etag, size=size, version_id=version_id)
-        return Examined(data, len(data), deidentifier.examine(data), sha256=hashlib.sha256(data).hexdigest())
+        return Examined(data, len(data), _examine(deidentifier, data), sha256=hashlib.sha256(data).hexdigest())
     return _read_large(deidentifier, storage, key, size, etag, version_id)
+
+
+def _examine(deidentifier: Deidentifier, data: Buffer) -> Examination:
+    """Examine an object in memory, without a copy of native pixel data that ends it."""
+    begin = _begin_of_last_pixel_data(data)
+    if begin is not None:
+        try:
+            examination = deidentifier.examine(bytes(data[:begin]), size=len(data))
+        except (NeedMoreDataError, Quarantine):
+            # What is wrong with an object is said of it as a whole.
+            pass
+        else:
+            if examination.pixel_data == (begin, len(data)):
+                return examination
+    return deidentifier.examine(bytes(data))
+
+
+def _begin_of_last_pixel_data(data: Buffer) -> int | None:
+    """Return where the value of PixelData begins if all that follows is that value, native and little endian."""
+    found = _PIXEL_DATA.search(data)
+    if found is None:
+        return None
+    # Implicit VR: the length follows the tag; explicit VR OB, OW or UN: four bytes later (PS3.5 section 7.1).
+    for at in (found.end(), found.end() + 4):
+        begin = at + 4
+        if begin + int.from_bytes(data[at:begin], "little") == len(data):
+            return begin
+    return None
 
 
 def _read_large(
     deidentifier: Deidentifier, storage: ObjectStorage, key: str, size: int, etag: str | None, version_id: str | None
 ) -> Examined:
     def read(start: int, end: int) -> bytes:
-        return storage.read(key, etag=etag, version_id=version_id, start=start, end=end)
+        return bytes(storage.read(key, etag=etag, version_id=version_id, start=start, end=end))
 
     data = read(0, min(FIRST_BYTES, size))
     while True:

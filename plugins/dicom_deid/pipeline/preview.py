@@ -21,6 +21,7 @@ from dicom_deid.pipeline.header import read_examined
 from dicom_deid.pipeline.placeholders import Placeholders
 from dicom_deid.reasons import Reason
 from dicom_deid.storage import ObjectStorage
+from dicom_deid.storage.base import Buffer
 
 _SHOWN_CHARACTERS = 80
 
@@ -169,7 +170,7 @@ class _Shown(NamedTuple):
     """What is compared: the shown value may be a part of the whole."""
 
 
-def _elements(data: bytes) -> dict[str, _Shown]:
+def _elements(data: Buffer) -> dict[str, _Shown]:
     """Return the elements before the pixel data, by their places."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -83,7 +83,7 @@ class ObjectStorage(Protocol):
         start: int | None = None,
         end: int | None = None,
         version_id: str | None = None,
-    ) -> bytes:
+    ) -> Buffer:
         """Return an object's bytes, or those from `start` up to and without `end`, all of them.
 
         Parameters

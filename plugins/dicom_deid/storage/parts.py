@@ -236,7 +236,7 @@ class _Writer:
     def _load(self, segments: Iterable[Segment]) -> list[Buffer]:
         return [self._range(segment) if isinstance(segment, SourceRange) else segment for segment in segments]
 
-    def _range(self, wanted: SourceRange) -> bytes:
+    def _range(self, wanted: SourceRange) -> Buffer:
         of = self._source_object
         return self._source.read(of.key, etag=of.etag, start=wanted.start, end=wanted.end, version_id=of.version_id)
 

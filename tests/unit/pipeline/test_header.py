@@ -1,6 +1,7 @@
 """A large object is examined up to its pixel data and after it, and nothing of it is copied unexamined."""
 
 import hashlib
+from functools import cache
 
 import pytest
 from hypothesis import given, settings
@@ -22,8 +23,10 @@ from dicom_deid.pipeline.header import read_examined
 from dicom_deid.pipeline.placeholders import Placeholders
 from dicom_deid.reasons import Reason
 from dicom_deid.recipe import Recipe
+from dicom_deid.sandbox.samples import sample_files
 
 DEIDENTIFIER = Deidentifier(Recipe.named("desktop"), Settings(residuals="off", pixel_risk="allow"))
+FILES = dict(sample_files())
 TAIL = [Element(0x7FE10010, "LO", "A VENDOR"), Element(0x7FE11001, "LO", "Doe^John")]
 
 
@@ -136,3 +139,44 @@ def test_a_large_object_that_ends_too_soon_is_truncated(cut):
         with pytest.raises(Quarantine) as caught:
             rewrite(data, 1)
         assert caught.value.reason is Reason.TRUNCATED
+
+
+@cache
+def sweeping(residuals):
+    return Deidentifier(Recipe.named("desktop"), Settings(residuals=residuals, pixel_risk="allow"))
+
+
+def outcome(work):
+    """What a call returns as comparable values, or the reason that it gives."""
+    try:
+        return work()
+    except Quarantine as quarantine:
+        return quarantine.reason, quarantine.where, quarantine.offset
+
+
+@pytest.mark.parametrize("residuals", ["quarantine", "redact-token"])
+@pytest.mark.parametrize("name", FILES)
+def test_an_object_in_memory_comes_out_as_if_the_engine_had_been_given_all_of_it(name, residuals):
+    """Pixel data that the engine does not see must change nothing: not the bytes, not the reasons, not the counts."""
+    data = FILES[name].read_bytes()
+    deidentifier = sweeping(residuals)
+
+    def told(examination, parts):
+        result = deidentifier.rewrite(examination, {each: PLACEHOLDERS[each] for each in examination.originals})
+        return b"".join(parts(result)), result.identifiers, result.actions, result.notes
+
+    def in_memory():
+        examined = read_examined(deidentifier, Bytes(memoryview(data)), "k", size=len(data))
+        return told(
+            examined.examination,
+            lambda result: [data[p.start : p.end] if isinstance(p, SourceRange) else p for p in result.parts],
+        )
+
+    assert outcome(in_memory) == outcome(lambda: told(deidentifier.examine(data), lambda result: result.parts))
+
+
+def test_native_pixel_data_at_the_end_is_not_copied():
+    """A copy of every object's pixels: it would cost more than to look through the rest."""
+    data = ct(bytes(range(256)) * 2000)
+    examined = read_examined(DEIDENTIFIER, Bytes(memoryview(data)), "k", size=len(data))
+    assert len(examined.examination.source) < len(data) - 256 * 2000 + 1
