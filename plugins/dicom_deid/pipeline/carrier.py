@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Semaphore
 from typing import Final
 
 from dicom_deid.deidentify import Deidentified, Deidentifier
@@ -19,7 +20,7 @@ from dicom_deid.pipeline.connections import Storages
 from dicom_deid.pipeline.conveyor import Pending
 from dicom_deid.pipeline.destination import KeyTemplate
 from dicom_deid.pipeline.header import Examined, read_examined
-from dicom_deid.pipeline.large import LARGE_OBJECT_MEMORY, Written, copy_whole, write_large
+from dicom_deid.pipeline.large import COPIED_OBJECT_MEMORY, STREAMED_OBJECT_MEMORY, Written, copy_whole, write_large
 from dicom_deid.reasons import Outcome, Reason
 from dicom_deid.storage import ObjectStorage
 from dicom_deid.store import AuditRow, BatchItem
@@ -84,10 +85,14 @@ class ObjectCarrier:
         self._storages = storages
         self._metadata = metadata
         self._template = KeyTemplate.parse(configuration.destination_key)
+        copies = configuration.server_side_copy and storages.destination.can_copy_from(storages.source)
+        self._memory_of_large = COPIED_OBJECT_MEMORY if copies else STREAMED_OBJECT_MEMORY
+        # A store may refuse to copy after all.
+        self._streaming = Semaphore(max(1, configuration.in_flight_bytes // STREAMED_OBJECT_MEMORY))
 
     def cost(self, item: BatchItem) -> int:
         """Return the bytes that an object takes in memory while it is in flight."""
-        return LARGE_OBJECT_MEMORY if self._is_large(item) else item.size
+        return self._memory_of_large if self._is_large(item) else item.size
 
     def read(self, item: BatchItem) -> Pending[_Read] | Carried:
         """Read and examine an object."""
@@ -139,7 +144,9 @@ class ObjectCarrier:
     def _put(self, read: _Read, result: Deidentified, key: str) -> Written:
         examined = read.examined
         if len(examined.data) < examined.size:
-            return write_large(self._storages, read.item, examined, result, key, self._metadata, self._configuration)
+            return write_large(
+                self._storages, read.item, examined, result, key, self._metadata, self._configuration, self._streaming
+            )
         data = examined.data
         parts = [data[part.start : part.end] if isinstance(part, SourceRange) else part for part in result.parts]
         digest = hashlib.sha256()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -16,8 +17,11 @@ from dicom_deid.storage import Method, ObjectStorage, write_parts
 from dicom_deid.storage.base import Buffer
 from dicom_deid.store import BatchItem
 
-LARGE_OBJECT_MEMORY = 96 * 2**20
-"""What a large object takes in memory while it is in flight: its header, and the parts under way."""
+STREAMED_OBJECT_MEMORY = 96 * 2**20
+"""What a large object takes in memory that goes through here: its header, and the parts under way."""
+
+COPIED_OBJECT_MEMORY = 24 * 2**20
+"""What one takes that the store copies: its header, and the part that makes the new header long enough for S3."""
 
 
 class Written(NamedTuple):
@@ -67,8 +71,11 @@ def write_large(
     key: str,
     metadata: Mapping[str, str],
     configuration: RunConfiguration,
+    streaming: AbstractContextManager[object],
 ) -> Written:
     """Write an object most of whose bytes are a range of its source: streamed, or copied by the store.
+
+    `streaming` is held by the one that is streamed.
 
     Raises
     ------
@@ -89,6 +96,7 @@ def write_large(
         server_side_copy=configuration.server_side_copy,
         verify=configuration.verify,
         observe=digest.observe,
+        streaming=streaming,
     )
     copied = done.method is Method.SERVER_SIDE_COPY
     detail = f"server-side copy; SHA-256 of the bytes that were sent: {done.sent_sha256}" if copied else ""

@@ -100,8 +100,15 @@ class ObjectStorage(Protocol):
         `DESTINATION_CONFLICT`, and left as it is too.
         """
 
-    def open_multipart(self, key: str, *, metadata: Mapping[str, str]) -> MultipartUpload:
-        """Begin an object that is too large to write whole; it does not replace one that stands."""
+    def open_multipart(self, key: str, *, metadata: Mapping[str, str], copies: bool = False) -> MultipartUpload:
+        """Begin an object that is too large to write whole; it does not replace one that stands.
+
+        Parameters
+        ----------
+        copies
+            The store is to copy parts. It is asked for no checksum of them, for which it would read every byte once
+            more; parts that are put are checked all the same.
+        """
 
     def can_copy_from(self, other: ObjectStorage) -> bool:
         """Tell whether this store may be able to copy objects of the other without moving them through here."""

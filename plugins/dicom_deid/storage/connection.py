@@ -35,6 +35,9 @@ _LOGGERS_OF_KEYS = ("boto3", "botocore", "urllib3.connectionpool")
 _CHOICES = {"addressing_style": ("auto", "path", "virtual"), "checksum": ("sha256", "md5")}
 
 
+Checksum = Literal["sha256", "md5"]
+
+
 class S3Clients(NamedTuple):
     """Two clients of one bucket that behave alike: boto3 lists and checks, obstore moves bytes."""
 
@@ -109,7 +112,7 @@ class S3Connection:
     bucket_key: bool = False
     storage_class: str | None = None
     requester_pays: bool = False
-    checksum: Literal["sha256", "md5"] = "sha256"
+    checksum: Checksum = "sha256"
     conditional_writes: bool = True
     connect_timeout: float = 10.0
     read_timeout: float = 60.0
@@ -179,12 +182,6 @@ class S3Connection:
             "StorageClass": self.storage_class,
         }
         return {**self.read_arguments, **{name: value for name, value in arguments.items() if value is not None}}
-
-    def checksum_arguments(self, data: bytes) -> dict[str, str]:
-        """Arguments of a boto3 call that sends `data`, with which the store checks them."""
-        if self.checksum == "sha256":
-            return {"ChecksumSHA256": base64.b64encode(hashlib.sha256(data).digest()).decode()}
-        return {"ContentMD5": base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()}
 
     def _session(self) -> boto3.session.Session:
         if self.session is not None:
@@ -274,6 +271,13 @@ class S3Connection:
     def _certificates(self, session: boto3.session.Session) -> bytes | None:
         bundle = self.verify if isinstance(self.verify, str) else session._session.get_config_variable("ca_bundle")
         return Path(bundle).read_bytes() if bundle and self.verify is not False else None
+
+
+def checksum_arguments(data: bytes, checksum: Checksum) -> dict[str, str]:
+    """Return the arguments of a boto3 call that sends `data`, with which the store checks them."""
+    if checksum == "sha256":
+        return {"ChecksumSHA256": base64.b64encode(hashlib.sha256(data).digest()).decode()}
+    return {"ContentMD5": base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()}
 
 
 def _keep_keys_out_of_logs() -> None:

@@ -118,7 +118,7 @@ class LocalStorage:
         finally:
             upload.abort()
 
-    def open_multipart(self, key: str, *, metadata: Mapping[str, str]) -> LocalUpload:
+    def open_multipart(self, key: str, *, metadata: Mapping[str, str], copies: bool = False) -> LocalUpload:
         """See `ObjectStorage.open_multipart`."""
         del metadata
         self._throttle.request()

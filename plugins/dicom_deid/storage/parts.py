@@ -6,7 +6,7 @@ import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
@@ -73,6 +73,7 @@ def write_parts(
     verify: Literal["known", "full"] = "known",
     observe: Callable[[Buffer], object] | None = None,
     part_bytes: int = PART_BYTES,
+    streaming: AbstractContextManager[object] | None = None,
 ) -> WrittenParts:
     """Write an object whole, in parts, or with the store copying what is unchanged.
 
@@ -98,6 +99,8 @@ def write_parts(
         copies them).
     part_bytes
         Size of a part; at least 5 MiB.
+    streaming
+        Held while all bytes go through here, which takes the memory: a lock, for who bounds it.
 
     Raises
     ------
@@ -123,7 +126,8 @@ def write_parts(
             except (RefusedError, ConfigurationError):
                 # The store does not copy, or the destination's credentials may not read the source.
                 pass
-        return writer.stream(to_stream)
+        with streaming or nullcontext():
+            return writer.stream(to_stream)
     except PreconditionFailed:
         standing = destination.find(key)
         if standing is None:
@@ -177,7 +181,7 @@ class _Writer:
         """Have the store copy what it can, and send the rest."""
         sent = hashlib.sha256()
         through_worker = 0
-        with self._upload() as upload, _pool(_WRITTEN_AT_ONCE) as pool:
+        with self._upload(copies=True) as upload, _pool(_WRITTEN_AT_ONCE) as pool:
             copying = [
                 pool.submit(
                     upload.copy_part, piece.number, piece.offset, self._source, self._source_object, *piece.copied
@@ -214,8 +218,8 @@ class _Writer:
         return WrittenParts(written, Method.FOUND, size, digest.hexdigest(), digest.hexdigest())
 
     @contextmanager
-    def _upload(self) -> Iterator[MultipartUpload]:
-        upload = self._destination.open_multipart(self._key, metadata=self._metadata)
+    def _upload(self, *, copies: bool = False) -> Iterator[MultipartUpload]:
+        upload = self._destination.open_multipart(self._key, metadata=self._metadata, copies=copies)
         try:
             yield upload
         finally:

@@ -13,7 +13,7 @@ from dicom_deid.exceptions import ConfigurationError, Quarantine, StorageError
 from dicom_deid.objects import SourceObject, WrittenObject
 from dicom_deid.reasons import Reason
 from dicom_deid.storage.base import CONTENT_TYPE, Buffer, ObjectStorage, holds_same_bytes
-from dicom_deid.storage.connection import S3Connection
+from dicom_deid.storage.connection import S3Connection, checksum_arguments
 from dicom_deid.storage.errors import CLIENT_ERRORS, PreconditionFailed, TransientError, translate
 from dicom_deid.storage.s3_upload import S3Upload
 from dicom_deid.storage.throttle import Throttle
@@ -138,9 +138,9 @@ class S3Storage:
                 return WrittenObject(key, size, standing.etag, existed=True)
             raise Quarantine(Reason.DESTINATION_CONFLICT) from None
 
-    def open_multipart(self, key: str, *, metadata: Mapping[str, str]) -> S3Upload:
+    def open_multipart(self, key: str, *, metadata: Mapping[str, str], copies: bool = False) -> S3Upload:
         """See `ObjectStorage.open_multipart`."""
-        return S3Upload(self, key, metadata)
+        return S3Upload(self, key, metadata, "md5" if copies else self.connection.checksum)
 
     def can_copy_from(self, other: ObjectStorage) -> bool:
         """See `ObjectStorage.can_copy_from`: both must be at one endpoint, in one region."""
@@ -247,7 +247,7 @@ class S3Storage:
         if self.connection.conditional_writes:
             arguments["IfNoneMatch"] = "*"
         body = b"".join(parts)
-        arguments |= self.connection.checksum_arguments(body)
+        arguments |= checksum_arguments(body, self.connection.checksum)
         answer = self.client.put_object(Bucket=self.bucket, Key=key, Body=body, **arguments)
         return _unquoted(answer["ETag"])
 

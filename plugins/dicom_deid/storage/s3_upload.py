@@ -11,6 +11,7 @@ from dicom_deid.exceptions import DicomDeidError, Quarantine, StorageError
 from dicom_deid.objects import SourceObject, WrittenObject
 from dicom_deid.reasons import Reason
 from dicom_deid.storage.base import CONTENT_TYPE, ObjectStorage
+from dicom_deid.storage.connection import Checksum, checksum_arguments
 from dicom_deid.storage.errors import PreconditionFailed, RefusedError, UploadGone
 
 if TYPE_CHECKING:
@@ -20,17 +21,27 @@ _LOG = logging.getLogger(__name__)
 
 
 class S3Upload:
-    """An object that appears when all its parts are there; see `MultipartUpload`."""
+    """An object that appears when all its parts are there; see `MultipartUpload`.
 
-    def __init__(self, storage: S3Storage, key: str, metadata: Mapping[str, str]) -> None:
+    Parameters
+    ----------
+    storage, key, metadata
+        Where, and what is written beside it.
+    checksum
+        By which the store checks the parts that are put: `sha256`, which it keeps, and computes of copied parts too;
+        or `md5`, which it forgets.
+    """
+
+    def __init__(self, storage: S3Storage, key: str, metadata: Mapping[str, str], checksum: Checksum) -> None:
         self._storage = storage
         self._key = key
+        self._checksum = checksum
         self._lock = threading.Lock()
         self._parts: dict[int, dict[str, Any]] = {}
         self._size = 0
         self._open = True
         arguments = {"ContentType": CONTENT_TYPE, "Metadata": dict(metadata), **storage.connection.write_arguments}
-        if storage.connection.checksum == "sha256":
+        if checksum == "sha256":
             arguments["ChecksumAlgorithm"] = "SHA256"
         begun = self._call(
             "beginning a multipart upload",
@@ -49,7 +60,7 @@ class S3Upload:
     def put_part(self, number: int, offset: int, data: bytes) -> None:
         """See `MultipartUpload.put_part`."""
         del offset
-        checksum = self._storage.connection.checksum_arguments(data)
+        checksum = checksum_arguments(data, self._checksum)
         self._storage.moved(len(data))
         answer = self._call("writing a part", "upload_part", PartNumber=number, Body=data, **checksum, **self._where)
         self._remember(number, answer, len(data))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tests.support.uploads import unfinished_uploads
 
-from dicom_deid.exceptions import Quarantine
+from dicom_deid.exceptions import Quarantine, StorageError
 from dicom_deid.reasons import Reason
 from dicom_deid.storage import LocalStorage, Method, S3Storage, SourceRange, write_parts
 from dicom_deid.storage.errors import RefusedError
@@ -61,6 +61,27 @@ def test_server_side_copy_moves_little(source, destination, parts, expected):
     assert done.sha256 is None
     assert destination.read("k", etag=done.written.etag) == expected
     assert done.written.size == len(expected)
+
+
+def test_a_store_that_copies_is_asked_for_no_checksum_of_the_whole(source, destination, parts):
+    # Would catch a copy for which the store reads and hashes every byte: it took more than twice as long.
+    write(source, destination, parts)
+    head = destination.client.head_object(
+        Bucket=destination.bucket, Key=destination.full_key("k"), ChecksumMode="ENABLED"
+    )
+    assert not [name for name in head if name.startswith("Checksum")]
+
+
+def test_a_part_that_is_sent_beside_copied_ones_is_checked(source, destination, parts, monkeypatch):
+    # Would catch a new header that is damaged on its way, and that nobody looks at again.
+    from dicom_deid.storage import s3_upload
+
+    wrong = s3_upload.checksum_arguments(b"other bytes", "md5")
+    monkeypatch.setattr(s3_upload, "checksum_arguments", lambda data, checksum: wrong)
+    with pytest.raises(StorageError):
+        write(source, destination, parts)
+    assert destination.find("k") is None
+    assert unfinished_uploads(destination) == []
 
 
 def test_read_back_knows_the_hash(source, destination, parts, expected):
@@ -127,6 +148,18 @@ def test_source_that_changed_leaves_nothing(source, destination, parts, server_s
     assert unfinished_uploads(destination) == []
 
 
+class Held:
+    """Counts how often it was entered."""
+
+    times = 0
+
+    def __enter__(self):
+        self.times += 1
+
+    def __exit__(self, *_):
+        return None
+
+
 def test_refused_copy_falls_back_to_streaming(source, destination, parts, expected, monkeypatch):
     # Would catch a store that knows no UploadPartCopy failing large objects; the real server does know it.
     from dicom_deid.storage.s3_upload import S3Upload
@@ -135,8 +168,11 @@ def test_refused_copy_falls_back_to_streaming(source, destination, parts, expect
         raise RefusedError("not here")
 
     monkeypatch.setattr(S3Upload, "copy_part", refuse)
-    done = write(source, destination, parts)
+    streaming = Held()
+    done = write(source, destination, parts, streaming=streaming)
     assert done.method is Method.MULTIPART
+    # All its bytes are in memory by turns: whoever bounds the memory must be asked.
+    assert streaming.times == 1
     assert destination.read("k") == expected
     assert unfinished_uploads(destination) == []
 
