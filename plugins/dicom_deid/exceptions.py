@@ -21,6 +21,22 @@ class DatabaseError(DicomDeidError):
     """PostgreSQL did not do what it was asked; a retry may help."""
 
 
+class ProgramAtFault(DicomDeidError):
+    """Object after object failed by a fault of the program; a retry will not help.
+
+    Parameters
+    ----------
+    fault
+        The type of the last exception and the line that raised it.
+    """
+
+    def __init__(self, fault: str) -> None:
+        super().__init__(
+            f"Object after object failed by a fault of the program ({fault}). The rest of the batch is left: "
+            "report it, and run again after an upgrade."
+        )
+
+
 class Quarantine(DicomDeidError):
     """An object that cannot be de-identified for certain.
 

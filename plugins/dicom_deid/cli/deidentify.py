@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import socket
+import stat
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -234,6 +235,9 @@ def _report_file(path: Path | None) -> Iterator[Callable[[Sequence[AuditRow]], N
         return
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            # A report of an earlier run may have been there, and open to others.
+            os.fchmod(descriptor, 0o600)
         yield lambda rows: _write_lines(file, rows)
 
 

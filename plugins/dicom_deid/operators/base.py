@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator, ExceptionRetryPolicy, RetryAction, RetryRule
 from airflow.sdk.exceptions import AirflowSkipException, XComNotFound
 
-from dicom_deid.exceptions import ConfigurationError
+from dicom_deid.exceptions import ConfigurationError, ProgramAtFault
 from dicom_deid.hooks.dicom_deid import DicomDeidHook
 from dicom_deid.links import RunPageLink
 
@@ -35,13 +35,18 @@ RETRY_POLICY = ExceptionRetryPolicy(
             reason="What was asked cannot be done as it stands; a retry would not help.",
         ),
         RetryRule(
+            exception=ProgramAtFault,
+            action=RetryAction.FAIL,
+            reason="The program is at fault, and would be again.",
+        ),
+        RetryRule(
             exception=XComNotFound,
             action=RetryAction.FAIL,
             reason="Nothing was planned: look at the task that plans the run.",
         ),
     ]
 )
-"""Configuration and recipe errors fail at once; storage and database errors are retried as the task says."""
+"""What a retry would not help fails at once; storage and database errors are retried as the task says."""
 
 
 class DicomDeidOperator(BaseOperator):

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from dicom_deid import __version__
 from dicom_deid.deidentify import Deidentifier
-from dicom_deid.exceptions import ConfigurationError, DicomDeidError, StorageError
+from dicom_deid.exceptions import ConfigurationError, DicomDeidError, ProgramAtFault, StorageError
 from dicom_deid.pipeline.carrier import Carried, ObjectCarrier
 from dicom_deid.pipeline.configuration import RunConfiguration
 from dicom_deid.pipeline.connections import Connections, Storages
@@ -27,7 +27,7 @@ _RECORD_SECONDS = 5.0
 _ALLOCATIONS = 100_000
 """Between two looks of the garbage collector, while objects are carried."""
 _PATIENCE = 20
-"""So many storage errors in a row, and the storage is taken to be away."""
+"""So many failed objects in a row, and no other is taken to fare better."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +129,8 @@ def run_batch(
         Another live worker has the batch; a retry sees it finished, or takes it.
     BatchIncomplete
         All was tried, and some objects failed by storage errors.
+    ProgramAtFault
+        So did twenty objects in a row, by a fault of the program.
     StorageError, DatabaseError
         Storage or database are away; a retry resumes.
     """
@@ -238,7 +240,7 @@ class _Ledger:
         self._reasons: Counter[Reason] = Counter()
         self._bytes_in = self._bytes_out = 0
         self._seconds = [0.0, 0.0, 0.0]
-        self._storage_errors = 0
+        self._failed_in_a_row = 0
 
     def add(self, group: list[Carried]) -> None:
         """Take what was done, and record or renew when it is time to."""
@@ -269,13 +271,13 @@ class _Ledger:
         return result
 
     def _watch(self, carried: Carried) -> None:
-        """End the batch when the storage is away: what it raises says what to check."""
-        failed = carried.row.reason is Reason.STORAGE_ERROR
-        self._storage_errors = self._storage_errors + 1 if failed else 0
-        if self._storage_errors >= _PATIENCE and carried.error is not None:
+        """End the batch when the storage is away, which says what to check, or when the program is at fault."""
+        failed = carried.row.outcome is Outcome.FAILED
+        self._failed_in_a_row = self._failed_in_a_row + 1 if failed else 0
+        if self._failed_in_a_row >= _PATIENCE:
             self._record()
             self._lease.release()
-            raise carried.error
+            raise carried.error or ProgramAtFault(carried.row.detail)
 
     def _record(self) -> None:
         rows = [carried.row for carried in self._waiting]

@@ -11,7 +11,7 @@ from pydicom.data import get_testdata_file
 from tests.support.datasets import ct_elements, part10
 from tests.support.runs import Place, patients, series, small_ct
 
-from dicom_deid.exceptions import ConfigurationError, DatabaseError, StorageError
+from dicom_deid.exceptions import ConfigurationError, DatabaseError, ProgramAtFault, StorageError
 from dicom_deid.pipeline import BatchIncomplete, plan_run, run_batch
 from dicom_deid.pipeline import carrier as carrier_module
 from dicom_deid.reasons import Reason
@@ -204,6 +204,25 @@ def test_a_fault_of_the_program_fails_its_object_only_and_says_no_value(place, m
     assert "KeyError" in caplog.text
     assert "DOE" not in caplog.text
     assert not any("DOE" in row.detail for row in ran.rows)
+
+
+def test_a_fault_of_the_program_in_every_object_ends_the_batch(place, monkeypatch):
+    """A million audit rows of one fault: after twenty in a row no other object is read."""
+    place.put({f"{number:03}.dcm": small_ct(number) for number in range(60)})
+    configuration = place.configuration(transfers=1)
+    planned = plan_run(configuration, place.connections)
+
+    def fails(engine, storage, key, **options):
+        raise KeyError("DOE^JOHN")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(carrier_module, "read_examined", fails)
+        with pytest.raises(ProgramAtFault, match=r"KeyError at test_bad_input\.py:\d+") as caught:
+            place.work(configuration, planned)
+    assert "DOE" not in str(caught.value)
+    assert place.query("SELECT count(*) FROM audit WHERE reason = 'internal-error'") == [(20,)]
+    place.work(configuration, planned)
+    assert len(place.get()) == 60
 
 
 def test_stop_between_objects_gives_the_batch_back(place):
