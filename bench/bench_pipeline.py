@@ -1,10 +1,11 @@
 """Race the pipeline, bucket to bucket, against a plain copy by the same client, and against the script it replaces.
 
     python -m bench.bench_pipeline                       # three to six minutes on two cores
-    python -m bench.bench_pipeline --objects 5000 --large 64 --small 100000
+    python -m bench.bench_pipeline --objects 5000 --large 64 --small 100000 --huge 4000    # half an hour, 60 GB of disk
 
 Server, database and client share the machine, in one run. Each contender has destinations of its own, and they take
-turns, so that a slow moment of the machine hits all of them.
+turns, so that a slow moment of the machine hits all of them. Each race has servers of its own, whose disk is freed
+after it.
 """
 
 from __future__ import annotations
@@ -53,15 +54,15 @@ class Measured:
         How many, and their bytes summed.
     seconds, cpu
         Wall and client CPU seconds.
-    peak
-        Peak of resident memory above what stood at the beginning, in MB.
+    peaks
+        Peaks of resident memory above what stood at the beginning, in MB, in each quarter of the run.
     """
 
     objects: int
     size: int
     seconds: float
     cpu: float
-    peak: float
+    peaks: tuple[float, ...]
 
     @property
     def rate(self) -> float:
@@ -74,7 +75,7 @@ class Measured:
         megabytes = self.size / 1e6 / self.seconds
         cpu = self.cpu * 1e3 / self.objects
         rate = f"{self.rate:.0f}" if self.rate >= 10 else f"{self.rate:.2f}"
-        return [rate, f"{megabytes:.0f}", f"{cpu:.2f}", f"{self.peak:.0f}"]
+        return [rate, f"{megabytes:.0f}", f"{cpu:.2f}", " ".join(f"{peak:.0f}" for peak in self.peaks)]
 
 
 @contextmanager
@@ -107,7 +108,9 @@ def measure(objects: int, size: int, work: Callable[[], object]) -> Measured:
         began, cpu = time.perf_counter(), _cpu()
         work()
         seconds, used = time.perf_counter() - began, _cpu() - cpu
-    return Measured(objects, size, seconds, used, max(memory) - memory[0])
+    quarter = -(-len(memory) // 4)
+    peaks = tuple(max(memory[start : start + quarter]) - memory[0] for start in range(0, len(memory), quarter))
+    return Measured(objects, size, seconds, used, peaks)
 
 
 def _cpu() -> float:
@@ -313,21 +316,17 @@ def race_small(stage: Stage, console: Console, objects: int) -> None:
     """Many small objects: the rate, and memory that does not grow with their number."""
     size = stage.load("small", objects, slices(112))
     plain = measure(objects, size, stage.copy("small"))
-    with watched_memory() as memory:
-        cold = measure(objects, size, stage.pipeline("small", "small"))
+    cold = measure(objects, size, stage.pipeline("small", "small"))
     table = _table(f"{objects} objects of {size / objects / 1e3:.0f} KB", "objects/s", "CPU ms an object")
     table.add_row("plain copy", *plain.row, "1.00")
     table.add_row("pipeline, cold", *cold.row, f"{cold.rate / plain.rate:.2f}")
     console.print(table)
-    quarter = max(1, len(memory) // 4)
-    peaks = [max(memory[start : start + quarter]) for start in range(0, 4 * quarter, quarter) if memory[start:]]
-    console.print("peak RSS in each quarter of the run, MB: " + ", ".join(f"{peak:.0f}" for peak in peaks) + "\n")
 
 
 def _table(title: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left")
     table.add_column("")
-    for column in (columns[0], "MB/s", *columns[1:], "peak RSS +MB", "of plain copy"):
+    for column in (columns[0], "MB/s", *columns[1:], "RSS +MB by quarter", "of plain copy"):
         table.add_column(column, justify="right")
     return table
 
@@ -341,18 +340,24 @@ def main() -> None:
     parser.add_argument("--large", type=int, default=4, help="large objects")
     parser.add_argument("--large-mb", type=int, default=200, help="size of a large object in MB")
     parser.add_argument("--small", type=int, default=3000, help="objects of 32 KB")
+    parser.add_argument("--huge", type=int, default=0, help="size in MB of one more object")
     arguments = parser.parse_args()
     # deid writes `Yes` into a CS, and pydicom says so a hundred times.
     warnings.simplefilter("ignore")
-    console = Console(width=110)
-    with tempfile.TemporaryDirectory() as directory, Sandbox(Path(directory) / "sandbox", keep=False) as sandbox:
-        stage = Stage(sandbox)
-        if arguments.objects:
-            race_slices(stage, console, arguments.objects, arguments.sample, arguments.rounds)
-        if arguments.large:
-            race_large(stage, console, arguments.large, arguments.large_mb)
-        if arguments.small:
-            race_small(stage, console, arguments.small)
+    console = Console(width=120)
+    races = (
+        (arguments.objects, race_slices, (arguments.objects, arguments.sample, arguments.rounds)),
+        (arguments.large, race_large, (arguments.large, arguments.large_mb)),
+        (arguments.small, race_small, (arguments.small,)),
+        (arguments.huge, race_large, (1, arguments.huge)),
+    )
+    for wanted, race, sizes in races:
+        if wanted:
+            with (
+                tempfile.TemporaryDirectory() as directory,
+                Sandbox(Path(directory) / "sandbox", keep=False) as sandbox,
+            ):
+                race(Stage(sandbox), console, *sizes)
 
 
 if __name__ == "__main__":
