@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from dicom_deid.deidentify.entries import ObjectWalk
 from dicom_deid.deidentify.functions import read_data_set
 from dicom_deid.deidentify.pixels import (
     CleanedPixels,
     ObjectFacts,
+    Overlay,
     PixelFilters,
     Treatment,
     clean_pixels,
+    overlay_of,
+    overlay_text_regions,
     text_regions,
     treat_document,
     treat_pixels,
+    with_overlays,
 )
 from dicom_deid.deidentify.pixels.filters import PixelDecision
 from dicom_deid.deidentify.profiles import Option
@@ -24,6 +29,9 @@ from dicom_deid.dicom.walk import NeedMoreDataError
 from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.reasons import Reason
 from dicom_deid.recipe import Recipe
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
 
 FACTS: Mapping[int, str] = {
     0x00080008: "ImageType",
@@ -111,12 +119,25 @@ class ContentJudge:
             if header.transfer_syntax.encoding.implicit
             else bytes(walk.data[start - 8 : start - 6]).decode("ascii")
         )
-        regions = decision.regions if treatment.clean else ()
+        overlays = _overlays(walk, header, dataset)
+        regions = overlay_regions = decision.regions if treatment.clean else ()
         if treatment.find_text:
             regions = (*regions, *text_regions(dataset, pixels, uid, vr=vr))
-        if not regions:
-            return None
-        return clean_pixels(dataset, pixels, uid, regions, recompress=self._settings.recompress_pixels, vr=vr)
+            overlay_regions = (*regions, *overlay_text_regions(overlays))
+        cleaned = None
+        if regions:
+            recompress = self._settings.recompress_pixels
+            cleaned = clean_pixels(dataset, pixels, uid, regions, recompress=recompress, vr=vr)
+        return with_overlays(cleaned, dataset, overlays, overlay_regions, uid)
+
+
+def _overlays(walk: ObjectWalk, header: FileHeader, dataset: Dataset) -> list[Overlay]:
+    """Return the overlay planes that neither a rule nor a setting takes out."""
+    big_endian = header.transfer_syntax.encoding.big_endian
+    return [
+        overlay_of(dataset, tag, walk.data[start:end], swapped=big_endian and vr not in ("OB", "UN"))
+        for tag, (start, end, vr) in walk.overlays.items()
+    ]
 
 
 def _facts(walk: ObjectWalk, header: FileHeader) -> ObjectFacts:

@@ -51,6 +51,7 @@ class ObjectWalk(Walk):
         "group_lengths",
         "noted",
         "originals",
+        "overlays",
         "pending",
         "pixel_data",
         "rules",
@@ -78,6 +79,8 @@ class ObjectWalk(Walk):
         self.signatures: list[int] = []
         # Where the value of the outermost PixelData lies; no end where it was not reached.
         self.pixel_data: tuple[int, int | None] | None = None
+        # Where the values of OverlayData lie that stay in the object, and their VR, by tag.
+        self.overlays: dict[int, tuple[int, int, str]] = {}
         # Whether the element that the level pauses at was there.
         self.added = False
         # The character set of the outermost data set.

@@ -33,7 +33,7 @@ from dicom_deid.deidentify.entries import (
     SignatureEntry,
 )
 from dicom_deid.deidentify.functions import GENERATE_VALUE, PATIENT_OFFSET, kind_of
-from dicom_deid.deidentify.pixels import CleanedPixels
+from dicom_deid.deidentify.pixels import CleanedPixels, is_overlay_data
 from dicom_deid.deidentify.private import PrivateCreatorEntry, PrivateEntry, safe_private_elements
 from dicom_deid.deidentify.references import names_a_class, well_known_uids
 from dicom_deid.deidentify.settings import Settings
@@ -235,12 +235,40 @@ class CleanedPixelDataEntry(PixelDataEntry):
 
     def _element(self, level: Level) -> bytes:
         pixels = self.pixels
+        data = bytes(pixels.data or b"")
         if not pixels.encapsulated:
-            return Stamp(self.tag, pixels.vr, bytes(pixels.data)).encode(level)
+            return Stamp(self.tag, pixels.vr, data).encode(level)
         order = level.order
         vr = b"" if level.implicit else pixels.vr.encode() + b"\0\0"
         head = order.tag.pack(self.tag >> 16, self.tag & 0xFFFF) + vr + order.u32.pack(UNDEFINED)
-        return head + pixels.data + order.sequence_delimitation + bytes(4)
+        return head + data + order.sequence_delimitation + bytes(4)
+
+
+class OverlayDataEntry(Entry):
+    """The bits of an overlay plane that stay in the object, blanked where the pixels beneath are.
+
+    Parameters
+    ----------
+    tag, vr
+        Its tag and VR.
+    blanked
+        The new value, where it changes.
+    """
+
+    __slots__ = ("blanked", "tag", "vr")
+
+    def __init__(self, form: int, tag: int, vr: str, blanked: bytes | None) -> None:
+        super().__init__(form)
+        self.tag = tag
+        self.vr = vr
+        self.blanked = blanked
+
+    def visit(self, walk: Any, level: Level, pos: int, start: int, end: int, scope: Any) -> None:
+        """Remember where the value lies, and write the new one."""
+        walk.overlays[self.tag] = (start, end, self.vr)
+        if self.blanked is not None:
+            walk.edits.append((start, end, self.blanked, None))
+            walk.count("overlay-blanked")
 
 
 class RuleBook:
@@ -424,9 +452,11 @@ class RuleBook:
         if tag & 0xFFFF == 0:
             return GroupLengthEntry(form)
         if tag in _PIXEL_DATA and element.root:
-            if self.pixels is not None:
+            if self.pixels is not None and self.pixels.data is not None:
                 return CleanedPixelDataEntry(form, tag, element.vr, self.pixels)
             return PixelDataEntry(form, tag, element.vr)
+        if is_overlay_data(tag) and element.root:
+            return OverlayDataEntry(form, tag, element.vr, self.pixels.overlays.get(tag) if self.pixels else None)
         ruled = level.ruled and not self._is_protected(element)
         if element.vr == "SQ":
             implicit = level.implicit or form == IMPLICIT

@@ -3,8 +3,9 @@
 numpy and the codecs are imported when pixels have to be decoded, never before.
 """
 
-from dicom_deid.deidentify.pixels.clean import CleanedPixels, clean_pixels
+from dicom_deid.deidentify.pixels.clean import CleanedPixels, clean_pixels, with_overlays
 from dicom_deid.deidentify.pixels.filters import PixelDecision, PixelFilters
+from dicom_deid.deidentify.pixels.overlays import Overlay, is_overlay_data, overlay_of
 from dicom_deid.deidentify.pixels.regions import Region
 from dicom_deid.deidentify.pixels.risk import (
     ObjectFacts,
@@ -15,12 +16,13 @@ from dicom_deid.deidentify.pixels.risk import (
     treat_document,
     treat_pixels,
 )
-from dicom_deid.deidentify.pixels.text import FoundText, TextFinder, text_regions
+from dicom_deid.deidentify.pixels.text import FoundText, TextFinder, overlay_text_regions, text_regions
 
 __all__ = [
     "CleanedPixels",
     "FoundText",
     "ObjectFacts",
+    "Overlay",
     "PixelDecision",
     "PixelFilters",
     "Region",
@@ -28,9 +30,13 @@ __all__ = [
     "Treatment",
     "clean_pixels",
     "document_risk",
+    "is_overlay_data",
     "is_video",
+    "overlay_of",
+    "overlay_text_regions",
     "pixel_risk",
     "text_regions",
     "treat_document",
     "treat_pixels",
+    "with_overlays",
 ]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from dicom_deid.deidentify.pixels import codec
 from dicom_deid.deidentify.pixels.layout import PIXEL_DATA, Layout, black_of, layout_of
 from dicom_deid.deidentify.pixels.native import blank_native
+from dicom_deid.deidentify.pixels.overlays import Overlay, beyond_edges, blanked_overlay, embedded_planes
 from dicom_deid.deidentify.pixels.regions import Band, Region, bands
 from dicom_deid.deidentify.pixels.risk import is_video
 from dicom_deid.exceptions import Quarantine
@@ -28,7 +29,8 @@ _BURNED_IN_ANNOTATION = 0x00280301
 _LOSSY_IMAGE_COMPRESSION = 0x00282110
 # What describes or repeats the old pixels: a thumbnail shows what was blanked, extremes may be those of the text,
 # offsets point into the old frames.
-_STALE = (0x00280106, 0x00280107, 0x00880200, 0x7FE00001, 0x7FE00002)
+_ICON_IMAGE_SEQUENCE = 0x00880200
+_STALE = (0x00280106, 0x00280107, _ICON_IMAGE_SEQUENCE, 0x7FE00001, 0x7FE00002)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,8 @@ class CleanedPixels:
     Parameters
     ----------
     data
-        The new value of PixelData; when encapsulated, items without the sequence delimitation item.
+        The new value of PixelData; when encapsulated, items without the sequence delimitation item. None where it stays
+        as it is, and only overlays change.
     transfer_syntax_uid
         How it is encoded: as it came, or explicit VR little endian.
     encapsulated
@@ -50,14 +53,17 @@ class CleanedPixels:
         element that goes may not have been there.
     notes
         Counts of reasons for the audit.
+    overlays
+        New values of OverlayData, by tag.
     """
 
-    data: bytes | bytearray
+    data: bytes | bytearray | None
     transfer_syntax_uid: str
     encapsulated: bool
     vr: str
     elements: Mapping[int, object]
     notes: Mapping[Reason, int] = field(default_factory=lambda: {Reason.PIXELS_CLEANED: 1})
+    overlays: Mapping[int, bytes] = field(default_factory=dict)
 
 
 def clean_pixels(
@@ -107,6 +113,8 @@ def clean_pixels(
     blanked = bands(regions, layout.rows, layout.columns)
     if not blanked:
         return None
+    # Planes in unused bits are blanked with their samples; one that lies elsewhere on the image is refused.
+    embedded_planes(header, layout.rows, layout.columns)
     if transfer_syntax_uid in NATIVE:
         data = blank_native(
             pixel_data, layout, blanked, big_endian=transfer_syntax_uid == _EXPLICIT_BIG, words=vr == "OW"
@@ -115,6 +123,41 @@ def clean_pixels(
     if not codec.can_decode(transfer_syntax_uid):
         raise Quarantine(Reason.PIXEL_DATA_UNREADABLE, PIXEL_DATA)
     return _clean_compressed(header, pixel_data, transfer_syntax_uid, layout, blanked, recompress=recompress)
+
+
+def with_overlays(
+    cleaned: CleanedPixels | None,
+    header: Dataset,
+    overlays: Sequence[Overlay],
+    regions: Sequence[Region],
+    transfer_syntax_uid: str,
+) -> CleanedPixels | None:
+    """Blank regions in overlay planes too.
+
+    Parameters
+    ----------
+    cleaned
+        What `clean_pixels` returned.
+    header
+        As for `clean_pixels`.
+    overlays
+        The planes that stay in the object.
+    regions
+        What to blank and keep of them, in order, in pixels of the image.
+    transfer_syntax_uid
+        As the object came.
+    """
+    if not overlays or not regions:
+        return cleaned
+    layout = layout_of(header)
+    regions = beyond_edges(regions, layout.rows, layout.columns)
+    changed = {one.tag: new for one in overlays if (new := blanked_overlay(one, regions)) is not None}
+    if not changed:
+        return cleaned
+    if cleaned is None:
+        # A thumbnail may show what stood in the overlay.
+        cleaned = CleanedPixels(None, transfer_syntax_uid, False, "", {_ICON_IMAGE_SEQUENCE: None})
+    return replace(cleaned, overlays=changed)
 
 
 def _clean_compressed(

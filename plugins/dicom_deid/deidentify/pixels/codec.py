@@ -88,10 +88,13 @@ def _decoder(
     transfer_syntax_uid: str,
     offsets: tuple[bytes, bytes] | None = None,
     vr: str = "OB",
+    *,
+    unused_bits: bool = False,
 ) -> Iterator[tuple[NDArray[Any], dict[str, Any]]]:
     """Return pydicom's iterator over frames as arrays of stored values, colours as they are stored."""
     from pydicom.pixels.decoders.base import get_decoder
 
+    options: dict[str, Any] = {"correct_unused_bits": False} if unused_bits else {}
     return get_decoder(transfer_syntax_uid).iter_array(
         data,
         raw=True,
@@ -101,6 +104,7 @@ def _decoder(
         pixel_keyword="PixelData",
         pixel_vr=vr,
         **_options(layout),
+        **options,
         extended_offsets=offsets,
     )
 
@@ -147,9 +151,20 @@ def _options(layout: Layout) -> dict[str, Any]:
 
 
 def iterate(
-    data: bytes | memoryview, header: Dataset, layout: Layout, transfer_syntax_uid: str, vr: str
+    data: bytes | memoryview,
+    header: Dataset,
+    layout: Layout,
+    transfer_syntax_uid: str,
+    vr: str,
+    *,
+    unused_bits: bool = False,
 ) -> Iterator[tuple[NDArray[Any], str]]:
     """Yield the samples and the photometric interpretation of each frame, uncompressed or compressed.
+
+    Parameters
+    ----------
+    unused_bits
+        Whether the bits beyond BitsStored stay in the samples as they are.
 
     Raises
     ------
@@ -158,7 +173,9 @@ def iterate(
     """
     count = 0
     try:
-        for array, properties in _decoder(bytes(data), layout, transfer_syntax_uid, _extended_offsets(header), vr):
+        offsets = _extended_offsets(header)
+        decoder = _decoder(bytes(data), layout, transfer_syntax_uid, offsets, vr, unused_bits=unused_bits)
+        for array, properties in decoder:
             count += 1
             yield array, str(properties["photometric_interpretation"])
     except Quarantine:

@@ -49,15 +49,15 @@ def blank_native(
     copy = bytearray(data)
     swapped = big_endian and words and layout.bits_allocated <= 8
     if swapped:
-        _swap(copy)
+        swap_bytes(copy)
     if layout.packed_bits:
-        _blank_bits(copy, layout, blanked, frames)
+        blank_bits(copy, layout.columns, layout.frame_bits, blanked, frames, layout.black[0] & 1)
     else:
         _blank_bytes(copy, layout, blanked, frames, big_endian=big_endian)
         end = frames * layout.frame_bits // 8
         copy[end:] = bytes(len(copy) - end)
     if swapped:
-        _swap(copy)
+        swap_bytes(copy)
     return copy
 
 
@@ -69,7 +69,7 @@ def _as_stored(layout: Layout, size: int) -> Layout:
     return layout
 
 
-def _swap(buffer: bytearray) -> None:
+def swap_bytes(buffer: bytearray) -> None:
     """Swap the bytes of each 16-bit word."""
     if len(buffer) % 2:
         raise Quarantine(Reason.PIXEL_DATA_UNREADABLE, PIXEL_DATA)
@@ -139,12 +139,13 @@ def _subsampled(layout: Layout, blanked: Sequence[Band], *, big_endian: bool) ->
     return patches
 
 
-def _blank_bits(buffer: bytearray, layout: Layout, blanked: Sequence[Band], frames: int) -> None:
+def blank_bits(
+    buffer: bytearray, columns: int, frame_bits: int, blanked: Sequence[Band], frames: int, value: int = 0
+) -> None:
     """Blank pixels that share bytes: the first pixel is the least significant bit, frames follow without a gap."""
-    value = layout.black[0] & 1
-    for start in range(0, frames * layout.frame_bits, layout.frame_bits):
+    for start in range(0, frames * frame_bits, frame_bits):
         for row, left, right in _rows(blanked):
-            first = start + row * layout.columns
+            first = start + row * columns
             _set_bits(buffer, first + left, first + right, value)
 
 

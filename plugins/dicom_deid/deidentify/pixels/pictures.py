@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dicom_deid.deidentify.pixels import codec
 from dicom_deid.deidentify.pixels.layout import PIXEL_DATA, layout_of
+from dicom_deid.deidentify.pixels.overlays import embedded_planes
 from dicom_deid.deidentify.pixels.risk import is_video
 from dicom_deid.exceptions import Quarantine
 from dicom_deid.reasons import Reason
@@ -29,6 +30,8 @@ def pictures(
 ) -> Iterator[list[Picture]]:
     """Yield the pictures of each frame: one, or two where one range of grey does not show everything.
 
+    Overlay planes that stand in unused bits of the samples follow, by themselves.
+
     Parameters
     ----------
     header
@@ -44,9 +47,14 @@ def pictures(
     if is_video(transfer_syntax_uid):
         raise Quarantine(Reason.VIDEO, PIXEL_DATA)
     layout = layout_of(header)
+    planes = embedded_planes(header, layout.rows, layout.columns)
     frames = codec.iterate(pixel_data, header, layout, transfer_syntax_uid, vr)
     for array, photometric in frames:
         yield _rendered(array, photometric, header)
+    if planes:
+        whole = codec.iterate(pixel_data, header, layout, transfer_syntax_uid, vr, unused_bits=True)
+        for array, _ in whole:
+            yield [_plane(array, position) for position in planes]
 
 
 def _rendered(array: NDArray[Any], photometric: str, header: Dataset) -> list[Picture]:
@@ -67,6 +75,13 @@ def _rendered(array: NDArray[Any], photometric: str, header: Dataset) -> list[Pi
     if photometric == "MONOCHROME1":
         array = array.max() - array.astype(np.int64)
     return _greys(array)
+
+
+def _plane(array: NDArray[Any], position: int) -> Picture:
+    """Return one bit of each sample, white on black."""
+    import numpy as np
+
+    return ((array >> position) & 1).astype(np.uint8) * np.uint8(255)
 
 
 def _greys(array: NDArray[Any]) -> list[Picture]:

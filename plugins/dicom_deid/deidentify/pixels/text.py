@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 from itertools import product
 from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dicom_deid.deidentify.pixels.layout import PIXEL_DATA
+from dicom_deid.deidentify.pixels.overlays import Overlay, overlay_pictures
 from dicom_deid.deidentify.pixels.pictures import pictures
 from dicom_deid.deidentify.pixels.regions import Region
+from dicom_deid.dicom.dictionary import tag_text
 from dicom_deid.exceptions import ConfigurationError, Quarantine
 from dicom_deid.reasons import Reason
 from dicom_deid.recipe.filters import Rectangle
@@ -18,6 +21,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from pydicom import Dataset
+
+    from dicom_deid.deidentify.pixels.pictures import Picture
 
 SURE = 0.6
 """Text of this confidence is blanked."""
@@ -160,22 +165,58 @@ def text_regions(
     ConfigurationError
         The extra `ocr` is not installed.
     """
-    finder = finder or TextFinder.shared()
-    regions: dict[Region, None] = {}
+    regions = _found(pictures(header, pixel_data, transfer_syntax_uid, vr), finder, PIXEL_DATA)
+    if not regions and str(header.get("BurnedInAnnotation") or "").strip().upper() not in ("", "NO", "N"):
+        raise Quarantine(Reason.BURNED_IN_ANNOTATION, "(0028,0301)")
+    return tuple(Region(True, rectangle) for rectangle in regions)
+
+
+def overlay_text_regions(overlays: Iterable[Overlay], *, finder: TextFinder | None = None) -> tuple[Region, ...]:
+    """Look for text in every frame of overlay planes, each by itself, and return what to blank, in all planes.
+
+    Parameters
+    ----------
+    overlays
+        The planes.
+    finder
+        The finder of this process unless another is given.
+
+    Returns
+    -------
+    tuple of Region
+        In pixels of the image.
+
+    Raises
+    ------
+    Quarantine
+        `pixel-risk` when something may be text or not.
+    ConfigurationError
+        The extra `ocr` is not installed.
+    """
+    regions: list[Region] = []
+    for overlay in overlays:
+        shown = ([picture] for picture in overlay_pictures(overlay))
+        rectangles = _found(shown, finder, tag_text(overlay.tag))
+        regions += [Region(True, overlay.on_image(rectangle)) for rectangle in rectangles]
+    return tuple(regions)
+
+
+def _found(frames: Iterable[list[Picture]], finder: TextFinder | None, where: str) -> dict[Rectangle, None]:
+    """Return where text stands in any of the frames; one that shows what the one before did is not looked at again."""
+    rectangles: dict[Rectangle, None] = {}
     previous: bytes | None = None
-    for shown in pictures(header, pixel_data, transfer_syntax_uid, vr):
+    for shown in frames:
         same = shown[0].tobytes()
         if same == previous:
             continue
         previous = same
+        finder = finder or TextFinder.shared()
         for picture in shown:
             found = finder.find(picture)
             if any(UNSURE <= text.confidence < SURE and not _covered(text, found) for text in found):
-                raise Quarantine(Reason.PIXEL_RISK, PIXEL_DATA)
-            regions |= dict.fromkeys(Region(True, text.rectangle) for text in found if text.confidence >= SURE)
-    if not regions and str(header.get("BurnedInAnnotation") or "").strip().upper() not in ("", "NO", "N"):
-        raise Quarantine(Reason.BURNED_IN_ANNOTATION, "(0028,0301)")
-    return tuple(regions)
+                raise Quarantine(Reason.PIXEL_RISK, where)
+            rectangles |= dict.fromkeys(text.rectangle for text in found if text.confidence >= SURE)
+    return rectangles
 
 
 def _covered(unsure: FoundText, found: tuple[FoundText, ...]) -> bool:
