@@ -12,9 +12,10 @@ from dicom_deid.deidentify.content import ContentJudge
 from dicom_deid.deidentify.entries import ObjectWalk
 from dicom_deid.deidentify.examination import Deidentified, Examination
 from dicom_deid.deidentify.inventory import Listed, erase, inventory
+from dicom_deid.deidentify.patterns import Words, finder_of_words
 from dicom_deid.deidentify.pixels import CleanedPixels
 from dicom_deid.deidentify.references import MODALITIES
-from dicom_deid.deidentify.residuals import Residual, find_residuals, redacted, where
+from dicom_deid.deidentify.residuals import Residual, find_residuals, redacted, taken_out, where
 from dicom_deid.deidentify.rulebook import CAPTURED, RootLevel, RuleBook, RuleLevel
 from dicom_deid.deidentify.settings import Settings
 from dicom_deid.deidentify.stamps import Stamp, stamps_of
@@ -55,6 +56,13 @@ class _Given(NamedTuple):
     partial: bool
     length: int
     size: int
+
+    @classmethod
+    def of(cls, examination: Examination) -> _Given:
+        """Return an examined object as it was given, or as the residual sweep left it."""
+        walk = examination.walk
+        source, header, start = examination.source, examination.header, examination.start
+        return cls(source, header, walk.data, start, walk.partial, examination.given, examination.size)
 
     def inventory(self, **how: Any) -> list[Listed]:
         """List the elements."""
@@ -139,22 +147,7 @@ class Deidentifier:
         NeedMoreDataError
             When `data` ends before the object's pixel data begins.
         """
-        partial = size is not None and size > len(data)
-        try:
-            header = read_header(data)
-        except Quarantine as problem:
-            if partial and (problem.reason is Reason.TRUNCATED or len(data) < _LEAST_HEADER):
-                raise NeedMoreDataError(2 * len(data)) from None
-            raise
-        length = len(data)
-        if not header.transfer_syntax.deflated:
-            whole = length if size is None else size
-            return self._examine(_Given(data, header, data, header.data_set_start, partial, length, whole))
-        if partial:
-            raise NeedMoreDataError(size or 0)
-        inflated, end = self._inflate(data, header)
-        source = data if not data[end:].strip(b"\0") else data[:end]
-        return self._examine(_Given(source, header, inflated, 0, False, length, length))
+        return self._examine(self._given(data, size))
 
     def rewrite(self, examination: Examination, pseudonyms: Mapping[Original, str]) -> Deidentified:
         """Write the new object, once an examination.
@@ -233,24 +226,105 @@ class Deidentifier:
         examination.tail_end = self._walk_root(walk, examination.book, levels[-1:], 0, head.codecs)
         if walk.captured or walk.pixel_data:
             raise Quarantine(Reason.MALFORMED, "an identifier or pixel data after the pixel data")
-        self._key_by_study(walk, _captured_text(head, "StudyInstanceUID"), _captured_text(head, "PatientID"))
+        self._key_by_study(walk, head.captured_text("StudyInstanceUID"), head.captured_text("PatientID"))
         if self.settings.residuals != "off":
             self._sweep_tail(examination, walk, encoding)
 
     def _sweep_tail(self, examination: Examination, tail: ObjectWalk, encoding: Encoding) -> None:
         # The beginning was swept already, but not for what the tail's rules took out.
         head = examination.walk
-        residuals = find_residuals(tail, 0, examination.tail_end, encoding, also=head)
+        taken = taken_out(tail, head)
+        residuals = find_residuals(tail, 0, examination.tail_end, encoding, *taken)
         if tail.edits:
-            residuals += find_residuals(head, examination.start, examination.end, encoding, also=tail)
-        if not residuals:
-            return
+            residuals += find_residuals(head, examination.start, examination.end, encoding, *taken_out(tail))
+        if residuals:
+            self._report(examination, residuals)
+
+    def _report(self, examination: Examination, residuals: list[Residual]) -> None:
+        # What an object of which only parts are given would have to lose is not taken out.
         if self.settings.residuals != "report":
             raise Quarantine(Reason.RESIDUAL_FOUND, where(residuals[0]), residuals[0].start)
-        found = head.noted.get(Reason.RESIDUAL_REPORTED, 0)
-        head.noted[Reason.RESIDUAL_REPORTED] = found + len(residuals)
+        examination.walk.note(Reason.RESIDUAL_REPORTED, len(residuals))
+
+    def sweep(self, examination: Examination, words: Words) -> Examination:
+        """Search an examined object for originals that other objects of the patient gave.
+
+        Parameters
+        ----------
+        examination
+            What :meth:`examine` returned, with its tail if it has one.
+        words
+            The originals, see `KnownOriginals`.
+
+        Returns
+        -------
+        Examination
+            The same, or that of the object without what was found, by the policy for residuals.
+
+        Raises
+        ------
+        Quarantine
+            When the policy says so, or what was found cannot be taken out.
+        """
+        walk, encoding = examination.walk, examination.header.transfer_syntax.encoding
+        finder = finder_of_words(words, walk.codecs)
+        tail = examination.tail
+        if tail is not None:
+            residuals = find_residuals(tail, 0, examination.tail_end, encoding, finder)
+            if residuals:
+                self._report(examination, residuals)
+        residuals = find_residuals(walk, examination.start, examination.end, encoding, finder)
+        if not residuals:
+            return examination
+        swept = self._sweep(_Given.of(examination), examination, residuals)
+        if swept is not examination:
+            if tail is not None:
+                self.examine_tail(swept, tail.data)
+            left = find_residuals(swept.walk, swept.start, swept.end, encoding, finder)
+            if left:
+                raise Quarantine(Reason.RESIDUAL_FOUND, where(left[0]), left[0].start)
+        return swept
+
+    def words(self, data: bytes, *, size: int | None = None) -> tuple[str, Words]:
+        """Return whose object it is, and the originals of the patient that the rules take out of it.
+
+        The same as of an examination, also for an object that is quarantined for what it shows or holds elsewhere.
+
+        Parameters
+        ----------
+        data, size
+            As for :meth:`examine`.
+
+        Raises
+        ------
+        Quarantine
+            When the object cannot be read for certain.
+        NeedMoreDataError
+            When `data` ends before the object's pixel data begins.
+        """
+        given = self._given(data, size)
+        examination = self._walk_object(given, self._plain_book if self._is_plain else self._book_for(given))
+        return examination.patient, taken_out(examination.walk).finder.words
 
     # One walk
+
+    def _given(self, data: bytes, size: int | None) -> _Given:
+        partial = size is not None and size > len(data)
+        try:
+            header = read_header(data)
+        except Quarantine as problem:
+            if partial and (problem.reason is Reason.TRUNCATED or len(data) < _LEAST_HEADER):
+                raise NeedMoreDataError(2 * len(data)) from None
+            raise
+        length = len(data)
+        if not header.transfer_syntax.deflated:
+            whole = length if size is None else size
+            return _Given(data, header, data, header.data_set_start, partial, length, whole)
+        if partial:
+            raise NeedMoreDataError(size or 0)
+        inflated, end = self._inflate(data, header)
+        source = data if not data[end:].strip(b"\0") else data[:end]
+        return _Given(source, header, inflated, 0, False, length, length)
 
     def _examine(self, given: _Given) -> Examination:
         header = given.header
@@ -265,7 +339,8 @@ class Deidentifier:
                 examination.walk.noted.update(cleaned.notes)
         if self.settings.residuals == "off":
             return examination
-        residuals = find_residuals(examination.walk, given.start, examination.end, encoding)
+        taken = examination.taken = taken_out(examination.walk)
+        residuals = find_residuals(examination.walk, given.start, examination.end, encoding, *taken)
         return self._sweep(given, examination, residuals) if residuals else examination
 
     def _walk_object(self, given: _Given, book: RuleBook) -> Examination:
@@ -277,7 +352,7 @@ class Deidentifier:
         meta = None if self.settings.rebuild_file_meta else self._walk_file_meta(given, walk, book)
         end = self._walk_root(walk, book, book.root(header.transfer_syntax.encoding), given.start)
         if walk.to_key:
-            self._key_by_study(walk, _captured_text(walk, "StudyInstanceUID"), _captured_text(walk, "PatientID"))
+            self._key_by_study(walk, walk.captured_text("StudyInstanceUID"), walk.captured_text("PatientID"))
         examination = Examination(given.source, header, walk, book, given.start, end, given.length, given.size)
         examination.meta = meta
         if meta is None:
@@ -290,7 +365,7 @@ class Deidentifier:
         if policy == "quarantine":
             raise Quarantine(Reason.RESIDUAL_FOUND, where(residuals[0]), residuals[0].start)
         if policy == "report":
-            examination.walk.noted[Reason.RESIDUAL_REPORTED] = len(residuals)
+            examination.walk.note(Reason.RESIDUAL_REPORTED, len(residuals))
             return examination
         if policy == "redact-token":
             data = redacted(given.data, residuals)
@@ -302,8 +377,8 @@ class Deidentifier:
             raise Quarantine(Reason.RESIDUAL_FOUND, where(residuals[0]), residuals[0].start)
         source = data if given.data is given.source else given.source
         again = self._examine(given._replace(data=data, source=source))
-        removed = again.walk.noted.get(Reason.RESIDUAL_REMOVED, 0)
-        again.walk.noted[Reason.RESIDUAL_REMOVED] = removed + len(residuals)
+        before = examination.walk.noted.get(Reason.RESIDUAL_REMOVED, 0)
+        again.walk.note(Reason.RESIDUAL_REMOVED, before + len(residuals))
         return again
 
     def _book_with(self, book: RuleBook, pixels: CleanedPixels, encoding: Encoding) -> RuleBook:
@@ -504,13 +579,6 @@ def _group_length(walk: ObjectWalk, edits: list[Edit], index: int) -> Edit:
     if length <= 0:
         return start - 8, end, b"", scope
     return start, end, scope.level.order.u32.pack(length), scope
-
-
-def _captured_text(walk: ObjectWalk, keyword: str) -> str:
-    found = walk.captured.get(keyword)
-    if found is None:
-        return ""
-    return decode_text(walk.data[found[0] : found[1]], "LO", found[2]).strip("\0 ")
 
 
 def _identifiers(walk: ObjectWalk, edits: list[Edit]) -> dict[str, str]:

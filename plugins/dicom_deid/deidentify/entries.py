@@ -100,13 +100,20 @@ class ObjectWalk(Walk):
         self.noted = other.noted
         self.value_lists = other.value_lists
 
-    def note(self, reason: Reason) -> None:
+    def note(self, reason: Reason, times: int = 1) -> None:
         """Count something noteworthy."""
-        self.noted[reason] = self.noted.get(reason, 0) + 1
+        self.noted[reason] = self.noted.get(reason, 0) + times
 
     def count(self, deed: str) -> None:
         """Count something done without a rule."""
         self.counts[deed] = self.counts.get(deed, 0) + 1
+
+    def captured_text(self, keyword: str) -> str:
+        """Return the value of an element of the outermost data set that the walk keeps, as it came; or nothing."""
+        found = self.captured.get(keyword)
+        if found is None:
+            return ""
+        return decode_text(self.data[found[0] : found[1]], "LO", found[2]).strip("\0 ")
 
 
 def undefined_end(walk: Walk, level: Level, start: int, vr: str) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from dicom_deid.deidentify.entries import ObjectWalk
 from dicom_deid.deidentify.references import MODALITIES, well_known_uids
+from dicom_deid.deidentify.residuals import Taken
 from dicom_deid.deidentify.rulebook import RuleBook
 from dicom_deid.dicom.part10 import FileHeader
 from dicom_deid.objects import SourceRange
@@ -46,6 +47,7 @@ class Examination:
         "start",
         "tail",
         "tail_end",
+        "taken",
         "transfer_syntax_uid",
         "walk",
     )
@@ -74,6 +76,8 @@ class Examination:
         self.instance: Original | None = None
         # The walk over the file meta information, where it is not rebuilt.
         self.meta: ObjectWalk | None = None
+        # What the rules took out, where residuals are swept.
+        self.taken: Taken | None = None
         self.tail: ObjectWalk | None = None
         self.tail_end = 0
 
@@ -110,6 +114,15 @@ class Examination:
         if found is None:
             return ""
         return self.walk.data[found[0] : found[1]].decode("ascii", "replace").strip("\0 ")
+
+    @property
+    def patient(self) -> str:
+        """Whose object it is: its original PatientID, or StudyInstanceUID where it has none. PHI."""
+        return self.captured_text("PatientID") or self.captured_text("StudyInstanceUID")
+
+    def captured_text(self, keyword: str) -> str:
+        """Return the original value of an identifier that the walk keeps, or nothing. PHI."""
+        return self.walk.captured_text(keyword)
 
     @property
     def sop_class_uid(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -63,7 +63,7 @@ class Listed(NamedTuple):
 
 
 class _InventoryWalk(Walk):
-    __slots__ = ("erased", "hidden", "listed", "nested")
+    __slots__ = ("erased", "hidden", "listed", "nested", "next", "wanted")
 
     def __init__(
         self,
@@ -72,13 +72,26 @@ class _InventoryWalk(Walk):
         nested: bool,
         partial: bool,
         erased: frozenset[int] = frozenset(),
+        wanted: Sequence[int] | None = None,
     ) -> None:
         super().__init__(data, partial)
         self.hidden = hidden
         self.nested = nested
         # Where the values of elements begin that are taken out.
         self.erased = erased
+        # Positions, in order, of which the elements that hold them are listed alone, and the next of them.
+        self.wanted = wanted
+        self.next = 0
         self.listed: list[Listed] = []
+
+    def wants(self, start: int, end: int) -> bool:
+        """Tell whether an element is to be listed whose value lies there; elements are asked about in their order."""
+        wanted = self.wanted
+        if wanted is None:
+            return True
+        while self.next < len(wanted) and wanted[self.next] < start:
+            self.next += 1
+        return self.next < len(wanted) and wanted[self.next] < end
 
 
 class _InventoryLevel(Level):
@@ -129,8 +142,12 @@ class _InventoryEntry(Entry):
             if scope.creators is None:
                 scope.creators = {}
             scope.creators[reserved_block(self.tag)] = creator_of(walk.data[start:end])
+        if not walk.wants(start, end):
+            return
         element = self._list(walk, level, start, end, scope)
         if element is not None and element.vr == "SQ" and walk.nested:
+            if walk.wanted is not None:
+                walk.listed.pop()
             mark = len(walk.edits)
             walk.edits.append((start, start, b"", None))
             walk_items(walk, self._items(level, element, level.implicit), start, end, scope)
@@ -147,13 +164,15 @@ class _InventoryEntry(Entry):
     def _visit_undefined(self, walk: _InventoryWalk, level: Any, pos: int, start: int, scope: Scope) -> int:
         if self.explicit_vr is not None and self.explicit_vr not in ("SQ", "UN"):
             end = skip_fragments(walk, level, start)
-            self._list(walk, level, start, end, scope)
+            if walk.wants(start, end):
+                self._list(walk, level, start, end, scope)
             return end
         listed = len(walk.listed)
         implicit = level.implicit or self.explicit_vr != "SQ"
         element = _named(self.tag, "SQ", level.name, None)
         here = len(walk.listed)
-        walk.listed.append(Listed(element, start, start, Encoding(implicit, level.order.big_endian), scope.codecs))
+        if walk.wanted is None:
+            walk.listed.append(Listed(element, start, start, Encoding(implicit, level.order.big_endian), scope.codecs))
         end = walk_items(walk, self._items(level, element, implicit), start, len(walk.data), scope, True)
         if walk.hidden(element):
             del walk.listed[listed:]
@@ -165,11 +184,17 @@ class _InventoryEntry(Entry):
         path = (*level.path, self.tag)
         if len(path) > _MAX_DEPTH:
             raise Quarantine(Reason.NESTING_TOO_DEEP, f"{len(path)} sequences deep")
-        return _InventoryLevel(path, element.nested_name, implicit, level.order)
+        return _level(path, element.nested_name, implicit, level.order)
 
     def overrun(self, walk: _InventoryWalk, level: Level, pos: int, start: int, stop: int, end: int) -> int:
         # Pixel data beyond the given beginning of an object; what else is cut short, the walk of the rules reports.
         return end
+
+
+@lru_cache(maxsize=1024)
+def _level(path: tuple[int, ...], name: str | None, implicit: bool, order: ByteOrder) -> _InventoryLevel:
+    # What a level knows of the elements that it has met is the same for all objects.
+    return _InventoryLevel(path, name, implicit, order)
 
 
 def inventory(
@@ -180,6 +205,7 @@ def inventory(
     hidden: Callable[[ElementName], bool] = lambda element: False,
     nested: bool = True,
     partial: bool = False,
+    wanted: Sequence[int] | None = None,
 ) -> list[Listed]:
     """List the elements of the data set that begins at `start`.
 
@@ -191,11 +217,13 @@ def inventory(
         Whether elements in sequences are listed too.
     partial
         Whether `data` is only the beginning of the object.
+    wanted
+        Positions in `data`, in order: only elements other than sequences that hold one of them are listed.
     """
-    walk = _InventoryWalk(data, hidden, nested, partial)
+    walk = _InventoryWalk(data, hidden, nested, partial, wanted=wanted)
     order = BIG_ENDIAN if encoding.big_endian else LITTLE_ENDIAN
     with contextlib.suppress(TrailingBytesError):
-        level = _InventoryLevel((), None, encoding.implicit, order)
+        level = _level((), None, encoding.implicit, order)
         walk_elements(walk, level, start, len(data), Scope(level))
     return walk.listed
 
@@ -203,7 +231,7 @@ def inventory(
 def inventory_of_items(data: bytes, encoding: Encoding, codecs: tuple[str, ...]) -> list[Listed]:
     """List the elements in the items of a sequence, whose value `data` is."""
     walk = _InventoryWalk(data, lambda element: False, nested=True, partial=False)
-    level = _InventoryLevel((0,), "", encoding.implicit, BIG_ENDIAN if encoding.big_endian else LITTLE_ENDIAN)
+    level = _level((0,), "", encoding.implicit, BIG_ENDIAN if encoding.big_endian else LITTLE_ENDIAN)
     walk_items(walk, level, 0, len(data), Scope(level, codecs))
     return walk.listed
 
@@ -220,7 +248,7 @@ def erase(data: bytes, start: int, encoding: Encoding, values: Iterable[int], *,
     """
     walk = _InventoryWalk(data, lambda element: False, True, partial, frozenset(values))
     order = BIG_ENDIAN if encoding.big_endian else LITTLE_ENDIAN
-    level = _InventoryLevel((), None, encoding.implicit, order)
+    level = _level((), None, encoding.implicit, order)
     with contextlib.suppress(TrailingBytesError):
         walk_elements(walk, level, start, len(data), Scope(level))
     return b"".join(splice(data, 0, len(data), walk.edits, order))

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import IntEnum
 from functools import lru_cache
 from typing import Literal
 
 from ahocorasick_rs import BytesAhoCorasick, Implementation
+from pydicom.datadict import keyword_for_tag
 
 from dicom_deid.deidentify.inventory import inventory_of_items
 from dicom_deid.dicom.dictionary import vr_of
@@ -42,6 +43,8 @@ _MONTHS = (
 # The pattern sets of the studies that are under way.
 _MAX_PATTERN_SETS = 256
 
+_PATIENT_GROUP = 0x0010
+
 # An element that the rules removed or replaced: its bytes, whether its VR is implicit, whether its byte order is big
 # endian, and its codecs. The patterns of a study are found again by these.
 Changed = tuple[bytes, bool, bool, tuple[str, ...]]
@@ -60,21 +63,24 @@ class Border(IntEnum):
     """No letter or digit on either side."""
 
 
+Word = tuple[str, Border]
+"""An original and what may not stand beside it."""
+Words = frozenset[Word]
+
+
 class Finder:
-    """One pass for all patterns of a set of changed elements.
+    """One pass for many patterns.
 
     Parameters
     ----------
-    changed
-        The elements.
+    borders
+        The patterns, in lower case, and what may not stand beside each.
+    words
+        Those originals among them that tell who the patient is: what other objects of the patient are searched for.
     """
 
-    def __init__(self, changed: tuple[Changed, ...]) -> None:
-        borders: dict[bytes, Border] = {}
-        for one in changed:
-            for text, border in _originals(one):
-                for form in _forms(text, one[3]):
-                    borders[form] = min(border, borders.get(form, border))
+    def __init__(self, borders: Mapping[bytes, Border], words: Words = frozenset()) -> None:
+        self.words = words
         patterns = sorted(borders)
         self._borders = [borders[pattern] for pattern in patterns]
         self._automaton = BytesAhoCorasick(patterns, implementation=Implementation.ContiguousNFA) if patterns else None
@@ -90,41 +96,77 @@ class Finder:
 @lru_cache(maxsize=_MAX_PATTERN_SETS)
 def finder_of(changed: tuple[Changed, ...]) -> Finder:
     """Return the finder of a set of changed elements, the same for the objects of a study."""
-    return Finder(changed)
+    borders: dict[bytes, Border] = {}
+    words: set[Word] = set()
+    for one in changed:
+        for is_personal, text, border in _originals(one):
+            _add(borders, text, border, one[3])
+            if is_personal:
+                words.add((text, border))
+    return Finder(borders, frozenset(words))
 
 
-def _originals(changed: Changed) -> Iterator[tuple[str, Border]]:
-    for vr, value in _elements(*changed):
+@lru_cache(maxsize=_MAX_PATTERN_SETS)
+def finder_of_words(words: Words, codecs: tuple[str, ...]) -> Finder:
+    """Return the finder of originals that other objects gave, as they stand in an object of these codecs."""
+    borders: dict[bytes, Border] = {}
+    for text, border in words:
+        _add(borders, text, border, codecs)
+    return Finder(borders)
+
+
+def _add(borders: dict[bytes, Border], text: str, border: Border, codecs: tuple[str, ...]) -> None:
+    for form in _forms(text, codecs):
+        borders[form] = min(border, borders.get(form, border))
+
+
+def _originals(changed: Changed) -> Iterator[tuple[bool, str, Border]]:
+    """Yield what identifies a person in a changed element, and whether that person is the patient."""
+    for tag, vr, value in _elements(*changed):
+        is_personal = _is_personal(tag, vr)
         try:
             text = decode_text(value, vr, changed[3])
         except Quarantine:
             # Text of another character set than the declared one is common; its ASCII parts are the same in any.
             text = value.decode("iso8859")
         for component in split_values(text, vr):
-            yield from _words(vr, component.strip())
+            for word, border in _words(vr, component.strip()):
+                yield is_personal, word, border
 
 
-def _elements(raw: bytes, implicit: bool, big_endian: bool, codecs: tuple[str, ...]) -> Iterator[tuple[str, bytes]]:
+def _is_personal(tag: int, vr: str) -> bool:
+    """Tell whether an element names the patient or those around, or holds an identifier or a date.
+
+    What else rules take out, such as descriptions, says nothing of the patient in another object.
+    """
+    if vr in ("PN", "DA", "DT"):
+        return True
+    if vr not in CHARACTER_SET_VRS:
+        return False
+    return tag >> 16 == _PATIENT_GROUP or keyword_for_tag(tag).endswith(("ID", "IDs", "Number", "Numbers"))
+
+
+def _elements(
+    raw: bytes, implicit: bool, big_endian: bool, codecs: tuple[str, ...]
+) -> Iterator[tuple[int, str, bytes]]:
     order: Literal["big", "little"] = "big" if big_endian else "little"
     explicit = not implicit and raw[4:6].isalpha()
-    if explicit:
-        vr = raw[4:6].decode("ascii")
-    else:
-        vr = vr_of(int.from_bytes(raw[:2], order) << 16 | int.from_bytes(raw[2:4], order))
+    tag = int.from_bytes(raw[:2], order) << 16 | int.from_bytes(raw[2:4], order)
+    vr = raw[4:6].decode("ascii") if explicit else vr_of(tag)
     value = raw[12 if explicit and vr in LONG_FORM_VRS else 8 :]
     if vr == "SQ":
         for listed in inventory_of_items(value, Encoding(not explicit, big_endian), codecs):
-            yield listed.element.vr, value[listed.start : listed.end]
+            yield listed.element.tag, listed.element.vr, value[listed.start : listed.end]
     else:
-        yield vr, value
+        yield tag, vr, value
 
 
 def _words(vr: str, text: str) -> Iterator[tuple[str, Border]]:
     """Yield what identifies a person in one original value."""
     if vr == "PN":
         yield from _names(text)
-    elif vr == "DA":
-        yield from _dates(text)
+    elif vr in ("DA", "DT"):
+        yield from _dates(text if vr == "DA" else text[:8])
     elif vr == "UI":
         if len(text) > _MIN_PHRASE:
             yield text, Border.WORD

@@ -7,21 +7,31 @@ titles, UN, bytes, and private elements. What a rule wrote is not searched.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from functools import lru_cache
+from typing import Literal, NamedTuple
 
 from dicom_deid.deidentify.entries import ObjectWalk
 from dicom_deid.deidentify.inventory import Listed, inventory
-from dicom_deid.deidentify.patterns import Border, Changed, finder_of
+from dicom_deid.deidentify.patterns import Border, Changed, Finder, finder_of
 from dicom_deid.dicom.dictionary import is_private, tag_text, vr_of
 from dicom_deid.dicom.transfer_syntax import Encoding
-from dicom_deid.dicom.values import CHARACTER_SET_VRS
+from dicom_deid.dicom.values import CHARACTER_SET_VRS, KNOWN_VRS
 from dicom_deid.dicom.walk import BIG_ENDIAN, LITTLE_ENDIAN
 
-# Of an instance there is one; its UID would make every object's patterns its own. It is searched by itself.
+# Of an instance there is one; its UID would make every object's patterns its own.
 _INSTANCE_UIDS = frozenset(
     tag for order in (LITTLE_ENDIAN, BIG_ENDIAN) for tag in (order.tag.pack(8, 0x0018), order.tag.pack(8, 0x1155))
 )
 _SEARCHED_VRS = CHARACTER_SET_VRS | {"AE", "CS", "OB", "OW", "UN", "UR"}
+# The VRs in which originals stand.
+_ORIGINAL_VRS = frozenset(vr.encode() for vr in CHARACTER_SET_VRS | {"DA", "UI"})
+_VRS = frozenset(vr.encode() for vr in KNOWN_VRS)
+# Longer values are no names, identifiers or addresses.
+_MAX_ORIGINAL = 1024
+_MIN_UID = 9
+# So many UIDs are found sooner one by one than by patterns that have to be made first.
+_FEW_UIDS = 32
+_LONE_UID = LITTLE_ENDIAN.tag.pack(0x0008, 0x0018) + b"UI\0\0"
 _STRUCTURED_VRS = frozenset({"DA", "DT", "TM", "UI"})
 
 Hit = tuple[int, int, Border]
@@ -43,10 +53,38 @@ class Residual(NamedTuple):
     end: int
 
 
+class Taken(NamedTuple):
+    """What the rules took out of an object.
+
+    Parameters
+    ----------
+    finder
+        Finds the originals that objects of a study share.
+    uids
+        The UIDs of its own: of the instance, and of those that its sequences refer to. They are searched one by one,
+        so that a study keeps its finder.
+    """
+
+    finder: Finder
+    uids: frozenset[bytes]
+
+
+def taken_out(*walks: ObjectWalk) -> Taken:
+    """Return what the rules take out of the walked parts of an object."""
+    changed: list[Changed] = []
+    uids: set[bytes] = set()
+    for walk in walks:
+        _collect(walk, changed, uids)
+    if len(uids) > _FEW_UIDS:
+        changed += [(_LONE_UID + uid, False, False, ()) for uid in sorted(uids)]
+        uids = set()
+    return Taken(finder_of(tuple(changed)), frozenset(uids))
+
+
 def find_residuals(
-    walk: ObjectWalk, start: int, end: int, encoding: Encoding, also: ObjectWalk | None = None
+    walk: ObjectWalk, start: int, end: int, encoding: Encoding, finder: Finder, uids: frozenset[bytes] = frozenset()
 ) -> list[Residual]:
-    """Search the originals of a walked object in what the rules left of it.
+    """Search originals in what the rules left of a walked object.
 
     Parameters
     ----------
@@ -56,8 +94,8 @@ def find_residuals(
         Where the data set lies.
     encoding
         How its elements are encoded.
-    also
-        The walk over another part of the same object, whose originals are searched too.
+    finder, uids
+        What is searched, see `Taken`.
 
     Returns
     -------
@@ -65,17 +103,11 @@ def find_residuals(
         Each in an element that holds text, in the order of the bytes.
     """
     data = walk.data
-    changed, instance = _changed(walk)
-    if also is not None:
-        others, other_instance = _changed(also)
-        changed, instance = changed + others, instance or other_instance
-    finder = finder_of(changed)
     hits: list[Hit] = []
     for first, last in _text_spans(walk, start, end):
         span = data[first:last].lower()
         hits += [(first + a, first + b, border) for a, b, border in finder.matches(span)]
-        if instance:
-            hits += [(first + a, first + a + len(instance), Border.WORD) for a in _occurrences(span, instance)]
+        hits += [(first + a, first + b, Border.WORD) for a, b in _uid_hits(span, uids)]
     if not hits:
         return []
     left = [hit for hit in _outside(walk, sorted(hits)) if not _is_structured(data, hit[0], encoding)]
@@ -92,11 +124,9 @@ def redacted(data: bytes, residuals: Iterable[Residual]) -> bytes:
     return bytes(new)
 
 
-def _changed(walk: ObjectWalk) -> tuple[tuple[Changed, ...], bytes]:
-    """Return the changed elements whose patterns a study shares, and the instance UID, which is the object's own."""
+def _collect(walk: ObjectWalk, changed: list[Changed], uids: set[bytes]) -> None:
+    """Add the changed elements that hold originals, and the UIDs that are the object's own."""
     data = walk.data
-    changed = []
-    instance = b""
     for start, end, _, scope in walk.edits:
         if scope is None or end - start < 10:
             continue
@@ -105,12 +135,22 @@ def _changed(walk: ObjectWalk) -> tuple[tuple[Changed, ...], bytes]:
         if data[start + big_endian] & 1:
             # A private element is removed for what it is, not for what it holds.
             continue
-        if data[start : start + 4] in _INSTANCE_UIDS:
-            if not level.path:
-                instance = data[start + 8 : end].rstrip(b"\0 ")
-            continue
-        changed.append((data[start:end], level.implicit, big_endian, scope.codecs))
-    return tuple(changed), instance
+        vr = data[start + 4 : start + 6]
+        if level.implicit or vr not in _VRS:
+            vr = _vr_of(data[start : start + 4], big_endian)
+        if vr == b"UI" and (level.path or data[start : start + 4] in _INSTANCE_UIDS):
+            uids.update(uid for uid in data[start + 8 : end].rstrip(b"\0 ").split(b"\\") if len(uid) >= _MIN_UID)
+        elif vr == b"DT":
+            # Of a time only the day is searched, which a study's objects share.
+            changed.append((data[start : min(start + 16, end)], level.implicit, big_endian, scope.codecs))
+        elif vr == b"SQ" or (vr in _ORIGINAL_VRS and end - start < _MAX_ORIGINAL):
+            changed.append((data[start:end], level.implicit, big_endian, scope.codecs))
+
+
+@lru_cache(maxsize=4096)
+def _vr_of(tag: bytes, big_endian: bool) -> bytes:
+    order: Literal["big", "little"] = "big" if big_endian else "little"
+    return vr_of(int.from_bytes(tag[:2], order) << 16 | int.from_bytes(tag[2:], order)).encode()
 
 
 def _text_spans(walk: ObjectWalk, start: int, end: int) -> Iterator[tuple[int, int]]:
@@ -123,11 +163,23 @@ def _text_spans(walk: ObjectWalk, start: int, end: int) -> Iterator[tuple[int, i
         yield last, end
 
 
-def _occurrences(span: bytes, pattern: bytes) -> Iterator[int]:
-    at = span.find(pattern)
-    while at >= 0:
-        yield at
-        at = span.find(pattern, at + 1)
+def _uid_hits(span: bytes, uids: frozenset[bytes]) -> Iterator[tuple[int, int]]:
+    """Yield where UIDs stand in bytes, and in UTF-16 where that begins to look like one of them."""
+    patterns = [*uids, *map(_wide, uids)] if _has_wide(span, uids) else uids
+    for pattern in patterns:
+        at = span.find(pattern)
+        while at >= 0:
+            yield at, at + len(pattern)
+            at = span.find(pattern, at + 1)
+
+
+def _has_wide(span: bytes, uids: frozenset[bytes]) -> bool:
+    return any(_wide(beginning) in span for beginning in {uid[:_MIN_UID] for uid in uids})
+
+
+def _wide(uid: bytes) -> bytes:
+    # The same bytes stand in both orders of UTF-16.
+    return uid.decode("iso8859").encode("utf-16-le")[:-1]
 
 
 # Which hits count
@@ -158,11 +210,17 @@ def _is_structured(data: bytes, start: int, encoding: Encoding) -> bool:
 
 def _in_text(walk: ObjectWalk, start: int, encoding: Encoding, hits: Sequence[Hit]) -> Iterator[Residual]:
     """Yield the hits that are words of their own in an element of text."""
-    leaves = [one for one in inventory(walk.data, start, encoding, partial=walk.partial) if one.element.vr != "SQ"]
+    wanted = sorted({first for first, _, _ in hits})
+    leaves = inventory(walk.data, start, encoding, partial=walk.partial, wanted=wanted)
+    index = 0
     seen = set()
     for first, last, border in hits:
-        holding: Any = next((one for one in leaves if one.start <= first and last <= one.end), None)
-        if holding is None or (first, last) in seen or not _is_text(holding):
+        while index < len(leaves) and leaves[index].end <= first:
+            index += 1
+        if index == len(leaves):
+            return
+        holding = leaves[index]
+        if not (holding.start <= first and last <= holding.end) or (first, last) in seen or not _is_text(holding):
             continue
         if _is_free(walk.data, first, last, holding.start, holding.end, border):
             seen.add((first, last))
