@@ -9,7 +9,9 @@
 
 from dicom_deid.deidentify.deidentifier import Deidentifier
 from dicom_deid.deidentify.examination import Deidentified, Examination
+from dicom_deid.deidentify.known import KnownOriginals
+from dicom_deid.deidentify.patterns import Words
 from dicom_deid.deidentify.settings import Settings
 from dicom_deid.dicom.walk import NeedMoreDataError
 
-__all__ = ["Deidentified", "Deidentifier", "Examination", "NeedMoreDataError", "Settings"]
+__all__ = ["Deidentified", "Deidentifier", "Examination", "KnownOriginals", "NeedMoreDataError", "Settings", "Words"]

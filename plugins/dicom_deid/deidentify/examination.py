@@ -118,9 +118,9 @@ class Examination:
     @property
     def patient(self) -> str:
         """Whose object it is: its original PatientID, or StudyInstanceUID where it has none. PHI."""
-        return self.captured_text("PatientID") or self.captured_text("StudyInstanceUID")
+        return self.original("PatientID") or self.original("StudyInstanceUID")
 
-    def captured_text(self, keyword: str) -> str:
+    def original(self, keyword: str) -> str:
         """Return the original value of an identifier that the walk keeps, or nothing. PHI."""
         return self.walk.captured_text(keyword)
 

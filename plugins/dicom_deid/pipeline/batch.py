@@ -17,7 +17,7 @@ from dicom_deid.pipeline.configuration import RunConfiguration
 from dicom_deid.pipeline.connections import Connections, Storages
 from dicom_deid.pipeline.conveyor import Conveyor
 from dicom_deid.pipeline.engine import make_deidentifier
-from dicom_deid.pipeline.processes import Share, carry_in_processes
+from dicom_deid.pipeline.processes import Share, carry_in_processes, shares_of
 from dicom_deid.pipeline.progress import Progress, ProgressTeller
 from dicom_deid.reasons import Outcome, Reason
 from dicom_deid.store import AuditRow, BatchItem, Lease, Run, Store
@@ -142,8 +142,10 @@ def run_batch(
                 raise BatchHeld
             return BatchResult(taken=False)
         _check_rules(lease.run, run_id, deidentifier, configuration)
-        items = lease.items()
-        ledger = _Ledger(lease, items, ProgressTeller(progress, progress_seconds, items), recorded)
+        # What the recorded objects tell of their patients counts in a retry as it did before.
+        items = lease.items(recorded=configuration.settings.residuals != "off")
+        to_do = [item for item in items if not item.recorded]
+        ledger = _Ledger(lease, to_do, ProgressTeller(progress, progress_seconds, to_do), recorded)
         stopping = _Once(should_stop)
         share = Share(configuration, connections, run_id, items)
         with closing(_groups(share, deidentifier, store, storages, stopping)) as groups:
@@ -164,10 +166,11 @@ def _check_rules(run: Run, run_id: str, deidentifier: Deidentifier, configuratio
 def _groups(
     share: Share, deidentifier: Deidentifier, store: Store, storages: Storages, should_stop: Callable[[], bool]
 ) -> Generator[list[Carried]]:
-    processes = min(share.configuration.processes, len(share.items))
-    if processes > 1:
-        return carry_in_processes(_carry_share, share, processes, should_stop)
-    return _carry(share, deidentifier, store, storages, should_stop)
+    runs = shares_of(share.items, share.configuration.processes)
+    if len(runs) > 1:
+        return carry_in_processes(_carry_share, share, runs, should_stop)
+    only = share._replace(items=runs[0] if runs else [])
+    return _carry(only, deidentifier, store, storages, should_stop)
 
 
 def _carry_share(share: Share, should_stop: Callable[[], bool]) -> Generator[list[Carried]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import Semaphore
 from typing import Final
 
-from dicom_deid.deidentify import Deidentified, Deidentifier
+from dicom_deid.deidentify import Deidentified, Deidentifier, KnownOriginals, Words
 from dicom_deid.exceptions import ConfigurationError, Quarantine, StorageError
 from dicom_deid.objects import SourceRange
 from dicom_deid.originals import Original
@@ -19,7 +19,7 @@ from dicom_deid.pipeline.configuration import RunConfiguration
 from dicom_deid.pipeline.connections import Storages
 from dicom_deid.pipeline.conveyor import Pending
 from dicom_deid.pipeline.destination import KeyTemplate
-from dicom_deid.pipeline.header import Examined, read_examined
+from dicom_deid.pipeline.header import GLANCE_BYTES, Examined, read_examined, read_words
 from dicom_deid.pipeline.large import COPIED_OBJECT_MEMORY, STREAMED_OBJECT_MEMORY, Written, copy_whole, write_large
 from dicom_deid.reasons import Outcome, Reason
 from dicom_deid.storage import ObjectStorage
@@ -56,6 +56,17 @@ class _Read:
     item: BatchItem
     examined: Examined
     seconds: float
+    # What other objects of the patient gave.
+    others: Words = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class _Glanced:
+    """An object that is not written in this attempt, and what it tells of its patient."""
+
+    patient: str
+    words: Words
+    carried: tuple[Carried, ...] = ()
 
 
 class ObjectCarrier:
@@ -89,13 +100,19 @@ class ObjectCarrier:
         self._memory_of_large = COPIED_OBJECT_MEMORY if copies else STREAMED_OBJECT_MEMORY
         # A store may refuse to copy after all.
         self._streaming = Semaphore(max(1, configuration.in_flight_bytes // STREAMED_OBJECT_MEMORY))
+        self._sweeps = configuration.settings.residuals != "off"
+        self._known = KnownOriginals()
 
     def cost(self, item: BatchItem) -> int:
         """Return the bytes that an object takes in memory while it is in flight."""
+        if item.recorded:
+            return min(item.size, GLANCE_BYTES)
         return self._memory_of_large if self._is_large(item) else item.size
 
-    def read(self, item: BatchItem) -> Pending[_Read] | Carried:
-        """Read and examine an object."""
+    def read(self, item: BatchItem) -> Pending[_Read | _Glanced] | Carried:
+        """Read and examine an object; of one that is recorded, only what it tells of its patient."""
+        if item.recorded:
+            return Pending((), self._glance(item))
         began = time.perf_counter()
         try:
             examined = read_examined(
@@ -108,13 +125,47 @@ class ObjectCarrier:
                 large_object_bytes=self._configuration.large_object_bytes,
             )
         except Exception as error:
-            return self._failed(item, error, began)
-        return Pending(examined.examination.originals, _Read(item, examined, time.perf_counter() - began))
+            failed = self._failed(item, error, began)
+            if not self._sweeps or failed.row.outcome is not Outcome.QUARANTINED:
+                return failed
+            return Pending((), self._glance(item, failed))
+        examination = examined.examination
+        read = _Read(item, examined, time.perf_counter() - began)
+        return Pending(examination.originals, read, examination.original("SOPInstanceUID") or None)
 
-    def write(self, read: _Read, pseudonyms: Mapping[Original, str]) -> Carried:
+    def _glance(self, item: BatchItem, *carried: Carried) -> _Glanced:
+        """Look at an object's beginning for what it tells of its patient; one that cannot be read tells nothing."""
+        try:
+            patient, words = read_words(
+                self._deidentifier,
+                self._storages.source,
+                item.key,
+                size=item.size,
+                etag=item.etag,
+                version_id=item.version_id,
+            )
+        except Exception:
+            return _Glanced("", frozenset(), carried)
+        return _Glanced(patient, words, carried)
+
+    def release(self, read: _Read | _Glanced) -> tuple[Carried, ...] | None:
+        """Learn what an object tells of its patient, and hold against it what those before it told."""
+        if isinstance(read, _Glanced):
+            self._known.meet(read.patient, read.words)
+            return read.carried
+        examination = read.examined.examination
+        if examination.taken is not None:
+            read.others = self._known.meet(examination.patient, examination.taken.finder.words)
+        return None
+
+    def write(self, read: _Read | _Glanced, pseudonyms: Mapping[Original, str]) -> Carried:
         """Rewrite and write an object."""
+        if isinstance(read, _Glanced):
+            raise TypeError("an object that was only glanced at is not released to be written")
         began = time.perf_counter()
         try:
+            if read.others:
+                read.examined.examination = self._deidentifier.sweep(read.examined.examination, read.others)
             result = self._deidentifier.rewrite(read.examined.examination, pseudonyms)
             key = self._template.key(result.identifiers)
             rewritten = time.perf_counter()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Collection, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from threading import Thread
@@ -26,14 +27,28 @@ _Given = TypeVar("_Given", covariant=True)
 
 @dataclass(frozen=True, slots=True)
 class Pending(Generic[Read]):
-    """An object that was read, and what must be resolved before it can be written."""
+    """An object that was read.
+
+    Parameters
+    ----------
+    originals
+        What must be resolved before it can be written.
+    read
+        What the carrier knows of it.
+    turn
+        Objects of the same turn are written one after the other, in the order of the items.
+    """
 
     originals: Collection[Original]
     read: Read
+    turn: Hashable = None
 
 
 class Carrier(Protocol[_Taken, Read, _Given]):
-    """What is done with one object; called from many threads. Neither step raises for what is wrong with one object."""
+    """What is done with one object; `read` and `write` are called from many threads.
+
+    No step raises for what is wrong with one object.
+    """
 
     def cost(self, item: _Taken) -> int:
         """Return the bytes that the object takes in memory while it is in flight."""
@@ -41,6 +56,13 @@ class Carrier(Protocol[_Taken, Read, _Given]):
 
     def read(self, item: _Taken) -> Pending[Read] | _Given:
         """Read and examine the object; what is done with already comes back as done."""
+        ...
+
+    def release(self, read: Read) -> Sequence[_Given] | None:
+        """Let an object go on to be resolved and written; or return what is done, if anything, of one that does not.
+
+        Called in the conveyor's thread for each object that was read and is not done, in the order of the items.
+        """
         ...
 
     def write(self, read: Read, pseudonyms: Mapping[Original, str]) -> _Given:
@@ -51,13 +73,16 @@ class Carrier(Protocol[_Taken, Read, _Given]):
 @dataclass(slots=True)
 class _Event(Generic[Item, Read, Done]):
     item: Item
+    number: int
     pending: Pending[Read] | None = None
     done: Done | None = None
     wrote: bool = False
+    turn: Hashable = None
     error: BaseException | None = None
 
 
-_Resolved = tuple[Item, Read, Mapping[Original, str]]
+_Numbered = tuple[int, Item]
+_Resolved = tuple[Item, Pending[Read], Mapping[Original, str]]
 
 
 class _Crew(Generic[Task]):
@@ -99,6 +124,10 @@ class Conveyor(Generic[Item, Read, Done]):
     connection is used from nowhere else. Reads and writes run in two pools, so that neither starves the other. While
     one group of originals is resolved, objects of other groups are read, rewritten and written.
 
+    Objects are read in any order, and released to be resolved and written in the order of the items: one waits until
+    all before it were read. The first that is not released has always been admitted, so that those that wait for it
+    cannot shut it out.
+
     Parameters
     ----------
     carrier
@@ -126,6 +155,11 @@ class Conveyor(Generic[Item, Read, Done]):
         self._bound = in_flight_bytes
         self._events: SimpleQueue[_Event[Item, Read, Done]] = SimpleQueue()
         self._waiting: list[tuple[Item, Pending[Read]]] = []
+        # What was read before its turn to be released, by its number; nothing for what is done.
+        self._early: dict[int, _Event[Item, Read, Done] | None] = {}
+        self._admitted = self._released = 0
+        # What waits for another object of the same turn to be written.
+        self._turns: dict[Hashable, deque[_Resolved[Item, Read]]] = {}
         self._bytes = 0
         self._reading = 0
         self._writing = 0
@@ -145,7 +179,7 @@ class Conveyor(Generic[Item, Read, Done]):
                 held = self._admit(source, held, readers, should_stop)
                 if not (self._reading or self._writing or self._waiting):
                     return
-                done = self._collect()
+                done = self._collect(writers)
                 self._resolve_when_due(writers)
                 yield done
         finally:
@@ -153,7 +187,11 @@ class Conveyor(Generic[Item, Read, Done]):
             writers.close()
 
     def _admit(
-        self, source: Iterator[Item], held: Item | None, readers: _Crew[Item], should_stop: Callable[[], bool]
+        self,
+        source: Iterator[Item],
+        held: Item | None,
+        readers: _Crew[_Numbered[Item]],
+        should_stop: Callable[[], bool],
     ) -> Item | None:
         """Begin to read while the bytes allow it; return the item that has to wait."""
         if should_stop():
@@ -165,38 +203,58 @@ class Conveyor(Generic[Item, Read, Done]):
             held = None
             self._bytes += cost
             self._reading += 1
-            readers.give(item)
+            readers.give((self._admitted, item))
+            self._admitted += 1
         return None
 
     @property
     def _is_full(self) -> bool:
-        in_flight = self._reading + len(self._waiting) + self._writing
+        in_flight = self._reading + len(self._early) + len(self._waiting) + self._writing
         return in_flight >= _IN_FLIGHT_PER_TRANSFER * self._transfers
 
-    def _collect(self) -> list[Done]:
+    def _collect(self, writers: _Crew[_Resolved[Item, Read]]) -> list[Done]:
         """Wait for one event, take all that are there, and return what is done."""
         done: list[Done] = []
         try:
             event = self._events.get(timeout=_TICK_SECONDS)
             while True:
-                self._take(event, done)
+                self._take(event, done, writers)
                 event = self._events.get_nowait()
         except Empty:
             return done
 
-    def _take(self, event: _Event[Item, Read, Done], done: list[Done]) -> None:
+    def _take(self, event: _Event[Item, Read, Done], done: list[Done], writers: _Crew[_Resolved[Item, Read]]) -> None:
         if event.wrote:
             self._writing -= 1
         else:
             self._reading -= 1
         if event.error is not None:
             raise event.error
-        if event.pending is not None:
-            self._waiting.append((event.item, event.pending))
-            return
-        self._bytes -= self._carrier.cost(event.item) + _OVERHEAD_BYTES
+        if event.wrote:
+            self._end_turn(event.turn, writers)
+        else:
+            self._early[event.number] = None if event.pending is None else event
         if event.done is not None:
+            self._free(event.item)
             done.append(event.done)
+        self._release(done)
+
+    def _release(self, done: list[Done]) -> None:
+        """Release what was read, up to the first object that was not."""
+        while self._released in self._early:
+            event = self._early.pop(self._released)
+            self._released += 1
+            if event is None or event.pending is None:
+                continue
+            left = self._carrier.release(event.pending.read)
+            if left is None:
+                self._waiting.append((event.item, event.pending))
+            else:
+                self._free(event.item)
+                done += left
+
+    def _free(self, item: Item) -> None:
+        self._bytes -= self._carrier.cost(item) + _OVERHEAD_BYTES
 
     def _resolve_when_due(self, writers: _Crew[_Resolved[Item, Read]]) -> None:
         """Resolve what waits when the writers would soon run dry: the later, the larger the group."""
@@ -206,11 +264,29 @@ class Conveyor(Generic[Item, Read, Done]):
         pseudonyms = self._resolve(originals) if originals else {}
         self._writing += len(self._waiting)
         for item, pending in self._waiting:
-            writers.give((item, pending.read, pseudonyms))
+            self._begin_turn((item, pending, pseudonyms), writers)
         self._waiting.clear()
 
-    def _read(self, item: Item) -> None:
-        event = _Event[Item, Read, Done](item)
+    def _begin_turn(self, task: _Resolved[Item, Read], writers: _Crew[_Resolved[Item, Read]]) -> None:
+        turn = task[1].turn
+        if turn in self._turns:
+            self._turns[turn].append(task)
+            return
+        if turn is not None:
+            self._turns[turn] = deque()
+        writers.give(task)
+
+    def _end_turn(self, turn: Hashable, writers: _Crew[_Resolved[Item, Read]]) -> None:
+        if turn is None:
+            return
+        if self._turns[turn]:
+            writers.give(self._turns[turn].popleft())
+        else:
+            del self._turns[turn]
+
+    def _read(self, numbered: _Numbered[Item]) -> None:
+        number, item = numbered
+        event = _Event[Item, Read, Done](item, number)
         try:
             result = self._carrier.read(item)
             if isinstance(result, Pending):
@@ -222,10 +298,10 @@ class Conveyor(Generic[Item, Read, Done]):
         self._events.put(event)
 
     def _write(self, resolved: _Resolved[Item, Read]) -> None:
-        item, read, pseudonyms = resolved
-        event = _Event[Item, Read, Done](item, wrote=True)
+        item, pending, pseudonyms = resolved
+        event = _Event[Item, Read, Done](item, -1, wrote=True, turn=pending.turn)
         try:
-            event.done = self._carrier.write(read, pseudonyms)
+            event.done = self._carrier.write(pending.read, pseudonyms)
         except BaseException as error:
             event.error = error
         self._events.put(event)

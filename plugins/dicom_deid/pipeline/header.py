@@ -6,8 +6,9 @@ import hashlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
-from dicom_deid.deidentify import Deidentifier, Examination, NeedMoreDataError
+from dicom_deid.deidentify import Deidentifier, Examination, NeedMoreDataError, Words
 from dicom_deid.exceptions import Quarantine
 from dicom_deid.pipeline.fragments import end_of_fragments
 from dicom_deid.reasons import Reason
@@ -17,6 +18,9 @@ from dicom_deid.storage.base import Buffer
 FIRST_BYTES = 2**20
 """What is read first of a large object: the elements before pixel data are seldom longer."""
 
+GLANCE_BYTES = 64 * 2**10
+"""What is read first of an object of which only the originals are wanted."""
+
 MAX_HEADER_BYTES = 256 * 2**20
 """Elements before, or after, pixel data that are longer are not read into memory."""
 
@@ -24,6 +28,9 @@ LARGE_OBJECT_BYTES = 64 * 2**20
 
 _PIXEL_DATA = re.compile(rb"\xe0\x7f\x10\x00")
 """The tag (7FE0,0010) in little endian."""
+
+
+Looked = TypeVar("Looked")
 
 
 @dataclass(slots=True)
@@ -111,22 +118,49 @@ def _read_large(
     def read(start: int, end: int) -> bytes:
         return bytes(storage.read(key, etag=etag, version_id=version_id, start=start, end=end))
 
-    data = read(0, min(FIRST_BYTES, size))
+    def examine(data: bytes) -> Examination:
+        examination = deidentifier.examine(data, size=size)
+        # What was read may end just between two elements: what follows was not looked at then.
+        if examination.pixel_data is None and len(data) < size:
+            raise NeedMoreDataError(2 * len(data))
+        return examination
+
+    data, examination = _look(read, size, FIRST_BYTES, examine)
+    if len(data) == size:
+        return Examined(data, size, examination, sha256=hashlib.sha256(data).hexdigest())
+    return Examined(data, size, examination, _examine_tail(deidentifier, examination, read, size))
+
+
+def _look(
+    read: Callable[[int, int], bytes], size: int, first: int, examine: Callable[[bytes], Looked]
+) -> tuple[bytes, Looked]:
+    """Read as much of an object's beginning as it takes to examine it; return it with what the examination gave."""
+    data = read(0, min(first, size))
     while True:
         try:
-            examination = deidentifier.examine(data, size=size)
-            # What was read may end just between two elements: what follows was not looked at then.
-            if examination.pixel_data is not None or len(data) == size:
-                break
-            wanted = min(2 * len(data), size)
+            return data, examine(data)
         except NeedMoreDataError as need:
             wanted = min(max(need.at_least, 2 * len(data)), size)
         if wanted > MAX_HEADER_BYTES or len(data) == size:
             raise Quarantine(Reason.HEADER_TOO_LARGE, "before (7fe0,0010)")
         data += read(len(data), wanted)
-    if len(data) == size:
-        return Examined(data, size, examination, sha256=hashlib.sha256(data).hexdigest())
-    return Examined(data, size, examination, _examine_tail(deidentifier, examination, read, size))
+
+
+def read_words(
+    deidentifier: Deidentifier, storage: ObjectStorage, key: str, *, size: int, etag: str, version_id: str | None
+) -> tuple[str, Words]:
+    """Read the beginning of an object, and return whose it is and the originals of the patient that rules take out.
+
+    Raises
+    ------
+    Quarantine, StorageError
+        As for `read_examined`.
+    """
+
+    def read(start: int, end: int) -> bytes:
+        return bytes(storage.read(key, etag=etag, version_id=version_id, start=start, end=end))
+
+    return _look(read, size, GLANCE_BYTES, lambda data: deidentifier.words(data, size=size))[1]
 
 
 def _examine_tail(

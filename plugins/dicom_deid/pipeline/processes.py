@@ -7,7 +7,7 @@ process gives.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from multiprocessing import get_context
@@ -44,10 +44,26 @@ class ChildFailed(DicomDeidError):
     """A child process failed, or ended without a word; a retry resumes."""
 
 
+def shares_of(items: Sequence[BatchItem], processes: int) -> list[list[BatchItem]]:
+    """Cut the objects of a batch into runs for so many processes, the same in each attempt.
+
+    A process knows the originals of its own run; the objects of a patient mostly follow each other in a listing. Runs
+    in which nothing is left to do are left out, and so are recorded objects that nothing to do follows.
+    """
+    runs = []
+    for number in range(processes):
+        run = list(items[len(items) * number // processes : len(items) * (number + 1) // processes])
+        while run and run[-1].recorded:
+            run.pop()
+        if run:
+            runs.append(run)
+    return runs
+
+
 def carry_in_processes(
-    carry: CarryShare, share: Share, processes: int, should_stop: Callable[[], bool]
+    carry: CarryShare, share: Share, runs: Sequence[list[BatchItem]], should_stop: Callable[[], bool]
 ) -> Generator[list[Carried]]:
-    """Carry a share in so many processes; yield what is done, at least twice a second.
+    """Carry the runs of a share in a process each; yield what is done, at least twice a second.
 
     Raises
     ------
@@ -58,12 +74,12 @@ def carry_in_processes(
     pipes: list[Connection] = []
     children = []
     portable = share.connections.portable()
-    for number in range(processes):
+    for number, run in enumerate(runs):
         ours, theirs = context.Pipe()
         child = context.Process(target=_work, args=(theirs, carry), name=f"dicom-deid-{number}", daemon=True)
         child.start()
         theirs.close()
-        ours.send(share._replace(connections=portable, items=share.items[number::processes]))
+        ours.send(share._replace(connections=portable, items=run))
         pipes.append(ours)
         children.append(child)
     try:

@@ -32,6 +32,8 @@ class BatchItem:
         Its number in the run's listing.
     key
         Its source key, which may name a patient: not to be logged.
+    recorded
+        Whether an earlier attempt recorded what became of it.
     """
 
     item_id: int
@@ -41,6 +43,7 @@ class BatchItem:
     version_id: str | None
     key_hash: str
     sealed_key: bytes = field(repr=False)
+    recorded: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -55,11 +55,13 @@ SELECT attempt, pg_try_advisory_lock("""
 )
 
 _ITEMS = """
-SELECT i.item, i.size, i.etag, i.version_id, i.key_hash::text, i.sealed_key
+SELECT i.item, i.size, i.etag, i.version_id, i.key_hash::text, i.sealed_key,
+    i.outcome IN ('deidentified', 'quarantined')
 FROM batch_item i LEFT JOIN done d
   ON d.scope_id = %(scope)s AND d.key_hash = i.key_hash AND d.etag = i.etag
  AND d.version_id IS NOT DISTINCT FROM i.version_id AND (d.outcome <> 'quarantined' OR NOT %(retry)s)
-WHERE i.batch_id = %(batch)s AND (i.outcome IS NULL OR i.outcome = 'failed') AND d.key_hash IS NULL
+WHERE i.batch_id = %(batch)s AND ((i.outcome IS NULL OR i.outcome = 'failed') AND d.key_hash IS NULL
+    OR i.outcome IN ('deidentified', 'quarantined') AND %(recorded)s)
 ORDER BY i.item
 """
 
@@ -147,14 +149,20 @@ class Lease:
             self.attempt = int(taken[0][0])
         return True
 
-    def items(self) -> list[BatchItem]:
-        """Return the objects of the batch that are still to be done, in the order of the listing."""
+    def items(self, *, recorded: bool = False) -> list[BatchItem]:
+        """Return the objects of the batch that are still to be done, in the order of the listing.
+
+        Parameters
+        ----------
+        recorded
+            Return those too whose outcome an earlier attempt recorded; they say so.
+        """
         retry = self._database.query(
             "reading the batch", "SELECT retry_quarantined FROM run WHERE run_id = %s", (self.run.run_id,)
         )
-        rows = self._database.query("reading the batch", _ITEMS, self._parameters(retry=retry[0][0]))
+        rows = self._database.query("reading the batch", _ITEMS, self._parameters(retry=retry[0][0], recorded=recorded))
         items = []
-        for item, size, etag, version_id, key_hash, sealed in rows:
+        for item, size, etag, version_id, key_hash, sealed, was_recorded in rows:
             items.append(
                 BatchItem(
                     item_id=item,
@@ -164,6 +172,7 @@ class Lease:
                     version_id=version_id,
                     key_hash=key_hash,
                     sealed_key=bytes(sealed),
+                    recorded=bool(was_recorded),
                 )
             )
         return items

@@ -4,10 +4,12 @@ import os
 from types import SimpleNamespace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dicom_deid.exceptions import StorageError
 from dicom_deid.pipeline.carrier import Carried
-from dicom_deid.pipeline.processes import ChildFailed, Share, carry_in_processes
+from dicom_deid.pipeline.processes import ChildFailed, Share, carry_in_processes, shares_of
 
 
 class Connections:
@@ -38,8 +40,8 @@ def carry_much(share, should_stop):
 
 
 def test_each_item_is_carried_once():
-    done = carry_in_processes(carry, share(list(range(50))), 3, lambda: False)
-    assert sorted(carried.row for group in done for carried in group) == list(range(50))
+    done = carry_in_processes(carry, share([]), [[*range(20)], [*range(20, 50)], [50]], lambda: False)
+    assert sorted(carried.row for group in done for carried in group) == list(range(51))
 
 
 @pytest.mark.parametrize(
@@ -48,13 +50,13 @@ def test_each_item_is_carried_once():
 )
 def test_a_failing_child_is_raised_without_values(item, kind, words):
     with pytest.raises(kind, match=words) as caught:
-        list(carry_in_processes(carry, share([1, item, 2, 3]), 2, lambda: False))
+        list(carry_in_processes(carry, share([]), [[1, 2], [item, 3]], lambda: False))
     assert "DOE" not in str(caught.value)
 
 
 @pytest.mark.timeout(60)
 def test_a_caller_that_goes_away_does_not_wait_for_children_that_still_talk():
-    groups = carry_in_processes(carry_much, share([1, 2]), 2, lambda: False)
+    groups = carry_in_processes(carry_much, share([]), [[1], [2]], lambda: False)
     next(groups)
     groups.close()
 
@@ -62,5 +64,25 @@ def test_a_caller_that_goes_away_does_not_wait_for_children_that_still_talk():
 @pytest.mark.timeout(60)
 def test_stop_is_passed_on():
     asked = []
-    groups = carry_in_processes(carry_much, share([1, 2]), 2, lambda: asked.append(1) or len(asked) > 3)
+    groups = carry_in_processes(carry_much, share([]), [[1], [2]], lambda: asked.append(1) or len(asked) > 3)
     assert list(groups)
+
+
+@given(st.lists(st.booleans(), max_size=40), st.integers(1, 6))
+def test_each_attempt_cuts_a_batch_in_the_same_places(recorded, processes):
+    """A retry whose shares were cut otherwise would know other originals than the attempt before it."""
+    items = [SimpleNamespace(number=number, recorded=False) for number in range(len(recorded))]
+    first = shares_of(items, processes)
+    place = {item.number: index for index, run in enumerate(first) for item in run}
+    assert sorted(place) == list(range(len(items)))
+    for item, was in zip(items, recorded, strict=True):
+        item.recorded = was
+    again = shares_of(items, processes)
+    for run in again:
+        assert len({place[item.number] for item in run}) == 1
+        assert not run[-1].recorded
+        # All that came before in the same share comes before again.
+        begin = min(number for number, index in place.items() if index == place[run[0].number])
+        assert [item.number for item in run] == list(range(begin, run[-1].number + 1))
+    left = {item.number for run in again for item in run}
+    assert left >= {item.number for item in items if not item.recorded}
