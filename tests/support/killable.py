@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from dicom_deid.pipeline import BatchHeld, plan_run, run_batch
+from dicom_deid.pipeline import BatchHeld, batch, plan_run, run_batch
 from dicom_deid.pipeline.carrier import ObjectCarrier
 from dicom_deid.storage import S3Storage
 from dicom_deid.store import Lease, Mapping
@@ -55,14 +55,16 @@ def kill_at(point: str, passage: int) -> None:
 
 def work(configuration: Any, connections: Any, planned: Any, kill: tuple[str, int] | None) -> None:
     """Work through a plan, or die on the way."""
+    # So that the dead leave batches of which a part is recorded.
+    batch._RECORD_OBJECTS = 7
     if kill:
         kill_at(*kill)
     if planned is None:
         planned = plan_run(configuration, connections)
-    for batch in planned.summary.batches:
+    for reference in planned.summary.batches:
         # What another worker has in hand is left to it.
         with suppress(BatchHeld):
-            run_batch(configuration, connections, run_id=planned.run_id, batch_id=batch.batch_id, worker="killable")
+            run_batch(configuration, connections, run_id=planned.run_id, batch_id=reference.batch_id, worker="killable")
 
 
 def main() -> None:

@@ -1,0 +1,152 @@
+"""The patient's other known originals in a batch: found whatever the threads do, and again after a kill."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from tests.integration.pipeline.test_killed import Workers, left_behind
+from tests.support.datasets import element, part10
+from tests.support.killable import POINTS
+from tests.support.runs import CALM, Place
+
+from dicom_deid.deidentify import KnownOriginals
+from dicom_deid.exceptions import Quarantine
+from dicom_deid.pipeline import RunConfiguration, plan_run
+from dicom_deid.pipeline.engine import make_deidentifier
+from dicom_deid.pipeline.placeholders import Placeholders
+from dicom_deid.score.identity import Patient
+
+
+@pytest.fixture
+def place(s3, s3_bucket, postgres_url):
+    return Place(s3, s3_bucket, postgres_url)
+
+
+def an_object(number: int, patient: str, name: str = "", text: str = "", **more: str) -> bytes:
+    values = {
+        "SOPClassUID": "1.2.840.10008.5.1.4.1.1.2",
+        "SOPInstanceUID": f"1.2.826.0.1.99.{number}",
+        "StudyInstanceUID": "1.2.826.0.1.5",
+        "SeriesInstanceUID": "1.2.826.0.1.6",
+        "Modality": "CT",
+        "PatientName": name,
+        "PatientID": patient,
+        "SeriesDescription": text,
+    }
+    elements = [element(keyword, value) for keyword, value in (values | more).items()]
+    return part10([*elements, element("PixelData", bytes(range(200)), "OW")])
+
+
+def configuration(place: Place, policy: str = "quarantine", **changes: object) -> RunConfiguration:
+    return place.configuration(settings=CALM.replace(residuals=policy), **changes)
+
+
+def test_a_name_that_only_another_object_of_the_patient_has(place: Place) -> None:
+    """The second object names nobody but in its description; the same words of another patient are left alone."""
+    place.put(
+        {
+            "1.dcm": an_object(1, "P-10", "Doe^John"),
+            "2.dcm": an_object(2, "P-10", "", "John Doe, knee"),
+            "3.dcm": an_object(3, "P-11", "", "John Doe, knee"),
+            "4.dcm": an_object(4, "", "Roe^Jane", StudyInstanceUID="1.2.826.0.1.7"),
+            "5.dcm": an_object(5, "", "", "Roe", StudyInstanceUID="1.2.826.0.1.7"),
+            "6.dcm": an_object(6, "", "", "Roe", StudyInstanceUID="1.2.826.0.1.8"),
+        }
+    )
+    ran = place.run(configuration(place))
+    found = ("quarantined", "residual-found")
+    written = ("deidentified", None)
+    assert [ran.outcomes[f"{n}.dcm"] for n in range(1, 7)] == [written, found, written, written, found, written]
+    assert {row.detail.split(" at ")[0] for row in ran.rows if row.reason} == {"SeriesDescription"}
+
+
+def drawn(seed: int, count: int = 120, *, often: float = 0.3) -> dict[str, bytes]:
+    """Objects of a few patients, the first named and others now and then; some name any of them in a text."""
+    rng = random.Random(seed)
+    people = [Patient.draw(rng) for _ in range(5)]
+    objects: dict[str, bytes] = {}
+    met = set()
+    for number in range(count):
+        patient, named = rng.choice(people), rng.choice(people)
+        name = patient.name if patient.name not in met or rng.random() < often else ""
+        met.add(patient.name)
+        text = f"seen {named.name.split('^')[rng.randrange(2)]}" if rng.random() < 0.4 else "axial"
+        objects[f"{number:04d}.dcm"] = an_object(number, patient.patient_id, name, text)
+    return objects
+
+
+def model(configuration: RunConfiguration, objects: dict[str, bytes]) -> dict[str, str]:
+    """Outcomes as one thread gives them that takes one object after the other."""
+    deidentifier = make_deidentifier(configuration)
+    known, placeholders = KnownOriginals(), Placeholders()
+    outcomes = {}
+    for key, data in sorted(objects.items()):
+        others = known.meet(*deidentifier.words(data))
+        try:
+            examination = deidentifier.sweep(deidentifier.examine(data), others)
+            deidentifier.rewrite(examination, placeholders.resolve(examination.originals))
+            outcomes[key] = "deidentified"
+        except Quarantine:
+            outcomes[key] = "quarantined"
+    return outcomes
+
+
+def test_what_is_found_does_not_depend_on_threads_or_room(place: Place) -> None:
+    """Catches knowledge that comes too late because an object was read, or written, sooner than another."""
+    objects = drawn(1)
+    place.put(objects)
+    expected = model(configuration(place), objects)
+    assert {"deidentified", "quarantined"} == set(expected.values())
+    for number, options in enumerate([{"transfers": 1}, {"transfers": 16}, {"transfers": 7, "in_flight_bytes": 1}]):
+        ran = place.run(configuration(place, destination=f"s3://{place.bucket}/out{number}", **options))
+        assert {key: outcome for key, (outcome, _) in ran.outcomes.items()} == expected
+
+
+def test_processes_know_what_their_own_run_of_the_batch_gave(place: Place) -> None:
+    objects = drawn(2, 40)
+    place.put(objects)
+    keys = sorted(objects)
+    halves = [{key: objects[key] for key in keys[:20]}, {key: objects[key] for key in keys[20:]}]
+    expected = model(configuration(place), halves[0]) | model(configuration(place), halves[1])
+    ran = place.run(configuration(place, processes=2))
+    assert {key: outcome for key, (outcome, _) in ran.outcomes.items()} == expected
+
+
+@pytest.mark.parametrize("policy", ["quarantine", "redact-token"])
+def test_a_killed_worker_is_run_again_with_the_same_result(place: Place, policy: str) -> None:
+    """A retry has only what is not recorded: without a look at the rest it would know less, and let names pass."""
+    objects = drawn(3, often=0)
+    place.put(objects)
+    workers = Workers()
+    settings = {"transfers": 4, "in_flight_bytes": 2**18, "batch_objects": 120}
+    disturbed = configuration(place, policy, **settings)
+    planned = plan_run(disturbed, place.connections)
+    kills = [(point, passage) for point in POINTS for passage in (1, 25) if passage == 1 or point.endswith("-write")]
+    killed = sum(workers.work(disturbed, place.connections, planned, kill) == -9 for kill in kills)
+    assert killed >= 6
+    workers.work(disturbed, place.connections, planned)
+    written, _, audit = left_behind(place)
+    outcomes = {row[0]: row[-1] for row in audit}
+    undisturbed = configuration(place, policy, destination=f"s3://{place.bucket}/undisturbed", **settings)
+    workers.work(undisturbed, place.connections, plan_run(undisturbed, place.connections))
+    workers.close()
+    assert place.get("undisturbed") == written
+    again = {row[0]: row[1] for row in place.query("SELECT DISTINCT key_hash::text, outcome FROM audit")}
+    assert again == outcomes
+    if policy == "quarantine":
+        assert len(written) == list(model(disturbed, objects).values()).count("deidentified")
+
+
+def test_of_two_objects_of_one_instance_the_first_is_written(place: Place) -> None:
+    """Whichever thread is quicker: the other is the conflict, in each of many pairs."""
+    objects = {}
+    for number in range(30):
+        objects[f"{number:03d}a.dcm"] = an_object(number, "P-1", text="first")
+        objects[f"{number:03d}b.dcm"] = an_object(number, "P-1", text="second")
+    place.put(objects)
+    ran = place.run(configuration(place, "off"))
+    assert {key for key, outcome in ran.outcomes.items() if outcome == ("deidentified", None)} == {
+        key for key in objects if key.endswith("a.dcm")
+    }
+    assert all(ran.outcomes[key] == ("quarantined", "destination-conflict") for key in objects if key.endswith("b.dcm"))
