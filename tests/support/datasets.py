@@ -159,8 +159,14 @@ def _swap(value: bytes, vr: str, encoding: Encoding) -> bytes:
     return bytes(swapped)
 
 
-def part10(elements: Sequence[Element], encoding: Encoding = Encoding(), *, preamble: bytes = bytes(128)) -> bytes:
-    """Return a whole object: preamble, file meta information (PS3.10 section 7.1) and data set."""
+def part10(
+    elements: Sequence[Element],
+    encoding: Encoding = Encoding(),
+    *,
+    preamble: bytes = bytes(128),
+    meta: Sequence[Element] = (),
+) -> bytes:
+    """Return a whole object: preamble, file meta information (PS3.10 section 7.1), more of it, and data set."""
     body = encode(elements, encoding)
     if encoding.transfer_syntax == DEFLATED_LE:
         deflate = zlib.compressobj(wbits=-15)
@@ -175,6 +181,7 @@ def part10(elements: Sequence[Element], encoding: Encoding = Encoding(), *, prea
         Element(0x00020012, "UI", "1.3.12.2.1107.5.99.3.20080101"),
         Element(0x00020013, "SH", "SCANNER VB42"),
         Element(0x00020016, "AE", "SCANNER"),
+        *meta,
     ]
     encoded = encode(meta, Encoding())
     return preamble + b"DICM" + encode([Element(0x00020000, "UL", len(encoded))], Encoding()) + encoded + body

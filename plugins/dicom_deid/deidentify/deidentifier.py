@@ -15,7 +15,7 @@ from dicom_deid.deidentify.inventory import Listed, erase, inventory
 from dicom_deid.deidentify.patterns import Words, finder_of_words
 from dicom_deid.deidentify.pixels import CleanedPixels
 from dicom_deid.deidentify.references import MODALITIES
-from dicom_deid.deidentify.residuals import Residual, find_residuals, redacted, taken_out, where
+from dicom_deid.deidentify.residuals import Residual, Taken, find_residuals, redacted, taken_out, where
 from dicom_deid.deidentify.rulebook import CAPTURED, RootLevel, RuleBook, RuleLevel
 from dicom_deid.deidentify.settings import Settings
 from dicom_deid.deidentify.stamps import Stamp, stamps_of
@@ -246,6 +246,16 @@ class Deidentifier:
             raise Quarantine(Reason.RESIDUAL_FOUND, where(residuals[0]), residuals[0].start)
         examination.walk.note(Reason.RESIDUAL_REPORTED, len(residuals))
 
+    def _sweep_meta(self, examination: Examination, taken: Taken) -> None:
+        header = examination.header
+        implicit = meta_is_implicit(examination.source, header.meta_start)
+        encoding = Encoding(implicit, big_endian=False)
+        meta = examination.meta
+        if meta is not None and header.meta_start < header.data_set_start:
+            residuals = find_residuals(meta, header.meta_start, header.data_set_start, encoding, *taken)
+            if residuals:
+                self._report(examination, residuals)
+
     def sweep(self, examination: Examination, words: Words) -> Examination:
         """Search an examined object for originals that other objects of the patient gave.
 
@@ -340,6 +350,8 @@ class Deidentifier:
         if self.settings.residuals == "off":
             return examination
         taken = examination.taken = taken_out(examination.walk)
+        if examination.meta is not None:
+            self._sweep_meta(examination, taken)
         residuals = find_residuals(examination.walk, given.start, examination.end, encoding, *taken)
         return self._sweep(given, examination, residuals) if residuals else examination
 

@@ -28,6 +28,9 @@ _PHRASE_DELIMITERS = re.compile(r"[\\,;^\r\n]+")
 _ESCAPES = re.compile(rb"\x1b[$()*+,-./]{1,2}[@-~]")
 # Where scripts without blanks between words begin: Han, Kana, Hangul.
 _UNBROKEN_SCRIPTS = "\u2e80"
+# Letters that are written as others where they are not at hand.
+_BASE_LETTERS = str.maketrans({"ß": "ss", "æ": "ae", "œ": "oe", "ø": "o", "ł": "l", "đ": "d", "ð": "d", "ı": "i"})
+_SPELLED_OUT = _BASE_LETTERS | str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ø": "oe", "å": "aa"})
 # Parts of names that are words of their own in descriptions, or say that there is no name.
 _NO_NAMES = frozenset(
     (
@@ -182,8 +185,7 @@ def _names(text: str) -> Iterator[tuple[str, Border]]:
         for part in parts:
             if _is_name(part):
                 yield part, Border.NONE if part[0] >= _UNBROKEN_SCRIPTS else Border.LETTERS
-                if "'" in part:
-                    yield part.replace("'", ""), Border.LETTERS
+                yield from ((plain, Border.LETTERS) for plain in _plain(part))
         if len(parts) > 1:
             # Names whose parts are too short to be searched alone are searched together.
             family, given = parts[0], parts[1]
@@ -191,6 +193,18 @@ def _names(text: str) -> Iterator[tuple[str, Border]]:
             for joined in (f"{family} {given}", f"{given} {family}", f"{family}{given}", f"{given}{family}"):
                 if len(joined) > _MIN_NAME or border is Border.NONE:
                     yield joined, border
+
+
+def _plain(part: str) -> Iterator[str]:
+    """Yield how a name is written where its accents and apostrophes are not at hand."""
+    if "'" in part:
+        yield part.replace("'", "")
+    if part.isascii() or part[0] >= _UNBROKEN_SCRIPTS:
+        return
+    letters = unicodedata.normalize("NFC", part).lower()
+    for spelled in (letters.translate(_SPELLED_OUT), letters.translate(_BASE_LETTERS)):
+        decomposed = unicodedata.normalize("NFD", spelled)
+        yield "".join(letter for letter in decomposed if not unicodedata.combining(letter))
 
 
 def _is_name(part: str) -> bool:
@@ -217,32 +231,46 @@ def _dates(text: str) -> Iterator[tuple[str, Border]]:
 def _written_dates(year: str, month: str, day: str) -> Iterator[str]:
     short_month, short_day = str(int(month)), str(int(day))
     orders = ((day, month), (short_day, short_month), (month, day), (short_month, short_day))
-    for delimiter in "-./":
+    yield f"{day}{month}{year}"
+    yield f"{month}{day}{year}"
+    for delimiter in "-./_ ":
         yield delimiter.join((year, month, day))
+        yield delimiter.join((year, short_month, short_day))
         for first, second in orders:
             yield delimiter.join((first, second, year))
-            if delimiter != "-":
+            if delimiter in "./":
                 yield delimiter.join((first, second, year[2:]))
     full = _MONTHS[int(month) - 1]
-    for name in (full, full[:3]):
-        for one_day in (day, short_day):
-            for delimiter in (" ", "-", ". "):
-                yield f"{one_day}{delimiter}{name}{delimiter.strip('.')}{year}"
+    for name in (full, full[:3], f"{full[:3]}."):
+        for one_day in (day, short_day, f"{short_day}{_ordinal(int(day))}"):
+            for delimiter in (" ", "-", ". ", "", " of "):
+                yield f"{one_day}{delimiter}{name}{delimiter.strip('.').replace(' of', '')}{year}"
+            yield f"{one_day} {name}, {year}"
             yield f"{name} {one_day} {year}"
             yield f"{name} {one_day}, {year}"
 
 
+def _ordinal(number: int) -> str:
+    return "th" if 10 < number < 14 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+
+
 def _forms(text: str, codecs: tuple[str, ...]) -> Iterator[bytes]:
     """Yield the lower-case bytes in which a text may stand."""
+    if text.isascii():
+        # The same in every character set but for UTF-16, and there in both orders but for an outer zero.
+        narrow = text.lower().encode()
+        yield narrow
+        yield narrow.decode().encode("utf-16-le")[:-1]
+        return
     composed = {unicodedata.normalize(form, text) for form in ("NFC", "NFD")}
     for cased in {cased for one in composed for cased in (one, one.lower(), one.upper(), one.title())}:
-        for codec in (*codecs, "utf-8", "iso8859", "utf-16-le"):
+        for codec in (*codecs, "utf-8", "iso8859", "utf-16-le", "utf-16-be"):
             try:
                 encoded = cased.encode(codec)
             except (LookupError, UnicodeError):
                 continue
-            # The last zero is left out: so the same bytes are found in both orders of UTF-16. An escape stands where a
-            # run of a character set begins, which may be before the name.
-            encoded = encoded.rstrip(b"\0") if codec == "utf-16-le" else _ESCAPES.sub(b"", encoded)
+            # The outer zero is left out: so the same bytes are found in both orders of UTF-16 where all letters are
+            # Latin. An escape stands where a run of a character set begins, which may be before the name.
+            encoded = encoded.strip(b"\0") if codec.startswith("utf-16") else _ESCAPES.sub(b"", encoded)
             if encoded:
                 yield encoded.lower()

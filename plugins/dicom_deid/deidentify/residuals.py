@@ -111,7 +111,7 @@ def find_residuals(
     if not hits:
         return []
     left = [hit for hit in _outside(walk, sorted(hits)) if not _is_structured(data, hit[0], encoding)]
-    return list(_in_text(walk, start, encoding, left)) if left else []
+    return list(_in_text(walk, start, end, encoding, left)) if left else []
 
 
 def redacted(data: bytes, residuals: Iterable[Residual]) -> bytes:
@@ -208,10 +208,11 @@ def _is_structured(data: bytes, start: int, encoding: Encoding) -> bool:
     return encoding.implicit or data[start - 4 : start - 2] == vr.encode()
 
 
-def _in_text(walk: ObjectWalk, start: int, encoding: Encoding, hits: Sequence[Hit]) -> Iterator[Residual]:
+def _in_text(walk: ObjectWalk, start: int, end: int, encoding: Encoding, hits: Sequence[Hit]) -> Iterator[Residual]:
     """Yield the hits that are words of their own in an element of text."""
+    data = walk.data if end == len(walk.data) else walk.data[:end]
     wanted = sorted({first for first, _, _ in hits})
-    leaves = inventory(walk.data, start, encoding, partial=walk.partial, wanted=wanted)
+    leaves = inventory(data, start, encoding, partial=walk.partial, wanted=wanted)
     index = 0
     seen = set()
     for first, last, border in hits:
@@ -222,7 +223,7 @@ def _in_text(walk: ObjectWalk, start: int, encoding: Encoding, hits: Sequence[Hi
         holding = leaves[index]
         if not (holding.start <= first and last <= holding.end) or (first, last) in seen or not _is_text(holding):
             continue
-        if _is_free(walk.data, first, last, holding.start, holding.end, border):
+        if _is_free(data, first, last, holding.start, holding.end, border):
             seen.add((first, last))
             yield Residual(holding, first, last)
 

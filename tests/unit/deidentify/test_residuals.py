@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from tests.support import datasets
 from tests.support.datasets import Element, Encoding, element
-from tests.support.engine import RULES_ALONE, read, run
+from tests.support.engine import RULES_ALONE, read, rules, run
 
+from dicom_deid.deidentify import Deidentifier
 from dicom_deid.exceptions import Quarantine
 from dicom_deid.reasons import Reason
 
@@ -52,6 +53,11 @@ def swept(data: bytes, policy: str = "quarantine", recipe: str = RECIPE):
         "born 1963-07-04",
         "07/04/1963",
         "4 Jul 1963",
+        "04JUL1963",
+        "July 4th, 1963",
+        "4th of July 1963",
+        "04071963",
+        "1963_07_04",
         "from 12 Orchard Lane",
     ],
 )
@@ -68,6 +74,99 @@ def test_an_original_in_a_description_is_found(text, encoding):
 def test_a_part_of_another_word_is_not(text):
     """Catches "Ann" found in "Annular": a quarantine that nobody can act on."""
     swept(an_object(element("SeriesDescription", text)))
+
+
+@pytest.mark.parametrize("text", ["4th of June 1963", "July 14th 1963", "04AUG1963", "14071963", "24.7.1963"])
+def test_another_day_is_not(text):
+    swept(an_object(element("SeriesDescription", text)))
+
+
+@pytest.mark.parametrize("name", ["Σωκράτης^Ιων", "Кузнецов^Иван", "王小^东明"])
+@pytest.mark.parametrize("codec", ["utf-16-le", "utf-16-be"])
+def test_names_of_every_script_are_found_in_both_orders_of_utf_16(name, codec):
+    """Only Latin letters have the same bytes in both orders, but for the outer ones."""
+    hidden = f"name: {name.split('^')[0].upper()} !".encode(codec)
+    private = [Element(0x00290010, "LO", "SOMEBODY"), Element(0x00291001, "OB", hidden)]
+    kept = [e for e in datasets.ct_elements(1) if e.tag not in {*PLANTED, 0x00080005} and not (e.tag >> 16) % 2]
+    kept = [e for e in kept if e.vr not in ("SQ", "LO", "PN", "ST", "LT")]
+    named = [element("SpecificCharacterSet", "ISO_IR 192"), element("PatientName", name)]
+    with pytest.raises(Quarantine):
+        swept(datasets.part10([*kept, *named, *private], Encoding(codec="utf-8")))
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("Müller^Jörg", "MUELLER"),
+        ("Müller^Jörg", "jorg"),
+        ("Søndergård^Åse", "soendergaard"),
+        ("Søndergård^Åse", "Sondergard"),
+        ("Weiß^Ann", "weiss"),
+        ("O'Brien^Ann", "OBRIEN"),
+    ],
+)
+def test_a_name_without_its_accents_is_found(name, written):
+    """As it is typed where the letters are not at hand."""
+    kept = [e for e in datasets.ct_elements(1) if e.tag not in {*PLANTED, 0x00080005} and not (e.tag >> 16) % 2]
+    kept = [e for e in kept if e.vr not in ("SQ", "LO", "PN", "ST", "LT")]
+    text = element("SeriesDescription", f"of {written}, left")
+    named = [element("SpecificCharacterSet", "ISO_IR 100"), element("PatientName", name), text]
+    with pytest.raises(Quarantine):
+        swept(datasets.part10([*kept, *named], Encoding(codec="latin-1")))
+
+
+def test_the_day_of_a_date_and_time_is_found():
+    data = an_object(element("AcquisitionDateTime", "20110203101112.5"), element("SeriesDescription", "of 3.2.2011"))
+    with pytest.raises(Quarantine):
+        swept(data, recipe=RECIPE + "JITTER AcquisitionDateTime 31\n")
+
+
+def references(uids):
+    return element("ReferencedImageSequence", [[element("ReferencedSOPInstanceUID", uid)] for uid in uids])
+
+
+@pytest.mark.parametrize("count", [1, 40])
+@pytest.mark.parametrize("codec", ["ascii", "utf-16-le", "utf-16-be"])
+def test_a_uid_that_a_sequence_refers_to_is_found(count, codec):
+    """Few are searched one by one, many at once."""
+    uids = [f"1.2.826.0.1.77.{number}" for number in range(100, 100 + count)]
+    recipe = RECIPE + "REPLACE SOPInstanceUID func:generate_value\n"
+    settings = RULES_ALONE.replace(residuals="quarantine", private_elements="keep", follow_uid_references=True)
+    for text, found in ((f"see {uids[-1]} !", True), ("see 1.2.826.0.1.77.99 !", False), (f"see {uids[0]}4 !", False)):
+        private = [Element(0x00290010, "LO", "SOMEBODY"), Element(0x00291001, "OB", text.encode(codec))]
+        data = an_object(references(uids), *private)
+        if found:
+            with pytest.raises(Quarantine):
+                run(data, recipe, settings)
+        else:
+            run(data, recipe, settings)
+
+
+def test_objects_that_refer_to_each_other_share_their_patterns():
+    """To make the patterns costs as much as ten objects do."""
+    deidentifier = Deidentifier(
+        rules(RECIPE + "REPLACE SOPInstanceUID func:generate_value\n"),
+        RULES_ALONE.replace(residuals="quarantine", follow_uid_references=True),
+    )
+    first, second = (deidentifier.examine(an_object(references([f"1.2.826.0.1.77.{n}"]))) for n in (1, 2))
+    assert first.taken.finder is second.taken.finder
+
+
+@pytest.mark.parametrize("policy", ["quarantine", "report"])
+def test_file_meta_information_that_is_kept_is_searched(policy):
+    """By rules alone it is kept as it is, and may name the patient too."""
+    for text, found in ((b"by Annika", True), (b"by Annikas", False)):
+        meta = [Element(0x00020100, "UI", "1.2.3.4"), Element(0x00020102, "OB", text + b" " * (len(text) % 2))]
+        data = datasets.part10(
+            [element("SOPInstanceUID", "1.2.3"), element("PatientName", "Berg^Annika")], Encoding(), meta=meta
+        )
+        settings = RULES_ALONE.replace(residuals=policy, rebuild_file_meta=False)
+        if found and policy == "quarantine":
+            with pytest.raises(Quarantine) as caught:
+                run(data, RECIPE, settings)
+            assert caught.value.where == "PrivateInformation"
+        else:
+            assert run(data, RECIPE, settings).notes.get(Reason.RESIDUAL_REPORTED, 0) == found
 
 
 @pytest.mark.parametrize("codec", ["ascii", "utf-16-le", "utf-16-be", "utf-8"])
