@@ -78,9 +78,25 @@ def identifiers(patient: Patient, instance_uid: str) -> dict[str, str]:
         "address, street": street,
         "address, two lines": f"{street}\r\n{town}",
         "telephone": patient.telephone,
+        "telephone, digits alone": patient.telephone.replace("-", ""),
+        "telephone, dots": patient.telephone.replace("-", "."),
         "study UID": patient.study_uid,
         "instance UID": instance_uid,
         **_dates(patient.birth_date),
+    }
+
+
+def beyond(rng: random.Random, patient: Patient) -> dict[str, str]:
+    """Return what tells of a patient and is written otherwise than any original, by kind."""
+    family, given = patient.name.split("^")
+    at = rng.randrange(1, len(family))
+    wrong = chr(ord(family[at]) + 1)
+    return {
+        "family name, a letter wrong": family[:at] + wrong + family[at + 1 :],
+        "initials": f"{given[0]}.{family[0]}.",
+        "PatientID, a part": patient.patient_id[2:],
+        "date, 630704": patient.birth_date.strftime("%y%m%d"),
+        "year of birth": str(patient.birth_date.year),
     }
 
 
@@ -188,13 +204,14 @@ class Planting:
     forms: tuple[bytes, ...]
 
 
-def planting(rng: random.Random) -> Planting:
-    """Draw an object with one identifier planted in it."""
+def planting(rng: random.Random, *, is_beyond: bool = False) -> Planting:
+    """Draw an object with one identifier planted in it: one that is searched, or one beyond that."""
     encoding = rng.choice(list(ENCODINGS))
     terms, draw = ENCODINGS[encoding]
     patient = replace(Patient.draw(rng), name=f"{draw(rng)}^{draw(rng)}")
     instance = uid(rng)
-    kind, identifier = rng.choice(list(identifiers(patient, instance).items()))
+    kinds = beyond(rng, patient) if is_beyond else identifiers(patient, instance)
+    kind, identifier = rng.choice(list(kinds.items()))
     writing = rng.choice(list(WRITINGS))
     place = rng.choice(PLACES)
     written = WRITINGS[writing](identifier)

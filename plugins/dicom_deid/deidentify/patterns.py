@@ -25,6 +25,8 @@ from dicom_deid.exceptions import Quarantine
 _MIN_NAME, _MIN_IDENTIFIER, _MIN_PHRASE, _MAX_TEXT = 3, 4, 8, 128
 _NAME_DELIMITERS = re.compile(r"[\^=\\,;/.()\s_-]+")
 _PHRASE_DELIMITERS = re.compile(r"[\\,;^\r\n]+")
+_GROUP_DELIMITERS = re.compile(r"[\s+()./-]+")
+_MIN_GROUPED_DIGITS = 6
 _ESCAPES = re.compile(rb"\x1b[$()*+,-./]{1,2}[@-~]")
 # Where scripts without blanks between words begin: Han, Kana, Hangul.
 _UNBROKEN_SCRIPTS = "\u2e80"
@@ -176,7 +178,7 @@ def _words(vr: str, text: str) -> Iterator[tuple[str, Border]]:
     elif vr in CHARACTER_SET_VRS and len(text) <= _MAX_TEXT:
         for part in (text, *map(str.strip, _PHRASE_DELIMITERS.split(text))):
             if _is_identifying(part):
-                yield part, Border.WORD
+                yield from ((written, Border.WORD) for written in (part, *_delimited(part)))
 
 
 def _names(text: str) -> Iterator[tuple[str, Border]]:
@@ -216,6 +218,14 @@ def _is_name(part: str) -> bool:
 def _is_identifying(text: str) -> bool:
     has_digit = any(character.isdigit() for character in text)
     return len(text) >= _MIN_IDENTIFIER if has_digit else len(text) >= _MIN_PHRASE and " " in text
+
+
+def _delimited(text: str) -> Iterator[str]:
+    """Yield a number in groups, such as one of a telephone, as others delimit it."""
+    groups = [group for group in _GROUP_DELIMITERS.split(text) if group]
+    if len(groups) > 1 and sum(character.isdigit() for character in text) >= _MIN_GROUPED_DIGITS:
+        yield from (delimiter.join(groups) for delimiter in ("", " ", "-", ".", "/"))
+        yield from (f"({groups[0]}) {delimiter.join(groups[1:])}" for delimiter in (" ", "-"))
 
 
 def _dates(text: str) -> Iterator[tuple[str, Border]]:

@@ -115,6 +115,15 @@ def test_a_name_without_its_accents_is_found(name, written):
         swept(datasets.part10([*kept, *named], Encoding(codec="latin-1")))
 
 
+@pytest.mark.parametrize("written", ["(555) 120 4417", "555.120.4417", "5551204417", "555-120-4417"])
+def test_a_number_in_groups_is_found_however_it_is_delimited(written):
+    data = an_object(
+        element("PatientTelephoneNumbers", "555-120-4417"), element("SeriesDescription", f"tel {written}.")
+    )
+    with pytest.raises(Quarantine):
+        swept(data, recipe=RECIPE + "REMOVE PatientTelephoneNumbers\n")
+
+
 def test_the_day_of_a_date_and_time_is_found():
     data = an_object(element("AcquisitionDateTime", "20110203101112.5"), element("SeriesDescription", "of 3.2.2011"))
     with pytest.raises(Quarantine):
