@@ -6,6 +6,7 @@ titles, UN, bytes, and private elements. What a rule wrote is not searched.
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Literal, NamedTuple
@@ -103,15 +104,14 @@ def find_residuals(
         Each in an element that holds text, in the order of the bytes.
     """
     data = walk.data
-    hits: list[Hit] = []
-    for first, last in _text_spans(walk, start, end):
-        span = data[first:last].lower()
-        hits += [(first + a, first + b, border) for a, b, border in finder.matches(span)]
-        hits += [(first + a, first + b, Border.WORD) for a, b in _uid_hits(span, uids)]
+    pieces = _left(walk, start, end)
+    searched = b"\0".join([data[first:last] for first, last in pieces]).lower()
+    hits = finder.matches(searched)
+    hits += _uid_hits(searched, uids)
     if not hits:
         return []
-    left = [hit for hit in _outside(walk, sorted(hits)) if not _is_structured(data, hit[0], encoding)]
-    return list(_in_text(walk, start, end, encoding, left)) if left else []
+    placed = [hit for hit in _placed(sorted(hits), pieces) if not _is_structured(data, hit[0], encoding)]
+    return list(_in_text(walk, start, end, encoding, placed)) if placed else []
 
 
 def redacted(data: bytes, residuals: Iterable[Residual]) -> bytes:
@@ -153,23 +153,29 @@ def _vr_of(tag: bytes, big_endian: bool) -> bytes:
     return vr_of(int.from_bytes(tag[:2], order) << 16 | int.from_bytes(tag[2:], order)).encode()
 
 
-def _text_spans(walk: ObjectWalk, start: int, end: int) -> Iterator[tuple[int, int]]:
-    if walk.pixel_data is None:
-        yield start, end
-        return
-    first, last = walk.pixel_data
-    yield start, min(first, end)
-    if last is not None and last < end:
-        yield last, end
+def _left(walk: ObjectWalk, start: int, end: int) -> list[tuple[int, int]]:
+    """Return where the bytes lie, in order, that no edit reaches and that are no pixels."""
+    cuts = [(first, last) for first, last, _, scope in walk.edits if scope is not None and last > first]
+    if walk.pixel_data is not None:
+        first, until = walk.pixel_data
+        insort(cuts, (first, end if until is None else until))
+    left = []
+    for first, last in cuts:
+        if first > start:
+            left.append((start, min(first, end)))
+        start = max(start, last)
+    if start < end:
+        left.append((start, end))
+    return left
 
 
-def _uid_hits(span: bytes, uids: frozenset[bytes]) -> Iterator[tuple[int, int]]:
+def _uid_hits(span: bytes, uids: frozenset[bytes]) -> Iterator[Hit]:
     """Yield where UIDs stand in bytes, and in UTF-16 where that begins to look like one of them."""
     patterns = [*uids, *map(_wide, uids)] if _has_wide(span, uids) else uids
     for pattern in patterns:
         at = span.find(pattern)
         while at >= 0:
-            yield at, at + len(pattern)
+            yield at, at + len(pattern), Border.WORD
             at = span.find(pattern, at + 1)
 
 
@@ -185,17 +191,24 @@ def _wide(uid: bytes) -> bytes:
 # Which hits count
 
 
-def _outside(walk: ObjectWalk, hits: Sequence[Hit]) -> list[Hit]:
-    """Return the hits, in order, that no edit reaches."""
-    edits = [(start, end) for start, end, _, scope in walk.edits if scope is not None and end > start]
-    left = []
-    index = 0
-    for hit in hits:
-        while index < len(edits) and edits[index][1] <= hit[0]:
+def _placed(hits: Sequence[Hit], pieces: Sequence[tuple[int, int]]) -> Iterator[Hit]:
+    """Yield the hits that lie in one piece, where they stand in the object.
+
+    Parameters
+    ----------
+    hits
+        In order, where they stand in the pieces joined by a byte.
+    pieces
+        Where these lie in the object.
+    """
+    begin = index = 0
+    for start, end, border in hits:
+        while start > begin + pieces[index][1] - pieces[index][0]:
+            begin += pieces[index][1] - pieces[index][0] + 1
             index += 1
-        if index == len(edits) or hit[1] <= edits[index][0]:
-            left.append(hit)
-    return left
+        first, last = pieces[index]
+        if end <= begin + last - first:
+            yield start - begin + first, end - begin + first, border
 
 
 def _is_structured(data: bytes, start: int, encoding: Encoding) -> bool:
