@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench bench-store bench-pipeline bench-ocr score docs constraints clean
+.PHONY: help setup demo test lint bench bench-store bench-pipeline bench-ocr bench-sweep score docs constraints clean
 
 help: ## say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -40,6 +40,9 @@ bench-pipeline: setup-bench ## bucket to bucket beside a plain copy and the scri
 
 bench-ocr: setup ## text found in pixels
 	$(BIN)/python -m bench.bench_ocr $(ARGS)
+
+bench-sweep: setup-bench ## what the residual sweep finds, and what it costs
+	$(BIN)/python -m bench.bench_sweep $(ARGS)
 
 score: setup-bench ## recipes and peers on a corpus with planted identifiers
 	$(BIN)/dicom-deid recipe score $(ARGS)

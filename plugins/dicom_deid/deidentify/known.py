@@ -20,6 +20,9 @@ class KnownOriginals:
 
     def __init__(self) -> None:
         self._patients: OrderedDict[str, Words] = OrderedDict()
+        # The objects of a study ask the same, one after the other.
+        self._asked: tuple[Words, Words] = (frozenset(), frozenset())
+        self._answer: Words = frozenset()
 
     def meet(self, patient: str, words: Words) -> Words:
         """Return what is known of a patient beside the words of an object, and learn these.
@@ -42,6 +45,9 @@ class KnownOriginals:
                 self._patients.popitem(last=False)
             return frozenset()
         self._patients.move_to_end(patient)
-        if not words <= known and len(known | words) <= _MAX_WORDS:
-            self._patients[patient] = known | words
-        return known - words
+        if self._asked[0] is known and self._asked[1] is words:
+            return self._answer
+        more = known if words <= known or len(known | words) > _MAX_WORDS else known | words
+        self._patients[patient] = more
+        self._asked, self._answer = (more, words), known - words
+        return self._answer
