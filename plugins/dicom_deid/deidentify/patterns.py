@@ -103,11 +103,11 @@ def finder_of(changed: tuple[Changed, ...]) -> Finder:
     """Return the finder of a set of changed elements, the same for the objects of a study."""
     borders: dict[bytes, Border] = {}
     words: set[Word] = set()
-    for one in changed:
-        for is_personal, text, border in _originals(one):
-            _add(borders, text, border, one[3])
-            if is_personal:
-                words.add((text, border))
+    # Most dates of a study are the same.
+    for is_personal, text, border, codecs in {(*word, one[3]) for one in changed for word in _originals(one)}:
+        _add(borders, text, border, codecs)
+        if is_personal:
+            words.add((text, border))
     return Finder(borders, frozenset(words))
 
 
@@ -228,14 +228,15 @@ def _delimited(text: str) -> Iterator[str]:
         yield from (f"({groups[0]}) {delimiter.join(groups[1:])}" for delimiter in (" ", "-"))
 
 
-def _dates(text: str) -> Iterator[tuple[str, Border]]:
+@lru_cache(maxsize=_MAX_PATTERN_SETS)
+def _dates(text: str) -> tuple[tuple[str, Border], ...]:
+    """Return the forms in which people write a date."""
     digits = text.replace(".", "")
     is_number = len(digits) == 8 and digits.isascii() and digits.isdigit()
     if not is_number or digits == "00000000" or not 1 <= int(digits[4:6]) <= 12:
-        return
-    yield digits, Border.LEFT
-    for written in _written_dates(digits[:4], digits[4:6], digits[6:]):
-        yield written, Border.WORD
+        return ()
+    written = set(_written_dates(digits[:4], digits[4:6], digits[6:]))
+    return (digits, Border.LEFT), *((form, Border.WORD) for form in written)
 
 
 def _written_dates(year: str, month: str, day: str) -> Iterator[str]:
