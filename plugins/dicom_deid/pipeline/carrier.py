@@ -51,7 +51,7 @@ class Carried:
     writing: float = 0.0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, repr=False)
 class _Read:
     item: BatchItem
     examined: Examined
@@ -60,7 +60,7 @@ class _Read:
     others: Words = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class _Glanced:
     """An object that is not written in this attempt, and what it tells of its patient."""
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.support import datasets
 from tests.support.datasets import Element, Encoding, element
 from tests.support.engine import RULES_ALONE, read, rules, run
@@ -241,3 +243,28 @@ def test_what_a_rule_wrote_is_not_a_residual():
 def test_text_after_the_pixel_data_is_searched():
     with pytest.raises(Quarantine):
         swept(an_object(Element(0x7FE10010, "LO", "SOMEBODY"), Element(0x7FE11001, "LO", "Annika")))
+
+
+_TOKENS = st.lists(st.sampled_from(["Annika", "ANNIKAS", "berg", "Bergamot", "of", " ", " ", ",", "7"]), max_size=6)
+_KEYWORDS = ("SeriesDescription", "ImageComments", "ProtocolName", "PatientComments", "BodyPartExamined")
+_FORMS = ("annika", "berg", "annika berg", "berg annika", "annikaberg", "bergannika")
+
+
+def brute_force(text):
+    """Count the words by looking at every place of a text."""
+    low = text.rstrip().lower()
+    spans = {(at, at + len(form)) for form in _FORMS for at in range(len(low)) if low.startswith(form, at)}
+    return sum(not low[a - 1 : a].isalpha() and not low[b : b + 1].isalpha() for a, b in spans)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(_TOKENS, min_size=5, max_size=5), st.sampled_from(ENCODINGS), st.integers(0, 31))
+def test_every_word_in_every_element_that_is_left_is_found_once(texts, encoding, removed):
+    """Against a count letter by letter: catches a word at the edge of what a rule took out, or counted twice."""
+    values = {keyword: "".join(tokens) for keyword, tokens in zip(_KEYWORDS, texts, strict=True)}
+    kept = [keyword for number, keyword in enumerate(_KEYWORDS) if not removed >> number & 1]
+    recipe = "REPLACE PatientName x\n" + "".join(f"REMOVE {each}\n" for each in _KEYWORDS if each not in kept)
+    elements = [element(keyword, value if keyword in kept else "Annika") for keyword, value in values.items()]
+    named = [element("PatientName", "Berg^Annika"), element("SOPInstanceUID", "1.2.3"), element("PatientSex", "F")]
+    new = swept(datasets.part10([*named, *elements], encoding), "report", recipe)
+    assert new.notes.get(Reason.RESIDUAL_REPORTED, 0) == sum(brute_force(values[keyword]) for keyword in kept)
