@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -215,6 +217,32 @@ def test_a_plane_inside_the_samples_that_is_shown_elsewhere_is_quarantined() -> 
     with pytest.raises(Quarantine) as caught:
         cleaned(encoded(embedded(origin=(4, 1))), BLANK.format("0,0,30,10"))
     assert caught.value.reason is Reason.PIXEL_DATA_UNREADABLE
+
+
+attributes = st.sampled_from([0x0010, 0x0011, 0x0015, 0x0050, 0x0100, 0x0102])
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.dictionaries(attributes, st.none() | st.binary(max_size=9)), st.booleans())
+def test_hostile_attributes_are_quarantined_or_pass_and_nothing_else(
+    hostile: dict[int, bytes | None], has_data: bool
+) -> None:
+    """Values of any length in place of the attributes: a fault of the program would stop a batch."""
+    dataset = with_overlay(np.ones((1, 9, 13), bool))
+    data = encoded(dataset)
+    for tag, value in hostile.items():
+        head = struct.pack("<HH", 0x6000, tag) + dataset[0x60000000 | tag].VR.encode() if tag != 0x0015 else b""
+        at = data.find(head) if head else -1
+        if at < 0:
+            continue
+        end = at + 8 + int.from_bytes(data[at + 6 : at + 8], "little")
+        new = b"" if value is None else head + struct.pack("<H", len(value)) + value
+        data = data[:at] + new + data[end:]
+    if not has_data:
+        at = data.index(struct.pack("<HH", 0x6000, 0x3000))
+        data = data[:at] + data[at + 12 + int.from_bytes(data[at + 8 : at + 12], "little") :]
+    with suppress(Quarantine):
+        cleaned(data, BLANK.format("0,0,5,6"))
 
 
 OCR = OPEN.replace(pixel_risk="ocr")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from pydicom.errors import BytesLengthException
+
 from dicom_deid.exceptions import Quarantine
 from dicom_deid.reasons import Reason
 
@@ -12,6 +14,9 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 PIXEL_DATA = "(7fe0,0010)"
+
+UNREADABLE = (AttributeError, BytesLengthException, KeyError, TypeError, ValueError)
+"""What it raises to ask pydicom for a number that is not there, or is none."""
 
 _SAMPLES = {
     "MONOCHROME1": 1,
@@ -93,7 +98,7 @@ def layout_of(header: Dataset) -> Layout:
             planar=int(header.get("PlanarConfiguration") or 0) == 1 and photometric not in SUBSAMPLED,
             black=(),
         )
-    except (AttributeError, KeyError, TypeError, ValueError):
+    except UNREADABLE:
         raise Quarantine(Reason.PIXEL_DATA_UNREADABLE, "Image Pixel module") from None
     if not _is_consistent(layout):
         raise Quarantine(Reason.PIXEL_DATA_UNREADABLE, "Image Pixel module")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from dicom_deid.deidentify.pixels.layout import UNREADABLE
 from dicom_deid.deidentify.pixels.native import blank_bits, swap_bytes
 from dicom_deid.deidentify.pixels.regions import Region, bands
 from dicom_deid.dicom.dictionary import tag_text
@@ -104,7 +105,7 @@ def overlay_of(header: Dataset, tag: int, data: bytes, *, swapped: bool = False)
         frames = int(_value(header, group | _FRAMES, 1))
         top, left = (int(start) - 1 for start in header[group | _ORIGIN].value)
         described = int(_value(header, group | _BITS_ALLOCATED, 1)), int(_value(header, group | _BIT_POSITION, 0))
-    except (AttributeError, KeyError, TypeError, ValueError):
+    except UNREADABLE:
         raise Quarantine(Reason.PIXEL_DATA_UNREADABLE, tag_text(tag)) from None
     fits = min(rows, columns, frames) > 0 and rows * columns * frames <= 8 * len(data)
     if not fits or described != (1, 0) or (swapped and len(data) % 2):
@@ -189,15 +190,16 @@ def embedded_planes(header: Dataset, rows: int, columns: int) -> list[int]:
     """
     found = []
     for group in range(0x60000000, 0x61000000, 0x20000):
-        if group | _DATA in header or not _value(header, group | _BIT_POSITION, 0):
+        if group | _DATA in header or group | _BIT_POSITION not in header:
             continue
         try:
+            position = int(_value(header, group | _BIT_POSITION, 0))
             size = int(_value(header, group | _ROWS, rows)), int(_value(header, group | _COLUMNS, columns))
             origin = [int(start) for start in _value(header, group | _ORIGIN, (1, 1))]
-            position = int(header[group | _BIT_POSITION].value)
-        except (TypeError, ValueError):
+        except UNREADABLE:
             raise Quarantine(Reason.PIXEL_DATA_UNREADABLE, tag_text(group | _BIT_POSITION)) from None
-        if size != (rows, columns) or origin != [1, 1] or position < 0:
+        if position and (size != (rows, columns) or origin != [1, 1]):
             raise Quarantine(Reason.PIXEL_DATA_UNREADABLE, tag_text(group | _BIT_POSITION))
-        found.append(position)
+        if position:
+            found.append(position)
     return found
