@@ -20,7 +20,7 @@ from dicom_deid.deidentify.rulebook import CAPTURED, RootLevel, RuleBook, RuleLe
 from dicom_deid.deidentify.settings import Settings
 from dicom_deid.deidentify.stamps import Stamp, stamps_of
 from dicom_deid.dicom.dictionary import vr_of
-from dicom_deid.dicom.part10 import FileHeader, meta_is_implicit, read_header, write_header
+from dicom_deid.dicom.part10 import FileHeader, begins_as, meta_is_implicit, read_header, write_header
 from dicom_deid.dicom.rewrite import splice
 from dicom_deid.dicom.transfer_syntax import Encoding
 from dicom_deid.dicom.values import DEFAULT_CHARACTER_SET, decode_text, from_python
@@ -168,6 +168,10 @@ class Deidentifier:
         edits = self._final_edits(walk, pseudonyms)
         order = BIG_ENDIAN if header.transfer_syntax.encoding.big_endian else LITTLE_ENDIAN
         pieces: list[Any] = splice(walk.data, examination.start, examination.end, edits, order)
+        first = next((piece for piece in pieces if len(piece)), b"")
+        if not begins_as(bytes(first[:6]), header.transfer_syntax.encoding):
+            # Of a mixture of explicit and implicit VRs the rules took away the element by which readers tell them.
+            raise Quarantine(Reason.MALFORMED, "VRs are explicit and implicit", examination.start)
         if examination.beyond is not None:
             pieces.append(examination.beyond)
         if examination.tail is not None:

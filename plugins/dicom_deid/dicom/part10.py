@@ -174,14 +174,27 @@ def _guess_transfer_syntax(data: bytes, pos: int) -> str:
     return EXPLICIT_VR_BIG_ENDIAN if data[pos : pos + 1] == b"\0" else EXPLICIT_VR_LITTLE_ENDIAN
 
 
+def begins_as(beginning: bytes, encoding: Encoding) -> bool:
+    """Tell whether readers that go by the first element of a data set find it encoded as it is declared.
+
+    Parameters
+    ----------
+    beginning
+        Its first six bytes.
+    encoding
+        As it is declared; what is big endian is taken as such.
+    """
+    vr = beginning[4:6]
+    if len(vr) < 2 or encoding.big_endian:
+        return True
+    return encoding.implicit != (0x40 < vr[0] < 0x5B and 0x40 < vr[1] < 0x5B)
+
+
 def _as_found(data: bytes, pos: int, declared: TransferSyntax) -> TransferSyntax:
     # Real files exist whose data set is not encoded as their file meta information says; readers go by what they find.
-    vr = data[pos + 4 : pos + 6]
-    if len(vr) < 2 or declared.encoding.big_endian:
+    if begins_as(data[pos : pos + 6], declared.encoding):
         return declared
-    implicit = not (0x40 < vr[0] < 0x5B and 0x40 < vr[1] < 0x5B)
-    if implicit == declared.encoding.implicit:
-        return declared
+    implicit = not declared.encoding.implicit
     if declared.encapsulated:
         # The frames are as declared; only the elements are not.
         return declared._replace(encoding=Encoding(implicit, big_endian=False))

@@ -220,3 +220,14 @@ def test_a_modality_of_ones_own_is_no_part_of_a_key():
     new = run(an_object(element("Modality", "OTTOKAR")), DESKTOP)
     assert "Modality" not in new.identifiers
     assert Deidentifier(rules(""), RULES_ALONE).examine(an_object(element("Modality", "OTTOKAR"))).modality == ""
+
+
+@pytest.mark.parametrize("recipe", ["desktop", "ps3.15-basic"])
+def test_a_mixture_of_explicit_and_implicit_vrs_whose_first_element_goes_is_refused(recipe):
+    """Readers go by the first element: without it they would take the explicit elements that are added for others."""
+    data = bytearray(datasets.part10(datasets.ct_elements(1), Encoding(datasets.IMPLICIT_LE)))
+    # The file meta information becomes the beginning of a data set with explicit VRs, and is removed as such.
+    data[132:136] = b"\1\0\0\0"
+    with pytest.raises(Quarantine) as caught:
+        run(bytes(data), Recipe.named(recipe))
+    assert caught.value.reason is Reason.MALFORMED
