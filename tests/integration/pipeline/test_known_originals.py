@@ -61,6 +61,32 @@ def test_a_name_that_only_another_object_of_the_patient_has(place: Place) -> Non
     assert {row.detail.split(" at ")[0] for row in ran.rows if row.reason} == {"SeriesDescription"}
 
 
+def test_an_object_that_is_held_back_tells_its_patient_and_a_retry_knows_it(place: Place) -> None:
+    """A screen shot is quarantined before its originals are swept; the images after it may have its name in a text."""
+    place.put(
+        {
+            "1.dcm": an_object(1, "P-10", "Doe^John", Modality="OT"),
+            "2.dcm": an_object(2, "P-10", "", "John Doe, knee"),
+            "3.dcm": b"no DICOM",
+            "4.dcm": an_object(4, "P-10", "", "Doe"),
+        }
+    )
+    settings = CALM.replace(residuals="quarantine", pixel_risk="quarantine")
+    asked = iter([False, False, True])
+    stopped = place.configuration(settings=settings, transfers=1, in_flight_bytes=1)
+    planned = plan_run(stopped, place.connections)
+    first = place.work(stopped, planned, should_stop=lambda: next(asked, True))
+    rest = place.work(stopped, planned)
+    assert first.rows
+    assert rest.rows
+    assert first.outcomes | rest.outcomes == {
+        "1.dcm": ("quarantined", "pixel-risk"),
+        "2.dcm": ("quarantined", "residual-found"),
+        "3.dcm": ("quarantined", "not-dicom"),
+        "4.dcm": ("quarantined", "residual-found"),
+    }
+
+
 def drawn(seed: int, count: int = 120, *, often: float = 0.3) -> dict[str, bytes]:
     """Objects of a few patients, the first named and others now and then; some name any of them in a text."""
     rng = random.Random(seed)
