@@ -46,6 +46,13 @@ class Done(NamedTuple):
     destination_key: str
     key_hash: str
     quarantined_hash: str
+    link_id: int
+    number: int
+
+    @property
+    def comparison(self) -> str:
+        """The page on which the object stands element by element."""
+        return f"/runs/{self.deid_run_id}/objects/{self.link_id}/{self.number}"
 
 
 @pytest.fixture(scope="module")
@@ -63,12 +70,24 @@ def done(airflow: Deployment) -> Done:
     assert isinstance(counts, dict)
     with psycopg2.connect(airflow.database_url) as connection, connection.cursor() as cursor:
         cursor.execute("SET search_path TO dicom_deid")
-        cursor.execute("SELECT destination_key, key_hash::text FROM audit WHERE outcome = 'deidentified' LIMIT 1")
-        destination_key, key_hash = cursor.fetchone()
+        cursor.execute(
+            "SELECT destination_key, key_hash::text, link_id, number FROM audit WHERE outcome = 'deidentified' LIMIT 1"
+        )
+        destination_key, key_hash, link_id, number = cursor.fetchone()
         cursor.execute("SELECT key_hash::text FROM audit WHERE outcome = 'quarantined' LIMIT 1")
         (quarantined_hash,) = cursor.fetchone()
     return Done(
-        run_id, state, counts["run_id"], counts, source, destination, destination_key, key_hash, quarantined_hash
+        run_id=run_id,
+        state=state,
+        deid_run_id=counts["run_id"],
+        counts=counts,
+        source=source,
+        destination=destination,
+        destination_key=destination_key,
+        key_hash=key_hash,
+        quarantined_hash=quarantined_hash,
+        link_id=link_id,
+        number=number,
     )
 
 
@@ -155,7 +174,7 @@ def test_batches_are_labelled(airflow: Deployment, done: Done) -> None:
 
 def addresses(done: Done) -> list[str]:
     """Every route of the pages, with real values where it has places for them."""
-    values = {"run_id": done.deid_run_id, "name": "desktop"}
+    values = {"run_id": done.deid_run_id, "name": "desktop", "link_id": done.link_id, "number": done.number}
     routes = [route.path for route in create_app().routes if isinstance(route, APIRoute)]
     found = [route.format(**values) for route in routes if route != "/static/{name}"]
     return [
@@ -168,7 +187,9 @@ def addresses(done: Done) -> list[str]:
     ]
 
 
-LOCATING = re.compile(r"/quarantine\.csv$")
+LOCATING = re.compile(r"/quarantine\.csv$|/objects/\d+/\d+$")
+NAMING = re.compile(r"/quarantine\.csv$")
+"""Where source keys stand in the open."""
 
 
 def test_every_route_asks_who_is_there(airflow: Deployment, done: Done) -> None:
@@ -226,6 +247,36 @@ def test_fetching_source_keys_is_recorded(airflow: Deployment, done: Done) -> No
         assert store.verify().problems == []
 
 
+def test_an_object_is_shown_element_by_element(airflow: Deployment, done: Done) -> None:
+    """A page that shows nothing, that shows an original, or whose look at the source leaves no trace."""
+    text = page(airflow, done.comparison, "olga").text
+    assert "Patient&#39;s Name" in text
+    assert "Anonymous" in text
+    with Store.connect(airflow.database_url, keys=airflow.keys) as store:
+        rows = store.database.query("", "SELECT body FROM audit_event WHERE kind = 'source-object-opened'")
+        assert any('"olga"' in body for (body,) in rows)
+        assert store.verify().problems == []
+    assert done.comparison in page(airflow, f"/objects?key={done.key_hash}", "olga").text
+    # Who may not open it is not led to it.
+    assert done.comparison not in page(airflow, f"/objects?key={done.key_hash}", "vic").text
+    assert page(airflow, done.comparison[:-1] + "9999", "olga").status_code == 404
+
+
+def test_an_object_that_is_gone_is_not_shown(airflow: Deployment, done: Done) -> None:
+    """A page that compares with what is not the object any more, or that names the key in an error."""
+    client, bucket = airflow.sandbox.s3.client(), done.destination.removeprefix("s3://")
+    whole = client.get_object(Bucket=bucket, Key=done.destination_key)["Body"].read()
+    for change, told in (
+        (lambda: client.put_object(Bucket=bucket, Key=done.destination_key, Body=b"another"), "overwritten"),
+        (lambda: client.delete_object(Bucket=bucket, Key=done.destination_key), "gone"),
+    ):
+        change()
+        answer = page(airflow, done.comparison, "olga")
+        assert (answer.status_code, told in answer.text, "Anonymous" in answer.text) == (409, True, False)
+    client.put_object(Bucket=bucket, Key=done.destination_key, Body=whole)
+    assert page(airflow, done.comparison, "olga").status_code == 200
+
+
 def identifiers() -> set[str]:
     """Every text in the inputs that names a patient, people, a place or an examination."""
     found: set[str] = set()
@@ -261,7 +312,7 @@ def test_no_identifier_leaves_the_store(airflow: Deployment, done: Done, metrics
         found += [("table", table) for table, row in rows_of(url) if wanted.search(row)]
     found += [("metric", line) for line in metrics.lines if wanted.search(line)]
     for address in addresses(done):
-        if not LOCATING.search(address):
+        if not NAMING.search(address):
             found += [("page", address)] * bool(wanted.search(page(airflow, address, "ada").text))
     assert found == []
 

@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse
 
 from dicom_deid.exceptions import DicomDeidError
 from dicom_deid.web.access import may_read
+from dicom_deid.web.comparison import router as comparison
 from dicom_deid.web.objects import router as objects
 from dicom_deid.web.projects import router as projects
 from dicom_deid.web.quarantine import router as quarantine
@@ -44,7 +45,7 @@ def create_app() -> FastAPI:
     app.middleware("http")(_add_headers)
     app.add_exception_handler(HTTPException, _show_refusal)
     app.add_exception_handler(DicomDeidError, _show_failure)
-    for router in (runs, quarantine, objects, recipes, projects):
+    for router in (runs, quarantine, objects, comparison, recipes, projects):
         app.include_router(router, dependencies=[Depends(may_read)])
     app.get("/static/{name}", dependencies=[Depends(may_read)])(static)
     return app
