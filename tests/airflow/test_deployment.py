@@ -32,6 +32,7 @@ pytestmark = [
 
 DAG = "dicom_deid_on_demand"
 PATIENTS = patients(3, seed=77)
+BEFORE_THE_FIRST_RUN = ("/", "/quarantine", "/projects")
 
 
 class Done(NamedTuple):
@@ -56,7 +57,16 @@ class Done(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def done(airflow: Deployment) -> Done:
+def first_pages(airflow: Deployment) -> dict[str, httpx.Response]:
+    """The pages before the first run: without a schema, and with an empty one."""
+    found = {f"without a schema {path}": page(airflow, path, "vic") for path in BEFORE_THE_FIRST_RUN}
+    with Store.connect(airflow.database_url, keys=airflow.keys) as store:
+        store.upgrade()
+    return found | {f"with an empty schema {path}": page(airflow, path, "vic") for path in BEFORE_THE_FIRST_RUN}
+
+
+@pytest.fixture(scope="module")
+def done(airflow: Deployment, first_pages: dict[str, httpx.Response]) -> Done:
     """A run over objects of three patients, one of which is cut short and one not DICOM."""
     objects = series(PATIENTS, slices=4)
     name = PATIENTS[0].name.replace("^", "_")
@@ -96,6 +106,14 @@ def page(airflow: Deployment, path: str, user: str | None) -> httpx.Response:
     cookies = {} if user is None else {"_token": airflow.airflow.token(user)}
     with httpx.Client(cookies=cookies, timeout=60) as client:
         return client.get(f"{airflow.airflow.url}/dicom-deid{path}", headers={"Accept": "text/html"})
+
+
+def test_before_the_first_run_the_pages_say_what_to_do(first_pages: dict[str, httpx.Response]) -> None:
+    """A newcomer's first page that tells of missing tables, or of nothing."""
+    assert len(first_pages) == 2 * len(BEFORE_THE_FIRST_RUN)
+    for name, answer in first_pages.items():
+        assert (answer.status_code, "No run yet" in answer.text) == (200, True), name
+        assert "/dags/dicom_deid_on_demand" in answer.text, name
 
 
 def test_a_run_through_the_form(airflow: Deployment, done: Done) -> None:

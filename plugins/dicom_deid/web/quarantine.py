@@ -41,6 +41,7 @@ def quarantine(
         run_id=run_id,
         projects=sorted({run.request.project for run in everything}),
         reasons=list(Reason),
+        first=not everything,
     )
 
 
