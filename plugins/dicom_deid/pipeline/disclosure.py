@@ -59,7 +59,7 @@ def _touch(original: Element, new: Element) -> bool:
     least = _SHORTEST_NUMBER_WITHIN if new.vr == "UI" else _SHORTEST
     return (
         new_text in old_text
-        or any(word in old_text for word in _words(new) if new.vr != "UI" or len(word) >= _SHORTEST)
+        or any(word in old_text for word in _words(new) if _says_something(word, new.vr))
         or any(word in new_text for word in _words(original) if _is_long(word, least))
     )
 
@@ -101,6 +101,11 @@ class _Search:
                 yield from (path for path in begun if word in self._texts[path])
             if self._unbroken and not word.isascii() and not isinstance(original.value, bytes):
                 yield from (path for path, text in self._unbroken.items() if word in text)
+
+
+def _says_something(word: str, vr: str) -> bool:
+    """Tell whether a word of a new value, if it stands in the original, is of it: an initial is, a digit is not."""
+    return len(word) >= _SHORTEST or (vr != "UI" and (len(word) > 1 or not word.isdecimal()))
 
 
 def _is_long(word: str, least: int) -> bool:
