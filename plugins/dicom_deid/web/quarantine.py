@@ -35,6 +35,7 @@ def quarantine(
         "quarantine.html",
         request,
         counts=totals.reason_counts,
+        held=totals.quarantined + totals.failed,
         entries=ask.quarantined(runs, chosen),
         reason=chosen,
         project=project,

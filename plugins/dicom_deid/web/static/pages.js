@@ -20,6 +20,7 @@
         label,
         data: runs.map((run) => run[field]),
         backgroundColor: colour(name),
+        maxBarThickness: 40,
       }));
       const axis = { stacked, ticks: { color: colour("--text") }, grid: { color: colour("--line") } };
       drawn.push(
@@ -30,7 +31,7 @@
             animation: false,
             maintainAspectRatio: false,
             plugins: { legend: { display: series.length > 1, labels: { color: colour("--text") } } },
-            scales: { x: axis, y: { ...axis, beginAtZero: true } },
+            scales: { x: axis, y: { ...axis, beginAtZero: true, grace: "5%" } },
           },
         }),
       );
