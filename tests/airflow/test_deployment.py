@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 import uuid
 from collections.abc import Iterator
 from dataclasses import astuple
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from typing import NamedTuple
 
 import httpx
@@ -164,6 +165,52 @@ def test_wrong_values_are_refused_at_the_trigger(airflow: Deployment, wrong: dic
     airflow.airflow.wait_for_dags(DAG)
     with pytest.raises(ConfigurationError, match=named):
         airflow.airflow.trigger(DAG, wrong)
+
+
+def test_the_form_of_the_connection(airflow: Deployment) -> None:
+    """A connection type that the UI does not offer, or whose test button says nothing, or shows the keys."""
+    offered = airflow.airflow.request("GET", "/ui/connections/hook_meta").raise_for_status().json()
+    (form,) = [each for each in offered if each["connection_type"] == "dicom_deid"]
+    assert {"project", "recipe", "uid_strategy"} <= set(form["extra_fields"])
+    assert form["standard_fields"]["password"]["title"] == "Keys"
+    assert form["standard_fields"]["host"]["hidden"]
+    body = {"connection_id": "new", "conn_type": "dicom_deid", "password": airflow.keys.to_text()}
+    for recipe, good, told in (("desktop", True, "rules; keys are readable"), ("dekstop", False, "dekstop")):
+        asked = {**body, "extra": json.dumps({"recipe": recipe})}
+        answer = airflow.airflow.request("POST", "/api/v2/connections/test", json=asked).raise_for_status().json()
+        assert (answer["status"], told in answer["message"]) == (good, True)
+        assert airflow.keys.to_text() not in answer["message"]
+
+
+@pytest.mark.parametrize(
+    ("interval", "planned"),
+    [
+        (None, 14),
+        ((datetime.now(UTC) - timedelta(days=2), datetime.now(UTC) + timedelta(days=2)), 14),
+        ((datetime(2016, 1, 1, tzinfo=UTC), datetime(2016, 2, 1, tzinfo=UTC)), 0),
+    ],
+    ids=["no date", "now", "2016"],
+)
+def test_a_partition_is_what_was_modified_in_its_period(
+    airflow: Deployment, done: Done, interval: tuple[datetime, datetime] | None, planned: int
+) -> None:
+    """A run that fails for want of a date, or that takes objects of another month."""
+    dag, destination = "dicom_deid_backfill", airflow.bucket(f"partition-{uuid.uuid4().hex[:8]}")
+    airflow.airflow.wait_for_dags(dag)
+    airflow.airflow.request("PATCH", f"/api/v2/dags/{dag}", json={"is_paused": False}).raise_for_status()
+    start, end = (each.isoformat() for each in interval) if interval else (None, None)
+    body = {
+        "logical_date": start,
+        "data_interval_start": start,
+        "data_interval_end": end,
+        "conf": {"source": done.source, "destination": destination, "pixel_risk": "allow"},
+    }
+    answer = airflow.airflow.request("POST", f"/api/v2/dags/{dag}/dagRuns", json=body).raise_for_status()
+    run_id = answer.json()["dag_run_id"]
+    assert airflow.airflow.wait_for_run(dag, run_id) == "success"
+    counts = airflow.xcom(dag, run_id, "report", "counts")
+    assert isinstance(counts, dict)
+    assert counts["planned"] == planned
 
 
 def test_a_wrong_recipe_option_fails_at_once(airflow: Deployment, done: Done) -> None:
