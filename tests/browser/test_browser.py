@@ -19,7 +19,9 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from tests.support.airflow import Deployment, deployment
 from tests.support.programs import program
+from tests.support.runs import Place, patients, series
 
+from dicom_deid.pipeline import plan_run, report_run
 from dicom_deid.sandbox import Sandbox
 from dicom_deid.sandbox.samples import sample_files
 
@@ -235,6 +237,26 @@ def download_the_list(page: Page, airflow: Deployment, place: Path) -> None:
     waiting.value.save_as(place / "list.csv")
     rows = list(csv.DictReader((place / "list.csv").open()))
     assert "notes.txt" in {row["source_key"] for row in rows}
+
+
+@pytest.mark.parametrize("page", ["dark"], indirect=True)
+def test_a_run_is_shown_as_it_goes(airflow: Deployment, page: Page) -> None:
+    """Counts that stand still until somebody reloads the page, or that stop when the page cannot be asked once."""
+    bucket = airflow.bucket(f"live-{uuid.uuid4().hex[:8]}").removeprefix("s3://")
+    place = Place(airflow.sandbox.s3, bucket, airflow.database_url, airflow.keys)
+    place.put(series(patients(2), slices=3))
+    configuration = place.configuration()
+    planned = plan_run(configuration, place.connections)
+    log_in(page, airflow, "vic")
+    page.route("**/live", lambda route: route.abort(), times=1)
+    page.goto(f"{airflow.airflow.url}/dicom-deid/runs/{planned.run_id}")
+    expect(page.locator("#state")).to_have_text("running")
+    expect(page.locator("[data-count=deidentified]")).to_have_text("0")
+    place.work(configuration, planned)
+    expect(page.locator("[data-count=deidentified]")).to_have_text("6")
+    expect(page.locator("#state")).to_have_text("running")
+    report_run(place.connections, run_id=planned.run_id, state="succeeded")
+    expect(page.locator("#state")).to_have_text("succeeded")
 
 
 def wait_until_asked(airflow: Deployment, dag: str, run_id: str) -> None:
