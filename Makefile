@@ -3,9 +3,11 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
+OLDEST := .venv-oldest
+OLDEST_AIRFLOW := $(shell sed -n 's/.*"apache-airflow>=\([0-9.]*\)".*/\1/p' pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench bench-store bench-pipeline bench-ocr bench-sweep score docs constraints clean
+.PHONY: help setup demo test test-oldest-airflow lint bench bench-store bench-pipeline bench-ocr bench-sweep score docs constraints clean
 
 help: ## say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -22,6 +24,19 @@ demo: setup ## de-identify real objects through Airflow; KEEP=1 leaves the user 
 
 test: setup ## every test, with the real servers
 	$(BIN)/pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+
+test-oldest-airflow: $(OLDEST)/.installed ## DAGs, hooks and operators, with the oldest Airflow that is supported
+	AIRFLOW_HOME=$(abspath $(OLDEST))/airflow PYTHONPATH=$(abspath plugins) $(OLDEST)/bin/python -m pytest \
+		tests/airflow/test_dags.py tests/airflow/test_hooks.py tests/airflow/test_operators.py $(ARGS)
+
+# The constraints are those of the newest Airflow: left out is what it asks of others than the oldest does.
+$(OLDEST)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(OLDEST)
+	grep -vE '^(apache-airflow|apache-airflow-core|apache-airflow-task-sdk|aiosqlite)==' constraints.txt > $(OLDEST)/constraints.txt
+	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(OLDEST)/constraints.txt \
+		apache-airflow==$(OLDEST_AIRFLOW) --editable '.[sandbox]' \
+		apache-airflow-providers-openlineage hypothesis jsonschema pytest pytest-timeout pytest-xdist
+	@touch $@
 
 lint: setup ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check
@@ -61,4 +76,4 @@ constraints: ## pin what a fresh environment resolves to
 	rm -rf .constraints
 
 clean: ## remove the environment and what the demo keeps
-	rm -rf $(VENV) .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
+	rm -rf $(VENV) $(OLDEST) .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis dist

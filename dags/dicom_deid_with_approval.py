@@ -57,7 +57,8 @@ with DAG(
         body="""
 {% set counts = ti.xcom_pull('report') %}
 - de-identified: **{{ counts['deidentified'] }}**, at `{{ params.destination }}`
-- quarantined: **{{ counts['quarantined'] }}** {{ counts['reasons'] }}
+- quarantined: **{{ counts['quarantined'] }}**
+{%- for reason, count in counts['reasons'].items() %}, {{ count }} {{ reason }}{% endfor %}
 - [the run](/dicom-deid/runs/{{ counts['run_id'] }}), with its audit
 
 Approved, they are copied to `{{ params.release_to }}`.

@@ -22,5 +22,6 @@ def metrics() -> Iterator[Metrics]:
 @pytest.fixture(scope="module")
 def airflow(sandbox_servers: Sandbox, metrics: Metrics) -> Iterator[Deployment]:
     """Airflow with the LocalExecutor, and the DAGs of this repository."""
-    with deployment(sandbox_servers, f"a{uuid.uuid4().hex[:12]}", environment=metrics.environment()) as running:
+    environment = {**metrics.environment(), "AIRFLOW__CORE__TEST_CONNECTION": "Enabled"}
+    with deployment(sandbox_servers, f"a{uuid.uuid4().hex[:12]}", environment=environment) as running:
         yield running

@@ -74,11 +74,12 @@ def test_a_dag_fits_a_page(dag_id: str) -> None:
 
 @pytest.mark.parametrize("dag_id", DAG_IDS)
 def test_a_form_is_in_words(parsed: dict[str, object], dag_id: str) -> None:
-    """A field of the trigger form without a title or a section."""
+    """A field of the trigger form without a title, a description or a section."""
     params = dict(parsed["dags"][dag_id].get("params", []))
     for name, param in params.items():
         schema = param["schema"]["__var"]
         assert schema.get("title"), name
+        assert schema.get("description_md"), name
         assert schema.get("section"), name
 
 

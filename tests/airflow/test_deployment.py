@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 import uuid
 from collections.abc import Iterator
 from dataclasses import astuple
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from typing import NamedTuple
 
 import httpx
@@ -32,6 +33,7 @@ pytestmark = [
 
 DAG = "dicom_deid_on_demand"
 PATIENTS = patients(3, seed=77)
+BEFORE_THE_FIRST_RUN = ("/", "/quarantine", "/projects")
 
 
 class Done(NamedTuple):
@@ -46,10 +48,26 @@ class Done(NamedTuple):
     destination_key: str
     key_hash: str
     quarantined_hash: str
+    link_id: int
+    number: int
+
+    @property
+    def comparison(self) -> str:
+        """The page on which the object stands element by element."""
+        return f"/runs/{self.deid_run_id}/objects/{self.link_id}/{self.number}"
 
 
 @pytest.fixture(scope="module")
-def done(airflow: Deployment) -> Done:
+def first_pages(airflow: Deployment) -> dict[str, httpx.Response]:
+    """The pages before the first run: without a schema, and with an empty one."""
+    found = {f"without a schema {path}": page(airflow, path, "vic") for path in BEFORE_THE_FIRST_RUN}
+    with Store.connect(airflow.database_url, keys=airflow.keys) as store:
+        store.upgrade()
+    return found | {f"with an empty schema {path}": page(airflow, path, "vic") for path in BEFORE_THE_FIRST_RUN}
+
+
+@pytest.fixture(scope="module")
+def done(airflow: Deployment, first_pages: dict[str, httpx.Response]) -> Done:
     """A run over objects of three patients, one of which is cut short and one not DICOM."""
     objects = series(PATIENTS, slices=4)
     name = PATIENTS[0].name.replace("^", "_")
@@ -63,12 +81,24 @@ def done(airflow: Deployment) -> Done:
     assert isinstance(counts, dict)
     with psycopg2.connect(airflow.database_url) as connection, connection.cursor() as cursor:
         cursor.execute("SET search_path TO dicom_deid")
-        cursor.execute("SELECT destination_key, key_hash::text FROM audit WHERE outcome = 'deidentified' LIMIT 1")
-        destination_key, key_hash = cursor.fetchone()
+        cursor.execute(
+            "SELECT destination_key, key_hash::text, link_id, number FROM audit WHERE outcome = 'deidentified' LIMIT 1"
+        )
+        destination_key, key_hash, link_id, number = cursor.fetchone()
         cursor.execute("SELECT key_hash::text FROM audit WHERE outcome = 'quarantined' LIMIT 1")
         (quarantined_hash,) = cursor.fetchone()
     return Done(
-        run_id, state, counts["run_id"], counts, source, destination, destination_key, key_hash, quarantined_hash
+        run_id=run_id,
+        state=state,
+        deid_run_id=counts["run_id"],
+        counts=counts,
+        source=source,
+        destination=destination,
+        destination_key=destination_key,
+        key_hash=key_hash,
+        quarantined_hash=quarantined_hash,
+        link_id=link_id,
+        number=number,
     )
 
 
@@ -77,6 +107,14 @@ def page(airflow: Deployment, path: str, user: str | None) -> httpx.Response:
     cookies = {} if user is None else {"_token": airflow.airflow.token(user)}
     with httpx.Client(cookies=cookies, timeout=60) as client:
         return client.get(f"{airflow.airflow.url}/dicom-deid{path}", headers={"Accept": "text/html"})
+
+
+def test_before_the_first_run_the_pages_say_what_to_do(first_pages: dict[str, httpx.Response]) -> None:
+    """A newcomer's first page that tells of missing tables, or of nothing."""
+    assert len(first_pages) == 2 * len(BEFORE_THE_FIRST_RUN)
+    for name, answer in first_pages.items():
+        assert (answer.status_code, "No run yet" in answer.text) == (200, True), name
+        assert "/dags/dicom_deid_on_demand" in answer.text, name
 
 
 def test_a_run_through_the_form(airflow: Deployment, done: Done) -> None:
@@ -129,6 +167,52 @@ def test_wrong_values_are_refused_at_the_trigger(airflow: Deployment, wrong: dic
         airflow.airflow.trigger(DAG, wrong)
 
 
+def test_the_form_of_the_connection(airflow: Deployment) -> None:
+    """A connection type that the UI does not offer, or whose test button says nothing, or shows the keys."""
+    offered = airflow.airflow.request("GET", "/ui/connections/hook_meta").raise_for_status().json()
+    (form,) = [each for each in offered if each["connection_type"] == "dicom_deid"]
+    assert {"project", "recipe", "uid_strategy"} <= set(form["extra_fields"])
+    assert form["standard_fields"]["password"]["title"] == "Keys"
+    assert form["standard_fields"]["host"]["hidden"]
+    body = {"connection_id": "new", "conn_type": "dicom_deid", "password": airflow.keys.to_text()}
+    for recipe, good, told in (("desktop", True, "rules; keys are readable"), ("dekstop", False, "dekstop")):
+        asked = {**body, "extra": json.dumps({"recipe": recipe})}
+        answer = airflow.airflow.request("POST", "/api/v2/connections/test", json=asked).raise_for_status().json()
+        assert (answer["status"], told in answer["message"]) == (good, True)
+        assert airflow.keys.to_text() not in answer["message"]
+
+
+@pytest.mark.parametrize(
+    ("interval", "planned"),
+    [
+        (None, 14),
+        ((datetime.now(UTC) - timedelta(days=2), datetime.now(UTC) + timedelta(days=2)), 14),
+        ((datetime(2016, 1, 1, tzinfo=UTC), datetime(2016, 2, 1, tzinfo=UTC)), 0),
+    ],
+    ids=["no date", "now", "2016"],
+)
+def test_a_partition_is_what_was_modified_in_its_period(
+    airflow: Deployment, done: Done, interval: tuple[datetime, datetime] | None, planned: int
+) -> None:
+    """A run that fails for want of a date, or that takes objects of another month."""
+    dag, destination = "dicom_deid_backfill", airflow.bucket(f"partition-{uuid.uuid4().hex[:8]}")
+    airflow.airflow.wait_for_dags(dag)
+    airflow.airflow.request("PATCH", f"/api/v2/dags/{dag}", json={"is_paused": False}).raise_for_status()
+    start, end = (each.isoformat() for each in interval) if interval else (None, None)
+    body = {
+        "logical_date": start,
+        "data_interval_start": start,
+        "data_interval_end": end,
+        "conf": {"source": done.source, "destination": destination, "pixel_risk": "allow"},
+    }
+    answer = airflow.airflow.request("POST", f"/api/v2/dags/{dag}/dagRuns", json=body).raise_for_status()
+    run_id = answer.json()["dag_run_id"]
+    assert airflow.airflow.wait_for_run(dag, run_id) == "success"
+    counts = airflow.xcom(dag, run_id, "report", "counts")
+    assert isinstance(counts, dict)
+    assert counts["planned"] == planned
+
+
 def test_a_wrong_recipe_option_fails_at_once(airflow: Deployment, done: Done) -> None:
     """Configuration errors that are retried: they would fail again, minutes later."""
     conf = {"source": done.source, "destination": done.destination, "profile_options": ["retain-uids"]}
@@ -155,7 +239,7 @@ def test_batches_are_labelled(airflow: Deployment, done: Done) -> None:
 
 def addresses(done: Done) -> list[str]:
     """Every route of the pages, with real values where it has places for them."""
-    values = {"run_id": done.deid_run_id, "name": "desktop"}
+    values = {"run_id": done.deid_run_id, "name": "desktop", "link_id": done.link_id, "number": done.number}
     routes = [route.path for route in create_app().routes if isinstance(route, APIRoute)]
     found = [route.format(**values) for route in routes if route != "/static/{name}"]
     return [
@@ -168,7 +252,9 @@ def addresses(done: Done) -> list[str]:
     ]
 
 
-LOCATING = re.compile(r"/quarantine\.csv$")
+LOCATING = re.compile(r"/quarantine\.csv$|/objects/\d+/\d+$")
+NAMING = re.compile(r"/quarantine\.csv$")
+"""Where source keys stand in the open."""
 
 
 def test_every_route_asks_who_is_there(airflow: Deployment, done: Done) -> None:
@@ -226,6 +312,36 @@ def test_fetching_source_keys_is_recorded(airflow: Deployment, done: Done) -> No
         assert store.verify().problems == []
 
 
+def test_an_object_is_shown_element_by_element(airflow: Deployment, done: Done) -> None:
+    """A page that shows nothing, that shows an original, or whose look at the source leaves no trace."""
+    text = page(airflow, done.comparison, "olga").text
+    assert "Patient&#39;s Name" in text
+    assert "Anonymous" in text
+    with Store.connect(airflow.database_url, keys=airflow.keys) as store:
+        rows = store.database.query("", "SELECT body FROM audit_event WHERE kind = 'source-object-opened'")
+        assert any('"olga"' in body for (body,) in rows)
+        assert store.verify().problems == []
+    assert done.comparison in page(airflow, f"/objects?key={done.key_hash}", "olga").text
+    # Who may not open it is not led to it.
+    assert done.comparison not in page(airflow, f"/objects?key={done.key_hash}", "vic").text
+    assert page(airflow, done.comparison[:-1] + "9999", "olga").status_code == 404
+
+
+def test_an_object_that_is_gone_is_not_shown(airflow: Deployment, done: Done) -> None:
+    """A page that compares with what is not the object any more, or that names the key in an error."""
+    client, bucket = airflow.sandbox.s3.client(), done.destination.removeprefix("s3://")
+    whole = client.get_object(Bucket=bucket, Key=done.destination_key)["Body"].read()
+    for change, told in (
+        (lambda: client.put_object(Bucket=bucket, Key=done.destination_key, Body=b"another"), "overwritten"),
+        (lambda: client.delete_object(Bucket=bucket, Key=done.destination_key), "gone"),
+    ):
+        change()
+        answer = page(airflow, done.comparison, "olga")
+        assert (answer.status_code, told in answer.text, "Anonymous" in answer.text) == (409, True, False)
+    client.put_object(Bucket=bucket, Key=done.destination_key, Body=whole)
+    assert page(airflow, done.comparison, "olga").status_code == 200
+
+
 def identifiers() -> set[str]:
     """Every text in the inputs that names a patient, people, a place or an examination."""
     found: set[str] = set()
@@ -261,7 +377,7 @@ def test_no_identifier_leaves_the_store(airflow: Deployment, done: Done, metrics
         found += [("table", table) for table, row in rows_of(url) if wanted.search(row)]
     found += [("metric", line) for line in metrics.lines if wanted.search(line)]
     for address in addresses(done):
-        if not LOCATING.search(address):
+        if not NAMING.search(address):
             found += [("page", address)] * bool(wanted.search(page(airflow, address, "ada").text))
     assert found == []
 

@@ -153,6 +153,30 @@ def test_work_that_is_left_fails_the_run(site: Site) -> None:
         assert store.run(run["run_id"]).state == "failed"
 
 
+def test_lineage_names_places_and_counts(site: Site) -> None:
+    """Lineage that names an object, another place than the one that is read, or a destination that is not written."""
+    source, destination = f"s3://{site.bucket}", f"s3://{site.bucket}/out"
+    plan = DicomPlanOperator(task_id="plan", source=source, prefix="in", destination=destination, settings=CALM)
+    context = site.context("plan")
+    (batch,) = plan.execute(context)
+    run = context["ti"].pushed["run"]
+    work, report = DicomDeidentifyOperator(task_id="w", run=run, batch=batch), DicomReportOperator(task_id="r", run=run)
+    for operator in (work, report):
+        operator.execute(site.context("x"))
+    lineages = [plan.get_openlineage_facets_on_start()]
+    lineages += [each.get_openlineage_facets_on_complete(None) for each in (work, report)]
+    for lineage in lineages:
+        assert [(each.namespace, each.name) for each in lineage.inputs] == [(source, "in")]
+        assert [(each.namespace, each.name) for each in lineage.outputs] == [(source, "out")]
+    written = [lineage.outputs[0].outputFacets["outputStatistics"].fileCount for lineage in lineages[1:]]
+    assert written == [12, 12]
+    for looking in (
+        DicomPreviewOperator(task_id="p", source=source, prefix="in"),
+        DicomPlanOperator(task_id="p", source=source, prefix="in", destination=destination, only_preview=True),
+    ):
+        assert looking.get_openlineage_facets_on_start().outputs == []
+
+
 def test_too_many_quarantined(site: Site, caplog: pytest.LogCaptureFixture) -> None:
     """A ratio that is not looked at, or a warning that fails the task all the same."""
     run, (batch,) = site.plan()

@@ -8,16 +8,20 @@ from __future__ import annotations
 import csv
 import os
 import re
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from tests.support.airflow import Deployment, deployment
 from tests.support.programs import program
+from tests.support.runs import Place, patients, series
 
+from dicom_deid.pipeline import plan_run, report_run
 from dicom_deid.sandbox import Sandbox
 from dicom_deid.sandbox.samples import sample_files
 
@@ -32,6 +36,8 @@ pytestmark = [
 DAG = "dicom_deid_on_demand"
 ARGUMENTS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update"]
 PATIENCE = 90_000
+LAPTOP = {"width": 1280, "height": 800}
+PHONE = {"width": 390, "height": 800}
 expect.set_options(timeout=PATIENCE)
 
 
@@ -55,7 +61,7 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(params=["light", "dark"])
 def page(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
     """A page of a laptop's size."""
-    context = browser.new_context(viewport={"width": 1280, "height": 800}, color_scheme=request.param)
+    context = browser.new_context(viewport=LAPTOP, color_scheme=request.param)
     context.set_default_timeout(PATIENCE)
     yield context.new_page()
     context.close()
@@ -78,11 +84,60 @@ def log_in(page: Page, airflow: Deployment, user: str) -> None:
     page.wait_for_url(lambda address: "/login" not in address)
 
 
-def test_from_the_form_to_the_quarantine_list(airflow: Deployment, page: Page, tmp_path: Path) -> None:
-    """Whatever a person cannot find, read or press on the way from the form to the quarantine list."""
+def check(page: Page) -> None:
+    """Check the page that is shown by axe-core, and by the keyboard, on a laptop and on a phone."""
+    for size in (LAPTOP, PHONE):
+        page.set_viewport_size(size)
+        page.reload()
+        expect(page.locator("h1")).to_be_visible()
+        found = Axe().run(page)
+        assert found.violations_count == 0, f"{page.url}\n{found.generate_report()}"
+        assert page.evaluate("document.documentElement.scrollWidth") <= size["width"], page.url
+    page.set_viewport_size(LAPTOP)
+    assert out_of_reach(page) == [], page.url
+
+
+def out_of_reach(page: Page) -> list[str]:
+    """Return what a mouse can use and the tabulator does not come to, or comes to without anybody seeing it."""
+    page.reload()
+    for _ in range(page.evaluate(f"{USABLE}.length")):
+        page.keyboard.press("Tab")
+        page.evaluate(
+            "document.activeElement.dataset.reached = getComputedStyle(document.activeElement).outlineStyle !== 'none'"
+        )
+    return list(page.evaluate(f"{USABLE}.filter((e) => e.dataset.reached !== 'true').map((e) => e.outerHTML)"))
+
+
+USABLE = """[...document.querySelectorAll('a[href], button, input, select, summary, [tabindex="0"]')]
+    .filter((e) => e.checkVisibility())"""
+
+
+def test_before_the_first_run(airflow: Deployment, page: Page) -> None:
+    """A first page that a newcomer cannot read, or that does not lead on."""
+    log_in(page, airflow, "olga")
+    page.goto(f"{airflow.airflow.url}/dicom-deid/")
+    expect(page.get_by_role("heading", name="No run yet")).to_be_visible()
+    check(page)
+    page.get_by_role("link", name="dicom_deid_on_demand").click()
+    expect(page.get_by_role("button", name="Trigger").first).to_be_visible()
+
+
+@pytest.fixture
+def source(airflow: Deployment) -> str:
+    """A source of real objects, and one that is none."""
     objects = {name: path.read_bytes() for name, path in sample_files() if "charset_files" in name}
     objects["notes.txt"] = b"not DICOM"
-    source = airflow.bucket(f"source-{uuid.uuid4().hex[:8]}", objects)
+    return airflow.bucket(f"source-{uuid.uuid4().hex[:8]}", objects)
+
+
+def keys_of(airflow: Deployment, bucket: str) -> list[str]:
+    listed = airflow.sandbox.s3.client().list_objects_v2(Bucket=bucket.removeprefix("s3://"))
+    return [each["Key"] for each in listed.get("Contents", [])]
+
+
+def test_from_the_form_to_the_quarantine_list(airflow: Deployment, source: str, page: Page, tmp_path: Path) -> None:
+    """Whatever a person cannot find, read or press on the way from the form to the quarantine list."""
+    errors: list[str] = []
     destination = airflow.bucket(f"destination-{uuid.uuid4().hex[:8]}")
     log_in(page, airflow, "olga")
     fill_the_form(page, airflow, source, destination)
@@ -91,9 +146,14 @@ def test_from_the_form_to_the_quarantine_list(airflow: Deployment, page: Page, t
     assert airflow.airflow.wait_for_run(DAG, run_id) == "success"
     expect(page.get_by_text("Success").first).to_be_visible()
     picture(page, "run")
+    look_into_the_frame(page)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
     follow_a_quarantined_object(page, airflow)
+    follow_a_written_object(page, airflow, keys_of(airflow, destination)[0])
     look_at_the_other_pages(page, airflow)
     download_the_list(page, airflow, tmp_path)
+    assert errors == []
 
 
 def fill_the_form(page: Page, airflow: Deployment, source: str, destination: str) -> None:
@@ -109,44 +169,64 @@ def fill_the_form(page: Page, airflow: Deployment, source: str, destination: str
     page.wait_for_url(re.compile(r"/runs/manual"))
 
 
+def look_into_the_frame(page: Page) -> None:
+    """Open the pages where a person finds them, inside Airflow's own."""
+    page.get_by_role("button", name="Browse").click()
+    page.get_by_role("menuitem", name="De-identification").click()
+    frame = page.frame_locator("iframe")
+    expect(frame.get_by_role("heading", name="Runs")).to_be_visible()
+    expect(frame.locator("canvas").first).to_be_visible()
+    dark = page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")
+    expect(frame.locator("html")).to_have_attribute("data-theme", "dark" if dark else "light")
+    frame.get_by_role("link", name="Quarantine").click()
+    expect(frame.get_by_role("heading", name="Objects")).to_be_visible()
+    expect(frame.get_by_text("The object is not DICOM.").first).to_be_visible()
+
+
 def follow_a_quarantined_object(page: Page, airflow: Deployment) -> None:
-    page.goto(f"{airflow.airflow.url}/plugin/dicom-deid-pages")
-    # Not into the frame: Playwright may read an empty document where the screen shows the page.
-    expect(page.locator("iframe")).to_have_attribute("src", "/dicom-deid/")
     page.goto(f"{airflow.airflow.url}/dicom-deid/")
     expect(page.get_by_role("heading", name="Runs")).to_be_visible()
     expect(page.locator("canvas").first).to_be_visible()
-    picture(page, "pages")
     page.locator("tbody th a").first.click()
     expect(page.get_by_role("heading", name="Quarantined and failed")).to_be_visible()
     picture(page, "run-page")
+    check(page)
     page.get_by_role("link", name="not-dicom").click()
     expect(page.get_by_role("heading", name="Objects: not-dicom")).to_be_visible()
     page.locator("table").last.locator("tbody th a").first.click()
     expect(page.get_by_role("heading", name="What happened to an object")).to_be_visible()
     expect(page.get_by_text("The object is not DICOM.").first).to_be_visible()
+    check(page)
+
+
+def follow_a_written_object(page: Page, airflow: Deployment, key: str) -> None:
+    page.goto(f"{airflow.airflow.url}/dicom-deid/objects")
+    page.get_by_label("Digest of the source key, or destination key").fill(key)
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("deidentified", exact=True).first).to_be_visible()
     picture(page, "object")
+    check(page)
+    page.get_by_role("link", name="Before and after").first.click()
+    patient = page.get_by_role("row", name=re.compile("Patient's Name"))
+    expect(patient).to_contain_text("changed")
+    expect(patient).to_contain_text("Anonymous")
+    picture(page, "comparison")
+    check(page)
 
 
 def look_at_the_other_pages(page: Page, airflow: Deployment) -> None:
-    errors: list[str] = []
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
     for path in ("/", "/quarantine", "/objects", "/recipes", "/recipes/desktop", "/projects"):
         page.goto(f"{airflow.airflow.url}/dicom-deid{path}")
-        expect(page.locator("h1")).to_be_visible()
-        assert low_contrast(page) == []
-        page.set_viewport_size({"width": 390, "height": 800})
-        page.reload()
-        expect(page.locator("h1")).to_be_visible()
-        assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
-        page.set_viewport_size({"width": 1280, "height": 800})
-    assert errors == []
-    page.goto(f"{airflow.airflow.url}/dicom-deid/")
+        check(page)
+    page.goto(f"{airflow.airflow.url}/dicom-deid/quarantine")
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
-    page.keyboard.press("Tab")
-    assert page.evaluate("document.activeElement.textContent") == "Runs"
+    page.get_by_role("combobox", name="Reason").focus()
+    page.keyboard.type("not-d")
+    for _ in range(3):
+        page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", name="Objects: not-dicom")).to_be_visible()
 
 
 def download_the_list(page: Page, airflow: Deployment, place: Path) -> None:
@@ -159,36 +239,54 @@ def download_the_list(page: Page, airflow: Deployment, place: Path) -> None:
     assert "notes.txt" in {row["source_key"] for row in rows}
 
 
-def low_contrast(page: Page) -> list[str]:
-    """Return the texts whose colour stands out less than WCAG 2.1 AA asks for: 4.5 to 1, or 3 to 1 when large."""
-    return list(page.evaluate(CONTRAST))
+@pytest.mark.parametrize("page", ["dark"], indirect=True)
+def test_a_run_is_shown_as_it_goes(airflow: Deployment, page: Page) -> None:
+    """Counts that stand still until somebody reloads the page, or that stop when the page cannot be asked once."""
+    bucket = airflow.bucket(f"live-{uuid.uuid4().hex[:8]}").removeprefix("s3://")
+    place = Place(airflow.sandbox.s3, bucket, airflow.database_url, airflow.keys)
+    place.put(series(patients(2), slices=3))
+    configuration = place.configuration()
+    planned = plan_run(configuration, place.connections)
+    log_in(page, airflow, "vic")
+    page.route("**/live", lambda route: route.abort(), times=1)
+    page.goto(f"{airflow.airflow.url}/dicom-deid/runs/{planned.run_id}")
+    expect(page.locator("#state")).to_have_text("running")
+    expect(page.locator("[data-count=deidentified]")).to_have_text("0")
+    place.work(configuration, planned)
+    expect(page.locator("[data-count=deidentified]")).to_have_text("6")
+    expect(page.locator("#state")).to_have_text("running")
+    report_run(place.connections, run_id=planned.run_id, state="succeeded")
+    expect(page.locator("#state")).to_have_text("succeeded")
 
 
-CONTRAST = """
-() => {
-  const parse = (colour) => colour.match(/[\\d.]+/g).map(Number);
-  const light = ([r, g, b]) => {
-    const linear = (v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
-    const [x, y, z] = [r, g, b].map((v) => linear(v / 255));
-    return 0.2126 * x + 0.7152 * y + 0.0722 * z;
-  };
-  const ground = (element) => {
-    for (let at = element; at; at = at.parentElement) {
-      const colour = parse(getComputedStyle(at).backgroundColor);
-      if (colour.length < 4 || colour[3] > 0) return colour;
-    }
-    return [255, 255, 255];
-  };
-  const bad = [];
-  for (const element of document.querySelectorAll("body *")) {
-    const text = [...element.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim());
-    if (!text || !element.offsetParent || ["SCRIPT", "STYLE"].includes(element.tagName)) continue;
-    const style = getComputedStyle(element);
-    const pair = [light(parse(style.color)), light(ground(element))].sort((a, b) => b - a);
-    const ratio = (pair[0] + 0.05) / (pair[1] + 0.05);
-    const large = parseFloat(style.fontSize) >= 24;
-    if (ratio < (large ? 3 : 4.5)) bad.push(`${element.tagName} ${element.className} ${ratio.toFixed(2)}`);
-  }
-  return bad;
-}
-"""
+def wait_until_asked(airflow: Deployment, dag: str, run_id: str) -> None:
+    """Return when somebody's answer is awaited: the list of such tasks is fetched once, when its page is opened."""
+    place = f"/api/v2/dags/{dag}/dagRuns/{run_id}/hitlDetails"
+    deadline = time.monotonic() + PATIENCE / 1000
+    while not airflow.airflow.request("GET", place).raise_for_status().json()["total_entries"]:
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+
+
+@pytest.mark.parametrize("page", ["light"], indirect=True)
+def test_approved_objects_are_released(airflow: Deployment, source: str, page: Page) -> None:
+    """A release that nobody can approve in the UI, or objects that are released before anybody has."""
+    dag = "dicom_deid_with_approval"
+    staging, released = (airflow.bucket(f"{name}-{uuid.uuid4().hex[:8]}") for name in ("staging", "released"))
+    airflow.airflow.wait_for_dags(dag)
+    conf = {"source": source, "destination": staging, "release_to": released, "pixel_risk": "allow"}
+    run_id = airflow.airflow.trigger(dag, conf)
+    log_in(page, airflow, "olga")
+    wait_until_asked(airflow, dag, run_id)
+    page.goto(f"{airflow.airflow.url}/required_actions")
+    page.get_by_role("link", name=re.compile(r"Release \d+ de-identified objects")).first.click()
+    expect(page.get_by_text(re.compile("1 not-dicom"))).to_be_visible()
+    expect(page.get_by_role("link", name="the run")).to_have_attribute("href", re.compile("^/dicom-deid/runs/"))
+    picture(page, "approve")
+    assert keys_of(airflow, released) == []
+    page.get_by_role("button", name="Approve").click()
+    assert airflow.airflow.wait_for_run(dag, run_id) == "success"
+    assert keys_of(airflow, released) == keys_of(airflow, staging) != []
+    page.goto(f"{airflow.airflow.url}/dicom-deid/")
+    expect(page.locator("canvas").first).to_be_visible()
+    picture(page, "pages")

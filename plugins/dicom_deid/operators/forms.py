@@ -61,6 +61,7 @@ def partition_params() -> dict[str, Param]:
             "last-modified",
             type="string",
             title="A partition is",
+            description_md="Which objects belong to the period of a run. A run without a period takes all of them.",
             enum=["last-modified", "prefix"],
             values_display={
                 "last-modified": "what was last modified in the period",
@@ -143,6 +144,7 @@ def rule_params() -> dict[str, Param]:
             "safe",
             type="string",
             title="Private elements that no rule names",
+            description_md="Elements of odd groups, in which vendors put whatever they like, names too.",
             enum=["remove", "safe", "keep"],
             values_display={
                 "remove": "Remove all",
@@ -201,6 +203,7 @@ def sample_param() -> dict[str, Param]:
             10,
             type="integer",
             title="Objects of each modality",
+            description_md="How many are looked at.",
             minimum=1,
             maximum=1000,
             section=_HOW_MUCH,

@@ -10,14 +10,14 @@ if TYPE_CHECKING:
 
 
 def between(
-    source: str, destination: str, *, objects: int | None = None, size: int | None = None
+    source: str, destination: str | None, *, objects: int | None = None, size: int | None = None
 ) -> OperatorLineage[Any, Any]:
     """Return the lineage of a run. Data sets are places, never objects.
 
     Parameters
     ----------
     source, destination
-        ``s3://bucket/prefix`` or a directory.
+        ``s3://bucket/prefix`` or a directory; no destination where nothing is written.
     objects, size
         Objects and bytes written, when they are known.
     """
@@ -35,7 +35,7 @@ def between(
     )
     return OperatorLineage(
         inputs=[Dataset(*_name(source))],
-        outputs=[OutputDataset(*_name(destination), outputFacets=facets)],
+        outputs=[OutputDataset(*_name(destination), outputFacets=facets)] if destination else [],
     )
 
 

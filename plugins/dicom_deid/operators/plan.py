@@ -152,7 +152,7 @@ class DicomPlanOperator(DicomDeidOperator):
                 **self.hook.project_options,
                 **(self.options or {}),
                 **{name: value for name, value in given.items() if value not in (None, "")},
-                "source": f"{self.source.rstrip('/')}/{self.prefix}" if self.prefix else self.source,
+                "source": self._place,
                 "destination": self.destination,
                 "project": self.project or self.hook.project or "",
                 **recipes_and_settings(self._recipes, self.profile_options, self.settings),
@@ -163,7 +163,11 @@ class DicomPlanOperator(DicomDeidOperator):
 
     def get_openlineage_facets_on_start(self) -> OperatorLineage[Any, Any]:
         """Return the places that the run reads and writes."""
-        return between(self.source, self.destination)
+        return between(self._place, None if self.only_preview else self.destination)
+
+    @property
+    def _place(self) -> str:
+        return f"{self.source.rstrip('/')}/{self.prefix}" if self.prefix else self.source
 
     @property
     def _recipes(self) -> tuple[str, ...]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from dicom_deid.operators.lineage import between
 from dicom_deid.operators.plan import DicomPlanOperator
 from dicom_deid.operators.sampling import preview
 
 if TYPE_CHECKING:
+    from airflow.providers.openlineage.extractors import OperatorLineage
     from airflow.sdk import Context
 
     from dicom_deid.pipeline.configuration import RunConfiguration
@@ -55,6 +57,10 @@ class DicomPreviewOperator(DicomPlanOperator):
             wanted=int(self.sample),
             other=self._other(configuration, self.compare_with) if self.compare_with else None,
         )
+
+    def get_openlineage_facets_on_start(self) -> OperatorLineage[Any, Any]:
+        """Return the place that is read; nothing is written."""
+        return between(self._place, None)
 
     def _other(self, configuration: RunConfiguration, recipe: str) -> RunConfiguration:
         from dicom_deid.pipeline.configuration import RunConfiguration

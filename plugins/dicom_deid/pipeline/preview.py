@@ -3,61 +3,18 @@
 from __future__ import annotations
 
 import io
-import warnings
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import NamedTuple
-
-import pydicom
-from pydicom.dataelem import DataElement
-from pydicom.dataset import Dataset
 
 from dicom_deid.deidentify import Deidentifier
 from dicom_deid.exceptions import Quarantine
 from dicom_deid.objects import SourceRange
+from dicom_deid.pipeline.changes import Change, ChangeKind, changes_between, read_elements
 from dicom_deid.pipeline.header import read_examined
 from dicom_deid.pipeline.placeholders import Placeholders
 from dicom_deid.reasons import Reason
 from dicom_deid.storage import ObjectStorage
-from dicom_deid.storage.base import Buffer
-
-_SHOWN_CHARACTERS = 80
-
-
-class ChangeKind(StrEnum):
-    """What becomes of an element."""
-
-    ADDED = "added"
-    CHANGED = "changed"
-    EMPTIED = "emptied"
-    REMOVED = "removed"
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """One element that the rules change.
-
-    Parameters
-    ----------
-    path
-        The element's place, such as ``(0040,a730)[0](0040,a123)``.
-    name
-        Its name in the dictionary; of a private element, its creator.
-    kind
-        What becomes of it.
-    before
-        The original value: PHI. For the eyes of a user at the user's own terminal, never for a page or a log.
-    after
-        The new value, None when the element is removed.
-    """
-
-    path: str
-    name: str
-    kind: ChangeKind
-    before: str | None = field(repr=False)
-    after: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +81,8 @@ def preview_object(
     except Quarantine as quarantine:
         return ObjectPreview((), 0, reason=quarantine.reason, where=quarantine.where)
     header = b"".join(part for part in result.parts if not isinstance(part, SourceRange))
-    before, after = _elements(examined.data), _elements(header)
-    changes = tuple(_changes(before, after))
+    before, after = read_elements(io.BytesIO(examined.data)), read_elements(io.BytesIO(header))
+    changes = tuple(changes_between(before, after))
     return ObjectPreview(
         changes,
         unchanged=len(before) - sum(change.kind is not ChangeKind.ADDED for change in changes),
@@ -149,52 +106,6 @@ def differences(one: ObjectPreview, other: ObjectPreview) -> tuple[Difference, .
         ):
             found.append(Difference(path, known.name, left.kind if left else None, right.kind if right else None))
     return tuple(found)
-
-
-def _changes(before: dict[str, _Shown], after: dict[str, _Shown]) -> Iterator[Change]:
-    for path in sorted({*before, *after}):
-        old, new = before.get(path), after.get(path)
-        if old is None and new is not None:
-            yield Change(path, new.name, ChangeKind.ADDED, None, new.value)
-        elif old is not None and new is None:
-            yield Change(path, old.name, ChangeKind.REMOVED, old.value, None)
-        elif old is not None and new is not None and old.encoded != new.encoded:
-            kind = ChangeKind.CHANGED if new.value else ChangeKind.EMPTIED
-            yield Change(path, old.name, kind, old.value, new.value)
-
-
-class _Shown(NamedTuple):
-    name: str
-    value: str
-    encoded: object
-    """What is compared: the shown value may be a part of the whole."""
-
-
-def _elements(data: Buffer) -> dict[str, _Shown]:
-    """Return the elements before the pixel data, by their places."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        dataset = pydicom.dcmread(io.BytesIO(data), stop_before_pixels=True, force=True)
-        return dict([*_flat(dataset.file_meta, ""), *_flat(dataset, "")])
-
-
-def _flat(dataset: Dataset, place: str) -> Iterator[tuple[str, _Shown]]:
-    for element in dataset:
-        path = f"{place}({element.tag.group:04x},{element.tag.element:04x})"
-        if element.VR == "SQ":
-            items = len(element.value)
-            yield path, _Shown(element.name, f"{items} items", items)
-            for number, item in enumerate(element.value):
-                yield from _flat(item, f"{path}[{number}]")
-        else:
-            yield path, _Shown(element.name, _text(element), element.value)
-
-
-def _text(element: DataElement) -> str:
-    if isinstance(element.value, bytes):
-        return f"{len(element.value)} bytes" if element.value else ""
-    text = "" if element.value is None else str(element.value)
-    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
 
 
 @dataclass(slots=True)

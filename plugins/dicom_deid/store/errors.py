@@ -16,6 +16,10 @@ class ConnectionLost(DatabaseError):
     """The connection to PostgreSQL broke; what was not committed is gone, a retry resumes."""
 
 
+class TableMissing(ConfigurationError):
+    """The schema was never made, or is older than this version of the package."""
+
+
 class LeaseLost(DatabaseError):
     """Another worker holds the batch now; whatever this one still has in hand must not be recorded."""
 
@@ -23,8 +27,8 @@ class LeaseLost(DatabaseError):
 _ADVICE = {
     "28": (ConfigurationError, "PostgreSQL refused the user or password; check the connection's login"),
     "3D": (ConfigurationError, "the database does not exist; check the connection's database name"),
-    "3F": (ConfigurationError, "the schema does not exist; run `dicom-deid db upgrade`"),
-    "42P01": (ConfigurationError, "a table is missing; run `dicom-deid db upgrade`"),
+    "3F": (TableMissing, "the schema does not exist; run `dicom-deid db upgrade`"),
+    "42P01": (TableMissing, "a table is missing; run `dicom-deid db upgrade`"),
     "42703": (ConfigurationError, "a column is missing; run `dicom-deid db upgrade`"),
     "42883": (ConfigurationError, "a function is missing; run `dicom-deid db upgrade`"),
     "42501": (

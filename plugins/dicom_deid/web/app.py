@@ -9,7 +9,10 @@ from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from fastapi.responses import JSONResponse
 
 from dicom_deid.exceptions import DicomDeidError
+from dicom_deid.store.errors import TableMissing
 from dicom_deid.web.access import may_read
+from dicom_deid.web.comparison import router as comparison
+from dicom_deid.web.database import was_ever_made
 from dicom_deid.web.objects import router as objects
 from dicom_deid.web.projects import router as projects
 from dicom_deid.web.quarantine import router as quarantine
@@ -44,7 +47,8 @@ def create_app() -> FastAPI:
     app.middleware("http")(_add_headers)
     app.add_exception_handler(HTTPException, _show_refusal)
     app.add_exception_handler(DicomDeidError, _show_failure)
-    for router in (runs, quarantine, objects, recipes, projects):
+    app.add_exception_handler(TableMissing, _show_no_run)
+    for router in (runs, quarantine, objects, comparison, recipes, projects):
         app.include_router(router, dependencies=[Depends(may_read)])
     app.get("/static/{name}", dependencies=[Depends(may_read)])(static)
     return app
@@ -73,6 +77,19 @@ async def _show_refusal(request: Request, error: Exception) -> Response:
     return page("refusal.html", request, status=status, detail=detail)
 
 
-async def _show_failure(request: Request, error: Exception) -> Response:
+def _show_no_run(request: Request, error: Exception) -> Response:
+    """Say what to do next when there is nothing to show, for the tables are made by the first run."""
+    try:
+        if was_ever_made():
+            return _show_failure(request, error)
+    except DicomDeidError as problem:
+        # What a login may not use looks to it as if it were not there.
+        return _show_failure(request, problem)
+    if "text/html" not in request.headers.get("accept", ""):
+        return JSONResponse({"detail": "There is no run yet."}, 404)
+    return page("no_run.html", request)
+
+
+def _show_failure(request: Request, error: Exception) -> Response:
     """Say what to check when the database cannot be asked. Our own messages hold no values."""
     return page("refusal.html", request, status=503, detail=str(error))

@@ -12,6 +12,7 @@ from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.hooks.dicom_deid import DicomDeidHook
 from dicom_deid.hooks.postgres import database_url
 from dicom_deid.store.database import Database
+from dicom_deid.store.schema import current
 from dicom_deid.web.queries import Queries
 
 SECTION = "dicom_deid"
@@ -45,13 +46,19 @@ def connect() -> Database:
         ) from None
 
 
+def was_ever_made() -> bool:
+    """Tell whether the schema was made, in whichever version."""
+    with closing(connect()) as database:
+        return current(database) is not None
+
+
 def queries() -> Iterator[Queries]:
     """Give a route its questions, and close the connection after it.
 
     Raises
     ------
     ConfigurationError
-        A connection is missing or the schema was never made.
+        A connection is missing.
     """
     with closing(connect()) as database:
         yield Queries(database)

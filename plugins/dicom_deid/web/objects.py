@@ -6,9 +6,11 @@ import json
 from typing import Annotated
 from uuid import UUID
 
+from airflow.api_fastapi.core_api.security import GetUserDep
 from fastapi import APIRouter, Depends, Request, Response
 
 from dicom_deid.reasons import Reason
+from dicom_deid.web.access import can_locate
 from dicom_deid.web.database import queries
 from dicom_deid.web.queries import Queries
 from dicom_deid.web.rendering import page
@@ -17,7 +19,7 @@ router = APIRouter()
 
 
 @router.get("/objects")
-def history(request: Request, ask: Annotated[Queries, Depends(queries)], key: str = "") -> Response:
+def history(request: Request, ask: Annotated[Queries, Depends(queries)], user: GetUserDep, key: str = "") -> Response:
     """Show every attempt at an object.
 
     A source key itself is not taken: it would stand in the address, and so in logs.
@@ -28,7 +30,7 @@ def history(request: Request, ask: Annotated[Queries, Depends(queries)], key: st
     except ValueError:
         entries = ask.history(destination_key=key)
     shown = [(entry, _counts(entry.actions), _notes(entry.notes)) for entry in entries]
-    return page("object.html", request, key=key, entries=shown, reason_of=Reason)
+    return page("object.html", request, key=key, entries=shown, reason_of=Reason, can_locate=can_locate(user))
 
 
 def _counts(text: str) -> list[tuple[str, int]]:

@@ -35,12 +35,14 @@ def quarantine(
         "quarantine.html",
         request,
         counts=totals.reason_counts,
+        held=totals.quarantined + totals.failed,
         entries=ask.quarantined(runs, chosen),
         reason=chosen,
         project=project,
         run_id=run_id,
         projects=sorted({run.request.project for run in everything}),
         reasons=list(Reason),
+        first=not everything,
     )
 
 

@@ -83,6 +83,8 @@ class AuditEntry(NamedTuple):
     sha256_in: str | None
     sha256_out: str | None
     recipe_digest: str
+    link_id: int
+    number: int
 
 
 class BatchState(NamedTuple):
@@ -96,7 +98,7 @@ class BatchState(NamedTuple):
 _ENTRY = """
 SELECT recorded_at, run_id::text, project, key_hash::text, source_size, destination, destination_key, destination_size,
        outcome, reason, detail, sop_class_uid, transfer_syntax_uid, modality, actions, notes, milliseconds, attempt,
-       encode(sha256_in, 'hex'), encode(sha256_out, 'hex'), encode(recipe_digest, 'hex')
+       encode(sha256_in, 'hex'), encode(sha256_out, 'hex'), encode(recipe_digest, 'hex'), link_id, number
 """
 
 

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any
+from urllib.parse import urlsplit
 
 from airflow.configuration import conf
 from fastapi import Request
@@ -19,16 +20,16 @@ _KIBI = 1024
 
 def page(template: str, request: Request, *, status: int = 200, **values: Any) -> HTMLResponse:
     """Render a template to a page."""
-    text = _environment().get_template(template).render(root=root(), request=request, status=status, **values)
+    airflow = _airflow()
+    places = {"airflow": airflow, "root": airflow + PAGES}
+    text = _environment().get_template(template).render(**places, request=request, status=status, **values)
     return HTMLResponse(text, status_code=status)
 
 
-def root() -> str:
-    """Return the path below which the pages are mounted, also behind a proxy that adds one."""
-    from urllib.parse import urlsplit
-
+def _airflow() -> str:
+    """Return the path below which Airflow is served, also behind a proxy that adds one."""
     base: str = conf.get("api", "base_url", fallback="")
-    return urlsplit(base).path.rstrip("/") + PAGES
+    return urlsplit(base).path.rstrip("/")
 
 
 @lru_cache

@@ -12,7 +12,7 @@ from dicom_deid.store.runs import Run
 from dicom_deid.web.access import can_locate, may_locate
 from dicom_deid.web.database import queries
 from dicom_deid.web.downloads import audit_csv_of, quarantine_csv_of
-from dicom_deid.web.queries import Queries, Totals
+from dicom_deid.web.queries import Queries, Totals, together
 from dicom_deid.web.rendering import duration, moment, page
 
 router = APIRouter()
@@ -27,7 +27,8 @@ def overview(request: Request, ask: Ask) -> Response:
     runs = ask.runs()
     totals = ask.totals(runs)
     shown = [(run, totals[run.run_id]) for run in runs]
-    return page("overview.html", request, runs=shown, chart=[_bar(*each) for each in reversed(shown)])
+    bars = [_bar(*each) for each in reversed(shown)]
+    return page("overview.html", request, runs=shown, sums=together(list(totals.values())), chart=bars)
 
 
 @router.get("/runs/{run_id}")
@@ -91,6 +92,6 @@ def _bar(run: Run, totals: Totals) -> dict[str, object]:
         "deidentified": totals.deidentified,
         "quarantined": totals.quarantined,
         "failed": totals.failed,
-        "megabytes": round(totals.bytes_in / _MEGABYTE, 1),
+        "megabytes": round(totals.bytes_in / _MEGABYTE, 3),
         "rate": round(totals.objects_per_second, 1),
     }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import struct
+import subprocess
+import sys
 import zlib
 
 import pytest
@@ -231,3 +233,54 @@ def test_a_mixture_of_explicit_and_implicit_vrs_whose_first_element_goes_is_refu
     with pytest.raises(Quarantine) as caught:
         run(bytes(data), Recipe.named(recipe))
     assert caught.value.reason is Reason.MALFORMED
+
+
+TALK = """
+import logging, sys
+logging.basicConfig(level=logging.WARNING)
+from dicom_deid.deidentify import Deidentifier, Settings
+from dicom_deid.exceptions import Quarantine
+from dicom_deid.pipeline.changes import read_elements
+from dicom_deid.pipeline.placeholders import Placeholders
+from dicom_deid.recipe import Recipe
+
+def values(item, value, field, dicom):
+    return str(field.element.value) + str(dicom.PatientWeight) + str(dicom.AcquisitionDateTime)
+
+recipe = Recipe.resolve(sys.argv[2])
+for path in sys.argv[3:]:
+    engine = Deidentifier(recipe, Settings(residuals="report", pixel_risk="allow"), functions={"values": values})
+    try:
+        examination = engine.examine(open(path, "rb").read())
+        engine.rewrite(examination, Placeholders().resolve(examination.originals))
+    except Quarantine as quarantine:
+        print(quarantine)
+    print(len(read_elements(open(path, "rb"))))
+"""
+
+
+def test_nobody_talks_of_a_value(tmp_path):
+    """A library that warns of a value quotes it, and the log of the task keeps it."""
+    wrong = [
+        [
+            element("StudyInstanceUID", f"1.2.{SECRET}"),
+            element("PatientWeight", SECRET),
+            element("InstanceNumber", SECRET),
+        ],
+        [element("PatientID", SECRET * 9), element("AcquisitionDateTime", SECRET), element("PatientSex", SECRET)],
+        [element("SpecificCharacterSet", SECRET)],
+        [element("SpecificCharacterSet", f"ISO_IR 192\\{SECRET}"), element("StudyDescription", b"\xff\xfe")],
+    ]
+    paths = [tmp_path / f"{number}.dcm" for number in range(len(wrong) + 1)]
+    for path, elements in zip(paths, wrong, strict=False):
+        path.write_bytes(an_object(*elements, element("PatientComments", "x")))
+    syntax = f"1.2.{SECRET}"
+    paths[-1].write_bytes(an_object(encoding=Encoding()).replace(b"1.2.840.10008.1.2.1\0", syntax.encode()[:20]))
+    recipe = tmp_path / "r.dicom"
+    recipe.write_text(
+        "FORMAT dicom\n%values all\nFIELD ALL\n%header\nREPLACE PatientComments func:values\nREMOVE values:all"
+    )
+    arguments = [sys.executable, "-c", TALK, "--", str(recipe), *map(str, paths)]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    assert len(done.stdout.splitlines()) >= len(paths)
+    assert SECRET[:8] not in done.stdout + done.stderr

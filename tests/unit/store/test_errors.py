@@ -9,7 +9,7 @@ import psycopg2.errors
 import pytest
 
 from dicom_deid.exceptions import ConfigurationError, DatabaseError
-from dicom_deid.store.errors import ConnectionLost, described, without_values
+from dicom_deid.store.errors import ConnectionLost, TableMissing, described, without_values
 from dicom_deid.store.runs import RunRequest
 
 
@@ -37,7 +37,7 @@ def test_no_text_of_the_server_survives(error, kind):
     [
         ("28P01", ConfigurationError, "login"),
         ("3D000", ConfigurationError, "database name"),
-        ("42P01", ConfigurationError, "db upgrade"),
+        ("42P01", TableMissing, "db upgrade"),
         ("42501", ConfigurationError, "db roles"),
         ("57P01", ConnectionLost, "retry resumes"),
         ("53300", DatabaseError, "lacks resources"),

@@ -20,6 +20,7 @@
         label,
         data: runs.map((run) => run[field]),
         backgroundColor: colour(name),
+        maxBarThickness: 40,
       }));
       const axis = { stacked, ticks: { color: colour("--text") }, grid: { color: colour("--line") } };
       drawn.push(
@@ -30,7 +31,7 @@
             animation: false,
             maintainAspectRatio: false,
             plugins: { legend: { display: series.length > 1, labels: { color: colour("--text") } } },
-            scales: { x: axis, y: { ...axis, beginAtZero: true } },
+            scales: { x: axis, y: { ...axis, beginAtZero: true, grace: "5%" } },
           },
         }),
       );
@@ -61,18 +62,30 @@
     if (!section || !section.dataset.live) return;
     const bar = section.querySelector("progress");
 
+    // A page that cannot be asked for a moment is asked again.
+    async function fetched() {
+      try {
+        const answer = await fetch(section.dataset.live, { headers: { Accept: "application/json" } });
+        return answer.ok ? await answer.json() : null;
+      } catch {
+        return null;
+      }
+    }
+
     async function ask() {
-      const answer = await fetch(section.dataset.live, { headers: { Accept: "application/json" } });
-      if (!answer.ok) return;
-      const counts = await answer.json();
+      const counts = await fetched();
+      if (counts) show(counts);
+      if (counts && counts.state !== "running") window.location.reload();
+      else window.setTimeout(ask, POLL_MILLISECONDS);
+    }
+
+    function show(counts) {
       bar.max = Math.max(counts.planned, 1);
       bar.value = counts.done;
       section.querySelectorAll("[data-count]").forEach((place) => {
         const value = counts[place.dataset.count];
         place.textContent = typeof value === "number" ? value.toLocaleString("en") : value;
       });
-      if (counts.state !== "running") window.location.reload();
-      else window.setTimeout(ask, POLL_MILLISECONDS);
     }
 
     window.setTimeout(ask, POLL_MILLISECONDS);

@@ -1,0 +1,174 @@
+"""What became of an object, of source and destination as they stand, without a value of the source."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from typing import Any, BinaryIO, NamedTuple, cast
+
+from dicom_deid.dicom.part10 import read_header
+from dicom_deid.exceptions import DicomDeidError, Quarantine
+from dicom_deid.objects import SourceObject
+from dicom_deid.pipeline.changes import ChangeKind, Element, changes_between, read_elements
+from dicom_deid.pipeline.disclosure import with_something_of
+from dicom_deid.reasons import Reason
+from dicom_deid.storage import ObjectStorage
+
+MOST_BYTES = 16 * 2**20
+"""What is read of an object at most: a page is no batch, and shares its memory with the whole API server."""
+
+_READ_AT_ONCE = 2**18
+_BEGINNING = 2**12
+
+
+class NotCompared(DicomDeidError):
+    """The two objects cannot be compared; the message says why, without a key or a value."""
+
+
+class ShownChange(NamedTuple):
+    """One element that is another, or not there, in the new object.
+
+    Parameters
+    ----------
+    path, name, kind
+        As of a `Change`.
+    value
+        The new value; None where there is none, or where it has something of an original in it.
+    withheld
+        Whether it has.
+    """
+
+    path: str
+    name: str
+    kind: ChangeKind
+    value: str | None
+    withheld: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """What became of the elements before the pixel data.
+
+    Parameters
+    ----------
+    changes
+        The elements that changed, in the order of their places.
+    unchanged
+        How many stayed as they were.
+    """
+
+    changes: tuple[ShownChange, ...]
+    unchanged: int
+
+
+def compare_objects(
+    source: ObjectStorage, original: SourceObject, destination: ObjectStorage, written: SourceObject
+) -> Comparison:
+    """Compare an object with what was made of it; of both only the elements before the pixel data are read.
+
+    Parameters
+    ----------
+    source, original
+        The source object, as it was listed.
+    destination, written
+        The new object, as it was written.
+
+    Raises
+    ------
+    NotCompared
+        One of them is gone, is another by now, or cannot be read here.
+    StorageError
+        A store is away.
+    """
+    before = _elements(source, original, "source")
+    after = _elements(destination, written, "destination")
+    return compare(before, after)
+
+
+def compare(before: dict[str, Element], after: dict[str, Element]) -> Comparison:
+    """Compare two headers by their places."""
+    changes = list(changes_between(before, after))
+    new = {change.path: after[change.path] for change in changes if change.after}
+    withheld = with_something_of(before, new)
+    return Comparison(
+        tuple(
+            ShownChange(
+                change.path,
+                change.name,
+                change.kind,
+                None if change.path in withheld else change.after or None,
+                change.path in withheld,
+            )
+            for change in changes
+        ),
+        unchanged=len(before) - sum(change.kind is not ChangeKind.ADDED for change in changes),
+    )
+
+
+_WHY = {
+    Reason.OBJECT_VANISHED: "is gone, or cannot be reached from Airflow's API server",
+    Reason.OBJECT_CHANGED: "was overwritten since; what stands there now is not what the audit tells of",
+    Reason.HEADER_TOO_LARGE: f"has more than {MOST_BYTES // 2**20} MB before its pixel data",
+    Reason.UNSUPPORTED_TRANSFER_SYNTAX: "is deflated as a whole, and is not inflated here",
+}
+
+
+def _elements(storage: ObjectStorage, stored: SourceObject, which: str) -> dict[str, Element]:
+    try:
+        return _read(storage, stored)
+    except Quarantine as quarantine:
+        why = _WHY.get(quarantine.reason, "cannot be read")
+    raise NotCompared(f"The {which} object {why}.")
+
+
+def _read(storage: ObjectStorage, stored: SourceObject) -> dict[str, Element]:
+    file = io.BufferedReader(cast(Any, _Beginning(storage, stored)), _READ_AT_ONCE)
+    if read_header(file.peek(_BEGINNING)).transfer_syntax.deflated:
+        raise Quarantine(Reason.UNSUPPORTED_TRANSFER_SYNTAX)
+    try:
+        return read_elements(cast(BinaryIO, file))
+    except DicomDeidError:
+        raise
+    except Exception:
+        # Whatever pydicom says of a value could hold it.
+        raise Quarantine(Reason.MALFORMED) from None
+
+
+class _Beginning(io.RawIOBase):
+    """An object as a file that is fetched as far as somebody reads it."""
+
+    name = ""
+    """pydicom asks buffered files for one."""
+
+    def __init__(self, storage: ObjectStorage, stored: SourceObject) -> None:
+        self._storage = storage
+        self._stored = stored
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._position = offset + (0, self._position, self._stored.size)[whence]
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        start, stored = self._position, self._stored
+        end = min(start + len(buffer), stored.size)
+        if end <= start:
+            return 0
+        if start >= MOST_BYTES:
+            raise Quarantine(Reason.HEADER_TOO_LARGE)
+        end = min(end, MOST_BYTES)
+        data = self._storage.read(
+            stored.key, etag=stored.etag, version_id=stored.version_id, size=stored.size, start=start, end=end
+        )
+        buffer[: len(data)] = data
+        self._position = end
+        return len(data)

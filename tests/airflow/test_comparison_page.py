@@ -1,0 +1,71 @@
+"""The page that shows an object before and after, as it goes to a browser."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import UTC, datetime
+
+import pytest
+from fastapi import Request
+from hypothesis import given, settings
+from tests.support.comparisons import headers, plain, read
+from tests.support.datasets import Element, element
+
+from dicom_deid.pipeline.comparison import compare
+from dicom_deid.web.comparison import _Written
+from dicom_deid.web.rendering import page
+
+
+def rendered(before: list[Element], after: list[Element]) -> str:
+    """Return the page about an original and its new object."""
+    compared = compare(read(before), read(after))
+    written = _Written(
+        recorded_at=datetime(2026, 1, 2, tzinfo=UTC),
+        project="p",
+        source="s3://source",
+        key_hash="0f" * 16,
+        sealed_key=b"sealed",
+        source_version_id=None,
+        source_etag="etag",
+        source_size=1,
+        destination="s3://destination",
+        destination_key="k",
+        destination_etag="etag",
+        destination_size=1,
+    )
+    request = Request({"type": "http", "path": "/dicom-deid/runs/r/objects/1/2", "headers": []})
+    answer = page(
+        "comparison.html",
+        request,
+        written=written,
+        changes=compared.changes,
+        left_out=0,
+        counts=Counter(change.kind.value for change in compared.changes),
+        unchanged=compared.unchanged,
+        problem="",
+    )
+    return bytes(answer.body).decode()
+
+
+def saying(value: str, elements: list[Element]) -> list[Element]:
+    """Return the elements with another value."""
+    return [each._replace(value=value if isinstance(each.value, str) else value.encode()) for each in elements]
+
+
+@settings(max_examples=100, deadline=None)
+@given(headers())
+def test_no_word_of_an_original_goes_to_a_browser(drawn: tuple[list[Element], list[Element], list[str]]) -> None:
+    """A value that the template shows beside the new one: in a cell, a title, an attribute, a comment."""
+    before, after, words = drawn
+    # Words of the page itself, and of the names of elements, may be drawn too.
+    without = plain(rendered(saying("0", before), saying("1", after)))
+    text = plain(rendered(before, after))
+    assert [word for word in words if plain(word) in text and plain(word) not in without] == []
+
+
+@pytest.mark.parametrize("value", ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>'])
+def test_a_new_value_is_text(value: str) -> None:
+    """A value of an object that becomes a part of the page."""
+    text = rendered([element("StudyDescription", "Kidneys")], [element("StudyDescription", value)])
+    assert "alert" in text
+    assert value not in text
