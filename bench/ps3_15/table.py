@@ -1,4 +1,4 @@
-"""Table E.1-1 of PS3.15 as rows, with the composite actions resolved by the element's type."""
+"""Tables E.1-1 and E.3.4-1 of PS3.15 as rows, with the composite actions resolved."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from functools import cache
 from pathlib import Path
 
 from pydicom.datadict import dictionary_VR, keyword_for_tag
+from pydicom.sr._snomed_dict import mapping
 
 FOLDER = Path(__file__).parent
+E3_4_1 = FOLDER / "e3_4_1_structured_content.csv"
 E1_1 = FOLDER.parents[1] / "plugins/dicom_deid/recipe/data/e1_1_attributes.csv"
 OPTIONS = {
     "retain-safe-private": "rtnSafePrivOpt",
@@ -23,6 +25,15 @@ OPTIONS = {
     "clean-descriptors": "cleanDescOpt",
     "clean-structured-content": "cleanStructContOpt",
     "clean-graphics": "cleanGraphOpt",
+}
+CONTENT_OPTIONS = {
+    "retain-uids": "Rtn. UIDs Opt.",
+    "retain-device-identity": "Rtn. Dev. Id. Opt.",
+    "retain-institution-identity": "Rtn. Inst. Id. Opt.",
+    "retain-patient-characteristics": "Rtn. Pat. Chars. Opt.",
+    "retain-longitudinal-full-dates": "Rtn. Long. Full Dates Opt.",
+    "retain-longitudinal-modified-dates": "Rtn. Long. Modif. Dates Opt.",
+    "clean-descriptors": "Clean Desc. Opt.",
 }
 
 
@@ -60,6 +71,52 @@ def read_rows() -> list[Row]:
             options = {option: record[column] for option, column in OPTIONS.items() if record[column]}
             rows.append(Row(record["tag"], record["name"], keyword, vr, record["basicProfile"], options))
     return rows
+
+
+@dataclass(frozen=True)
+class ContentRow:
+    """One row of Table E.3.4-1: content items of one concept and value type, actions as the table has them."""
+
+    meaning: str
+    code: str
+    scheme: str
+    value_type: str
+    basic: str
+    options: dict[str, str]
+
+    @property
+    def action(self) -> str:
+        """The basic profile's action, X or D.
+
+        Of X/D it is D: whether a template needs the item cannot be told from the object, and a dummy fits in any.
+        """
+        return self.basic.split("/")[-1]
+
+    @property
+    def fields(self) -> list[str]:
+        """The expressions that select the items; a SNOMED code also as reports of before 2018 write it (SRT)."""
+        names = [(self.code, self.scheme)]
+        older = mapping["SCT"].get(self.code) if self.scheme == "SCT" else None
+        if older is not None:
+            names.append((older, "SRT"))
+        texts = [f"content:{code},{scheme},{self.value_type}" for code, scheme in names]
+        return [f'"{text}"' if " " in text else text for text in texts]
+
+
+def read_content_rows() -> list[ContentRow]:
+    """Return all rows of Table E.3.4-1 in the order of the table."""
+    with E3_4_1.open(encoding="utf-8", newline="") as source:
+        return [
+            ContentRow(
+                record["Code Meaning"],
+                record["Code Value"],
+                record["Coding Scheme Designator"],
+                record["Value Type"],
+                record["Basic Prof."],
+                {option: record[column] for option, column in CONTENT_OPTIONS.items() if record[column]},
+            )
+            for record in csv.DictReader(source)
+        ]
 
 
 @cache

@@ -1,5 +1,6 @@
 """The recipe language: text to rules, rules to a plan; knows no bytes."""
 
+from dicom_deid.recipe.content import VALUE_TYPES, Concept
 from dicom_deid.recipe.dictionary import ElementName
 from dicom_deid.recipe.errors import Problem, RecipeError
 from dicom_deid.recipe.fields import FieldExpression
@@ -12,8 +13,10 @@ from dicom_deid.recipe.values import DeidFunction, Function, Literal, Value, Var
 
 __all__ = [
     "NO_PRESENCE",
+    "VALUE_TYPES",
     "Action",
     "Addition",
+    "Concept",
     "Coordinates",
     "CriteriaLine",
     "Criterion",

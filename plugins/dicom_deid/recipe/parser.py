@@ -6,9 +6,18 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from dicom_deid.recipe.content import DATED_VALUE_TYPES, WRITTEN_VALUE_TYPES
 from dicom_deid.recipe.dictionary import dictionary_vr
 from dicom_deid.recipe.errors import Problem, RecipeError, nearest
-from dicom_deid.recipe.fields import Exact, FieldExpression, FieldProblem, FieldsList, ValuesList, parse_field
+from dicom_deid.recipe.fields import (
+    ContentItem,
+    Exact,
+    FieldExpression,
+    FieldProblem,
+    FieldsList,
+    ValuesList,
+    parse_field,
+)
 from dicom_deid.recipe.filters import Filter, FilterProblem, parse_filter_line, without_comment
 from dicom_deid.recipe.lexer import LexicalError, Token, tokens
 from dicom_deid.recipe.rules import Action, ListEntry, Rule
@@ -184,7 +193,10 @@ class _FileParser:
             self.draft.rules.append(rule)
 
     def read_option(self, line: str) -> None:
-        """Read a rule that takes the place of all rules of other files for the same field; KEEP only takes it."""
+        """Read a rule that takes the place of all rules of other files for the same field.
+
+        KEEP of an element only takes it; KEEP of a content item stays, as other rules reach the item's elements.
+        """
         rule = self.rule_of(line)
         if rule is None:
             return
@@ -192,7 +204,7 @@ class _FileParser:
         self.draft.rules[:] = [
             other for other in self.draft.rules if other.source == self.name or other.field.text.lower() != text
         ]
-        if rule.action is not Action.KEEP:
+        if rule.action is not Action.KEEP or isinstance(rule.field, ContentItem):
             self.draft.rules.append(rule)
 
     def rule_of(self, line: str) -> Rule | None:
@@ -208,6 +220,8 @@ class _FileParser:
         self.note_reference(expression, rest[0])
         if action is Action.ADD:
             _check_addition(expression, rest)
+        if isinstance(expression, ContentItem):
+            _check_content_item(action, expression, rest)
         return Rule(action, expression, _value_of(action, rest), self.name, self.line_number)
 
     def note_reference(self, expression: FieldExpression, token: Token) -> None:
@@ -229,6 +243,8 @@ class _FileParser:
         expression = parse_field(rest[0])
         if isinstance(expression, FieldsList | ValuesList):
             raise _Wrong("a list cannot be made of another list", rest[0].column)
+        if isinstance(expression, ContentItem):
+            raise _Wrong("a list is made of elements, not of content items", rest[0].column)
         if word.raw == "FIELD":
             if len(rest) > 1:
                 raise _Wrong("nothing may follow the field of FIELD", rest[1].column)
@@ -262,6 +278,16 @@ def _check_addition(expression: FieldExpression, rest: Sequence[Token]) -> None:
         raise _Wrong("ADD needs one element: a keyword, an element name or a tag", column)
     if dictionary_vr(tag) == "SQ" and len(rest) > 1 and rest[1].text:
         raise _Wrong('ADD can write an empty sequence only: ADD KEYWORD ""', rest[1].column)
+
+
+def _check_content_item(action: Action, item: ContentItem, rest: Sequence[Token]) -> None:
+    value_type = item.concept.value_type
+    if action in (Action.BLANK, Action.REPLACE) and value_type not in WRITTEN_VALUE_TYPES:
+        raise _Wrong(f"{action} cannot write the value of a {value_type} item; REMOVE and KEEP can be used", 1)
+    if action is Action.JITTER and value_type not in DATED_VALUE_TYPES:
+        raise _Wrong(f"JITTER shifts the day of a DATE or DATETIME item, not a {value_type} item", 1)
+    if action is Action.REMOVE and len(rest) > 1:
+        raise _Wrong("REMOVE of a content item takes no condition", rest[1].column)
 
 
 def _value_of(action: Action, rest: Sequence[Token]) -> Value | None:

@@ -10,8 +10,9 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from dicom_deid.recipe.content import Concept
 from dicom_deid.recipe.dictionary import ElementName
-from dicom_deid.recipe.fields import Exact, FieldsList, ValuesList, lower_case_names
+from dicom_deid.recipe.fields import ContentItem, Exact, FieldsList, ValuesList, lower_case_names
 from dicom_deid.recipe.recipe import Recipe
 from dicom_deid.recipe.rules import Action, ListEntry, Rule
 from dicom_deid.recipe.values import DeidFunction, Literal, Value, Variable
@@ -116,13 +117,20 @@ class Plan:
     ----------
     recipe
         The recipe, or several combined.
+
+    Attributes
+    ----------
+    content_items
+        What is done with content items of a concept: one certain REMOVE, or steps on the item's value in place of
+        what is done with its elements; no steps where the value is kept.
     """
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
-        self._keeps = tuple(rule for rule in recipe.rules if rule.action is Action.KEEP)
+        for_elements = [index for index, rule in enumerate(recipe.rules) if not isinstance(rule.field, ContentItem)]
+        self._keeps = tuple(recipe.rules[index] for index in for_elements if recipe.rules[index].action is Action.KEEP)
         self._additions = _additions(recipe.rules)
-        acting = [index for index, rule in enumerate(recipe.rules) if rule.action not in (Action.KEEP, Action.ADD)]
+        acting = [index for index in for_elements if recipe.rules[index].action not in (Action.KEEP, Action.ADD)]
         # Most rules name one element: they are found by its names, the others are asked one by one.
         self._by_name: dict[str, list[int]] = {}
         self._others: list[int] = []
@@ -132,6 +140,8 @@ class Plan:
         used = [recipe.rules[index].field for index in acting]
         self._fields_used = tuple(dict.fromkeys(field.name for field in used if isinstance(field, FieldsList)))
         self._values_used = tuple(dict.fromkeys(field.name for field in used if isinstance(field, ValuesList)))
+
+        self.content_items = self._content_items()
 
     # What the engine asks once
 
@@ -258,14 +268,31 @@ class Plan:
             return by_itself or (field.name, element.tag) in presence
         return isinstance(field, ValuesList) or field.selects(element)
 
-    def _ordered(self, element: ElementName, chosen: list[int]) -> Steps:
+    def _content_items(self) -> dict[Concept, Steps]:
         rules = self.recipe.rules
-        is_protected = any(_protects(rules[index]) for index in chosen)
-        taken = [index for index in chosen if not (is_protected and rules[index].action is Action.REMOVE)]
+        chosen: dict[Concept, list[int]] = {}
+        for index, rule in enumerate(rules):
+            if isinstance(rule.field, ContentItem):
+                chosen.setdefault(rule.field.concept, []).append(index)
+        kept = {concept for concept, indices in chosen.items() if any(rules[i].action is Action.KEEP for i in indices)}
+        return {
+            concept: () if concept in kept else _simplified(self._unprotected(indices), may_overwrite=True)
+            for concept, indices in chosen.items()
+        }
+
+    def _unprotected(self, indices: list[int]) -> list[Step]:
+        """Return the steps of rules but REMOVE where another rule protects from it."""
+        rules = self.recipe.rules
+        is_protected = any(_protects(rules[index]) for index in indices)
+        taken = [index for index in indices if not (is_protected and rules[index].action is Action.REMOVE)]
+        return [_step(index, rules[index]) for index in taken]
+
+    def _ordered(self, element: ElementName, chosen: list[int]) -> Steps:
+        steps = self._unprotected(chosen)
         if element.root and element.tag in self._additions:
-            taken = sorted([*taken, *self._additions[element.tag].rule_indices])
+            added = [_step(index, self.recipe.rules[index]) for index in self._additions[element.tag].rule_indices]
+            steps = sorted([*steps, *added], key=lambda step: step.rule_index)
         # What stands in a nested element for a while may make a sequence around it a hit of a values list.
-        steps = [_step(index, rules[index]) for index in taken]
         return _simplified(steps, may_overwrite=element.root or not self.needs_values)
 
 

@@ -41,7 +41,8 @@ VALUES = {
     "UR": "http://secret.example",
     "US": 7,
 }
-ITEM = [element("RetrieveLocationUID", "1.2.3.4.5")]
+# With a value type, so that it is a content item where such must stand.
+ITEM = [element("RetrieveLocationUID", "1.2.3.4.5"), element("ValueType", "CONTAINER")]
 
 
 def value_of(vr: str) -> object:
