@@ -52,9 +52,9 @@ SpecimenPreparationStepContentItemSequence, where a rule has not emptied them.
   texts, codes, numbers, names, dates and UIDs become dummies; the Clean Structured Content Option keeps codes and
   numbers and cleans texts.
 - SNOMED codes are also recognised as reports wrote them before (SRT).
-- An object is quarantined as `malformed` if an item's rule cannot be told: no value type or an unknown one, no concept
+- A report is quarantined as `malformed` if an item's rule cannot be told: no value type or an unknown one, no concept
   name where its value type needs one, or several. Outside of reports, where earlier editions had no value type, the
-  value that the item holds tells it.
+  value that the item holds tells it, and an item without a name follows the rows of Table E.1-1.
 
 """
 

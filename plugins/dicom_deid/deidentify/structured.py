@@ -385,31 +385,35 @@ def _read(walk: Walk, level: Level, pos: int, end: int, in_report: bool) -> tupl
         walk_level(reading, here, start, end if length == UNDEFINED else min(start + length, end), Scope(here))
     except struct.error:
         raise walk.cut_short(level, pos, end + 8) from None
-    if not reading.declared and in_report and not reading.is_reference:
+    if in_report:
+        _check(reading)
+    return _concepts(reading.declared, reading.present, reading.code, reading.scheme)
+
+
+def _check(reading: _Reading) -> None:
+    """Refuse an item of a report whose rule cannot be told; outside of reports such items follow no rule of their own.
+
+    An item that stands for another has neither value type nor value.
+    """
+    declared = reading.declared
+    if reading.is_reference and not (declared or reading.present):
+        return
+    is_code = bool(reading.scheme) or reading.code.startswith("URN:")
+    needs_name = not {declared, *reading.present}.isdisjoint(_NAMED)
+    if declared not in VALUE_TYPES or (not is_code if reading.code else needs_name):
         raise Quarantine(Reason.MALFORMED)
-    return _concepts(reading.declared, reading.present, reading.code, reading.scheme, reading.is_reference)
 
 
 @lru_cache(maxsize=_MAX_KNOWN)
-def _concepts(
-    declared: str, present: frozenset[str], code: str, scheme: str, is_reference: bool
-) -> tuple[Concept, ...]:
-    """Return the concepts of an item that declares a value type, holds values of some, and has a concept name.
+def _concepts(declared: str, present: frozenset[str], code: str, scheme: str) -> tuple[Concept, ...]:
+    """Return the concept of an item, once for each type of value that it declares or holds; none without a name.
 
-    There are none for an item that stands for another, or that needs no name. Items outside of reports had no value
-    type in earlier editions: what they hold tells.
+    What an acquisition context holds tells its type: earlier editions let it declare none.
     """
-    declared = _OLDER_NAMES.get(declared, declared)
-    if declared in VALUE_TYPES:
-        value_types = present - _REFERENCES | {declared}
-    elif declared or is_reference is bool(present):
-        raise Quarantine(Reason.MALFORMED)
-    else:
-        value_types = present
-    if not code and value_types.isdisjoint(_NAMED):
+    if not code:
         return ()
-    if not code or not (scheme or code.startswith("URN:")):
-        raise Quarantine(Reason.MALFORMED)
+    declared = _OLDER_NAMES.get(declared, declared)
+    value_types = present - _REFERENCES | {declared} if declared in VALUE_TYPES else present
     return tuple(Concept(code, scheme, value_type) for value_type in sorted(value_types))
 
 

@@ -20,7 +20,7 @@ DATED_VALUE_TYPES = frozenset(("DATE", "DATETIME"))
 
 
 class Concept(NamedTuple):
-    """The concept name of a content item with its value type; codes are compared in upper case.
+    """The concept name of a content item with its value type, in upper case.
 
     Parameters
     ----------
@@ -39,4 +39,4 @@ class Concept(NamedTuple):
     @classmethod
     def of(cls, code: str, scheme: str, value_type: str) -> Concept:
         """Return the concept by which items are compared."""
-        return cls(code.upper(), scheme.upper(), value_type)
+        return cls(code.upper(), scheme.upper(), value_type.upper())

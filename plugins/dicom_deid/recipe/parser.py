@@ -221,7 +221,7 @@ class _FileParser:
         if action is Action.ADD:
             _check_addition(expression, rest)
         if isinstance(expression, ContentItem):
-            _check_content_item(action, expression, rest)
+            _check_content_item(action, expression, word, rest)
         return Rule(action, expression, _value_of(action, rest), self.name, self.line_number)
 
     def note_reference(self, expression: FieldExpression, token: Token) -> None:
@@ -280,12 +280,14 @@ def _check_addition(expression: FieldExpression, rest: Sequence[Token]) -> None:
         raise _Wrong('ADD can write an empty sequence only: ADD KEYWORD ""', rest[1].column)
 
 
-def _check_content_item(action: Action, item: ContentItem, rest: Sequence[Token]) -> None:
+def _check_content_item(action: Action, item: ContentItem, word: Token, rest: Sequence[Token]) -> None:
     value_type = item.concept.value_type
     if action in (Action.BLANK, Action.REPLACE) and value_type not in WRITTEN_VALUE_TYPES:
-        raise _Wrong(f"{action} cannot write the value of a {value_type} item; REMOVE and KEEP can be used", 1)
+        raise _Wrong(
+            f"{action} cannot write the value of a {value_type} item: REMOVE or KEEP it", word.column, "REMOVE"
+        )
     if action is Action.JITTER and value_type not in DATED_VALUE_TYPES:
-        raise _Wrong(f"JITTER shifts the day of a DATE or DATETIME item, not a {value_type} item", 1)
+        raise _Wrong(f"JITTER shifts the day of a DATE or DATETIME item, not a {value_type} item", word.column)
     if action is Action.REMOVE and len(rest) > 1:
         raise _Wrong("REMOVE of a content item takes no condition", rest[1].column)
 

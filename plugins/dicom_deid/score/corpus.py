@@ -279,7 +279,8 @@ def _report(builder: Builder, images: list[Case]) -> None:
     study = _content(builder, 3, "UIDREF", ("110180", "Study Instance UID"))
     builder.own_uid((*study, tag("UID")), patient.study_uid)
     if images:
-        image = _content(builder, 4, "IMAGE", ("121200", "Illustration of ROI"))
+        # Of references, PS3.15 Table E.3.4-1 lets this one stay.
+        image = _content(builder, 4, "IMAGE", ("121112", "Source of Measurement"))
         reference = (*image, tag("ReferencedSOPSequence"), 0, tag("ReferencedSOPInstanceUID"))
         builder.reference(reference, rng.choice(images))
 

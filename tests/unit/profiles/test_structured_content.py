@@ -316,6 +316,14 @@ def test_acquisition_context(value_type: str | None) -> None:
     assert not dataset.ReferencedSeriesSequence[0].AcquisitionContextSequence
 
 
+def test_an_item_without_a_name_outside_of_reports() -> None:
+    """It follows the rules for elements, and does not keep an image from being delivered."""
+    protocol = element("ProtocolContextSequence", [[element("PersonName", "Secret^Name")]])
+    data = report(container(), extra=[element("PerformedProtocolCodeSequence", [[protocol]])])
+    (left,) = deidentified(data).PerformedProtocolCodeSequence[0].ProtocolContextSequence
+    assert left.PersonName == "Anonymous"
+
+
 def test_specimen_preparation() -> None:
     steps = [macro(("121041", "DCM"), SECRETS["TEXT"], "TEXT"), macro(("111703", "DCM"), SECRETS["TEXT"], "TEXT")]
     preparation = [
