@@ -29,6 +29,9 @@ LONG: Final = 12
 IMPLICIT: Final = 4
 _PAUSE: Final = 0
 
+# Sequences in a sequence that is stepped over: with those around it within Python's limit on recursion.
+_MAX_SKIPPED_DEPTH: Final = 64
+
 # A level that met more distinct tags than any real object has forgets them, so that memory stays bounded.
 _MAX_KNOWN = 20_000
 
@@ -578,21 +581,33 @@ class UnknownEntry(SequenceEntry):
 class SkippingLevel(Level):
     """A level at which nobody visits anything, to find the end of a sequence of undefined length."""
 
-    __slots__ = ()
+    __slots__ = ("beneath",)
+
+    def __init__(self, path: tuple[int, ...], implicit: bool, order: ByteOrder) -> None:
+        super().__init__(path, implicit, order)
+        self.beneath: dict[bool, SkippingLevel] = {}
 
     def as_implicit(self) -> Level:
         """Return the level that skips elements of implicit VR."""
-        return _SKIPPING[True, self.order.big_endian]
+        if self.twin is None:
+            self.twin = SkippingLevel(self.path, True, self.order)
+        twin: Level = self.twin
+        return twin
 
     def decide(self, tag: int, vr: str | None, form: int) -> Entry | None:
         """Step over everything, into sequences and unknown elements as far as their delimitations."""
         if vr == "SQ":
-            return SequenceEntry(form, self)
-        if vr == "UN":
-            return UnknownEntry(form, _SKIPPING[True, self.order.big_endian])
-        if vr is None:
-            return UnknownEntry(form, self)
+            return SequenceEntry(form, self._items(self.implicit))
+        if vr == "UN" or vr is None:
+            return UnknownEntry(form, self._items(True))
         return None
+
+    def _items(self, implicit: bool) -> SkippingLevel:
+        if implicit not in self.beneath:
+            if len(self.path) > _MAX_SKIPPED_DEPTH:
+                raise Quarantine(Reason.NESTING_TOO_DEEP, f"{len(self.path)} sequences deep")
+            self.beneath[implicit] = SkippingLevel((*self.path, 0), implicit, self.order)
+        return self.beneath[implicit]
 
 
 _SKIPPING: Final = {
