@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from bench.measure import table
 from bench.ps3_15.recipes import (
     REPEATING_GROUPS,
@@ -14,6 +16,7 @@ from bench.ps3_15.recipes import (
     option_rules,
 )
 from bench.ps3_15.table import ContentRow, Row, read_content_rows, read_rows
+from dicom_deid.recipe.types import sop_classes
 
 TEST = "tests/unit/profiles/test_conformance.py::test_row"
 CONTENT_TEST = "tests/unit/profiles/test_structured_content.py"
@@ -24,11 +27,12 @@ Made by `python -m bench.ps3_15` from Table E.1-1 and from the very rules that t
 page with what the generator makes.
 
 **Basic profile.** `X` remove, `Z` empty (or a dummy, which the standard allows), `D` dummy of the element's VR, `U` the
-pseudonym of the UID, the same in every object of the project. Composite actions are resolved by the strictest type
-that any IOD of PS3.3 gives the attribute at any depth, so that the outcome conforms in every SOP class: the column
-*resolved* shows the action that remains. Every rule holds at every depth. Private attributes are the setting
-`private_elements` (`remove` for the basic profile). A sequence with action `D` or `U` keeps its items, whose elements
-have rows of their own.
+pseudonym of the UID, the same in every object of the project. Composite actions are resolved by the type that the IOD
+of the object's SOP class gives the attribute, at the root and in items (the strictest of all places); by the strictest
+that any IOD gives it, where the SOP class is none of the standard's, or where file meta information and data set do not
+agree on it. The column *resolved* counts the SOP classes by the action that remains at the root. Every rule holds at
+every depth. Private attributes are the setting `private_elements` (`remove` for the basic profile). A sequence with
+action `D` or `U` keeps its items, whose elements have rows of their own.
 
 **Options.** `K` keep, `C` clean. Where several options name one attribute, the last in the order of this table decides:
 dates that are modified are modified even if the device's identity is retained.
@@ -97,6 +101,16 @@ def rule_cell(row: Row) -> str:
     return ENGINE_ROWS.get(row.tag[:5], "items kept; each element in them has a row of its own")
 
 
+def resolved_cell(row: Row) -> str:
+    """Return the basic profile's action; of a composite one, in how many SOP classes which remains."""
+    if not (row.in_data_set or row.tag in REPEATING_GROUPS):
+        return ""
+    if not row.is_composite:
+        return row.basic
+    found = Counter(row.action(uid) for uid in sop_classes())
+    return ", ".join(f"{action} {found[action]}" for action in "XZDU" if found[action])
+
+
 def option_cell(row: Row) -> str:
     """Return what each option does with one row."""
     cells = []
@@ -110,7 +124,8 @@ def option_cell(row: Row) -> str:
 def test_cell(row: Row) -> str:
     """Return the test that holds one row."""
     if row.in_data_set or row.tag in REPEATING_GROUPS:
-        return f"`test_row[{row.tag[1:5]}{row.tag[6:10]}]`"
+        composite = ", `test_composite_action`" if row.is_composite else ""
+        return f"`test_row[{row.tag[1:5]}{row.tag[6:10]}]`{composite}"
     return "`test_rows_of_the_engine`"
 
 
@@ -122,7 +137,7 @@ def conformance_text() -> str:
             row.keyword or row.name,
             row.vr,
             row.basic,
-            row.action if row.in_data_set or row.tag in REPEATING_GROUPS else "",
+            resolved_cell(row),
             rule_cell(row),
             option_cell(row),
             test_cell(row),

@@ -99,9 +99,12 @@ def basic_rules(row: Row) -> list[Rule]:
         return []
     if row.keyword in OWN_VALUES:
         return [("REPLACE", row.keyword, OWN_VALUES[row.keyword])]
-    if row.action == "X":
+    if row.is_composite:
+        dummy = DUMMIES[row.vr] if row.basic.endswith("D") and row.vr != "SQ" else ""
+        return [(row.basic, row.keyword, dummy), *sequence_dummies(row)]
+    if row.basic == "X":
         return [("REMOVE", row.keyword, "")]
-    if row.action == "Z":
+    if row.basic == "Z":
         return [("BLANK", row.keyword, "")]
     if row.vr == "SQ":
         return sequence_dummies(row)
@@ -111,7 +114,7 @@ def basic_rules(row: Row) -> list[Rule]:
 
 
 def sequence_dummies(row: Row) -> list[Rule]:
-    """Return the rules for a sequence whose items stay: what other rows do not name in them gets a dummy."""
+    """Return the rules for a sequence whose items may stay: what other rows do not name in them gets a dummy."""
     if row.keyword in CODE_SEQUENCES:
         return [("REPLACE", f"endswith:{row.keyword}__{part}", dummy) for part, dummy in CODE_DUMMIES.items()]
     return list(FREE_TEXT.get(row.keyword, ()))
@@ -210,7 +213,7 @@ def basic_text() -> str:
     head = (
         "# DICOM PS3.15 Annex E, Basic Application Level Confidentiality Profile: every row of Table E.1-1.\n"
         "# Made by `python -m bench.ps3_15`; docs/conformance.md shows each row, its action and its test.\n"
-        "# Composite actions are resolved by the strictest type that any IOD of PS3.3 gives the attribute.\n"
+        "# Composite actions (X/Z/D ...) are resolved by the type that the object's SOP class gives the attribute.\n"
     )
     rules = (rule for row in read_rows() for rule in basic_rules(row))
     return head + _body("header", rules) + _content_body((row, basic_content_rules(row)) for row in read_content_rows())

@@ -9,6 +9,7 @@ from dicom_deid.recipe.functions import load_function
 from dicom_deid.recipe.plan import NO_PRESENCE, Addition, Plan, Presence, Step, Steps, ValueLists
 from dicom_deid.recipe.recipe import Recipe
 from dicom_deid.recipe.rules import Action, ListEntry, Rule
+from dicom_deid.recipe.types import AttributeTypes, types_of
 from dicom_deid.recipe.values import DeidFunction, Function, Literal, Value, Variable
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "VALUE_TYPES",
     "Action",
     "Addition",
+    "AttributeTypes",
     "Concept",
     "Coordinates",
     "CriteriaLine",
@@ -41,4 +43,5 @@ __all__ = [
     "ValueLists",
     "Variable",
     "load_function",
+    "types_of",
 ]

@@ -15,6 +15,7 @@ from dicom_deid.recipe.identifiers import ProfileAttribute, profile_attributes
 from dicom_deid.recipe.plan import Plan, Steps
 from dicom_deid.recipe.recipe import Recipe
 from dicom_deid.recipe.rules import Action, ListEntry, Rule
+from dicom_deid.recipe.types import all_optional
 from dicom_deid.recipe.values import Variable
 
 _PRIVATE_FORM = re.compile(r"""\(?([0-9a-f]{4}),"([^"]+)",([0-9a-f]{2})\)?""", re.IGNORECASE)
@@ -86,6 +87,7 @@ class _Inspector:
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
         self.plan = Plan(recipe)
+        self.optional_plan = Plan(recipe, all_optional())
         self.steps_known: dict[ElementName, Steps] = {}
 
     def report(self, index: int, rule: Rule) -> RuleReport:
@@ -144,6 +146,9 @@ class _Inspector:
         if not is_addition and kept is not None and element.root:
             return f"{_place(kept)} keeps the element"
         steps = self.steps(element)
+        if rule.action.is_composite:
+            # Where the strictest type holds, the items of a sequence stay.
+            steps = (*steps, *self.optional_plan.steps(element))
         if any(step.rule_index == index for step in steps):
             return ""
         if rule.action is Action.REMOVE:

@@ -19,6 +19,7 @@ from dicom_deid.recipe.fields import (
     parse_field,
 )
 from dicom_deid.recipe.filters import Filter, FilterProblem, parse_filter_line, without_comment
+from dicom_deid.recipe.identifiers import composite_tags
 from dicom_deid.recipe.lexer import LexicalError, Token, tokens
 from dicom_deid.recipe.rules import Action, ListEntry, Rule
 from dicom_deid.recipe.values import DeidFunction, Function, Literal, Value, ValueProblem, Variable, parse_value
@@ -222,6 +223,8 @@ class _FileParser:
             _check_addition(expression, rest)
         if isinstance(expression, ContentItem):
             _check_content_item(action, expression, word, rest)
+        elif action.is_composite:
+            _check_composite(action, expression, rest)
         return Rule(action, expression, _value_of(action, rest), self.name, self.line_number)
 
     def note_reference(self, expression: FieldExpression, token: Token) -> None:
@@ -280,8 +283,28 @@ def _check_addition(expression: FieldExpression, rest: Sequence[Token]) -> None:
         raise _Wrong('ADD can write an empty sequence only: ADD KEYWORD ""', rest[1].column)
 
 
+def _check_composite(action: Action, expression: FieldExpression, rest: Sequence[Token]) -> None:
+    tag = expression.tag if isinstance(expression, Exact) else None
+    if tag not in composite_tags():
+        raise _Wrong(
+            f"{action} needs an attribute that has such an action in PS3.15 Table E.1-1; others take REMOVE, BLANK "
+            "or REPLACE",
+            rest[0].column,
+        )
+    is_sequence = dictionary_vr(tag) == "SQ"
+    takes_value = action.value.endswith("D") and not is_sequence
+    if takes_value and len(rest) < 2:
+        raise _Wrong(f'{action} needs a value; "" is the empty one', rest[0].column + len(rest[0].raw))
+    if not takes_value and len(rest) > 1:
+        raise _Wrong(f"{action} of {'a sequence' if is_sequence else 'an element'} takes no value", rest[1].column)
+    if action is Action.X_OR_Z_OR_U and not is_sequence:
+        raise _Wrong(f"{action} needs a sequence", rest[0].column, Action.X_OR_Z_OR_D)
+
+
 def _check_content_item(action: Action, item: ContentItem, word: Token, rest: Sequence[Token]) -> None:
     value_type = item.concept.value_type
+    if action.is_composite:
+        raise _Wrong(f"{action} is for attributes: a content item has no type", word.column, "REMOVE or REPLACE")
     if action in (Action.BLANK, Action.REPLACE) and value_type not in WRITTEN_VALUE_TYPES:
         raise _Wrong(
             f"{action} cannot write the value of a {value_type} item: REMOVE or KEEP it", word.column, "REMOVE"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from dicom_deid.recipe.content import Concept
@@ -15,6 +16,7 @@ from dicom_deid.recipe.dictionary import ElementName
 from dicom_deid.recipe.fields import ContentItem, Exact, FieldsList, ValuesList, lower_case_names
 from dicom_deid.recipe.recipe import Recipe
 from dicom_deid.recipe.rules import Action, ListEntry, Rule
+from dicom_deid.recipe.types import AttributeTypes, types_of
 from dicom_deid.recipe.values import DeidFunction, Literal, Value, Variable
 
 SKIPPED = frozenset(
@@ -117,6 +119,8 @@ class Plan:
     ----------
     recipe
         The recipe, or several combined.
+    types
+        The types by which composite actions are resolved; the strictest of any SOP class if not given.
 
     Attributes
     ----------
@@ -125,8 +129,9 @@ class Plan:
         what is done with its elements; no steps where the value is kept.
     """
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, types: AttributeTypes | None = None) -> None:
         self.recipe = recipe
+        self.types = types or types_of("")
         for_elements = [index for index, rule in enumerate(recipe.rules) if not isinstance(rule.field, ContentItem)]
         self._keeps = tuple(recipe.rules[index] for index in for_elements if recipe.rules[index].action is Action.KEEP)
         self._additions = _additions(recipe.rules)
@@ -154,6 +159,11 @@ class Plan:
     def has_keeps(self) -> bool:
         """Whether the recipe has KEEP rules."""
         return bool(self._keeps)
+
+    @property
+    def depends_on_sop_class(self) -> bool:
+        """Whether the recipe has composite actions, which the types of the object's SOP class resolve."""
+        return any(rule.action.is_composite for rule in self.recipe.rules)
 
     @property
     def needs_presence(self) -> bool:
@@ -276,24 +286,30 @@ class Plan:
                 chosen.setdefault(rule.field.concept, []).append(index)
         kept = {concept for concept, indices in chosen.items() if any(rules[i].action is Action.KEEP for i in indices)}
         return {
-            concept: () if concept in kept else _simplified(self._unprotected(indices), may_overwrite=True)
+            concept: ()
+            if concept in kept
+            else _simplified(_unprotected([(index, rules[index]) for index in indices]), may_overwrite=True)
             for concept, indices in chosen.items()
         }
 
-    def _unprotected(self, indices: list[int]) -> list[Step]:
-        """Return the steps of rules but REMOVE where another rule protects from it."""
-        rules = self.recipe.rules
-        is_protected = any(_protects(rules[index]) for index in indices)
-        taken = [index for index in indices if not (is_protected and rules[index].action is Action.REMOVE)]
-        return [_step(index, rules[index]) for index in taken]
-
     def _ordered(self, element: ElementName, chosen: list[int]) -> Steps:
-        steps = self._unprotected(chosen)
+        resolved = [(index, self._resolved(self.recipe.rules[index], element)) for index in chosen]
+        steps = _unprotected([(index, rule) for index, rule in resolved if rule is not None])
         if element.root and element.tag in self._additions:
             added = [_step(index, self.recipe.rules[index]) for index in self._additions[element.tag].rule_indices]
             steps = sorted([*steps, *added], key=lambda step: step.rule_index)
         # What stands in a nested element for a while may make a sequence around it a hit of a values list.
         return _simplified(steps, may_overwrite=element.root or not self.needs_values)
+
+    def _resolved(self, rule: Rule, element: ElementName) -> Rule | None:
+        """Return a rule with one action; nothing where that lets the items of a sequence stay."""
+        if not rule.action.is_composite:
+            return rule
+        type_ = self.types.of(element.keyword, element.root)
+        action = rule.action.resolved(type_, is_sequence=element.vr == "SQ")
+        if action is None:
+            return None
+        return replace(rule, action=action, value=rule.value if action is Action.REPLACE else None)
 
 
 def _additions(rules: Sequence[Rule]) -> dict[int, Addition]:
@@ -311,6 +327,12 @@ def _additions(rules: Sequence[Rule]) -> dict[int, Addition]:
 def _protects(rule: Rule) -> bool:
     """Whether the rule protects what it selects from REMOVE; one of a list does not."""
     return rule.action in (Action.REPLACE, Action.JITTER) and not isinstance(rule.field, FieldsList | ValuesList)
+
+
+def _unprotected(chosen: Sequence[tuple[int, Rule]]) -> list[Step]:
+    """Return the steps of rules; of REMOVE none where another rule protects from it."""
+    is_protected = any(_protects(rule) for _, rule in chosen)
+    return [_step(index, rule) for index, rule in chosen if not (is_protected and rule.action is Action.REMOVE)]
 
 
 def _selected(entries: Iterable[ListEntry], element: ElementName) -> bool:
