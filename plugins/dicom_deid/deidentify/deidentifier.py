@@ -31,6 +31,7 @@ from dicom_deid.dicom.walk import (
     NeedMoreDataError,
     Scope,
     TrailingBytesError,
+    is_vr,
     walk_elements,
 )
 from dicom_deid.exceptions import ConfigurationError, Quarantine
@@ -40,6 +41,8 @@ from dicom_deid.recipe import NO_PRESENCE, ElementName, Plan, Presence, Recipe, 
 
 # Preamble, prefix and the first element.
 _LEAST_HEADER = 144
+# Tag and VR of an element.
+_VR_END = 6
 _IDENTIFIERS = frozenset(CAPTURED.values())
 # Different combinations of present elements (recipes with KEEP or `fields:`) and of types (recipes with composite
 # actions) that a recipe is compiled for at one time.
@@ -179,6 +182,13 @@ class Deidentifier:
         edits = self._final_edits(walk, pseudonyms)
         order = BIG_ENDIAN if header.transfer_syntax.encoding.big_endian else LITTLE_ENDIAN
         pieces: list[Any] = splice(walk.data, examination.start, examination.end, edits, order)
+        if (
+            not header.transfer_syntax.encoding.implicit
+            and len(pieces[0]) > _VR_END
+            and not is_vr(pieces[0][4:_VR_END])
+        ):
+            # Readers go by the first element: after one of implicit VR they would not find those of explicit VR.
+            raise Quarantine(Reason.MALFORMED, "the first element has an implicit VR", examination.start)
         if examination.beyond is not None:
             pieces.append(examination.beyond)
         if examination.tail is not None:

@@ -228,7 +228,8 @@ def _image(builder: Builder, images: list[Case]) -> None:
     builder.may_be_quarantined |= modality == "RF"
     _pixel_module(builder, pixels, bits)
     if images:
-        builder.reference(builder.path("SourceImageSequence", 0, "ReferencedSOPInstanceUID"), rng.choice(images))
+        # PS3.15 Table E.1-1 removes other references from an image (SourceImageSequence) where its IOD can do without.
+        builder.reference(builder.path("ReferencedInstanceSequence", 0, "ReferencedSOPInstanceUID"), rng.choice(images))
     if modality == "PT":
         isotope = builder.path("RadiopharmaceuticalInformationSequence", 0)
         builder.day((*isotope, tag("RadiopharmaceuticalStartDateTime")), builder.patient.study_date)
