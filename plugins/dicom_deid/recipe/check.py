@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -15,7 +16,7 @@ from dicom_deid.recipe.identifiers import ProfileAttribute, profile_attributes
 from dicom_deid.recipe.plan import Plan, Steps
 from dicom_deid.recipe.recipe import Recipe
 from dicom_deid.recipe.rules import Action, ListEntry, Rule
-from dicom_deid.recipe.types import all_optional
+from dicom_deid.recipe.types import all_optional, sop_classes, types_of
 from dicom_deid.recipe.values import Variable
 
 _PRIVATE_FORM = re.compile(r"""\(?([0-9a-f]{4}),"([^"]+)",([0-9a-f]{2})\)?""", re.IGNORECASE)
@@ -37,12 +38,15 @@ class RuleReport:
         Why the rule can never act; empty when it can.
     warnings
         What may not be meant.
+    by_type
+        Of a composite action, what it does at the root and in how many SOP classes: `BLANK 12, REMOVE 168`.
     """
 
     rule: Rule
     reaches: tuple[str, ...] | None
     shadowed: str
     warnings: tuple[str, ...]
+    by_type: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +101,7 @@ class _Inspector:
         elements = self.elements(rule.field)
         names = None if isinstance(rule.field, ValuesList) else tuple(map(_shown, elements))
         shadowed = self.shadow(index, rule, elements)
-        return RuleReport(rule, names, shadowed, tuple(self.warnings(rule, elements)))
+        return RuleReport(rule, names, shadowed, tuple(self.warnings(rule, elements)), _by_type(rule, elements))
 
     def elements(self, expression: FieldExpression) -> list[ElementName]:
         """Return the elements that an expression reaches: of the dictionary, or made after its own words."""
@@ -185,6 +189,16 @@ class _Inspector:
                 yield f"shifts dates, and {rule.field} is no date but {vr}"
         if rule.action is Action.REMOVE and isinstance(rule.value, Variable):
             yield "removes nothing, or all that it selects, as the variable is false or true"
+
+
+def _by_type(rule: Rule, elements: list[ElementName]) -> str:
+    if not rule.action.is_composite:
+        return ""
+    (element,) = elements
+    types = (types_of(uid).of(element.keyword, True) for uid in sop_classes())
+    actions = (rule.action.resolved(type_, is_sequence=element.vr == "SQ") for type_ in types)
+    counts = Counter("nothing to the sequence itself" if action is None else str(action) for action in actions)
+    return ", ".join(f"{action} {count}" for action, count in sorted(counts.items()))
 
 
 def _content_warnings(concept: Concept) -> Iterable[str]:

@@ -35,7 +35,7 @@ class Action(StrEnum):
     X_OR_Z_OR_D = "X/Z/D"
     """Remove the element, empty it, or write a dummy."""
     X_OR_Z_OR_U = "X/Z/U*"
-    """Remove the sequence, empty it, or let the items stay, whose UIDs have rules of their own."""
+    """Remove the sequence, or let the items stay, whose UIDs have rules of their own."""
 
     @property
     def is_composite(self) -> bool:

@@ -68,12 +68,13 @@ def resolve(code: str, type_: str) -> str:
     -------
     str
         The first action where the attribute may be absent, ``Z`` where it may be empty, else the last. Where an
-        attribute must be there and the code offers no ``Z``, that is the last too.
+        attribute must be there and the code offers no ``Z``, that is the last too. References that must be there are
+        not emptied but replaced, as the Common Instance Reference Module (PS3.3 section C.12.2) may count on them.
     """
     choices = code.rstrip("*").split("/")
     if type_ == "3":
         return choices[0]
-    return "Z" if type_ == "2" and "Z" in choices else choices[-1]
+    return "Z" if type_ == "2" and "Z" in choices and choices[-1] != "U" else choices[-1]
 
 
 @cache

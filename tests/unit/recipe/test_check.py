@@ -30,6 +30,8 @@ def shadows(rules: str) -> list[str]:
         ("KEEP ReferencedStudySequence__PatientID", 0, "at the root only"),
         ("REPLACE PatientName X\nREPLACE PatientName Y", 0, "r:4 has the last word"),
         ("ADD PatientComments X\nADD PatientComments Y", 0, "r:4 has the last word"),
+        ("X/D OperatorIdentificationSequence\nX/D OperatorIdentificationSequence", 1, "r:3 has the last word"),
+        ("KEEP ContentDate\nZ/D ContentDate 19000101", 1, "r:3 keeps the element"),
         ("REMOVE content:121022,DCM,TEXT\nKEEP content:121022,dcm,text", 0, "r:4 keeps the item"),
         ("REMOVE content:121022,DCM,TEXT\nREPLACE content:121022,DCM,TEXT x", 0, "r:4 has the last word"),
     ],
@@ -120,3 +122,12 @@ def test_a_code_that_the_terminology_of_dicom_does_not_hold_is_told() -> None:
     assert not report.rules[1].warnings
     assert not report.rules[2].warnings
     assert [one.reaches for one in report.rules][1] == ("content:121022,DCM,TEXT",)
+
+
+def test_what_a_composite_action_does_is_told_by_sop_class() -> None:
+    """Catches a report that promises one action where the object's SOP class decides."""
+    rules = "Z/D ContentDate 19000101\nX/D OperatorIdentificationSequence\nREMOVE PatientName"
+    date, sequence, name = check(Recipe.parse(f"FORMAT dicom\n%header\n{rules}\n")).rules
+    assert {word.split()[0] for word in date.by_type.split(", ")} == {"BLANK", "REPLACE"}
+    assert sequence.by_type.startswith("REMOVE")
+    assert sequence.shadowed == name.by_type == ""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dicom_deid.recipe import Action, Concept, ElementName, Literal, Plan, Recipe
+from dicom_deid.recipe import Action, Concept, ElementName, Literal, Plan, Recipe, types_of
 from dicom_deid.recipe.dictionary import DICTIONARY_TAGS
 
 PATIENT_ID = ElementName.of(0x00100020)
@@ -110,6 +110,41 @@ def test_a_plan_answers_the_same_whatever_it_was_asked_before() -> None:
     forwards = [used.steps(name) for name in names]
     backwards = [used.steps(name) for name in reversed(names)][::-1]
     assert forwards == backwards == [Plan(recipe).steps(name) for name in names]
+
+
+CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
+ENHANCED_MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4.1"
+OPHTHALMIC_PHOTOGRAPHY = "1.2.840.10008.5.1.4.1.1.77.1.5.1"
+
+
+@pytest.mark.parametrize(
+    ("rule", "sop_class", "expected"),
+    [
+        ("X/Z/D AcquisitionDateTime 19000101", CT_IMAGE, "REMOVE"),
+        ("X/Z/D AcquisitionDateTime 19000101", ENHANCED_MR_IMAGE, "REPLACE"),
+        ("Z/D ContentDate 19000101", CT_IMAGE, "BLANK"),
+        ("Z/D ContentDate 19000101", "", "REPLACE"),
+        ("X/Z/U* SourceImageSequence", CT_IMAGE, "REMOVE"),
+        ("X/Z/U* SourceImageSequence", OPHTHALMIC_PHOTOGRAPHY, None),
+        ("X/D OperatorIdentificationSequence", "", "REMOVE"),
+    ],
+)
+def test_composite_actions_are_resolved_by_type(rule: str, sop_class: str, expected: str | None) -> None:
+    """Facts of PS3.3: catches a type that is read for another attribute, place or SOP class."""
+    recipe = Recipe.parse(f"FORMAT dicom\n%header\n{rule}\n")
+    (only,) = recipe.rules
+    element = ElementName.of(only.field.tag)  # type: ignore[attr-defined]
+    steps = Plan(recipe, types_of(sop_class)).steps(element)
+    assert [step.action.value for step in steps] == ([expected] if expected else [])
+    assert Plan(recipe).depends_on_sop_class
+
+
+def test_a_resolved_action_takes_precedence_as_its_plain_form_does() -> None:
+    """Catches a dummy that does not protect from REMOVE, or a removal that does."""
+    recipe = Recipe.parse("FORMAT dicom\n%header\nX/Z/D AcquisitionDateTime 19000101\nREMOVE endswith:DateTime\n")
+    element = ElementName.of(0x0008002A)
+    assert [step.rule_index for step in Plan(recipe, types_of(ENHANCED_MR_IMAGE)).steps(element)] == [0]
+    assert {step.action for step in Plan(recipe, types_of(CT_IMAGE)).steps(element)} == {Action.REMOVE}
 
 
 SUBJECT_ID = "content:121030,DCM,TEXT"
