@@ -227,6 +227,10 @@ class _Reading(Walk):
 
     def __init__(self, data: bytes, partial: bool) -> None:
         super().__init__(data, partial)
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget what was read of an item before."""
         self.declared = ""
         self.code = ""
         self.scheme = ""
@@ -245,11 +249,16 @@ class _TextEntry(Entry):
         self.name = name
 
     def visit(self, walk: _Reading, level: Level, pos: int, start: int, end: int, scope: Scope) -> None:
-        text = walk.data[start:end].decode("iso8859").strip("\0 ").upper()
+        text = _word(walk.data[start:end])
         if text and getattr(walk, self.name):
             raise Quarantine(Reason.MALFORMED, level.where(walk.data, pos), pos)
         if text:
             setattr(walk, self.name, text)
+
+
+@lru_cache(maxsize=_MAX_KNOWN)
+def _word(value: bytes) -> str:
+    return value.decode("iso8859").strip("\0 ").upper()
 
 
 class _ValueEntry(UnknownEntry):
@@ -369,7 +378,7 @@ class _NameLevel(_ReadingLevel):
         return skipped(form, vr, self.implicit, self.order)
 
 
-def _read(walk: Walk, level: Level, pos: int, end: int, in_report: bool) -> tuple[Concept, ...]:
+def _read(reading: _Reading, level: Level, pos: int, end: int, scope: Scope, in_report: bool) -> tuple[Concept, ...]:
     """Read the item at `pos` and return its concept, once for each type of value that it declares or holds.
 
     Raises
@@ -377,14 +386,15 @@ def _read(walk: Walk, level: Level, pos: int, end: int, in_report: bool) -> tupl
     Quarantine
         MALFORMED for an item whose rule cannot be told.
     """
-    reading = _Reading(walk.data, walk.partial)
+    data = reading.data
     start = pos + 8
-    length = level.order.u32.unpack_from(walk.data, pos + 4)[0]
-    here = item_level(level, walk.data, start)
+    length = level.order.u32.unpack_from(data, pos + 4)[0]
+    here = item_level(level, data, start)
+    reading.begin()
     try:
-        walk_level(reading, here, start, end if length == UNDEFINED else min(start + length, end), Scope(here))
+        walk_level(reading, here, start, end if length == UNDEFINED else min(start + length, end), scope)
     except struct.error:
-        raise walk.cut_short(level, pos, end + 8) from None
+        raise reading.cut_short(level, pos, end + 8) from None
     if in_report:
         _check(reading)
     return _concepts(reading.declared, reading.present, reading.code, reading.scheme)
@@ -439,7 +449,7 @@ class ContentSequenceEntry(SequenceEntry):
         The rules for content items.
     """
 
-    __slots__ = ("decisions", "in_report", "reading", "rules", "treated")
+    __slots__ = ("decisions", "in_report", "level", "rules", "treated")
 
     def __init__(self, form: int, tag: int, items: Any, rules: ContentRules) -> None:
         super().__init__(form, items)
@@ -447,7 +457,7 @@ class ContentSequenceEntry(SequenceEntry):
         self.treated = items.treated
         self.decisions: dict[tuple[Concept, ...], tuple[int | None, Level]] = {}
         self.in_report = tag == CONTENT_SEQUENCE
-        self.reading = _ReadingLevel(items.path, items.implicit, items.order)
+        self.level = _ReadingLevel(items.path, items.implicit, items.order)
 
     def visit(self, walk: Any, level: Level, pos: int, start: int, end: int, scope: Scope) -> None:
         """Decide over each item of a sequence of defined length."""
@@ -480,8 +490,9 @@ class ContentSequenceEntry(SequenceEntry):
         A report has no empty tree (PS3.3 section C.17.3); contexts may be empty.
         """
         data, item, removed, left = walk.data, self.items.order.item, 0, 0
+        reading = _Reading(data, walk.partial)
         while pos + 8 <= end and data[pos : pos + 4] == item:
-            removing, here = self._decision(_read(walk, self.reading, pos, end, self.in_report))
+            removing, here = self._decision(_read(reading, self.level, pos, end, scope, self.in_report))
             if removing is not None and not (self.in_report and _refers_to_items(walk, self.items.order)):
                 stop = skip_item(walk, self.items, pos, end)
                 # What is taken out with its sequence is searched as what is taken out alone.
