@@ -17,6 +17,7 @@ from dicom_deid.deidentify.chain import (
     VariableSource,
 )
 from dicom_deid.deidentify.content import FACTS
+from dicom_deid.deidentify.content_items import CONTENT_SEQUENCES
 from dicom_deid.deidentify.entries import (
     CaptureEntry,
     CharacterSetEntry,
@@ -38,12 +39,7 @@ from dicom_deid.deidentify.private import PrivateCreatorEntry, PrivateEntry, saf
 from dicom_deid.deidentify.references import names_a_class, well_known_uids
 from dicom_deid.deidentify.settings import Settings
 from dicom_deid.deidentify.stamps import Stamp
-from dicom_deid.deidentify.structured import (
-    CONTENT_SEQUENCES,
-    ContentRules,
-    ContentSequenceEntry,
-    Treatment,
-)
+from dicom_deid.deidentify.structured import ContentRules, ContentSequenceEntry, Treatment
 from dicom_deid.dicom.dictionary import is_private, is_private_creator, vr_of
 from dicom_deid.dicom.transfer_syntax import Encoding
 from dicom_deid.dicom.values import DEFAULT_CHARACTER_SET, LONG_FORM_VRS, cast_literal, from_python

@@ -13,6 +13,8 @@ from functools import cache
 
 import pytest
 from bench.ps3_15.table import ContentRow, read_content_rows
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from tests.support.datasets import (
@@ -291,6 +293,32 @@ def test_a_value_that_is_a_sequence() -> None:
     with pytest.raises(Quarantine) as problem:
         deidentified(report(serial), (Option.RETAIN_DEVICE_IDENTITY,))
     assert problem.value.reason is Reason.MALFORMED
+
+
+ITEM = st.builds(
+    item,
+    st.one_of(st.sampled_from([(row.code, row.scheme) for row in ROWS]), st.just(("77", "99LOCAL"))),
+    st.sampled_from(sorted(SECRETS)),
+)
+TREE = st.recursive(
+    ITEM, lambda children: st.builds(with_children, ITEM, st.lists(children, min_size=1, max_size=3)), max_leaves=12
+)
+BY_REFERENCE = [element("RelationshipType", "INFERRED FROM"), element("ReferencedContentItemIdentifier", [1, 1])]
+
+
+def with_children(one: list[Element], children: list[list[Element]]) -> list[Element]:
+    return [*one, element("ContentSequence", children)]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(TREE, min_size=1, max_size=4), st.booleans(), st.sampled_from(ENCODINGS))
+def test_no_value_survives_in_any_tree(tree: list[list[Element]], by_reference: bool, encoding: Encoding) -> None:
+    """Catches a combination of concepts, value types and places through which a value slips, whatever is removed."""
+    data = report(*tree, *([BY_REFERENCE] if by_reference else []), encoding=encoding)
+    out = deidentified(data)
+    text = str(out)
+    for secret in ("Nodule", "Quillon", "SECRET", "Secret", "81.5", "20110304", "101112", UID):
+        assert secret not in text
 
 
 # Where content items stand outside of reports
