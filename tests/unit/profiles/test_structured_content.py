@@ -295,6 +295,10 @@ def test_a_value_that_is_a_sequence() -> None:
     assert problem.value.reason is Reason.MALFORMED
 
 
+def with_children(one: list[Element], children: list[list[Element]]) -> list[Element]:
+    return [*one, element("ContentSequence", children)]
+
+
 ITEM = st.builds(
     item,
     st.one_of(st.sampled_from([(row.code, row.scheme) for row in ROWS]), st.just(("77", "99LOCAL"))),
@@ -304,10 +308,6 @@ TREE = st.recursive(
     ITEM, lambda children: st.builds(with_children, ITEM, st.lists(children, min_size=1, max_size=3)), max_leaves=12
 )
 BY_REFERENCE = [element("RelationshipType", "INFERRED FROM"), element("ReferencedContentItemIdentifier", [1, 1])]
-
-
-def with_children(one: list[Element], children: list[list[Element]]) -> list[Element]:
-    return [*one, element("ContentSequence", children)]
 
 
 @settings(max_examples=150, deadline=None)
