@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
@@ -123,7 +123,8 @@ def preview_object(
     except Quarantine as quarantine:
         return ObjectPreview((), 0, reason=quarantine.reason, where=quarantine.where)
     header = b"".join(part for part in result.parts if not isinstance(part, SourceRange))
-    before, after = _elements(examined.data), _elements(header)
+    original = _read(examined.data)
+    before, after = _elements(original, original), _elements(_read(header), original)
     changes = tuple(_changes(before, after))
     return ObjectPreview(
         changes,
@@ -169,24 +170,48 @@ class _Shown(NamedTuple):
     """What is compared: the shown value may be a part of the whole."""
 
 
-def _elements(data: bytes) -> dict[str, _Shown]:
-    """Return the elements before the pixel data, by their places."""
+def _read(data: bytes) -> pydicom.FileDataset:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        dataset = pydicom.dcmread(io.BytesIO(data), stop_before_pixels=True, force=True)
-        return dict([*_flat(dataset.file_meta, ""), *_flat(dataset, "")])
+        return pydicom.dcmread(io.BytesIO(data), stop_before_pixels=True, force=True)
 
 
-def _flat(dataset: Dataset, place: str) -> Iterator[tuple[str, _Shown]]:
+def _elements(dataset: pydicom.FileDataset, original: pydicom.FileDataset) -> dict[str, _Shown]:
+    """Return the elements before the pixel data, by the places that they have, or had in the original."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return dict([*_flat(dataset.file_meta, "", original.file_meta), *_flat(dataset, "", original)])
+
+
+def _flat(dataset: Dataset, place: str, original: Dataset) -> Iterator[tuple[str, _Shown]]:
     for element in dataset:
         path = f"{place}({element.tag.group:04x},{element.tag.element:04x})"
         if element.VR == "SQ":
             items = len(element.value)
             yield path, _Shown(element.name, f"{items} items", items)
-            for number, item in enumerate(element.value):
-                yield from _flat(item, f"{path}[{number}]")
+            before = original[element.tag].value if element.tag in original else element.value
+            for number, item in zip(_numbers(element.value, before), element.value, strict=True):
+                yield from _flat(item, f"{path}[{number}]", before[number] if number < len(before) else item)
         else:
             yield path, _Shown(element.name, _text(element), element.value)
+
+
+def _numbers(items: Sequence[Dataset], before: Sequence[Dataset]) -> list[int]:
+    """Return the numbers that items had before rules removed some between them: concept names tell them apart."""
+    numbers: list[int] = []
+    number = 0
+    for index, item in enumerate(items):
+        rest = len(items) - index
+        while len(before) - number > rest and _concept(before[number]) != _concept(item):
+            number += 1
+        numbers.append(number)
+        number += 1
+    return numbers
+
+
+def _concept(item: Dataset) -> tuple[str, str, str]:
+    name = next(iter(item.get("ConceptNameCodeSequence") or ()), Dataset())
+    return item.get("ValueType", ""), name.get("CodeValue", ""), name.get("CodingSchemeDesignator", "")
 
 
 def _text(element: DataElement) -> str:
