@@ -206,7 +206,7 @@ class Deidentifier:
             pieces[0] = head + pieces[0]
         else:
             pieces.insert(0, head)
-        return Deidentified(tuple(pieces), identifiers, self.recipe, walk)
+        return Deidentified(tuple(pieces), identifiers, examination.book.plan, walk)
 
     def deidentify(
         self, data: bytes, resolve: Callable[[Collection[Original]], Mapping[Original, str]]

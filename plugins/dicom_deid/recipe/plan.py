@@ -147,6 +147,7 @@ class Plan:
         self._values_used = tuple(dict.fromkeys(field.name for field in used if isinstance(field, ValuesList)))
 
         self.content_items = self._content_items()
+        self._actions = tuple(map(self._action, recipe.rules))
 
     # What the engine asks once
 
@@ -263,6 +264,18 @@ class Plan:
         """
         chosen = self._selected(addition.element, presence, is_original=False)
         return self._ordered(addition.element, chosen)
+
+    def action(self, rule_index: int) -> Action:
+        """Return what a rule does; a composite action as it is where it differs between root and items."""
+        return self._actions[rule_index]
+
+    def _action(self, rule: Rule) -> Action:
+        if not (rule.action.is_composite and isinstance(rule.field, Exact) and rule.field.tag is not None):
+            return rule.action
+        root = ElementName.of(rule.field.tag)
+        resolved = [self._resolved(rule, element) for element in (root, root._replace(root=False))]
+        done = {one.action for one in resolved if one is not None}
+        return done.pop() if len(done) == 1 else rule.action
 
     def _selected(self, element: ElementName, presence: Presence, is_original: bool) -> list[int]:
         """Return the indices of the rules that select an element, but those of KEEP and ADD."""

@@ -185,6 +185,13 @@ def test_a_sop_class_that_is_agreed_on() -> None:
     assert not dataset.ContentDate
 
 
+def test_what_was_done_is_counted_by_action() -> None:
+    """Catches an audit that says `X/D` where it can say what was done, or says one thing where two may have been."""
+    in_ct = engine().deidentify(dated_object(CT_IMAGE), resolve).actions
+    assert in_ct["REMOVE"] == in_ct["BLANK"] == 1
+    assert engine().deidentify(dated_object("1.2.3.4"), resolve).actions["X/D"] == 1
+
+
 def dated_object(sop_class: str) -> bytes:
     dates = [element("InstanceCreationDate", "20110304"), element("ContentDate", "20110304")]
     return part10([element("SOPClassUID", sop_class), element("SOPInstanceUID", "1.2.3"), *dates])
