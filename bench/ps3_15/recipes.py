@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from bench.ps3_15.table import Row, read_rows
+from bench.ps3_15.table import ContentRow, Row, read_content_rows, read_rows
 
 DUMMIES = {
     "AE": "ANONYMIZED",
@@ -48,6 +48,9 @@ FREE_TEXT = {
         ("REPLACE", "endswith:ContentSequence__ConceptCodeSequence__CodingSchemeDesignator", "99ANON"),
         ("REPLACE", "endswith:ContentSequence__ConceptCodeSequence__CodeMeaning", "Anonymized"),
         ("REPLACE", "endswith:ContentSequence__MeasuredValueSequence__NumericValue", "0"),
+        ("REMOVE", "endswith:ContentSequence__MeasuredValueSequence__FloatingPointValue", ""),
+        ("REMOVE", "endswith:ContentSequence__MeasuredValueSequence__RationalNumeratorValue", ""),
+        ("REMOVE", "endswith:ContentSequence__MeasuredValueSequence__RationalDenominatorValue", ""),
     ],
     "GraphicAnnotationSequence": [("REPLACE", "UnformattedTextValue", "Anonymized")],
 }
@@ -96,9 +99,12 @@ def basic_rules(row: Row) -> list[Rule]:
         return []
     if row.keyword in OWN_VALUES:
         return [("REPLACE", row.keyword, OWN_VALUES[row.keyword])]
-    if row.action == "X":
+    if row.is_composite:
+        dummy = DUMMIES[row.vr] if row.basic.endswith("D") and row.vr != "SQ" else ""
+        return [(row.basic, row.keyword, dummy), *sequence_dummies(row)]
+    if row.basic == "X":
         return [("REMOVE", row.keyword, "")]
-    if row.action == "Z":
+    if row.basic == "Z":
         return [("BLANK", row.keyword, "")]
     if row.vr == "SQ":
         return sequence_dummies(row)
@@ -108,7 +114,7 @@ def basic_rules(row: Row) -> list[Rule]:
 
 
 def sequence_dummies(row: Row) -> list[Rule]:
-    """Return the rules for a sequence whose items stay: what other rows do not name in them gets a dummy."""
+    """Return the rules for a sequence whose items may stay: what other rows do not name in them gets a dummy."""
     if row.keyword in CODE_SEQUENCES:
         return [("REPLACE", f"endswith:{row.keyword}__{part}", dummy) for part, dummy in CODE_DUMMIES.items()]
     return list(FREE_TEXT.get(row.keyword, ()))
@@ -172,25 +178,70 @@ def _clean_descriptor(row: Row) -> list[Rule]:
     return []
 
 
+CONTENT_DUMMIES = {
+    "TEXT": DUMMIES["UT"],
+    "PNAME": DUMMIES["PN"],
+    "DATE": DUMMIES["DA"],
+    "TIME": DUMMIES["TM"],
+    "DATETIME": DUMMIES["DT"],
+    **dict.fromkeys(("UIDREF", "COMPOSITE", "IMAGE", "WAVEFORM"), "func:generate_value"),
+}
+"""By value type, what action D of Table E.3.4-1 writes: of a reference, the pseudonym of the instance."""
+
+
+def basic_content_rules(row: ContentRow) -> list[Rule]:
+    """Return the rules that carry out the basic profile's action for content items."""
+    if row.action == "X":
+        return [("REMOVE", field, "") for field in row.fields]
+    return [("REPLACE", field, CONTENT_DUMMIES[row.value_type]) for field in row.fields]
+
+
+def option_content_rules(option: str, row: ContentRow) -> list[Rule]:
+    """Return the rules by which an option departs from the basic profile for content items."""
+    code = row.options.get(option, "")
+    if not code:
+        return []
+    if code == "C" and option == "clean-descriptors":
+        return [("REPLACE", field, CLEAN_TEXT) for field in row.fields]
+    if code == "C" and row.value_type != "TIME":
+        return [("JITTER", field, "var:patient_offset") for field in row.fields]
+    return [("KEEP", field, "") for field in row.fields]
+
+
 def basic_text() -> str:
     """Return the recipe of the Basic Application Level Confidentiality Profile."""
     head = (
         "# DICOM PS3.15 Annex E, Basic Application Level Confidentiality Profile: every row of Table E.1-1.\n"
         "# Made by `python -m bench.ps3_15`; docs/conformance.md shows each row, its action and its test.\n"
-        "# Composite actions are resolved by the strictest type that any IOD of PS3.3 gives the attribute.\n"
+        "# Composite actions (X/Z/D ...) are resolved by the type that the object's SOP class gives the attribute.\n"
     )
-    return head + _body("header", (rule for row in read_rows() for rule in basic_rules(row)))
+    rules = (rule for row in read_rows() for rule in basic_rules(row))
+    return head + _body("header", rules) + _content_body((row, basic_content_rules(row)) for row in read_content_rows())
 
 
 def option_text(option: str) -> str:
     """Return the fragment of one option."""
     head = [f"# DICOM PS3.15 Annex E, {TITLES[option]}.", "# Made by `python -m bench.ps3_15`."]
-    head.append("# A rule here takes the place of the recipe's rules for the same field; KEEP only takes them away.")
+    head.append(
+        "# A rule here takes the place of the recipe's rules for the same field; KEEP of an element only takes them."
+    )
     if option in NOTES:
         head.append(f"# {NOTES[option]}")
-    return "\n".join(head) + "\n" + _body("option", (rule for row in read_rows() for rule in option_rules(option, row)))
+    rules = (rule for row in read_rows() for rule in option_rules(option, row))
+    content = ((row, option_content_rules(option, row)) for row in read_content_rows())
+    return "\n".join(head) + "\n" + _body("option", rules) + _content_body(content)
 
 
 def _body(section: str, rules: Iterator[Rule]) -> str:
-    lines = [" ".join(part for part in rule if part) for rule in rules]
+    lines = map(line_of, rules)
     return f"\nFORMAT dicom\n\n%{section}\n\n" + "".join(f"{line}\n" for line in dict.fromkeys(lines))
+
+
+def _content_body(rows: Iterable[tuple[ContentRow, list[Rule]]]) -> str:
+    lines = [f"{line_of(rule)}  # {row.meaning}\n" for row, rules in rows for rule in rules]
+    return "".join(["\n# Structured content (Table E.3.4-1).\n\n", *lines]) if lines else ""
+
+
+def line_of(rule: Rule) -> str:
+    """Return a rule as a line of a recipe."""
+    return " ".join(part for part in rule if part)

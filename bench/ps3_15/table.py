@@ -1,16 +1,19 @@
-"""Table E.1-1 of PS3.15 as rows, with the composite actions resolved by the element's type."""
+"""Tables E.1-1 and E.3.4-1 of PS3.15 as rows."""
 
 from __future__ import annotations
 
 import csv
 import re
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 from pydicom.datadict import dictionary_VR, keyword_for_tag
+from pydicom.sr._snomed_dict import mapping
+
+from dicom_deid.recipe.types import resolve, types_of
 
 FOLDER = Path(__file__).parent
+E3_4_1 = FOLDER / "e3_4_1_structured_content.csv"
 E1_1 = FOLDER.parents[1] / "plugins/dicom_deid/recipe/data/e1_1_attributes.csv"
 OPTIONS = {
     "retain-safe-private": "rtnSafePrivOpt",
@@ -23,6 +26,15 @@ OPTIONS = {
     "clean-descriptors": "cleanDescOpt",
     "clean-structured-content": "cleanStructContOpt",
     "clean-graphics": "cleanGraphOpt",
+}
+CONTENT_OPTIONS = {
+    "retain-uids": "Rtn. UIDs Opt.",
+    "retain-device-identity": "Rtn. Dev. Id. Opt.",
+    "retain-institution-identity": "Rtn. Inst. Id. Opt.",
+    "retain-patient-characteristics": "Rtn. Pat. Chars. Opt.",
+    "retain-longitudinal-full-dates": "Rtn. Long. Full Dates Opt.",
+    "retain-longitudinal-modified-dates": "Rtn. Long. Modif. Dates Opt.",
+    "clean-descriptors": "Clean Desc. Opt.",
 }
 
 
@@ -43,9 +55,13 @@ class Row:
         return bool(self.keyword) and self.tag[1:5] not in ("0000", "0002", "0004")
 
     @property
-    def action(self) -> str:
-        """The basic profile's action, one of X, Z, D, U."""
-        return resolve(self.basic, self.keyword)
+    def is_composite(self) -> bool:
+        """Whether the action depends on the type that the object's IOD gives the attribute."""
+        return "/" in self.basic
+
+    def action(self, sop_class_uid: str = "", *, root: bool = True) -> str:
+        """Return the basic profile's action, one of X, Z, D, U, in objects of a SOP class or of an unknown one."""
+        return resolve(self.basic, types_of(sop_class_uid).of(self.keyword, root))
 
 
 def read_rows() -> list[Row]:
@@ -62,30 +78,47 @@ def read_rows() -> list[Row]:
     return rows
 
 
-@cache
-def required_types() -> dict[str, frozenset[str]]:
-    """Return, for each attribute with a composite action, the types that any IOD gives it at any depth."""
-    found: dict[str, set[str]] = {}
-    with (FOLDER / "element_types.csv").open(encoding="utf-8", newline="") as source:
-        for record in csv.DictReader(source):
-            types = {kind for kind in "123" if int(record[f"iods_type_{kind}"])}
-            found.setdefault(record["keyword"], set()).update(types)
-    return {keyword: frozenset(types) for keyword, types in found.items()}
+@dataclass(frozen=True)
+class ContentRow:
+    """One row of Table E.3.4-1: content items of one concept and value type, actions as the table has them."""
+
+    meaning: str
+    code: str
+    scheme: str
+    value_type: str
+    basic: str
+    options: dict[str, str]
+
+    @property
+    def action(self) -> str:
+        """The basic profile's action, X or D.
+
+        Of X/D it is D: whether a template needs the item cannot be told from the object, and a dummy fits in any.
+        """
+        return self.basic.split("/")[-1]
+
+    @property
+    def fields(self) -> list[str]:
+        """The expressions that select the items; a SNOMED code also as reports of before 2018 write it (SRT)."""
+        names = [(self.code, self.scheme)]
+        older = mapping["SCT"].get(self.code) if self.scheme == "SCT" else None
+        if older is not None:
+            names.append((older, "SRT"))
+        texts = [f"content:{code},{scheme},{self.value_type}" for code, scheme in names]
+        return [f'"{text}"' if " " in text else text for text in texts]
 
 
-def resolve(code: str, keyword: str) -> str:
-    """Resolve a composite action of Table E.1-1a by the strictest type that any IOD gives the attribute.
-
-    A recipe's rule holds for every SOP class and every depth, so the action is the one that conforms in all of them:
-    where an IOD needs a value, a dummy is written, though the attribute might be removed from other IODs.
-    """
-    choices = code.rstrip("*").split("/")
-    if len(choices) == 1:
-        return choices[0]
-    types = required_types().get(keyword, frozenset("3"))
-    if "1" in types and choices[-1] in ("D", "U"):
-        return choices[-1]
-    if ("1" in types or "2" in types) and "Z" in choices:
-        return "Z"
-    # Type 2 where the table offers only X/D: a value is needed, though an empty one would do.
-    return choices[-1] if {"1", "2"} & types else choices[0]
+def read_content_rows() -> list[ContentRow]:
+    """Return all rows of Table E.3.4-1 in the order of the table."""
+    with E3_4_1.open(encoding="utf-8", newline="") as source:
+        return [
+            ContentRow(
+                record["Code Meaning"],
+                record["Code Value"],
+                record["Coding Scheme Designator"],
+                record["Value Type"],
+                record["Basic Prof."],
+                {option: record[column] for option, column in CONTENT_OPTIONS.items() if record[column]},
+            )
+            for record in csv.DictReader(source)
+        ]

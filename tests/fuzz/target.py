@@ -22,6 +22,7 @@ ENGINES = (
         Recipe.parse("FORMAT dicom\n%header\nKEEP StudyDate\nREMOVE contains:Name\n"),
         Settings.parity().replace(max_inflated_bytes=2**24),
     ),
+    Deidentifier(Recipe.named("ps3.15-basic"), OPEN),
 )
 
 SECONDS = 2.0

@@ -167,15 +167,23 @@ def test_four_gigabytes_in_a_hundred_bytes(syntax: str) -> None:
 @pytest.mark.parametrize("depth", [65, 400, 3000])
 def test_sequences_without_end(depth: int, sequences: str) -> None:
     # 3000 is beyond the recursion limit of Python: a traceback of that kind would end the batch.
+    base = part10([element("SOPInstanceUID", "1.2.3")])
+    referenced_series = nested(b"\x08\x00\x15\x11", depth, sequences)
+    expect(base + referenced_series, Reason.NESTING_TOO_DEEP, Reason.TRUNCATED)
+    # A sequence that a recipe empties as a whole is stepped over.
+    run(base + nested(b"\x08\x00\x10\x11", depth, sequences))
+
+
+def nested(tag: bytes, depth: int, sequences: str) -> bytes:
+    """Return a sequence in a sequence, and so on."""
     item: bytes = b""
     for _ in range(depth):
         if sequences == "undefined":
-            item = b"\x08\x00\x10\x11SQ\0\0\xff\xff\xff\xff\xfe\xff\x00\xe0\xff\xff\xff\xff" + item
+            item = tag + b"SQ\0\0\xff\xff\xff\xff\xfe\xff\x00\xe0\xff\xff\xff\xff" + item
         else:
             value = b"\xfe\xff\x00\xe0" + struct.pack("<I", len(item)) + item
-            item = b"\x08\x00\x10\x11SQ\0\0" + struct.pack("<I", len(value)) + value
-    base = part10([element("SOPInstanceUID", "1.2.3")])
-    expect(base + item, Reason.NESTING_TOO_DEEP, Reason.TRUNCATED)
+            item = tag + b"SQ\0\0" + struct.pack("<I", len(value)) + value
+    return item
 
 
 def test_depth_within_the_limit_is_read() -> None:

@@ -134,6 +134,22 @@ def quoted_fields() -> st.SearchStrategy[str]:
     )
 
 
+_CONCEPTS = ("121022,DCM", "f-02455,srt", "C67447,NCIt", "urn:oid:1.2.3,", "A,B,99LOCAL")
+
+
+@st.composite
+def content_rule_lines(draw: st.DrawFn) -> str:
+    """Draw a rule for content items."""
+    name = st.builds("content:{},{}".format, st.sampled_from(_CONCEPTS), st.sampled_from(("TEXT", "datetime", "DATE")))
+    field = draw(st.one_of(name, name.map('"{}"'.format), st.just('"content:53,NCDR [2.0b],DATE"')))
+    return draw(
+        st.sampled_from(
+            [f"REMOVE {field}", f"KEEP {field}", f"BLANK {field}", f"REPLACE {field} x"]
+            + [f"JITTER {field} 3"] * ("TEXT" not in field)
+        )
+    )
+
+
 def _literals(for_oracle: bool) -> st.SearchStrategy[str]:
     plain = st.sampled_from(["20200102", "Anonymous", "A B", "A^B", "x=y", "A\\B", "2020 01  02"])
     if for_oracle:
@@ -188,6 +204,8 @@ def rule_lines(
     """
     others = [] if for_oracle else [quoted_fields()]
     anything = st.one_of(exact_fields(), expanders(), _lists(fields, "fields"), _lists(values, "values"), *others)
+    if not for_oracle and draw(st.integers(0, 6)) == 0:
+        return draw(content_rule_lines())
     action = draw(st.sampled_from(["REMOVE", "BLANK", "KEEP", "REPLACE", "JITTER", "ADD"]))
     if action in ("BLANK", "KEEP"):
         return f"{action} {draw(anything)}"

@@ -64,6 +64,8 @@ def _print_rules(report: RecipeReport, limit: int | None) -> None:
             click.echo("      the elements in which a value of the list is found")
         elif one.reaches != (str(one.rule.field),):
             click.echo(f"      {_count(len(one.reaches), 'element')}: {_some(one.reaches, limit)}")
+        if one.by_type:
+            click.echo(f"      by the type of the attribute, in SOP classes at the root: {one.by_type}")
 
 
 def _print_remarks(report: RecipeReport) -> None:

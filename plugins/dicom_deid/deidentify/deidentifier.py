@@ -37,12 +37,13 @@ from dicom_deid.dicom.walk import (
 from dicom_deid.exceptions import ConfigurationError, Quarantine
 from dicom_deid.originals import Kind, Original
 from dicom_deid.reasons import Reason
-from dicom_deid.recipe import NO_PRESENCE, ElementName, Plan, Recipe
+from dicom_deid.recipe import NO_PRESENCE, ElementName, Plan, Presence, Recipe, types_of
 
 # Preamble, prefix and the first element.
 _LEAST_HEADER = 144
 _IDENTIFIERS = frozenset(CAPTURED.values())
-# Different combinations of present elements that a recipe with KEEP or `fields:` is compiled for at one time.
+# Different combinations of present elements (recipes with KEEP or `fields:`) and of types (recipes with composite
+# actions) that a recipe is compiled for at one time.
 _MAX_BOOKS = 256
 
 
@@ -114,8 +115,11 @@ class Deidentifier:
         self._judge = ContentJudge(recipe, self.settings)
         self._lock = Lock()
         self._books: OrderedDict[Any, RuleBook] = OrderedDict()
-        self._plain_book = self._new_book(NO_PRESENCE, frozenset())
-        self._is_plain = not self.plan.has_keeps and not self.plan.needs_presence
+        self._plans = {self.plan.types: self.plan}
+        self._plain_book = self._new_book(self.plan, NO_PRESENCE, frozenset())
+        self._depends_on_object = self.plan.has_keeps or self.plan.needs_presence
+        self._depends_on_sop_class = self.plan.depends_on_sop_class
+        self._is_plain = not self._depends_on_object and not self._depends_on_sop_class
         self._check_values()
 
     def _check_values(self) -> None:
@@ -189,7 +193,7 @@ class Deidentifier:
             pieces[0] = head + pieces[0]
         else:
             pieces.insert(0, head)
-        return Deidentified(tuple(pieces), identifiers, self.recipe, walk)
+        return Deidentified(tuple(pieces), identifiers, examination.book.plan, walk)
 
     def deidentify(
         self, data: bytes, resolve: Callable[[Collection[Original]], Mapping[Original, str]]
@@ -316,8 +320,7 @@ class Deidentifier:
         NeedMoreDataError
             When `data` ends before the object's pixel data begins.
         """
-        given = self._given(data, size)
-        examination = self._walk_object(given, self._plain_book if self._is_plain else self._book_for(given))
+        examination = self._walk_by_rules(self._given(data, size))
         return examination.patient, taken_out(examination.walk).finder.words
 
     # One walk
@@ -343,12 +346,11 @@ class Deidentifier:
     def _examine(self, given: _Given) -> Examination:
         header = given.header
         encoding = header.transfer_syntax.encoding
-        book = self._plain_book if self._is_plain else self._book_for(given)
-        examination = self._walk_object(given, book)
+        examination = self._walk_by_rules(given)
         if not self._judge.is_idle:
             cleaned = self._judge.judge(examination.walk, header, given.source, given.size)
             if cleaned is not None:
-                examination = self._walk_object(given, self._book_with(book, cleaned, encoding))
+                examination = self._walk_object(given, self._book_with(examination.book, cleaned, encoding))
                 examination.transfer_syntax_uid = cleaned.transfer_syntax_uid
                 examination.walk.noted.update(cleaned.notes)
         if self.settings.residuals == "off":
@@ -358,6 +360,15 @@ class Deidentifier:
             self._sweep_meta(examination, taken)
         residuals = find_residuals(examination.walk, given.start, examination.end, encoding, *taken)
         return self._sweep(given, examination, residuals) if residuals else examination
+
+    def _walk_by_rules(self, given: _Given) -> Examination:
+        sop_class_uid = given.header.media_storage_sop_class_uid
+        book = self._plain_book if self._is_plain else self._book_for(given, sop_class_uid)
+        examination = self._walk_object(given, book)
+        if self._depends_on_sop_class and examination.original("SOPClassUID") != sop_class_uid:
+            # What the object is cannot be told for certain: the strictest types hold.
+            return self._walk_object(given, self._book_for(given, ""))
+        return examination
 
     def _walk_object(self, given: _Given, book: RuleBook) -> Examination:
         header = given.header
@@ -402,9 +413,9 @@ class Deidentifier:
             Stamp(tag, vr_of(tag), from_python(tag, vr_of(tag), value, encoding, DEFAULT_CHARACTER_SET))
             for tag, value in pixels.elements.items()
             # The rules decide over what is no description of the pixels (ImageType).
-            if value is not None and (tag >> 16 == 0x0028 or not self.plan.steps(ElementName.of(tag), book.presence))
+            if value is not None and (tag >> 16 == 0x0028 or not book.plan.steps(ElementName.of(tag), book.presence))
         ]
-        return self._new_book(book.presence, book.kept, (*self._stamps, *stamps), pixels)
+        return self._new_book(book.plan, book.presence, book.kept, (*self._stamps, *stamps), pixels)
 
     def _walk_root(
         self,
@@ -482,15 +493,31 @@ class Deidentifier:
 
     def _new_book(
         self,
+        plan: Plan,
         presence: Any,
         kept: frozenset[int],
         stamps: tuple[Stamp, ...] | None = None,
         pixels: CleanedPixels | None = None,
     ) -> RuleBook:
         chosen = self._stamps if stamps is None else stamps
-        return RuleBook(self.plan, self.settings, self._functions, self._variables, chosen, presence, kept, pixels)
+        return RuleBook(plan, self.settings, self._functions, self._variables, chosen, presence, kept, pixels)
 
-    def _book_for(self, given: _Given) -> RuleBook:
+    def _book_for(self, given: _Given, sop_class_uid: str) -> RuleBook:
+        types = types_of(sop_class_uid if self._depends_on_sop_class else "")
+        presence, kept = self._what_rules_ask(given) if self._depends_on_object else (NO_PRESENCE, frozenset[int]())
+        key = (types, presence, kept)
+        with self._lock:
+            book = self._books.get(key)
+            if book is None:
+                if types not in self._plans:
+                    self._plans[types] = Plan(self.recipe, types)
+                book = self._books[key] = self._new_book(self._plans[types], presence, kept)
+                if len(self._books) > _MAX_BOOKS:
+                    self._books.popitem(last=False)
+            self._books.move_to_end(key)
+        return book
+
+    def _what_rules_ask(self, given: _Given) -> tuple[Presence, frozenset[int]]:
         kept: frozenset[int] = frozenset()
         if self.plan.has_keeps:
             roots = [*given.inventory(nested=False), *given.inventory_of_meta()]
@@ -499,15 +526,7 @@ class Deidentifier:
         if self.plan.needs_presence:
             listed = given.inventory(hidden=self._hides(kept))
             presence = self.plan.presence([one.element for one in listed])
-        key = (presence, kept)
-        with self._lock:
-            book = self._books.get(key)
-            if book is None:
-                book = self._books[key] = self._new_book(presence, kept)
-                if len(self._books) > _MAX_BOOKS:
-                    self._books.popitem(last=False)
-            self._books.move_to_end(key)
-        return book
+        return presence, kept
 
     def _hides(self, kept: frozenset[int]) -> Callable[[Any], bool]:
         return lambda element: element.tag in kept or self.plan.is_skipped(element)

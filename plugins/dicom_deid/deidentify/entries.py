@@ -44,6 +44,7 @@ class ObjectWalk(Walk):
         "added",
         "captured",
         "codecs",
+        "content_references",
         "counts",
         "data_set",
         "encapsulated",
@@ -91,6 +92,8 @@ class ObjectWalk(Walk):
         self.data_set: Any = None
         # What the lists of %values collected, for recipes that have such.
         self.value_lists: ValueLists | None = None
+        # Whether the object may refer to content items by their positions, once somebody asked.
+        self.content_references: bool | None = None
 
     def share(self, other: ObjectWalk) -> None:
         """Count and collect together with the walk over another part of the same object."""

@@ -12,7 +12,7 @@ from dicom_deid.dicom.part10 import FileHeader
 from dicom_deid.objects import SourceRange
 from dicom_deid.originals import Original
 from dicom_deid.reasons import Reason
-from dicom_deid.recipe import Recipe
+from dicom_deid.recipe import Plan
 
 
 class Examination:
@@ -146,22 +146,22 @@ class Deidentified:
         Its bytes in order; a :class:`SourceRange` stands for bytes of the source object that were not given.
     identifiers
         By keyword, the new values of the identifiers in its outermost data set, and its SOPClassUID and Modality.
-    recipe, walk
+    plan, walk
         The rules, and what the walk counted.
     """
 
-    __slots__ = ("_recipe", "_walk", "identifiers", "parts")
+    __slots__ = ("_plan", "_walk", "identifiers", "parts")
 
     def __init__(
         self,
         parts: tuple[bytes | memoryview | SourceRange, ...],
         identifiers: Mapping[str, str],
-        recipe: Recipe,
+        plan: Plan,
         walk: ObjectWalk,
     ) -> None:
         self.parts = parts
         self.identifiers = identifiers
-        self._recipe = recipe
+        self._plan = plan
         self._walk = walk
 
     @property
@@ -181,7 +181,7 @@ class Deidentified:
         if self._walk.followed:
             actions["uid-followed"] = self._walk.followed
         for index, count in self.rules.items():
-            action = str(self._recipe.rules[index].action)
+            action = str(self._plan.action(index))
             actions[action] = actions.get(action, 0) + count
         return actions
 

@@ -20,6 +20,7 @@ from dicom_deid.deidentify.inventory import inventory_of_items
 from dicom_deid.dicom.dictionary import vr_of
 from dicom_deid.dicom.transfer_syntax import Encoding
 from dicom_deid.dicom.values import CHARACTER_SET_VRS, LONG_FORM_VRS, decode_text, split_values
+from dicom_deid.dicom.walk import BIG_ENDIAN, LITTLE_ENDIAN
 from dicom_deid.exceptions import Quarantine
 
 _MIN_NAME, _MIN_IDENTIFIER, _MIN_PHRASE, _MAX_TEXT = 3, 4, 8, 128
@@ -45,13 +46,14 @@ _MONTHS = (
     *("january", "february", "march", "april", "may", "june"),
     *("july", "august", "september", "october", "november", "december"),
 )
+_CODES = frozenset(("CodeValue", "LongCodeValue", "CodingSchemeDesignator", "CodingSchemeVersion", "CodeMeaning"))
 # The pattern sets of the studies that are under way.
 _MAX_PATTERN_SETS = 256
 
 _PATIENT_GROUP = 0x0010
 
-# An element that the rules removed or replaced: its bytes, whether its VR is implicit, whether its byte order is big
-# endian, and its codecs. The patterns of a study are found again by these.
+# An element, or content item, that the rules removed or replaced: its bytes, whether its VR is implicit, whether its
+# byte order is big endian, and its codecs. The patterns of a study are found again by these.
 Changed = tuple[bytes, bool, bool, tuple[str, ...]]
 
 
@@ -155,6 +157,12 @@ def _elements(
     raw: bytes, implicit: bool, big_endian: bool, codecs: tuple[str, ...]
 ) -> Iterator[tuple[int, str, bytes]]:
     order: Literal["big", "little"] = "big" if big_endian else "little"
+    if raw[:4] == (BIG_ENDIAN if big_endian else LITTLE_ENDIAN).item:
+        # A content item: its codes and their meanings say what it was about, not whom.
+        for listed in inventory_of_items(raw, Encoding(implicit, big_endian), codecs):
+            if listed.element.keyword not in _CODES:
+                yield listed.element.tag, listed.element.vr, raw[listed.start : listed.end]
+        return
     explicit = not implicit and raw[4:6].isalpha()
     tag = int.from_bytes(raw[:2], order) << 16 | int.from_bytes(raw[2:4], order)
     vr = raw[4:6].decode("ascii") if explicit else vr_of(tag)

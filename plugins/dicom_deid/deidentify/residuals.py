@@ -136,7 +136,10 @@ def _collect(walk: ObjectWalk, changed: list[Changed], uids: set[bytes]) -> None
             # A private element is removed for what it is, not for what it holds.
             continue
         vr = data[start + 4 : start + 6]
-        if level.implicit or vr not in _VRS:
+        if data[start : start + 4] == level.order.item:
+            # An item of structured content is removed with all that it holds, as a sequence is.
+            vr = b"SQ"
+        elif level.implicit or vr not in _VRS:
             vr = _vr_of(data[start : start + 4], big_endian)
         if vr == b"UI" and (level.path or data[start : start + 4] in _INSTANCE_UIDS):
             uids.update(uid for uid in data[start + 8 : end].rstrip(b"\0 ").split(b"\\") if len(uid) >= _MIN_UID)

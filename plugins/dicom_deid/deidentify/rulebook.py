@@ -17,6 +17,7 @@ from dicom_deid.deidentify.chain import (
     VariableSource,
 )
 from dicom_deid.deidentify.content import FACTS
+from dicom_deid.deidentify.content_items import CONTENT_SEQUENCES
 from dicom_deid.deidentify.entries import (
     CaptureEntry,
     CharacterSetEntry,
@@ -38,6 +39,7 @@ from dicom_deid.deidentify.private import PrivateCreatorEntry, PrivateEntry, saf
 from dicom_deid.deidentify.references import names_a_class, well_known_uids
 from dicom_deid.deidentify.settings import Settings
 from dicom_deid.deidentify.stamps import Stamp
+from dicom_deid.deidentify.structured import ContentRules, ContentSequenceEntry, Treatment
 from dicom_deid.dicom.dictionary import is_private, is_private_creator, vr_of
 from dicom_deid.dicom.transfer_syntax import Encoding
 from dicom_deid.dicom.values import DEFAULT_CHARACTER_SET, LONG_FORM_VRS, cast_literal, from_python
@@ -106,24 +108,38 @@ class RuleLevel(Level):
         The nested name of the sequence whose items it is for; nothing for the outermost data set.
     ruled
         Whether rules hold here; settings always do.
+    treatment
+        What becomes of the value of the content item, or the part of one, for which the level is.
     """
 
-    __slots__ = ("book", "name", "ruled")
+    __slots__ = ("book", "name", "ruled", "treatment")
 
     def __init__(
-        self, book: RuleBook, path: tuple[int, ...], name: str | None, implicit: bool, order: ByteOrder, ruled: bool
+        self,
+        book: RuleBook,
+        path: tuple[int, ...],
+        name: str | None,
+        implicit: bool,
+        order: ByteOrder,
+        ruled: bool,
+        treatment: Treatment | None = None,
     ) -> None:
         super().__init__(path, implicit, order)
         self.book = book
         self.name = name
         self.ruled = ruled
+        self.treatment = treatment
 
     def as_implicit(self) -> Level:
         """Return the same level for an item whose elements have implicit VRs."""
         if self.twin is None:
-            self.twin = RuleLevel(self.book, self.path, self.name, True, self.order, self.ruled)
+            self.twin = RuleLevel(self.book, self.path, self.name, True, self.order, self.ruled, self.treatment)
         twin: Level = self.twin
         return twin
+
+    def treated(self, treatment: Treatment) -> RuleLevel:
+        """Return the level of content items whose value has a treatment."""
+        return self.book.treated(self, treatment)
 
     def decide(self, tag: int, vr: str | None, form: int) -> Entry | None:
         """Ask the book."""
@@ -325,6 +341,8 @@ class RuleBook:
         self.meta_additions = {one.element.tag: one for one in plan.additions if one.element.file_meta}
         self.captured = {**CAPTURED, **({} if settings.pixel_risk == "allow" else FACTS)}
         self.follows = settings.follow_uid_references and replaces_uids(plan)
+        self.content_rules = ContentRules(plan.content_items)
+        self._treated: dict[tuple[object, ...], RuleLevel] = {}
         self._insertions: dict[tuple[int, bool, bool], bytes | ChainEntry | None] = {}
         self._roots: dict[Encoding, tuple[RootLevel, ...]] = {}
 
@@ -378,6 +396,8 @@ class RuleBook:
         settled = self._settled(element, vr, form)
         if settled is not None:
             return settled
+        if level.treatment is not None and tag in level.treatment.steps:
+            return self._treat(level, element, form, level.treatment.steps[tag])
         entry = self._by_rule(level, element, form) or self._by_setting(level, element, form)
         if entry is None:
             entry = self._structure(level, element, vr, form)
@@ -385,6 +405,12 @@ class RuleBook:
             return CharacterSetEntry(form, entry)
         keyword = self.captured.get(tag) if root else None
         return entry if keyword is None else CaptureEntry(form, keyword, entry)
+
+    def _treat(self, level: RuleLevel, element: ElementName, form: int, steps: Steps) -> Entry | None:
+        """Return who does what a rule says about the value of a content item; nothing where it is kept."""
+        if element.vr == "SQ":
+            return RefusedEntry(form)
+        return self.entry_of(level, element, form, steps) if steps else None
 
     def _settled(self, element: ElementName, vr: str | None, form: int) -> Entry | None:
         """Return who visits an element over which no rule decides."""
@@ -460,7 +486,10 @@ class RuleBook:
         ruled = level.ruled and not self._is_protected(element)
         if element.vr == "SQ":
             implicit = level.implicit or form == IMPLICIT
-            return SequenceEntry(form, self._items(level, element, implicit, ruled))
+            items = self._items(level, element, implicit, ruled)
+            if tag in CONTENT_SEQUENCES and ruled and self.content_rules and items.treatment is None:
+                return ContentSequenceEntry(form, tag, items, self.content_rules)
+            return SequenceEntry(form, items)
         if "UN" in (element.vr, vr) or (vr is None and tag not in _PIXEL_DATA):
             return UnknownEntry(form, self._items(level, element, True, ruled))
         return None
@@ -469,7 +498,18 @@ class RuleBook:
         path = (*level.path, element.tag)
         if len(path) > self.settings.max_depth:
             raise Quarantine(Reason.NESTING_TOO_DEEP, f"{len(path)} sequences deep")
-        return RuleLevel(self, path, element.nested_name, implicit, level.order, ruled)
+        held = level.treatment is not None and element.tag in level.treatment.holders
+        treatment = level.treatment if held else None
+        return RuleLevel(self, path, element.nested_name, implicit, level.order, ruled, treatment)
+
+    def treated(self, level: RuleLevel, treatment: Treatment) -> RuleLevel:
+        """Return the level of content items whose value has a treatment; one, wherever in a tree of that depth."""
+        key = (level.path, level.implicit, level.order.big_endian, treatment.key)
+        found = self._treated.get(key)
+        if found is None:
+            found = RuleLevel(self, level.path, level.name, level.implicit, level.order, True, treatment)
+            self._treated[key] = found
+        return found
 
     # Private elements
 

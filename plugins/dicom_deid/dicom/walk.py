@@ -29,6 +29,9 @@ LONG: Final = 12
 IMPLICIT: Final = 4
 _PAUSE: Final = 0
 
+# Sequences in a sequence that is stepped over: with those around it within Python's limit on recursion.
+_MAX_SKIPPED_DEPTH: Final = 64
+
 # A level that met more distinct tags than any real object has forgets them, so that memory stays bounded.
 _MAX_KNOWN = 20_000
 
@@ -441,7 +444,7 @@ def walk_items(walk: Any, level: Level, pos: int, end: int, scope: Scope, delimi
         here = (
             level
             if level.implicit or data[start + 4 : start + 6] in _VRS or not length
-            else _item_level(level, data, start)
+            else item_level(level, data, start)
         )
         if length == UNDEFINED:
             pos = walk_elements(walk, here, start, end, Scope(here, scope.codecs), True)
@@ -461,7 +464,27 @@ def walk_items(walk: Any, level: Level, pos: int, end: int, scope: Scope, delimi
     return pos
 
 
-def _item_level(level: Level, data: bytes, start: int) -> Level:
+def walk_item(walk: Any, level: Level, pos: int, end: int, scope: Scope) -> int:
+    """Walk over the one item at `pos`, of a sequence in ``[pos, end)``, and return where it ends."""
+    data = walk.data
+    if data[pos : pos + 4] != level.order.item:
+        raise Quarantine(Reason.MALFORMED, level.where(data, pos), pos)
+    start = pos + 8
+    if start > end:
+        raise walk.cut_short(level, pos, start)
+    length = level.order.u32.unpack_from(data, pos + 4)[0]
+    if length == UNDEFINED:
+        here = item_level(level, data, start)
+        return walk_elements(walk, here, start, end, Scope(here, scope.codecs), True)
+    if start + length > end:
+        raise _beyond(walk, level, pos, start + length, end)
+    return walk_items(walk, level, pos, start + length, scope)
+
+
+def item_level(level: Level, data: bytes, start: int) -> Level:
+    """Return the level of the item whose elements begin at `start`: the first tells whether its VRs are implicit."""
+    if level.implicit:
+        return level
     raw = data[start + 4 : start + 6]
     is_delimitation = data[start : start + 4] == level.order.item_delimitation
     return level if is_vr(raw) or len(raw) < 2 or is_delimitation else level.as_implicit()
@@ -558,21 +581,33 @@ class UnknownEntry(SequenceEntry):
 class SkippingLevel(Level):
     """A level at which nobody visits anything, to find the end of a sequence of undefined length."""
 
-    __slots__ = ()
+    __slots__ = ("beneath",)
+
+    def __init__(self, path: tuple[int, ...], implicit: bool, order: ByteOrder) -> None:
+        super().__init__(path, implicit, order)
+        self.beneath: dict[bool, SkippingLevel] = {}
 
     def as_implicit(self) -> Level:
         """Return the level that skips elements of implicit VR."""
-        return _SKIPPING[True, self.order.big_endian]
+        if self.twin is None:
+            self.twin = SkippingLevel(self.path, True, self.order)
+        twin: Level = self.twin
+        return twin
 
     def decide(self, tag: int, vr: str | None, form: int) -> Entry | None:
         """Step over everything, into sequences and unknown elements as far as their delimitations."""
         if vr == "SQ":
-            return SequenceEntry(form, self)
-        if vr == "UN":
-            return UnknownEntry(form, _SKIPPING[True, self.order.big_endian])
-        if vr is None:
-            return UnknownEntry(form, self)
+            return SequenceEntry(form, self._items(self.implicit))
+        if vr == "UN" or vr is None:
+            return UnknownEntry(form, self._items(True))
         return None
+
+    def _items(self, implicit: bool) -> SkippingLevel:
+        if implicit not in self.beneath:
+            if len(self.path) > _MAX_SKIPPED_DEPTH:
+                raise Quarantine(Reason.NESTING_TOO_DEEP, f"{len(self.path)} sequences deep")
+            self.beneath[implicit] = SkippingLevel((*self.path, 0), implicit, self.order)
+        return self.beneath[implicit]
 
 
 _SKIPPING: Final = {
@@ -580,6 +615,19 @@ _SKIPPING: Final = {
     for implicit in (False, True)
     for order in (LITTLE_ENDIAN, BIG_ENDIAN)
 }
+
+
+def skip_item(walk: Any, level: Level, pos: int, end: int) -> int:
+    """Return where the item at `pos` ends, of a sequence in ``[pos, end)``."""
+    skipping = _SKIPPING[level.implicit, level.order.big_endian]
+    return walk_item(Walk(walk.data, walk.partial), skipping, pos, end, Scope(skipping))
+
+
+def skipped(form: int, vr: str | None, implicit: bool, order: ByteOrder) -> Entry | None:
+    """Return who steps over an element that may be a sequence, without a look at items of a defined length."""
+    if vr not in ("SQ", "UN", None):
+        return None
+    return UnknownEntry(form, _SKIPPING[implicit or vr == "UN", order.big_endian])
 
 
 def skip_items(walk: Any, implicit: bool, order: ByteOrder, start: int) -> int:

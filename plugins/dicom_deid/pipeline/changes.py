@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, BinaryIO, NamedTuple
 
 import pydicom
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileDataset
 from pydicom.multival import MultiValue
 
 _SHOWN_CHARACTERS = 80
@@ -79,10 +79,35 @@ class Element(NamedTuple):
         return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
 
 
-def read_elements(file: BinaryIO) -> dict[str, Element]:
-    """Return the elements before the pixel data by their places, those of the file meta information first."""
-    dataset = pydicom.dcmread(file, stop_before_pixels=True, force=True)
-    return dict([*_flat(dataset.file_meta, ""), *_flat(dataset, "")])
+class Elements(dict[str, Element]):
+    """The elements of a header by their places.
+
+    Parameters
+    ----------
+    header
+        The data set, as pydicom reads it.
+    places
+        Places and elements.
+    """
+
+    def __init__(self, header: FileDataset, places: Iterable[tuple[str, Element]]) -> None:
+        super().__init__(places)
+        self.header = header
+
+
+def read_elements(file: BinaryIO, original: Elements | None = None) -> Elements:
+    """Return the elements before the pixel data, those of the file meta information first.
+
+    Parameters
+    ----------
+    file
+        An object, or its beginning.
+    original
+        Of the object that it was made of: an item before which rules removed others keeps the place that it had.
+    """
+    header = pydicom.dcmread(file, stop_before_pixels=True, force=True)
+    was = header if original is None else original.header
+    return Elements(header, [*_flat(header.file_meta, "", was.file_meta), *_flat(header, "", was)])
 
 
 def changes_between(before: Mapping[str, Element], after: Mapping[str, Element]) -> Iterator[Change]:
@@ -98,12 +123,32 @@ def changes_between(before: Mapping[str, Element], after: Mapping[str, Element])
             yield Change(path, old.name, kind, old.summary, new.summary)
 
 
-def _flat(dataset: Dataset, place: str) -> Iterator[tuple[str, Element]]:
+def _flat(dataset: Dataset, place: str, original: Dataset) -> Iterator[tuple[str, Element]]:
     for element in dataset:
         path = f"{place}({element.tag.group:04x},{element.tag.element:04x})"
         if element.VR == "SQ":
             yield path, Element(element.name, "SQ", len(element.value))
-            for number, item in enumerate(element.value):
-                yield from _flat(item, f"{path}[{number}]")
+            was = original.get(element.tag)
+            before = was.value if was is not None and was.VR == "SQ" else element.value
+            for number, item in zip(_numbers(element.value, before), element.value, strict=True):
+                yield from _flat(item, f"{path}[{number}]", before[number] if number < len(before) else item)
         else:
             yield path, Element(element.name, element.VR, element.value)
+
+
+def _numbers(items: Sequence[Dataset], before: Sequence[Dataset]) -> list[int]:
+    """Return the numbers that items had before rules removed some between them: concept names tell them apart."""
+    numbers: list[int] = []
+    number = 0
+    for index, item in enumerate(items):
+        rest = len(items) - index
+        while len(before) - number > rest and _concept(before[number]) != _concept(item):
+            number += 1
+        numbers.append(number)
+        number += 1
+    return numbers
+
+
+def _concept(item: Dataset) -> tuple[str, str, str]:
+    name = next(iter(item.get("ConceptNameCodeSequence") or ()), Dataset())
+    return item.get("ValueType", ""), name.get("CodeValue", ""), name.get("CodingSchemeDesignator", "")

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, NamedTuple, cast
 from dicom_deid.dicom.part10 import read_header
 from dicom_deid.exceptions import DicomDeidError, Quarantine
 from dicom_deid.objects import SourceObject
-from dicom_deid.pipeline.changes import ChangeKind, Element, changes_between, read_elements
+from dicom_deid.pipeline.changes import ChangeKind, Element, Elements, changes_between, read_elements
 from dicom_deid.pipeline.disclosure import with_something_of
 from dicom_deid.reasons import Reason
 from dicom_deid.storage import ObjectStorage
@@ -81,7 +81,7 @@ def compare_objects(
         A store is away.
     """
     before = _elements(source, original, "source")
-    after = _elements(destination, written, "destination")
+    after = _elements(destination, written, "destination", before)
     return compare(before, after)
 
 
@@ -113,20 +113,20 @@ _WHY = {
 }
 
 
-def _elements(storage: ObjectStorage, stored: SourceObject, which: str) -> dict[str, Element]:
+def _elements(storage: ObjectStorage, stored: SourceObject, which: str, original: Elements | None = None) -> Elements:
     try:
-        return _read(storage, stored)
+        return _read(storage, stored, original)
     except Quarantine as quarantine:
         why = _WHY.get(quarantine.reason, "cannot be read")
     raise NotCompared(f"The {which} object {why}.")
 
 
-def _read(storage: ObjectStorage, stored: SourceObject) -> dict[str, Element]:
+def _read(storage: ObjectStorage, stored: SourceObject, original: Elements | None) -> Elements:
     file = io.BufferedReader(cast(Any, _Beginning(storage, stored)), _READ_AT_ONCE)
     if read_header(file.peek(_BEGINNING)).transfer_syntax.deflated:
         raise Quarantine(Reason.UNSUPPORTED_TRANSFER_SYNTAX)
     try:
-        return read_elements(cast(BinaryIO, file))
+        return read_elements(cast(BinaryIO, file), original)
     except DicomDeidError:
         raise
     except Exception:

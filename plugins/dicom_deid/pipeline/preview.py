@@ -81,7 +81,8 @@ def preview_object(
     except Quarantine as quarantine:
         return ObjectPreview((), 0, reason=quarantine.reason, where=quarantine.where)
     header = b"".join(part for part in result.parts if not isinstance(part, SourceRange))
-    before, after = read_elements(io.BytesIO(examined.data)), read_elements(io.BytesIO(header))
+    before = read_elements(io.BytesIO(examined.data))
+    after = read_elements(io.BytesIO(header), before)
     changes = tuple(changes_between(before, after))
     return ObjectPreview(
         changes,

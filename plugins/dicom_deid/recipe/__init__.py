@@ -1,5 +1,6 @@
 """The recipe language: text to rules, rules to a plan; knows no bytes."""
 
+from dicom_deid.recipe.content import VALUE_TYPES, Concept
 from dicom_deid.recipe.dictionary import ElementName
 from dicom_deid.recipe.errors import Problem, RecipeError
 from dicom_deid.recipe.fields import FieldExpression
@@ -8,12 +9,16 @@ from dicom_deid.recipe.functions import load_function
 from dicom_deid.recipe.plan import NO_PRESENCE, Addition, Plan, Presence, Step, Steps, ValueLists
 from dicom_deid.recipe.recipe import Recipe
 from dicom_deid.recipe.rules import Action, ListEntry, Rule
+from dicom_deid.recipe.types import AttributeTypes, types_of
 from dicom_deid.recipe.values import DeidFunction, Function, Literal, Value, Variable
 
 __all__ = [
     "NO_PRESENCE",
+    "VALUE_TYPES",
     "Action",
     "Addition",
+    "AttributeTypes",
+    "Concept",
     "Coordinates",
     "CriteriaLine",
     "Criterion",
@@ -38,4 +43,5 @@ __all__ = [
     "ValueLists",
     "Variable",
     "load_function",
+    "types_of",
 ]

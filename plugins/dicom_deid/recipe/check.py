@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 
+from dicom_deid.recipe.content import Concept
 from dicom_deid.recipe.dictionary import DICTIONARY_TAGS, ElementName, dictionary_vr, keywords_in_any_case
-from dicom_deid.recipe.fields import Exact, FieldExpression, FieldsList, Search, ValuesList
+from dicom_deid.recipe.errors import nearest
+from dicom_deid.recipe.fields import ContentItem, Exact, FieldExpression, FieldsList, Search, ValuesList
 from dicom_deid.recipe.identifiers import ProfileAttribute, profile_attributes
 from dicom_deid.recipe.plan import Plan, Steps
 from dicom_deid.recipe.recipe import Recipe
 from dicom_deid.recipe.rules import Action, ListEntry, Rule
+from dicom_deid.recipe.types import all_optional, sop_classes, types_of
 from dicom_deid.recipe.values import Variable
 
 _PRIVATE_FORM = re.compile(r"""\(?([0-9a-f]{4}),"([^"]+)",([0-9a-f]{2})\)?""", re.IGNORECASE)
@@ -29,17 +33,20 @@ class RuleReport:
         The rule.
     reaches
         The elements of the dictionary, at the root, that the rule selects, by keyword or else by tag; for a private
-        or nested name, that name. Nothing when the values of an object decide.
+        or nested name and for content items, that name. Nothing when the values of an object decide.
     shadowed
         Why the rule can never act; empty when it can.
     warnings
         What may not be meant.
+    by_type
+        Of a composite action, what it does at the root and in how many SOP classes: `BLANK 12, REMOVE 168`.
     """
 
     rule: Rule
     reaches: tuple[str, ...] | None
     shadowed: str
     warnings: tuple[str, ...]
+    by_type: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +91,17 @@ class _Inspector:
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
         self.plan = Plan(recipe)
+        self.optional_plan = Plan(recipe, all_optional())
         self.steps_known: dict[ElementName, Steps] = {}
 
     def report(self, index: int, rule: Rule) -> RuleReport:
+        if isinstance(rule.field, ContentItem):
+            shadowed = self.content_shadow(index, rule, rule.field.concept)
+            return RuleReport(rule, (str(rule.field),), shadowed, tuple(_content_warnings(rule.field.concept)))
         elements = self.elements(rule.field)
         names = None if isinstance(rule.field, ValuesList) else tuple(map(_shown, elements))
         shadowed = self.shadow(index, rule, elements)
-        return RuleReport(rule, names, shadowed, tuple(self.warnings(rule, elements)))
+        return RuleReport(rule, names, shadowed, tuple(self.warnings(rule, elements)), _by_type(rule, elements))
 
     def elements(self, expression: FieldExpression) -> list[ElementName]:
         """Return the elements that an expression reaches: of the dictionary, or made after its own words."""
@@ -139,6 +150,9 @@ class _Inspector:
         if not is_addition and kept is not None and element.root:
             return f"{_place(kept)} keeps the element"
         steps = self.steps(element)
+        if rule.action.is_composite:
+            # Where the strictest type holds, the items of a sequence stay.
+            steps = (*steps, *self.optional_plan.steps(element))
         if any(step.rule_index == index for step in steps):
             return ""
         if rule.action is Action.REMOVE:
@@ -150,6 +164,18 @@ class _Inspector:
             return "it selects no element of an object"
         later = next((step for step in steps if step.rule_index > index), steps[-1])
         return f"{_place(self.recipe.rules[later.rule_index])} has the last word on the element"
+
+    def content_shadow(self, index: int, rule: Rule, concept: Concept) -> str:
+        """Say why the rule never acts on a content item; empty when it does."""
+        steps = self.plan.content_items[concept]
+        if rule.action is Action.KEEP or any(step.rule_index == index for step in steps):
+            return ""
+        rivals = [one for one in self.recipe.rules if isinstance(one.field, ContentItem) and one is not rule]
+        rivals = [one for one in rivals if one.field.text.lower() == rule.field.text.lower()]
+        keeping = next((one for one in rivals if one.action is Action.KEEP), None)
+        if keeping is not None:
+            return f"{_place(keeping)} keeps the item"
+        return f"{_place(self.recipe.rules[steps[-1].rule_index])} has the last word on the item"
 
     # What may not be meant
 
@@ -163,6 +189,31 @@ class _Inspector:
                 yield f"shifts dates, and {rule.field} is no date but {vr}"
         if rule.action is Action.REMOVE and isinstance(rule.value, Variable):
             yield "removes nothing, or all that it selects, as the variable is false or true"
+
+
+def _by_type(rule: Rule, elements: list[ElementName]) -> str:
+    if not rule.action.is_composite:
+        return ""
+    (element,) = elements
+    types = (types_of(uid).of(element.keyword, True) for uid in sop_classes())
+    actions = (rule.action.resolved(type_, is_sequence=element.vr == "SQ") for type_ in types)
+    counts = Counter("nothing to the sequence itself" if action is None else str(action) for action in actions)
+    return ", ".join(f"{action} {count}" for action, count in sorted(counts.items()))
+
+
+def _content_warnings(concept: Concept) -> Iterable[str]:
+    if concept.scheme == "DCM" and concept.code not in _dicom_codes():
+        near = nearest(concept.code, _dicom_codes())
+        hint = f"; did you mean {near}?" if near else ""
+        yield f"{concept.code} is no code of the DICOM controlled terminology (PS3.16) that is known here{hint}"
+
+
+@cache
+def _dicom_codes() -> frozenset[str]:
+    # It costs a quarter of a second, and only a check asks.
+    from pydicom.sr.codedict import codes
+
+    return frozenset(code.value.upper() for code in codes.DCM.concepts.values())
 
 
 def _idle_keep(rule: Rule, elements: list[ElementName]) -> str:

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+from dicom_deid.recipe.content import VALUE_TYPES, Concept
 from dicom_deid.recipe.dictionary import (
     ElementName,
     is_private_form,
@@ -24,9 +25,12 @@ _SEARCHING = {
     "contains": "{}",
     "except": "{}",
 }
-EXPANDERS = (*_SEARCHING, "select", "fields", "values")
+EXPANDERS = (*_SEARCHING, "select", "content", "fields", "values")
 _EXPANDER = re.compile(r'([^:"]*(?:"[^"]*"[^:"]*)*):(.*)')
 _UPPER_CASE_ESCAPE = re.compile(r"(?:\\\\)*\\[A-Z]")
+# Code Value and Coding Scheme Designator have VR SH; Long Code Value and URN Code Value are longer.
+_CODE = re.compile(r"[^\s\\](?:[^\\]*[^\s\\])?")
+_SCHEME = re.compile(r"[^\s\\](?:[^\\]{0,14}[^\s\\])?")
 _VRS = frozenset(re.findall("..", "AEASATCSDADSDTFDFLISLOLTOBODOFOLOVOWPNSHSLSQSSSTSVTMUCUIULUNURUSUTUV"))
 
 
@@ -157,6 +161,17 @@ class SelectGroup(FieldExpression):
 
 
 @dataclass(frozen=True, slots=True)
+class ContentItem(FieldExpression):
+    """``content:CODE,SCHEME,VALUETYPE``: the content items of one concept name and value type."""
+
+    concept: Concept
+
+    def selects(self, element: ElementName) -> bool:
+        """Leave the decision to the engine, which reads the items."""
+        return False
+
+
+@dataclass(frozen=True, slots=True)
 class FieldsList(FieldExpression):
     """``fields:NAME``: elements of the tags that the section ``%fields NAME`` selects in the object."""
 
@@ -216,6 +231,8 @@ def parse_field(token: Token) -> FieldExpression:
         return _search(text, word, expression, column)
     if word == "select":
         return _select(text, expression, column)
+    if word == "content":
+        return _content_item(text, expression, column)
     if word not in EXPANDERS:
         raise FieldProblem(f"unknown expander '{expander[1]}:'", token.column, _with_colon(nearest(word, EXPANDERS)))
     if not expression:
@@ -256,6 +273,23 @@ def _select(text: str, expression: str, column: int) -> SelectVR | SelectGroup:
             raise FieldProblem(f"'{value}' is not a group number of four hexadecimal digits", column_of_value)
         return SelectGroup(text, int(value, 16))
     raise FieldProblem(f"unknown attribute 'select:{attribute}'", column, "select:VR: or select:GROUP:")
+
+
+def _content_item(text: str, expression: str, column: int) -> ContentItem:
+    # A code may hold a comma; a coding scheme's designator and a value type do not.
+    code, *rest = expression.rsplit(",", 2)
+    if len(rest) < 2:
+        raise FieldProblem("a content item is named as in content:121022,DCM,TEXT: code, scheme, value type", column)
+    scheme, value_type = rest
+    if not _CODE.fullmatch(code):
+        raise FieldProblem(f"'{code}' is not a code", column)
+    column += len(code) + 1
+    if not _SCHEME.fullmatch(scheme) and not (scheme == "" and code.lower().startswith("urn:")):
+        raise FieldProblem(f"'{scheme}' is not the designator of a coding scheme", column)
+    if value_type.upper() not in VALUE_TYPES:
+        column += len(scheme) + 1
+        raise FieldProblem(f"'{value_type}' is not a value type", column, nearest(value_type, VALUE_TYPES))
+    return ContentItem(text, Concept.of(code, scheme, value_type))
 
 
 def _exact(text: str, column: int) -> Exact:

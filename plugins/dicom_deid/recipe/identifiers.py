@@ -56,6 +56,12 @@ def profile_attributes() -> tuple[ProfileAttribute, ...]:
         return tuple(_attribute(row) for row in csv.DictReader(table))
 
 
+@cache
+def composite_tags() -> frozenset[int]:
+    """Return the tags of the attributes whose action depends on their type in the object's IOD."""
+    return frozenset(one.example_tag for one in profile_attributes() if "/" in one.basic_profile)
+
+
 def _attribute(row: dict[str, str]) -> ProfileAttribute:
     tag, name, in_composite_iod, basic_profile = list(row.values())[:4]
     options = {option: code for option, code in list(row.items())[4:] if code}

@@ -6,10 +6,20 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from dicom_deid.recipe.content import DATED_VALUE_TYPES, WRITTEN_VALUE_TYPES
 from dicom_deid.recipe.dictionary import dictionary_vr
 from dicom_deid.recipe.errors import Problem, RecipeError, nearest
-from dicom_deid.recipe.fields import Exact, FieldExpression, FieldProblem, FieldsList, ValuesList, parse_field
+from dicom_deid.recipe.fields import (
+    ContentItem,
+    Exact,
+    FieldExpression,
+    FieldProblem,
+    FieldsList,
+    ValuesList,
+    parse_field,
+)
 from dicom_deid.recipe.filters import Filter, FilterProblem, parse_filter_line, without_comment
+from dicom_deid.recipe.identifiers import composite_tags
 from dicom_deid.recipe.lexer import LexicalError, Token, tokens
 from dicom_deid.recipe.rules import Action, ListEntry, Rule
 from dicom_deid.recipe.values import DeidFunction, Function, Literal, Value, ValueProblem, Variable, parse_value
@@ -184,7 +194,10 @@ class _FileParser:
             self.draft.rules.append(rule)
 
     def read_option(self, line: str) -> None:
-        """Read a rule that takes the place of all rules of other files for the same field; KEEP only takes it."""
+        """Read a rule that takes the place of all rules of other files for the same field.
+
+        KEEP of an element only takes it; KEEP of a content item stays, as other rules reach the item's elements.
+        """
         rule = self.rule_of(line)
         if rule is None:
             return
@@ -192,7 +205,7 @@ class _FileParser:
         self.draft.rules[:] = [
             other for other in self.draft.rules if other.source == self.name or other.field.text.lower() != text
         ]
-        if rule.action is not Action.KEEP:
+        if rule.action is not Action.KEEP or isinstance(rule.field, ContentItem):
             self.draft.rules.append(rule)
 
     def rule_of(self, line: str) -> Rule | None:
@@ -208,6 +221,10 @@ class _FileParser:
         self.note_reference(expression, rest[0])
         if action is Action.ADD:
             _check_addition(expression, rest)
+        if isinstance(expression, ContentItem):
+            _check_content_item(action, expression, word, rest)
+        elif action.is_composite:
+            _check_composite(action, expression, rest)
         return Rule(action, expression, _value_of(action, rest), self.name, self.line_number)
 
     def note_reference(self, expression: FieldExpression, token: Token) -> None:
@@ -229,6 +246,8 @@ class _FileParser:
         expression = parse_field(rest[0])
         if isinstance(expression, FieldsList | ValuesList):
             raise _Wrong("a list cannot be made of another list", rest[0].column)
+        if isinstance(expression, ContentItem):
+            raise _Wrong("a list is made of elements, not of content items", rest[0].column)
         if word.raw == "FIELD":
             if len(rest) > 1:
                 raise _Wrong("nothing may follow the field of FIELD", rest[1].column)
@@ -262,6 +281,38 @@ def _check_addition(expression: FieldExpression, rest: Sequence[Token]) -> None:
         raise _Wrong("ADD needs one element: a keyword, an element name or a tag", column)
     if dictionary_vr(tag) == "SQ" and len(rest) > 1 and rest[1].text:
         raise _Wrong('ADD can write an empty sequence only: ADD KEYWORD ""', rest[1].column)
+
+
+def _check_composite(action: Action, expression: FieldExpression, rest: Sequence[Token]) -> None:
+    tag = expression.tag if isinstance(expression, Exact) else None
+    if tag not in composite_tags():
+        raise _Wrong(
+            f"{action} needs an attribute that has such an action in PS3.15 Table E.1-1; others take REMOVE, BLANK "
+            "or REPLACE",
+            rest[0].column,
+        )
+    is_sequence = dictionary_vr(tag) == "SQ"
+    takes_value = action.value.endswith("D") and not is_sequence
+    if takes_value and len(rest) < 2:
+        raise _Wrong(f'{action} needs a value; "" is the empty one', rest[0].column + len(rest[0].raw))
+    if not takes_value and len(rest) > 1:
+        raise _Wrong(f"{action} of {'a sequence' if is_sequence else 'an element'} takes no value", rest[1].column)
+    if action is Action.X_OR_Z_OR_U and not is_sequence:
+        raise _Wrong(f"{action} needs a sequence", rest[0].column, Action.X_OR_Z_OR_D)
+
+
+def _check_content_item(action: Action, item: ContentItem, word: Token, rest: Sequence[Token]) -> None:
+    value_type = item.concept.value_type
+    if action.is_composite:
+        raise _Wrong(f"{action} is for attributes: a content item has no type", word.column, "REMOVE or REPLACE")
+    if action in (Action.BLANK, Action.REPLACE) and value_type not in WRITTEN_VALUE_TYPES:
+        raise _Wrong(
+            f"{action} cannot write the value of a {value_type} item: REMOVE or KEEP it", word.column, "REMOVE"
+        )
+    if action is Action.JITTER and value_type not in DATED_VALUE_TYPES:
+        raise _Wrong(f"JITTER shifts the day of a DATE or DATETIME item, not a {value_type} item", word.column)
+    if action is Action.REMOVE and len(rest) > 1:
+        raise _Wrong("REMOVE of a content item takes no condition", rest[1].column)
 
 
 def _value_of(action: Action, rest: Sequence[Token]) -> Value | None:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
+from dicom_deid.recipe.content import Concept
 from dicom_deid.recipe.dictionary import ElementName
-from dicom_deid.recipe.fields import Exact, FieldsList, ValuesList, lower_case_names
+from dicom_deid.recipe.fields import ContentItem, Exact, FieldsList, ValuesList, lower_case_names
 from dicom_deid.recipe.recipe import Recipe
 from dicom_deid.recipe.rules import Action, ListEntry, Rule
+from dicom_deid.recipe.types import AttributeTypes, types_of
 from dicom_deid.recipe.values import DeidFunction, Literal, Value, Variable
 
 SKIPPED = frozenset(
@@ -116,13 +119,23 @@ class Plan:
     ----------
     recipe
         The recipe, or several combined.
+    types
+        The types by which composite actions are resolved; the strictest of any SOP class if not given.
+
+    Attributes
+    ----------
+    content_items
+        What is done with content items of a concept: one certain REMOVE, or steps on the item's value in place of
+        what is done with its elements; no steps where the value is kept.
     """
 
-    def __init__(self, recipe: Recipe) -> None:
+    def __init__(self, recipe: Recipe, types: AttributeTypes | None = None) -> None:
         self.recipe = recipe
-        self._keeps = tuple(rule for rule in recipe.rules if rule.action is Action.KEEP)
+        self.types = types or types_of("")
+        for_elements = [index for index, rule in enumerate(recipe.rules) if not isinstance(rule.field, ContentItem)]
+        self._keeps = tuple(recipe.rules[index] for index in for_elements if recipe.rules[index].action is Action.KEEP)
         self._additions = _additions(recipe.rules)
-        acting = [index for index, rule in enumerate(recipe.rules) if rule.action not in (Action.KEEP, Action.ADD)]
+        acting = [index for index in for_elements if recipe.rules[index].action not in (Action.KEEP, Action.ADD)]
         # Most rules name one element: they are found by its names, the others are asked one by one.
         self._by_name: dict[str, list[int]] = {}
         self._others: list[int] = []
@@ -132,6 +145,9 @@ class Plan:
         used = [recipe.rules[index].field for index in acting]
         self._fields_used = tuple(dict.fromkeys(field.name for field in used if isinstance(field, FieldsList)))
         self._values_used = tuple(dict.fromkeys(field.name for field in used if isinstance(field, ValuesList)))
+
+        self.content_items = self._content_items()
+        self._actions = tuple(map(self._action, recipe.rules))
 
     # What the engine asks once
 
@@ -144,6 +160,11 @@ class Plan:
     def has_keeps(self) -> bool:
         """Whether the recipe has KEEP rules."""
         return bool(self._keeps)
+
+    @property
+    def depends_on_sop_class(self) -> bool:
+        """Whether the recipe has composite actions, which the types of the object's SOP class resolve."""
+        return any(rule.action.is_composite for rule in self.recipe.rules)
 
     @property
     def needs_presence(self) -> bool:
@@ -244,6 +265,18 @@ class Plan:
         chosen = self._selected(addition.element, presence, is_original=False)
         return self._ordered(addition.element, chosen)
 
+    def action(self, rule_index: int) -> Action:
+        """Return what a rule does; a composite action as it is where it differs between root and items."""
+        return self._actions[rule_index]
+
+    def _action(self, rule: Rule) -> Action:
+        if not (rule.action.is_composite and isinstance(rule.field, Exact) and rule.field.tag is not None):
+            return rule.action
+        root = ElementName.of(rule.field.tag)
+        resolved = [self._resolved(rule, element) for element in (root, root._replace(root=False))]
+        done = {one.action for one in resolved if one is not None}
+        return done.pop() if len(done) == 1 else rule.action
+
     def _selected(self, element: ElementName, presence: Presence, is_original: bool) -> list[int]:
         """Return the indices of the rules that select an element, but those of KEEP and ADD."""
         chosen = {index for name in lower_case_names(element) for index in self._by_name.get(name, ())}
@@ -258,15 +291,38 @@ class Plan:
             return by_itself or (field.name, element.tag) in presence
         return isinstance(field, ValuesList) or field.selects(element)
 
-    def _ordered(self, element: ElementName, chosen: list[int]) -> Steps:
+    def _content_items(self) -> dict[Concept, Steps]:
         rules = self.recipe.rules
-        is_protected = any(_protects(rules[index]) for index in chosen)
-        taken = [index for index in chosen if not (is_protected and rules[index].action is Action.REMOVE)]
+        chosen: dict[Concept, list[int]] = {}
+        for index, rule in enumerate(rules):
+            if isinstance(rule.field, ContentItem):
+                chosen.setdefault(rule.field.concept, []).append(index)
+        kept = {concept for concept, indices in chosen.items() if any(rules[i].action is Action.KEEP for i in indices)}
+        return {
+            concept: ()
+            if concept in kept
+            else _simplified(_unprotected([(index, rules[index]) for index in indices]), may_overwrite=True)
+            for concept, indices in chosen.items()
+        }
+
+    def _ordered(self, element: ElementName, chosen: list[int]) -> Steps:
+        resolved = [(index, self._resolved(self.recipe.rules[index], element)) for index in chosen]
+        steps = _unprotected([(index, rule) for index, rule in resolved if rule is not None])
         if element.root and element.tag in self._additions:
-            taken = sorted([*taken, *self._additions[element.tag].rule_indices])
+            added = [_step(index, self.recipe.rules[index]) for index in self._additions[element.tag].rule_indices]
+            steps = sorted([*steps, *added], key=lambda step: step.rule_index)
         # What stands in a nested element for a while may make a sequence around it a hit of a values list.
-        steps = [_step(index, rules[index]) for index in taken]
         return _simplified(steps, may_overwrite=element.root or not self.needs_values)
+
+    def _resolved(self, rule: Rule, element: ElementName) -> Rule | None:
+        """Return a rule with one action; nothing where that lets the items of a sequence stay."""
+        if not rule.action.is_composite:
+            return rule
+        type_ = self.types.of(element.keyword, element.root)
+        action = rule.action.resolved(type_, is_sequence=element.vr == "SQ")
+        if action is None:
+            return None
+        return replace(rule, action=action, value=rule.value if action is Action.REPLACE else None)
 
 
 def _additions(rules: Sequence[Rule]) -> dict[int, Addition]:
@@ -284,6 +340,12 @@ def _additions(rules: Sequence[Rule]) -> dict[int, Addition]:
 def _protects(rule: Rule) -> bool:
     """Whether the rule protects what it selects from REMOVE; one of a list does not."""
     return rule.action in (Action.REPLACE, Action.JITTER) and not isinstance(rule.field, FieldsList | ValuesList)
+
+
+def _unprotected(chosen: Sequence[tuple[int, Rule]]) -> list[Step]:
+    """Return the steps of rules; of REMOVE none where another rule protects from it."""
+    is_protected = any(_protects(rule) for _, rule in chosen)
+    return [_step(index, rule) for index, rule in chosen if not (is_protected and rule.action is Action.REMOVE)]
 
 
 def _selected(entries: Iterable[ListEntry], element: ElementName) -> bool:

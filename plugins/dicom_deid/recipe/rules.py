@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from dicom_deid.recipe.fields import FieldExpression
+from dicom_deid.recipe.types import resolve
 from dicom_deid.recipe.values import Value
 
 
@@ -25,6 +26,38 @@ class Action(StrEnum):
     """Delete the element, with all that is beneath."""
     REPLACE = "REPLACE"
     """Write another value into an element that exists."""
+    X_OR_Z = "X/Z"
+    """Remove or empty the element, as its type in the object's IOD demands (PS3.15 Table E.1-1a); so do those below."""
+    X_OR_D = "X/D"
+    """Remove the element, or write a dummy; the items of a sequence stay in place of one."""
+    Z_OR_D = "Z/D"
+    """Empty the element, or write a dummy."""
+    X_OR_Z_OR_D = "X/Z/D"
+    """Remove the element, empty it, or write a dummy."""
+    X_OR_Z_OR_U = "X/Z/U*"
+    """Remove the sequence, or let the items stay, whose UIDs have rules of their own."""
+
+    @property
+    def is_composite(self) -> bool:
+        """Whether the type that the object's IOD gives the attribute decides what is done."""
+        return "/" in self
+
+    def resolved(self, type_: str, *, is_sequence: bool) -> Action | None:
+        """Return what is done for an attribute of a type; nothing where the items of a sequence stay.
+
+        Parameters
+        ----------
+        type_
+            `1`, `2` or `3`, as `AttributeTypes.of` gives it.
+        is_sequence
+            Whether the attribute is a sequence.
+        """
+        if not self.is_composite:
+            return self
+        code = resolve(self, type_)
+        if code in "DU":
+            return None if is_sequence else Action.REPLACE
+        return Action.REMOVE if code == "X" else Action.BLANK
 
 
 @dataclass(frozen=True, slots=True)

@@ -228,7 +228,8 @@ def _image(builder: Builder, images: list[Case]) -> None:
     builder.may_be_quarantined |= modality == "RF"
     _pixel_module(builder, pixels, bits)
     if images:
-        builder.reference(builder.path("SourceImageSequence", 0, "ReferencedSOPInstanceUID"), rng.choice(images))
+        # PS3.15 Table E.1-1 removes other references from an image (SourceImageSequence) where its IOD can do without.
+        builder.reference(builder.path("ReferencedInstanceSequence", 0, "ReferencedSOPInstanceUID"), rng.choice(images))
     if modality == "PT":
         isotope = builder.path("RadiopharmaceuticalInformationSequence", 0)
         builder.day((*isotope, tag("RadiopharmaceuticalStartDateTime")), builder.patient.study_date)
@@ -279,7 +280,8 @@ def _report(builder: Builder, images: list[Case]) -> None:
     study = _content(builder, 3, "UIDREF", ("110180", "Study Instance UID"))
     builder.own_uid((*study, tag("UID")), patient.study_uid)
     if images:
-        image = _content(builder, 4, "IMAGE", ("121200", "Illustration of ROI"))
+        # Of references, PS3.15 Table E.3.4-1 lets this one stay.
+        image = _content(builder, 4, "IMAGE", ("121112", "Source of Measurement"))
         reference = (*image, tag("ReferencedSOPSequence"), 0, tag("ReferencedSOPInstanceUID"))
         builder.reference(reference, rng.choice(images))
 

@@ -10,16 +10,28 @@ import io
 from functools import cache
 
 import pytest
+from bench.ps3_15.recipes import OWN_VALUES
 from bench.ps3_15.table import Row, read_rows
 from pydicom import dcmread
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
-from tests.support.datasets import RAW_DATA, Element, Encoding, element, encode_value, part10
+from tests.support.datasets import (
+    CT_IMAGE,
+    ENHANCED_MR_IMAGE,
+    RAW_DATA,
+    Element,
+    Encoding,
+    element,
+    encode_value,
+    part10,
+)
 
 from dicom_deid.deidentify import Deidentifier
 from dicom_deid.deidentify.profiles import Option, profile_settings, recipe_names
+from dicom_deid.dicom.part10 import read_header
 from dicom_deid.originals import Kind
 from dicom_deid.recipe import Recipe
+from dicom_deid.recipe.types import sop_classes, types_of
 
 ROWS = read_rows()
 DATA_SET_ROWS = [row for row in ROWS if row.in_data_set]
@@ -41,19 +53,20 @@ VALUES = {
     "UR": "http://secret.example",
     "US": 7,
 }
-ITEM = [element("RetrieveLocationUID", "1.2.3.4.5")]
+# With a value type, so that it is a content item where such must stand.
+ITEM = [element("RetrieveLocationUID", "1.2.3.4.5"), element("ValueType", "CONTAINER")]
 
 
 def value_of(vr: str) -> object:
     return [ITEM] if vr == "SQ" else VALUES.get(vr, "Secret text")
 
 
-def an_object(row: Row) -> bytes:
+def an_object(row: Row, sop_class: str) -> bytes:
     """Return an object with the row's element at the root and two items deep."""
     tag = int(row.tag[1:5] + row.tag[6:10], 16)
     subject = Element(tag, row.vr, value_of(row.vr))
     base = [
-        element("SOPClassUID", RAW_DATA),
+        element("SOPClassUID", sop_class),
         element("SOPInstanceUID", "1.2.3"),
         element("StudyInstanceUID", "1.2.4"),
         element("PatientID", "77"),
@@ -73,9 +86,9 @@ def engine(options: tuple[Option, ...] = ()) -> Deidentifier:
     return Deidentifier(Recipe.resolve(*recipe_names(options)), settings)
 
 
-def outcome(row: Row, options: tuple[Option, ...] = ()) -> list[DataElement | None]:
+def outcome(row: Row, options: tuple[Option, ...] = (), sop_class: str = RAW_DATA) -> list[DataElement | None]:
     """Return the row's element at the root and nested, as the profile leaves them."""
-    dataset = dcmread(io.BytesIO(engine(options).deidentify(an_object(row), resolve).to_bytes()))
+    dataset = dcmread(io.BytesIO(engine(options).deidentify(an_object(row, sop_class), resolve).to_bytes()))
     holders: list[Dataset] = [dataset]
     if HOLDER in dataset:
         holders.append(dataset[HOLDER].value[0][HOLDER].value[0])
@@ -98,19 +111,90 @@ def is_original(found: DataElement | None, row: Row) -> bool:
 @pytest.mark.filterwarnings("error:Invalid value for VR")
 @pytest.mark.parametrize("row", DATA_SET_ROWS, ids=lambda row: row.tag[1:5] + row.tag[6:10])
 def test_row(row: Row) -> None:
-    for found in outcome(row):
-        if row.action == "X":
-            assert found is None
-        elif row.vr == "SQ" and row.action in "DU":
-            # The sequence stays, its elements have rows of their own.
-            assert found is not None
-        elif row.action in "DU":
-            assert found is not None
-            assert found.value not in (None, "", b"")
-            assert not is_original(found, row)
-        else:
-            assert found is not None
-            assert not is_original(found, row)
+    for found, root in zip(outcome(row), (True, False), strict=False):
+        check_outcome(found, row, row.action(RAW_DATA, root=root))
+
+
+def check_outcome(found: DataElement | None, row: Row, action: str) -> None:
+    if row.keyword in OWN_VALUES or (row.vr == "SQ" and action in "DU"):
+        # A sequence stays, its elements have rows of their own.
+        assert found is not None
+        assert row.vr == "SQ" or not is_original(found, row)
+    elif action == "X":
+        assert found is None
+    elif action == "Z":
+        assert found is not None
+        assert not found.value
+    else:
+        assert found is not None
+        assert found.value not in (None, "", b"")
+        assert not is_original(found, row)
+
+
+def classes_by_type(row: Row, *, root: bool) -> dict[str, str]:
+    """Return a SOP class for each type that any gives the row's attribute at a place."""
+    return {types_of(uid).of(row.keyword, root): uid for uid in ("", *sop_classes())}
+
+
+COMPOSITE = [
+    pytest.param(row, sop_class, root, id=f"{row.keyword}-{'root' if root else 'nested'}-type{type_}")
+    for row in DATA_SET_ROWS
+    if row.is_composite
+    for root in (True, False)
+    for type_, sop_class in classes_by_type(row, root=root).items()
+]
+
+
+@pytest.mark.parametrize(("row", "sop_class", "root"), COMPOSITE)
+def test_composite_action(row: Row, sop_class: str, root: bool) -> None:
+    """Catches an attribute that is removed where an IOD needs it, or that stays, if a dummy, where none does."""
+    found = outcome(row, sop_class=sop_class or "1.2.3.4.5")[not root]
+    check_outcome(found, row, row.action(sop_class, root=root))
+
+
+def test_types_are_read_at_their_place() -> None:
+    """Facts of PS3.3 that hold in the table: a slip of a column would move them."""
+    ct, enhanced_mr, rt_plan = "1.2.840.10008.5.1.4.1.1.2", ENHANCED_MR_IMAGE, "1.2.840.10008.5.1.4.1.1.481.5"
+    assert types_of(ct).of("AcquisitionDateTime", True) == "3"
+    assert types_of(enhanced_mr).of("AcquisitionDateTime", True) == "1"
+    assert types_of(enhanced_mr).of("ContentDate", True) == "1"
+    assert types_of(ct).of("ReferencedImageSequence", True) == "3"
+    assert types_of(enhanced_mr).of("ReferencedImageSequence", False) <= "2"
+    assert types_of(ct).of("RTPlanDate", True) == "3"
+    assert types_of(rt_plan).of("RTPlanDate", True) == "2"
+    assert types_of("1.2.3") == types_of("")
+
+
+@pytest.mark.parametrize(
+    ("in_file_meta", "in_data_set"),
+    [(RAW_DATA, CT_IMAGE), (CT_IMAGE, RAW_DATA), (CT_IMAGE, ""), ("", CT_IMAGE), ("", ""), ("1.2.3.4", "1.2.3.4")],
+)
+def test_a_sop_class_that_is_in_doubt(in_file_meta: str, in_data_set: str) -> None:
+    """Catches an engine that believes one of two: the strictest types hold."""
+    one, other = dated_object(in_file_meta), dated_object(in_data_set)
+    data = one[: read_header(one).data_set_start] + other[read_header(other).data_set_start :]
+    dataset = dcmread(io.BytesIO(engine().deidentify(data, resolve).to_bytes()))
+    assert dataset.InstanceCreationDate == dataset.ContentDate == "19000101"
+
+
+def test_a_sop_class_that_is_agreed_on() -> None:
+    """In a CT image one of the dates may be absent, and the other empty."""
+    dataset = dcmread(io.BytesIO(engine().deidentify(dated_object(CT_IMAGE), resolve).to_bytes()))
+    assert "InstanceCreationDate" not in dataset
+    assert "ContentDate" in dataset
+    assert not dataset.ContentDate
+
+
+def test_what_was_done_is_counted_by_action() -> None:
+    """Catches an audit that says `X/D` where it can say what was done, or says one thing where two may have been."""
+    in_ct = engine().deidentify(dated_object(CT_IMAGE), resolve).actions
+    assert in_ct["REMOVE"] == in_ct["BLANK"] == 1
+    assert engine().deidentify(dated_object("1.2.3.4"), resolve).actions["X/D"] == 1
+
+
+def dated_object(sop_class: str) -> bytes:
+    dates = [element("InstanceCreationDate", "20110304"), element("ContentDate", "20110304")]
+    return part10([element("SOPClassUID", sop_class), element("SOPInstanceUID", "1.2.3"), *dates])
 
 
 OPTION_ROWS = [

@@ -30,6 +30,10 @@ def shadows(rules: str) -> list[str]:
         ("KEEP ReferencedStudySequence__PatientID", 0, "at the root only"),
         ("REPLACE PatientName X\nREPLACE PatientName Y", 0, "r:4 has the last word"),
         ("ADD PatientComments X\nADD PatientComments Y", 0, "r:4 has the last word"),
+        ("X/D OperatorIdentificationSequence\nX/D OperatorIdentificationSequence", 1, "r:3 has the last word"),
+        ("KEEP ContentDate\nZ/D ContentDate 19000101", 1, "r:3 keeps the element"),
+        ("REMOVE content:121022,DCM,TEXT\nKEEP content:121022,dcm,text", 0, "r:4 keeps the item"),
+        ("REMOVE content:121022,DCM,TEXT\nREPLACE content:121022,DCM,TEXT x", 0, "r:4 has the last word"),
     ],
 )
 def test_rules_that_can_never_act_are_told_with_the_reason(rules: str, index: int, words: str) -> None:
@@ -107,3 +111,23 @@ def test_the_command_prints_every_problem_and_exits_2(tmp_path: Path) -> None:
     assert result.exit_code == 2
     assert "bad.dicom:3:1: unknown action 'remove'; did you mean REMOVE?" in result.output
     assert "bad.dicom:4:8: unknown field 'PatientNam'" in result.output
+
+
+def test_a_code_that_the_terminology_of_dicom_does_not_hold_is_told() -> None:
+    """Catches a slip of the pen in a code, which would let an item pass, and a warning on a local code."""
+    rules = "REMOVE content:12102,DCM,TEXT\nREMOVE content:121022,DCM,TEXT\nREMOVE content:12102,99LOCAL,TEXT"
+    report = check(Recipe.parse(f"FORMAT dicom\n%header\n{rules}\n"))
+    (warning,) = report.rules[0].warnings
+    assert "did you mean 1" in warning
+    assert not report.rules[1].warnings
+    assert not report.rules[2].warnings
+    assert [one.reaches for one in report.rules][1] == ("content:121022,DCM,TEXT",)
+
+
+def test_what_a_composite_action_does_is_told_by_sop_class() -> None:
+    """Catches a report that promises one action where the object's SOP class decides."""
+    rules = "Z/D ContentDate 19000101\nX/D OperatorIdentificationSequence\nREMOVE PatientName"
+    date, sequence, name = check(Recipe.parse(f"FORMAT dicom\n%header\n{rules}\n")).rules
+    assert {word.split()[0] for word in date.by_type.split(", ")} == {"BLANK", "REPLACE"}
+    assert sequence.by_type.startswith("REMOVE")
+    assert sequence.shadowed == name.by_type == ""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from dicom_deid.recipe import Action, ElementName, Literal, Plan, Recipe
+from dicom_deid.recipe import Action, Concept, ElementName, Literal, Plan, Recipe, types_of
 from dicom_deid.recipe.dictionary import DICTIONARY_TAGS
 
 PATIENT_ID = ElementName.of(0x00100020)
@@ -108,3 +110,78 @@ def test_a_plan_answers_the_same_whatever_it_was_asked_before() -> None:
     forwards = [used.steps(name) for name in names]
     backwards = [used.steps(name) for name in reversed(names)][::-1]
     assert forwards == backwards == [Plan(recipe).steps(name) for name in names]
+
+
+CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"
+ENHANCED_MR_IMAGE = "1.2.840.10008.5.1.4.1.1.4.1"
+OPHTHALMIC_PHOTOGRAPHY = "1.2.840.10008.5.1.4.1.1.77.1.5.1"
+
+
+@pytest.mark.parametrize(
+    ("rule", "sop_class", "expected"),
+    [
+        ("X/Z/D AcquisitionDateTime 19000101", CT_IMAGE, "REMOVE"),
+        ("X/Z/D AcquisitionDateTime 19000101", ENHANCED_MR_IMAGE, "REPLACE"),
+        ("Z/D ContentDate 19000101", CT_IMAGE, "BLANK"),
+        ("Z/D ContentDate 19000101", "", "REPLACE"),
+        ("X/Z/U* SourceImageSequence", CT_IMAGE, "REMOVE"),
+        ("X/Z/U* SourceImageSequence", OPHTHALMIC_PHOTOGRAPHY, None),
+        ("X/D OperatorIdentificationSequence", "", "REMOVE"),
+    ],
+)
+def test_composite_actions_are_resolved_by_type(rule: str, sop_class: str, expected: str | None) -> None:
+    """Facts of PS3.3: catches a type that is read for another attribute, place or SOP class."""
+    recipe = Recipe.parse(f"FORMAT dicom\n%header\n{rule}\n")
+    (only,) = recipe.rules
+    element = ElementName.of(only.field.tag)  # type: ignore[attr-defined]
+    steps = Plan(recipe, types_of(sop_class)).steps(element)
+    assert [step.action.value for step in steps] == ([expected] if expected else [])
+    assert Plan(recipe).depends_on_sop_class
+
+
+def test_a_resolved_action_takes_precedence_as_its_plain_form_does() -> None:
+    """Catches a dummy that does not protect from REMOVE, or a removal that does."""
+    recipe = Recipe.parse("FORMAT dicom\n%header\nX/Z/D AcquisitionDateTime 19000101\nREMOVE endswith:DateTime\n")
+    element = ElementName.of(0x0008002A)
+    assert [step.rule_index for step in Plan(recipe, types_of(ENHANCED_MR_IMAGE)).steps(element)] == [0]
+    assert {step.action for step in Plan(recipe, types_of(CT_IMAGE)).steps(element)} == {Action.REMOVE}
+
+
+SUBJECT_ID = "content:121030,DCM,TEXT"
+
+
+@pytest.mark.parametrize(
+    ("rules", "expected"),
+    [
+        (["REMOVE"], [(0, "REMOVE")]),
+        (["REPLACE {} x", "REMOVE"], [(0, "REPLACE")]),
+        (["REMOVE", "KEEP"], []),
+        (["BLANK", "REPLACE {} x", "REPLACE {} y"], [(2, "REPLACE")]),
+    ],
+)
+def test_rules_for_content_items_take_precedence_as_others_do(
+    rules: list[str], expected: list[tuple[int, str]]
+) -> None:
+    """Catches a precedence of its own, and a concept that is found in one case of its letters only."""
+    lines = [(rule if "{}" in rule else f"{rule} {{}}").format(SUBJECT_ID) for rule in rules]
+    found = plan("\n".join([*lines, "REMOVE content:121030,DCM,PNAME"]))
+    assert [
+        (step.rule_index, step.action.value) for step in found.content_items[Concept.of("121030", "dcm", "text")]
+    ] == (expected)
+    assert len(found.content_items) == 2
+
+
+def test_rules_for_content_items_are_none_for_elements() -> None:
+    """Catches a KEEP of content items that makes the engine list every object, and a rule that hits elements."""
+    found = plan(f"KEEP {SUBJECT_ID}\nREMOVE content:121022,DCM,TEXT")
+    assert not found.has_keeps
+    assert not found.needs_presence
+    assert not any(found.steps(ElementName.of(tag)) for tag in DICTIONARY_TAGS)
+
+
+def test_an_option_keeps_content_items_by_a_rule(tmp_path: Path) -> None:
+    """Catches an option whose KEEP only takes the profile's rule away, so that rules for elements reach the value."""
+    (tmp_path / "profile.dicom").write_text(f"FORMAT dicom\n%header\nREMOVE {SUBJECT_ID}\nREPLACE TextValue x\n")
+    (tmp_path / "option.dicom").write_text(f"FORMAT dicom\n%option\nKEEP {SUBJECT_ID.lower()}\nKEEP TextValue\n")
+    combined = Recipe.from_path([tmp_path / "profile.dicom", tmp_path / "option.dicom"])
+    assert [str(rule) for rule in combined.rules] == [f"KEEP {SUBJECT_ID.lower()}"]

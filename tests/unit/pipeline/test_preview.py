@@ -1,0 +1,37 @@
+"""What a preview shows of elements that change their places."""
+
+from __future__ import annotations
+
+from itertools import product
+from pathlib import Path
+
+import pytest
+from tests.support.datasets import COMPREHENSIVE_SR, code, content_item, element, part10
+
+from dicom_deid.deidentify import Deidentifier, Settings
+from dicom_deid.pipeline.preview import ChangeKind, preview_object
+from dicom_deid.recipe import Recipe
+from dicom_deid.storage import LocalStorage
+
+REMOVED = code("121022", "DCM", "Accession Number")
+LEFT = code("121071", "DCM", "Finding")
+DEIDENTIFIER = Deidentifier(
+    Recipe.parse("FORMAT dicom\n%header\nREMOVE content:121022,DCM,TEXT\n"),
+    Settings(residuals="off", documents="allow", stamp_method=False),
+)
+
+
+@pytest.mark.parametrize("stays", list(product([True, False], repeat=4)), ids=str)
+def test_items_are_shown_at_the_places_that_they_had(stays: tuple[bool, ...], tmp_path: Path) -> None:
+    """Catches a preview that compares an item with the one that took its place."""
+    tree = [
+        content_item("TEXT", LEFT if each else REMOVED, [element("TextValue", f"text {number}")])
+        for number, each in enumerate(stays)
+    ]
+    uids = [element("SOPInstanceUID", "1.2.3"), element("StudyInstanceUID", "1.2.4")]
+    data = part10([element("SOPClassUID", COMPREHENSIVE_SR), *uids, element("ContentSequence", tree)])
+    (tmp_path / "report.dcm").write_bytes(data)
+    preview = preview_object(DEIDENTIFIER, LocalStorage(tmp_path), "report.dcm", size=len(data))
+    texts = {change.path: change for change in preview.changes if change.path.endswith("(0040,a160)")}
+    assert set(texts) == {f"(0040,a730)[{number}](0040,a160)" for number, each in enumerate(stays) if not each}
+    assert {change.kind for change in texts.values()} <= {ChangeKind.REMOVED}
