@@ -352,6 +352,15 @@ def test_an_item_without_a_name_outside_of_reports() -> None:
     assert left.PersonName == "Anonymous"
 
 
+def test_an_item_with_two_names_outside_of_reports() -> None:
+    """One of the names may be that of what must go: the object is refused."""
+    names = element("ConceptNameCodeSequence", [code("77", "99LOCAL", "Other"), code(*ACCESSION, "Accession Number")])
+    protocol = element("ProtocolContextSequence", [[element("ValueType", "TEXT"), names, SECRETS["TEXT"]]])
+    with pytest.raises(Quarantine) as problem:
+        deidentified(report(container(), extra=[element("PerformedProtocolCodeSequence", [[protocol]])]))
+    assert problem.value.reason is Reason.MALFORMED
+
+
 def test_specimen_preparation() -> None:
     steps = [macro(("121041", "DCM"), SECRETS["TEXT"], "TEXT"), macro(("111703", "DCM"), SECRETS["TEXT"], "TEXT")]
     preparation = [

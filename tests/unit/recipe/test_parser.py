@@ -300,6 +300,7 @@ def test_a_recipe_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
 
 
 @given(st.text(max_size=200))
+@settings(deadline=None)
 def test_any_text_is_a_recipe_or_a_recipe_error(text: str) -> None:
     """Catches an exception of another kind, whatever the file holds."""
     for candidate in (
