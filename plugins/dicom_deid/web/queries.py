@@ -178,7 +178,7 @@ class Queries:
         )
         return [_entry(row) for row in rows]
 
-    def written(self, run: Run, limit: int = 10) -> list[AuditEntry]:
+    def written(self, run: Run, limit: int = 5) -> list[AuditEntry]:
         """Return the objects that a run has de-identified last."""
         rows = self._database.query(
             "reading objects of a run",
