@@ -150,7 +150,7 @@ def test_from_the_form_to_the_quarantine_list(airflow: Deployment, source: str, 
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
     follow_a_quarantined_object(page, airflow)
-    follow_a_written_object(page, airflow, keys_of(airflow, destination)[0])
+    follow_a_written_object(page, airflow, keys_of(airflow, destination))
     look_at_the_other_pages(page, airflow)
     download_the_list(page, airflow, tmp_path)
     assert errors == []
@@ -199,10 +199,14 @@ def follow_a_quarantined_object(page: Page, airflow: Deployment) -> None:
     check(page)
 
 
-def follow_a_written_object(page: Page, airflow: Deployment, key: str) -> None:
+def follow_a_written_object(page: Page, airflow: Deployment, keys: list[str]) -> None:
     page.goto(f"{airflow.airflow.url}/dicom-deid/objects")
-    page.get_by_label("Digest of the source key, or destination key").fill(key)
+    page.get_by_label("Digest of the source key, or destination key").fill(keys[0])
     page.keyboard.press("Enter")
+    expect(page.get_by_text("deidentified", exact=True).first).to_be_visible()
+    page.goto(f"{airflow.airflow.url}/dicom-deid/")
+    page.locator("tbody th a").first.click()
+    page.get_by_role("region", name="De-identified last").get_by_role("link", name=keys[0]).click()
     expect(page.get_by_text("deidentified", exact=True).first).to_be_visible()
     picture(page, "object")
     check(page)

@@ -114,5 +114,5 @@ def _compared(written: _Written, key: str) -> Comparison:
 
 
 def _storage(url: str, option: str, usual: str) -> ObjectStorage:
-    """Open a store as the operators do, with the connection that the configuration names."""
-    return open_storage(url, s3_connection(str(conf.get(SECTION, option, fallback=usual))))
+    """Open a store as the operators do: with a connection, or without one where the configuration names none."""
+    return open_storage(url, s3_connection(conf.get(SECTION, option, fallback=usual) or None))

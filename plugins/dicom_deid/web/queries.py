@@ -171,10 +171,20 @@ class Queries:
             ORDER BY recorded_at DESC, item LIMIT %(limit)s""",  # noqa: S608 - our own words
             {
                 "runs": [run.run_id for run in runs],
-                "since": min(run.started_at for run in runs).replace(hour=0, minute=0, second=0, microsecond=0),
+                "since": _since(runs),
                 "reason": reason,
                 "limit": limit,
             },
+        )
+        return [_entry(row) for row in rows]
+
+    def written(self, run: Run, limit: int = 5) -> list[AuditEntry]:
+        """Return the objects that a run has de-identified last."""
+        rows = self._database.query(
+            "reading objects of a run",
+            f"{_ENTRY} FROM audit WHERE run_id = %s AND recorded_at >= %s AND outcome = 'deidentified' "
+            "ORDER BY link_id DESC, number DESC LIMIT %s",
+            (run.run_id, _since([run]), limit),
         )
         return [_entry(row) for row in rows]
 
@@ -204,6 +214,11 @@ def together(totals: Sequence[Totals]) -> Totals:
         outcomes.update(each.outcomes)
         reasons.update(each.reasons)
     return Totals(outcomes, reasons, sum(each.bytes_in for each in totals), sum(each.seconds for each in totals))
+
+
+def _since(runs: Sequence[Run]) -> datetime:
+    """Return when the runs began, or a little earlier, for clocks differ; partitions of months before are left out."""
+    return min(run.started_at for run in runs).replace(hour=0, minute=0, second=0, microsecond=0)
 
 
 def _entry(row: tuple[object, ...]) -> AuditEntry:

@@ -41,6 +41,7 @@ def run(request: Request, run_id: UUID, ask: Ask, user: GetUserDep) -> Response:
         run=found,
         totals=ask.totals([found])[found.run_id],
         batches=ask.batches(run_id),
+        written=ask.written(found),
         can_locate=can_locate(user),
     )
 
