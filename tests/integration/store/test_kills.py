@@ -65,7 +65,10 @@ def test_killed_anywhere_and_started_again_everything_is_recorded_once(store, st
         step = "work" if planned else "plan"
         assert store.verify().problems == []
     worker = start(store_url, keys, run, step)
-    assert worker.communicate(timeout=120)[0] == "done\n"
+    # Not by `communicate`, which misses what was read together with the first line.
+    assert worker.stdout.read() == "done\n"
+    worker.stdout.close()
+    worker.wait(timeout=120)
     recorded = store.database.query("test", "SELECT count(*), count(DISTINCT key_hash) FROM audit")
     assert recorded == [(3000, 3000)]
     assert store.report(run).open == 0
