@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import random
 import resource
 import tempfile
 import threading
@@ -29,7 +30,7 @@ import psycopg2
 import pydicom
 from rich.console import Console
 from rich.table import Table
-from tests.support.datasets import ct_elements, part10
+from tests.support.datasets import ct_elements, element, part10
 
 from bench.peers import DESKTOP_RECIPE, silence
 from dicom_deid.deidentify.settings import Settings
@@ -176,7 +177,7 @@ class Stage:
             source=f"s3://{self.bucket}/{source}",
             destination=f"s3://{self.bucket}/out-{uuid.uuid4().hex[:6]}",
             project=project,
-            settings=Settings(pixel_risk="allow", residuals="off", documents="allow"),
+            settings=Settings(),
             transfers=TRANSFERS,
             batch_objects=100_000,
             batch_bytes=2**40,
@@ -250,6 +251,15 @@ def slices(edge: int) -> Callable[[int], bytes]:
     return make
 
 
+def large_object(megabytes: int) -> bytes:
+    """Return a CT object with so many MB of noise as its pixels."""
+    pixels = random.Random(megabytes).randbytes(10**6) * megabytes
+    image = [element("Rows", 10 * megabytes), element("Columns", 50_000), element("PixelData", pixels, "OW")]
+    replaced = {each.tag for each in image}
+    kept = [each for each in ct_elements(2, rows=1, columns=1) if each.tag not in replaced]
+    return part10(sorted([*kept, *image], key=lambda each: each.tag))
+
+
 def median(rounds: Sequence[Measured]) -> Measured:
     """Return the round of median speed."""
     return sorted(rounds, key=lambda each: each.rate)[len(rounds) // 2]
@@ -284,7 +294,7 @@ def race_slices(stage: Stage, console: Console, objects: int, sample: int, round
 
 def race_large(stage: Stage, console: Console, objects: int, megabytes: int) -> None:
     """Objects of many frames: streamed through the worker, and copied by the store."""
-    frame = part10(ct_elements(2, rows=megabytes * 10, columns=50_000))
+    frame = large_object(megabytes)
     uid = str(pydicom.dcmread(io.BytesIO(frame), stop_before_pixels=True).SOPInstanceUID)
     size = 0
     source = stage.storage("large")
