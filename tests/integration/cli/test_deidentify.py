@@ -29,6 +29,7 @@ def run(s3, postgres_url, tmp_path):
             "PATH": str(Path(sys.executable).parent),
             "HOME": str(tmp_path),
             "LANG": "C.UTF-8",
+            "PYTHONPATH": str(Path(__file__).parents[3] / "plugins"),
             "DICOM_DEID_DATABASE": postgres_url,
             "DICOM_DEID_KEYS": keys.to_text(),
             **s3.environment(),
@@ -80,6 +81,7 @@ def test_exit_codes_for_quarantine_failure_and_usage(run, s3_bucket, tmp_path):
         (["in", "out", "--project", "p", "--recipe", "wrong.dicom"], "wrong.dicom"),
         (["s3://no-such-bucket-here/in", "out", "--project", "p"], "bucket"),
         (["in", "out", "--project", "p", "--schema", "Not-a-Schema"], "schema"),
+        (["in", "out", "--project", "p", "--report", "absent/report.jsonl"], "absent/report.jsonl"),
     ):
         done = run("deidentify", *arguments)
         assert done.returncode == 2, (arguments, done.stderr)
@@ -87,6 +89,10 @@ def test_exit_codes_for_quarantine_failure_and_usage(run, s3_bucket, tmp_path):
         assert "Traceback" not in done.stderr
     away = run("deidentify", "in", "out2", "--project", "p", "--database", "postgresql://127.0.0.1:1/x")
     assert away.returncode == 1
+    (tmp_path / "empty").mkdir()
+    nothing = run("deidentify", "empty", "out3", "--project", "p")
+    assert nothing.returncode == 0
+    assert "No object was found there" in nothing.stdout
     assert "PostgreSQL" in away.stderr
 
 
@@ -101,6 +107,8 @@ def test_preview_hides_originals_unless_asked_and_writes_nothing(run, tmp_path):
     assert person.patient_id in run("preview", "a.dcm", "--show-originals").stdout
     compared = run("preview", "a.dcm", "--against", "ps3.15-basic")
     assert "treated differently" in compared.stdout
+    # A place in a sequence is whole at 80 columns, on two lines if need be.
+    assert "…" not in "".join(line.split("│")[1] for line in compared.stdout.splitlines() if line.startswith("│"))
     assert sorted(tmp_path.iterdir()) == before
     (tmp_path / "notes.txt").write_text("no DICOM " * 30)
     refused = run("preview", "notes.txt")
