@@ -213,7 +213,7 @@ def _where_next(console: Console, airflow: AirflowSandbox, directory: Path, keep
         console.print("  stop          Ctrl-C")
     else:
         console.print("  Airflow's UI  make demo KEEP=1")
-    console.print(f"  the servers   dicom-deid sandbox up --data-directory {directory}")
+    console.print(f"  the servers   dicom-deid sandbox up --directory {directory}")
     console.print("  your own S3   docs/airflow.md")
 
 
