@@ -118,8 +118,6 @@ def create_roles(database: Database, members: Mapping[str, str] | None = None) -
             database.query("making roles", statement)
         for role, login in (members or {}).items():
             if not database.query("making roles", "SELECT 1 FROM pg_roles WHERE rolname = %s", (login,)):
-                raise ConfigurationError(
-                    f"PostgreSQL knows no login {login!r}: make it with CREATE ROLE ... LOGIN first."
-                )
+                raise ConfigurationError(f"PostgreSQL knows no login {login!r}: make it first (CREATE ROLE ... LOGIN).")
             quoted = database.query("making roles", "SELECT quote_ident(%s)", (login,))[0][0]
             database.query("making roles", f"GRANT {names[role]} TO {quoted}")
