@@ -117,6 +117,27 @@ def test_preview_hides_originals_unless_asked_and_writes_nothing(run, tmp_path):
     assert run("preview", "absent.dcm").returncode == 2
 
 
+def test_what_the_sandbox_prints_is_all_that_a_run_needs(run, tmp_path):
+    """Catches a variable that is missing: a newcomer evaluates the output and starts."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.dcm").write_bytes(small_ct(1))
+    command = 'eval "$(dicom-deid sandbox up --directory servers --bucket results)" && exec dicom-deid "$@"'
+    arguments = ["deidentify", "in", "s3://results/in", "--project", "p", *SETTINGS]
+    environment = {
+        "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
+        "HOME": str(tmp_path),
+        "LANG": "C.UTF-8",
+        "PYTHONPATH": str(Path(__file__).parents[3] / "plugins"),
+    }
+    try:
+        done = subprocess.run(
+            ["sh", "-c", command, "sh", *arguments], env=environment, capture_output=True, text=True, cwd=tmp_path
+        )
+        assert done.returncode == 0, done.stderr
+    finally:
+        run("sandbox", "down", "--directory", "servers", "--delete")
+
+
 def test_embedded_keys_are_made_once_and_kept_from_others(tmp_path, monkeypatch):
     monkeypatch.delenv("DICOM_DEID_KEYS", raising=False)
     first = embedded_keys(tmp_path)
