@@ -91,7 +91,10 @@ def trace(
     for row in found:
         _print(row)
     if not found:
-        click.echo("The audit knows no object of that key.", err=True)
+        click.echo(
+            "The audit knows no object of that key. Give it as s3://bucket/key, or relative to the source or destination.",
+            err=True,
+        )
         sys.exit(1)
 
 
