@@ -92,7 +92,8 @@ def trace(
         _print(row)
     if not found:
         click.echo(
-            "The audit knows no object of that key. Give it as s3://bucket/key, or relative to the source or destination.",
+            "The audit knows no object of that key. "
+            "Give it as s3://bucket/key, or relative to the source or destination.",
             err=True,
         )
         sys.exit(1)

@@ -304,6 +304,6 @@ def _print_summary(planned: PlannedRun, totals: RunReport) -> None:
     console.print(f"Run {planned.run_id}")
     console.print(table)
     if not summary.listed:
-        console.print("No object was found there: check the source.")
+        console.print("No object was found there: the source is a bucket, a folder in one, or a directory.")
     elif not summary.planned:
         console.print("Nothing is left to do.")
