@@ -159,7 +159,8 @@ _ADVICE = {
     ),
     Reason.DESTINATION_CONFLICT: Advice(
         "A different object stands at the destination key.",
-        "See which rules wrote it; remove it, or choose another destination prefix.",
+        "Trace the key that the audit names: another object of the same SOP Instance UID wrote it, or other rules did. "
+        "Correct the source, or choose another destination prefix.",
     ),
     Reason.STORAGE_ERROR: Advice("Reading or writing failed for good.", "Check the storage; run again."),
     Reason.INTERNAL_ERROR: Advice(
