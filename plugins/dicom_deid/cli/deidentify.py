@@ -289,6 +289,8 @@ def _print_summary(planned: PlannedRun, totals: RunReport) -> None:
     table.add_column(justify="right")
     table.add_column()
     table.add_row("Listed", str(summary.listed), "")
+    if summary.outside:
+        table.add_row("Outside the times", str(summary.outside), "")
     table.add_row("Already done", str(summary.already_done), "")
     for outcome in _OUTCOMES:
         table.add_row(_OUTCOMES[outcome], str(totals.outcomes.get(outcome, 0)), "")
@@ -306,4 +308,4 @@ def _print_summary(planned: PlannedRun, totals: RunReport) -> None:
     if not summary.listed:
         console.print("No object was found there: the source is a bucket, a folder in one, or a directory.")
     elif not summary.planned:
-        console.print("Nothing is left to do.")
+        console.print("Nothing is left to do. What was quarantined is tried again with --retry-quarantined.")

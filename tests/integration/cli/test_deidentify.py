@@ -1,6 +1,7 @@
 """The command line as a user calls it: exit codes, report, summary, and keys kept from others."""
 
 import json
+import re
 import stat
 import subprocess
 import sys
@@ -62,6 +63,8 @@ def test_bucket_to_bucket_with_a_report_and_nothing_left_to_do(run, s3, s3_bucke
     again = run(*command)
     assert again.returncode == 0
     assert "Nothing is left to do" in again.stdout
+    past = run(*command, "--older-than", "2001-01-01")
+    assert re.search(r"Outside the times +│ +6 ", past.stdout)
 
 
 def test_exit_codes_for_quarantine_failure_and_usage(run, s3_bucket, tmp_path):
