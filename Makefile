@@ -10,7 +10,7 @@ OLDEST_AIRFLOW := $(shell sed -n 's/.*"apache-airflow>=\([0-9.]*\)".*/\1/p' pypr
 .PHONY: help setup demo test test-oldest-airflow lint bench bench-store bench-pipeline bench-ocr bench-sweep score docs constraints clean
 
 help: ## say what there is
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
 
 setup: $(VENV)/.installed ## make .venv, or do nothing where it is up to date
 
@@ -60,7 +60,7 @@ bench-sweep: setup-bench ## what the residual sweep finds, and what it costs
 	$(BIN)/python -m bench.bench_sweep $(ARGS)
 
 score: setup-bench ## recipes and peers on a corpus with planted identifiers
-	$(BIN)/dicom-deid recipe score $(ARGS)
+	$(BIN)/python -m bench.bench_score $(ARGS)
 
 .PHONY: setup-bench
 setup-bench: $(VENV)/.installed-bench

@@ -31,9 +31,10 @@ pseudonym of the UID, the same in every object of the project. Composite actions
 of the object's SOP class gives the attribute, at the root and in items (the strictest of all places); by the strictest
 that any IOD gives it, where the SOP class is none of the standard's, or where file meta information and data set do not
 agree on it. References that an IOD needs (`X/Z/U*`) stay with the pseudonyms of their UIDs, even where they may be
-empty. The column *resolved* counts the SOP classes by the action that remains at the root. Every rule holds at every
-depth. Private attributes are the setting `private_elements` (`remove` for the basic profile). A sequence with action
-`D` or `U` keeps its items, whose elements have rows of their own.
+empty; others are removed, unless [a fragment](recipe-language.md#by-type) keeps them. The column *resolved* counts the
+SOP classes by the action that remains at the root. Every rule holds at every depth. Private attributes are the setting
+`private_elements` (`remove` for the basic profile). A sequence with action `D` or `U` keeps its items, whose elements
+have rows of their own.
 
 **Options.** `K` keep, `C` clean. Where several options name one attribute, the last in the order of this table decides:
 dates that are modified are modified even if the device's identity is retained.

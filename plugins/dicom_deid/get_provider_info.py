@@ -63,8 +63,8 @@ _CONNECTION_TYPE = {
         "recipe": _field("Recipe", "Name or path of a recipe; several with commas.", default="desktop"),
         "org_root": _field(
             "UID root",
-            "Root of new UIDs, at most 24 characters.",
-            maxLength=24,
+            "Root of new UIDs, at most 33 characters.",
+            maxLength=33,
             pattern="^$|^[0-2](\\.(0|[1-9][0-9]*))+$",
         ),
         "single_patient_id": _field("Single PatientID", "Give every patient this PatientID. Empty: one each."),

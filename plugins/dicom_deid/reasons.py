@@ -131,11 +131,11 @@ _ADVICE = {
     ),
     Reason.BURNED_IN_ANNOTATION: Advice(
         "BurnedInAnnotation is YES and no pixel rule covers the object.",
-        "Write a %filter rule for the device, or use OCR.",
+        "Write a %filter rule for the device, or set pixel_risk to ocr (finds text).",
     ),
     Reason.PIXEL_RISK: Advice(
         "The object is of a kind that often shows identifiers in its pixels, and no pixel rule covers it.",
-        "Write a %filter rule for the device, use OCR, or allow the kind for this project.",
+        "Write a %filter rule for the device, or set pixel_risk to ocr (finds text) or to allow.",
     ),
     Reason.RECOGNIZABLE_VISUAL_FEATURES: Advice(
         "The object says that the patient can be recognised in its pixels.", "De-face it before it is released."
@@ -149,7 +149,7 @@ _ADVICE = {
     ),
     Reason.STRUCTURED_CONTENT: Advice(
         "Content items of a structured report cannot be cleaned for certain.",
-        "Choose the option clean-structured-content.",
+        "Take ps3.15-basic with the option clean-structured-content, or allow documents where your recipe cleans them.",
     ),
     Reason.GRAPHIC_CONTENT: Advice(
         "Graphics or overlays may show identifiers.", "Choose the option clean-graphics, or allow it for this project."
@@ -159,7 +159,8 @@ _ADVICE = {
     ),
     Reason.DESTINATION_CONFLICT: Advice(
         "A different object stands at the destination key.",
-        "See which rules wrote it; remove it, or choose another destination prefix.",
+        "Trace the key that the audit names: another object of the same SOP Instance UID wrote it, or other rules did. "
+        "Correct the source, or choose another destination prefix.",
     ),
     Reason.STORAGE_ERROR: Advice("Reading or writing failed for good.", "Check the storage; run again."),
     Reason.INTERNAL_ERROR: Advice(

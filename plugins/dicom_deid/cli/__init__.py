@@ -59,6 +59,12 @@ class LazyGroup(click.Group):
         except DicomDeidError as error:
             click.echo(f"Error: {error}", err=True)
             sys.exit(EXIT_FAILED)
+        except OSError as error:
+            if error.filename is None:
+                raise
+            # A file that the command names cannot be read or written.
+            click.echo(f"Error: {error.filename}: {error.strerror}", err=True)
+            sys.exit(EXIT_USAGE)
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

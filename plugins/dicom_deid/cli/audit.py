@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from dicom_deid.cli.options import database_access, database_options
+from dicom_deid.reasons import Outcome
 from dicom_deid.store import Accountability, Store, Traced
 
 
@@ -47,7 +48,7 @@ def verify(
 @audit.command()
 @click.argument("file", type=click.Path(dir_okay=False, writable=True, path_type=Path))
 @click.option("--run", "run_id", help="Only this run.")
-@click.option("--outcome", help="Only this outcome, for example quarantined.")
+@click.option("--outcome", type=click.Choice([each.value for each in Outcome]), help="Only this outcome.")
 @database_options
 def export(
     file: Path, run_id: str | None, outcome: str | None, database: str | None, data_directory: Path | None, schema: str
@@ -90,7 +91,11 @@ def trace(
     for row in found:
         _print(row)
     if not found:
-        click.echo("The audit knows no object of that key.", err=True)
+        click.echo(
+            "The audit knows no object of that key. "
+            "Give it as s3://bucket/key, or relative to the source or destination.",
+            err=True,
+        )
         sys.exit(1)
 
 

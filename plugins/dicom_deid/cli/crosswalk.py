@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
-from dicom_deid.cli.options import database_access, database_options
+from dicom_deid.cli.options import database_access, database_options, owner_only
 from dicom_deid.originals import Kind
 from dicom_deid.store import Accountability, KeyRing, Store
 from dicom_deid.store.importing import write_csv
@@ -123,8 +123,7 @@ def export(
         rows = store.crosswalk(store.project(project, create=False)).export(
             asked, [Kind(kind) for kind in kinds] or None
         )
-        file.touch(mode=0o600)
-        with file.open("w", newline="", encoding="utf-8") as target:
+        with owner_only(file) as target:
             count = write_csv(rows, target)
     click.echo(f"{count} pseudonyms written to {file}.")
 

@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import socket
-import stat
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from dicom_deid.cli import EXIT_FAILED, EXIT_QUARANTINED
-from dicom_deid.cli.options import database_access, database_options, pairs
+from dicom_deid.cli.options import database_access, database_options, owner_only, pairs
 from dicom_deid.deidentify.settings import PixelPolicy, PrivatePolicy, ResidualPolicy, Settings
 from dicom_deid.pipeline import (
     BatchHeld,
@@ -167,10 +166,10 @@ def deidentify(
         requested_by=getpass.getuser(),
         **options,
     )
-    with database_access(database, data_directory) as access:
+    with _report_file(report) as recorded, database_access(database, data_directory) as access:
         connections = Connections(database=access.url, keys=access.keys, schema=schema)
         planned = plan_run(configuration, connections)
-        with _report_file(report) as recorded, _stopping() as should_stop:
+        with _stopping() as should_stop:
             complete = _run_batches(configuration, connections, planned, recorded, should_stop)
         totals = report_run(connections, run_id=planned.run_id, state=_state(complete))
     _print_summary(planned, totals)
@@ -229,15 +228,11 @@ def _progress_bar() -> Progress:
 
 @contextmanager
 def _report_file(path: Path | None) -> Iterator[Callable[[Sequence[AuditRow]], None]]:
-    """Give a function that writes rows to the report, a file that only its owner can read."""
+    """Give a function that writes rows to the report."""
     if path is None:
         yield lambda rows: None
         return
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        if stat.S_ISREG(os.fstat(descriptor).st_mode):
-            # A report of an earlier run may have been there, and open to others.
-            os.fchmod(descriptor, 0o600)
+    with owner_only(path) as file:
         yield lambda rows: _write_lines(file, rows)
 
 
@@ -289,11 +284,13 @@ def _exit_code(complete: bool, totals: RunReport) -> int:
 
 def _print_summary(planned: PlannedRun, totals: RunReport) -> None:
     summary = planned.summary
-    table = Table(title=f"Run {planned.run_id}", title_justify="left", show_header=False)
+    table = Table(show_header=False)
     table.add_column()
     table.add_column(justify="right")
     table.add_column()
     table.add_row("Listed", str(summary.listed), "")
+    if summary.outside:
+        table.add_row("Outside the times", str(summary.outside), "")
     table.add_row("Already done", str(summary.already_done), "")
     for outcome in _OUTCOMES:
         table.add_row(_OUTCOMES[outcome], str(totals.outcomes.get(outcome, 0)), "")
@@ -306,6 +303,9 @@ def _print_summary(planned: PlannedRun, totals: RunReport) -> None:
     table.add_row("Read", f"{totals.bytes_in / 1e6:.1f} MB", "")
     table.add_row("Written", f"{totals.bytes_out / 1e6:.1f} MB", f"in {totals.seconds:.1f} s")
     console = Console()
+    console.print(f"Run {planned.run_id}")
     console.print(table)
-    if not summary.planned:
-        console.print("Nothing is left to do.")
+    if not summary.listed:
+        console.print("No object was found there: the source is a bucket, a folder in one, or a directory.")
+    elif not summary.planned:
+        console.print("Nothing is left to do. What was quarantined is tried again with --retry-quarantined.")

@@ -13,7 +13,10 @@ from typing import Any
 import click
 import pydicom
 from pydicom.datadict import dictionary_description
+from pydicom.dataelem import DataElement
+from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag
+from pydicom.valuerep import VR
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -154,10 +157,7 @@ def _show(console: Console, sandbox: Sandbox, store: Store) -> None:
     _show_object(console, sandbox, store)
     verified = store.verify()
     found = "nothing was changed" if not verified.problems else f"{len(verified.problems)} PROBLEMS"
-    console.print(
-        f"\nAudit: {verified.rows} rows of {verified.runs} runs, {verified.events} events; "
-        f"hash chains verified, [bold]{found}[/]."
-    )
+    console.print(f"\nAudit: {verified.rows} rows, {verified.events} events; hash chains verified, [bold]{found}[/].")
     kinds = ", ".join(f"{count} {kind}" for kind, count in store.crosswalk_sizes().get("demo", {}).items())
     console.print(f"Crosswalk of the project demo: {kinds}.")
 
@@ -201,7 +201,14 @@ def _show_object(console: Console, sandbox: Sandbox, store: Store) -> None:
 
 def _elements(data: bytes) -> dict[BaseTag, str]:
     dataset = pydicom.dcmread(io.BytesIO(data), stop_before_pixels=True, force=True)
-    return {element.tag: escape(str(element.value)[:50]) for element in dataset}
+    return {element.tag: escape(_shown(element)) for element in dataset}
+
+
+def _shown(element: DataElement) -> str:
+    if element.VR == VR.SQ:
+        return f"{len(element.value)} items"
+    values = element.value if isinstance(element.value, MultiValue) else [element.value]
+    return "\\".join(map(str, values))[:50]
 
 
 def _where_next(console: Console, airflow: AirflowSandbox, directory: Path, keep: bool) -> None:
@@ -213,7 +220,7 @@ def _where_next(console: Console, airflow: AirflowSandbox, directory: Path, keep
         console.print("  stop          Ctrl-C")
     else:
         console.print("  Airflow's UI  make demo KEEP=1")
-    console.print(f"  the servers   dicom-deid sandbox up --data-directory {directory}")
+    console.print(f"  the servers   dicom-deid sandbox up --directory {directory}")
     console.print("  your own S3   docs/airflow.md")
 
 

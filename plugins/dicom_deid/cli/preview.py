@@ -6,7 +6,7 @@ import sys
 
 import click
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from dicom_deid.cli import EXIT_QUARANTINED
 from dicom_deid.deidentify import Deidentifier
@@ -96,7 +96,7 @@ def _print_changes(console: Console, preview: ObjectPreview, show_originals: boo
     if preview.reason is not None:
         _print_quarantine(console, preview)
         return
-    table = Table("Element", "Name", "", "Before", "After")
+    table = Table(Column("Element", overflow="fold"), "Name", "", "Before", "After")
     for change in preview.changes:
         before = (change.before or "") if show_originals or not change.before else _HIDDEN
         table.add_row(change.path, change.name, change.kind.value, before, change.after or "")
@@ -120,7 +120,7 @@ def _print_differences(
 ) -> None:
     for preview in (one, other):
         _print_quarantine(console, preview)
-    table = Table("Element", "Name", " + ".join(recipes), " + ".join(against))
+    table = Table(Column("Element", overflow="fold"), "Name", " + ".join(recipes), " + ".join(against))
     found = differences(one, other)
     for difference in found:
         kinds = (kind.value if kind else "stays" for kind in (difference.one, difference.other))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from dicom_deid.cli.options import KEYS_VARIABLE, embedded_keys
 from dicom_deid.sandbox import Sandbox, default_directory
 
 _DIRECTORY = click.option(
@@ -62,5 +63,10 @@ def status(context: click.Context, directory: Path | None) -> None:
 
 
 def _print_environment(servers: Sandbox) -> None:
-    for name, value in {**servers.s3.environment(), "DICOM_DEID_DATABASE": servers.postgres_url}.items():
+    variables = {
+        **servers.s3.environment(),
+        "DICOM_DEID_DATABASE": servers.postgres_url,
+        KEYS_VARIABLE: embedded_keys(servers.directory).to_text(),
+    }
+    for name, value in variables.items():
         click.echo(f"export {name}={shlex.quote(value)}")

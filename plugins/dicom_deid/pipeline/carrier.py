@@ -163,6 +163,7 @@ class ObjectCarrier:
         if isinstance(read, _Glanced):
             raise TypeError("an object that was only glanced at is not released to be written")
         began = time.perf_counter()
+        key = ""
         try:
             if read.others:
                 read.examined.examination = self._deidentifier.sweep(read.examined.examination, read.others)
@@ -171,7 +172,7 @@ class ObjectCarrier:
             rewritten = time.perf_counter()
             written = self._put(read, result, key)
         except Exception as error:
-            return self._failed(read.item, error, began, read)
+            return self._failed(read.item, error, began, read, key)
         ended = time.perf_counter()
         examination = read.examined.examination
         row = AuditRow(
@@ -209,9 +210,13 @@ class ObjectCarrier:
     def _is_large(self, item: BatchItem) -> bool:
         return item.size >= self._configuration.large_object_bytes
 
-    def _failed(self, item: BatchItem, error: Exception, began: float, read: _Read | None = None) -> Carried:
-        """Return the row of an object that was not written."""
+    def _failed(
+        self, item: BatchItem, error: Exception, began: float, read: _Read | None = None, key: str = ""
+    ) -> Carried:
+        """Return the row of an object that was not written; of a conflict it says at which key, to be traced."""
         outcome, reason, detail = _judge(error)
+        if reason is Reason.DESTINATION_CONFLICT:
+            detail = key
         quarantine = self._storages.quarantine
         if outcome is Outcome.QUARANTINED and quarantine is not None and reason not in _NOT_THERE:
             try:

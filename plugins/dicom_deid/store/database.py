@@ -14,7 +14,7 @@ import psycopg2.extensions
 from psycopg2.extensions import ISOLATION_LEVEL_AUTOCOMMIT, TRANSACTION_STATUS_IDLE
 
 from dicom_deid.exceptions import ConfigurationError
-from dicom_deid.store.errors import without_values
+from dicom_deid.store.errors import unreachable, without_values
 
 DEFAULT_SCHEMA = "dicom_deid"
 
@@ -86,7 +86,7 @@ class Database:
         """
         with self._lock:
             if self._connection is None or self._connection.closed:
-                self._connection = without_values("connecting", self._open)
+                self._connection = without_values("connecting", self._open, unreachable)
                 self.round_trips += 1
             return self._connection
 

@@ -61,8 +61,35 @@ def described(error: psycopg2.Error, doing: str) -> DicomDeidError:
     return DatabaseError(f"While {doing}: PostgreSQL reported {type(error).__name__} (SQLSTATE {code or 'unknown'}).")
 
 
-def without_values(doing: str, action: Callable[[], Result]) -> Result:
+def unreachable(error: psycopg2.Error, doing: str) -> DicomDeidError:
+    """Make the exception that a person may see where no connection came about: libpq gives no SQLSTATE then."""
+    if error.pgcode:
+        return described(error, doing)
+    if isinstance(error, psycopg2.ProgrammingError):
+        return ConfigurationError(
+            f"While {doing}: the URL of the database cannot be read; it is postgresql://login:password@host:port/name."
+        )
+    return ConnectionLost(
+        f"While {doing}: PostgreSQL cannot be reached, or refuses the login; check that it runs, and the connection's "
+        "host, port, login, password and database."
+    )
+
+
+def without_values(
+    doing: str,
+    action: Callable[[], Result],
+    describe: Callable[[psycopg2.Error, str], DicomDeidError] = described,
+) -> Result:
     """Call `action` and turn psycopg2's errors into ours; the original, which may quote a row, is not even the context.
+
+    Parameters
+    ----------
+    doing
+        What the store is about, for the message.
+    action
+        What may raise one.
+    describe
+        What makes ours of one.
 
     Raises
     ------
@@ -72,5 +99,5 @@ def without_values(doing: str, action: Callable[[], Result]) -> Result:
     try:
         return action()
     except psycopg2.Error as error:
-        failure = described(error, doing)
+        failure = describe(error, doing)
     raise failure

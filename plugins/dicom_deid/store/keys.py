@@ -56,7 +56,8 @@ class Sealer:
         except InvalidTag:
             pass
         raise ConfigurationError(
-            "A sealed value does not open: the key of its id is another than sealed it, or the row was changed."
+            "A sealed value does not open: the key of its id is another than sealed it, or the row was changed. "
+            "Give the key ring that this schema was used with before; another one belongs to another schema."
         )
 
 

@@ -106,7 +106,7 @@ def create_roles(database: Database, members: Mapping[str, str] | None = None) -
     Raises
     ------
     ConfigurationError
-        A role is unknown, or the login may not create roles.
+        A role or a member is unknown, or the login may not create roles.
     """
     names = role_names(database.schema)
     unknown = set(members or {}) - set(ROLES)
@@ -117,5 +117,7 @@ def create_roles(database: Database, members: Mapping[str, str] | None = None) -
         for statement in role_statements(database.schema, name):
             database.query("making roles", statement)
         for role, login in (members or {}).items():
+            if not database.query("making roles", "SELECT 1 FROM pg_roles WHERE rolname = %s", (login,)):
+                raise ConfigurationError(f"PostgreSQL knows no login {login!r}: make it first (CREATE ROLE ... LOGIN).")
             quoted = database.query("making roles", "SELECT quote_ident(%s)", (login,))[0][0]
             database.query("making roles", f"GRANT {names[role]} TO {quoted}")

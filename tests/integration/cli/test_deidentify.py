@@ -1,6 +1,7 @@
 """The command line as a user calls it: exit codes, report, summary, and keys kept from others."""
 
 import json
+import re
 import stat
 import subprocess
 import sys
@@ -29,6 +30,7 @@ def run(s3, postgres_url, tmp_path):
             "PATH": str(Path(sys.executable).parent),
             "HOME": str(tmp_path),
             "LANG": "C.UTF-8",
+            "PYTHONPATH": str(Path(__file__).parents[3] / "plugins"),
             "DICOM_DEID_DATABASE": postgres_url,
             "DICOM_DEID_KEYS": keys.to_text(),
             **s3.environment(),
@@ -61,6 +63,8 @@ def test_bucket_to_bucket_with_a_report_and_nothing_left_to_do(run, s3, s3_bucke
     again = run(*command)
     assert again.returncode == 0
     assert "Nothing is left to do" in again.stdout
+    past = run(*command, "--older-than", "2001-01-01")
+    assert re.search(r"Outside the times +│ +6 ", past.stdout)
 
 
 def test_exit_codes_for_quarantine_failure_and_usage(run, s3_bucket, tmp_path):
@@ -80,6 +84,7 @@ def test_exit_codes_for_quarantine_failure_and_usage(run, s3_bucket, tmp_path):
         (["in", "out", "--project", "p", "--recipe", "wrong.dicom"], "wrong.dicom"),
         (["s3://no-such-bucket-here/in", "out", "--project", "p"], "bucket"),
         (["in", "out", "--project", "p", "--schema", "Not-a-Schema"], "schema"),
+        (["in", "out", "--project", "p", "--report", "absent/report.jsonl"], "absent/report.jsonl"),
     ):
         done = run("deidentify", *arguments)
         assert done.returncode == 2, (arguments, done.stderr)
@@ -87,6 +92,10 @@ def test_exit_codes_for_quarantine_failure_and_usage(run, s3_bucket, tmp_path):
         assert "Traceback" not in done.stderr
     away = run("deidentify", "in", "out2", "--project", "p", "--database", "postgresql://127.0.0.1:1/x")
     assert away.returncode == 1
+    (tmp_path / "empty").mkdir()
+    nothing = run("deidentify", "empty", "out3", "--project", "p")
+    assert nothing.returncode == 0
+    assert "No object was found there" in nothing.stdout
     assert "PostgreSQL" in away.stderr
 
 
@@ -101,12 +110,35 @@ def test_preview_hides_originals_unless_asked_and_writes_nothing(run, tmp_path):
     assert person.patient_id in run("preview", "a.dcm", "--show-originals").stdout
     compared = run("preview", "a.dcm", "--against", "ps3.15-basic")
     assert "treated differently" in compared.stdout
+    # A place in a sequence is whole at 80 columns, on two lines if need be.
+    assert "…" not in "".join(line.split("│")[1] for line in compared.stdout.splitlines() if line.startswith("│"))
     assert sorted(tmp_path.iterdir()) == before
     (tmp_path / "notes.txt").write_text("no DICOM " * 30)
     refused = run("preview", "notes.txt")
     assert refused.returncode == 3
     assert "not-dicom" in refused.stdout
     assert run("preview", "absent.dcm").returncode == 2
+
+
+def test_what_the_sandbox_prints_is_all_that_a_run_needs(run, tmp_path):
+    """Catches a variable that is missing: a newcomer evaluates the output and starts."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.dcm").write_bytes(small_ct(1))
+    command = 'eval "$(dicom-deid sandbox up --directory servers --bucket results)" && exec dicom-deid "$@"'
+    arguments = ["deidentify", "in", "s3://results/in", "--project", "p", *SETTINGS]
+    environment = {
+        "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
+        "HOME": str(tmp_path),
+        "LANG": "C.UTF-8",
+        "PYTHONPATH": str(Path(__file__).parents[3] / "plugins"),
+    }
+    try:
+        done = subprocess.run(
+            ["sh", "-c", command, "sh", *arguments], env=environment, capture_output=True, text=True, cwd=tmp_path
+        )
+        assert done.returncode == 0, done.stderr
+    finally:
+        run("sandbox", "down", "--directory", "servers", "--delete")
 
 
 def test_embedded_keys_are_made_once_and_kept_from_others(tmp_path, monkeypatch):

@@ -87,7 +87,10 @@ def test_a_different_object_at_the_destination_is_a_conflict_and_stays(place):
     key = place.run().rows[0].destination_key
     place.s3.client().put_object(Bucket=place.bucket, Key=f"out/{key}", Body=b"other")
     place.put({"copy of a.dcm": small_ct(1)})
-    assert place.run().outcomes == {"copy of a.dcm": ("quarantined", "destination-conflict")}
+    ran = place.run()
+    assert ran.outcomes == {"copy of a.dcm": ("quarantined", "destination-conflict")}
+    # A person has to find what stands there.
+    assert ran.rows[0].detail == key
     assert place.get() == {key: b"other"}
 
 

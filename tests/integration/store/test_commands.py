@@ -52,6 +52,8 @@ def test_crosswalk(run, store, tmp_path):
     assert "Missing option '--reason'" in run(*look, pseudonym, expect=2)
     assert "no project" in run("crosswalk", "lookup", "--project", "q", "x", *WHO, expect=2)
     file = tmp_path / "crosswalk.csv"
+    # What stood there before, open to all.
+    file.touch(mode=0o644)
     assert "1 pseudonyms written" in run("crosswalk", "export", str(file), "--project", "p", *WHO)
     assert file.stat().st_mode & 0o077 == 0
     assert list(csv.reader(file.open(newline="")))[1] == ["PatientID", "MRN 1", pseudonym]
@@ -87,6 +89,10 @@ def test_audit_and_plan(run, store, steps, tmp_path):
     assert "DOE^JOHN/1.dcm" in run("audit", "trace", "d/1", "--show-source-keys", *WHO)
     run("audit", "trace", "unknown", expect=1)
     assert "3 rows written" in run("audit", "export", str(tmp_path / "a.csv"))
+    assert "0 rows written" in run("audit", "export", str(tmp_path / "a.csv"), "--outcome", "quarantined")
+    assert "quarantined" in run("audit", "export", str(tmp_path / "a.csv"), "--outcome", "none", expect=2)
+    nowhere = tmp_path / "absent" / "a.csv"
+    assert f"Error: {nowhere}: No such file" in run("audit", "export", str(nowhere), expect=2)
     assert "0 plan rows removed" in run("plan", "prune")
     assert "3 plan rows removed" in run("plan", "prune", "--days", "0")
     store.database.query(
@@ -98,4 +104,10 @@ def test_audit_and_plan(run, store, steps, tmp_path):
 
 def test_the_message_of_a_wrong_database_never_shows_the_password(run, monkeypatch):
     monkeypatch.setenv("DICOM_DEID_DATABASE", "postgresql://u:sesame@127.0.0.1:9/x")
-    assert "sesame" not in run("audit", "verify", expect=1)
+    away = run("audit", "verify", expect=1)
+    assert "cannot be reached" in away
+    assert "sesame" not in away
+    monkeypatch.setenv("DICOM_DEID_DATABASE", "u:sesame@127.0.0.1")
+    unreadable = run("audit", "verify", expect=2)
+    assert "URL of the database" in unreadable
+    assert "sesame" not in unreadable

@@ -157,3 +157,9 @@ def test_roles_need_no_superuser(postgres_url, keys):
 def test_an_unknown_role_is_refused(store):
     with pytest.raises(ConfigurationError, match="no role 'admin'"):
         create_roles(store.database, {"admin": "someone"})
+
+
+def test_a_member_that_postgresql_does_not_know_is_named(store):
+    """Catches a message that leaves an administrator to guess what UndefinedObject means."""
+    with pytest.raises(ConfigurationError, match="no login 'nobody-here'"):
+        create_roles(store.database, {"writer": "nobody-here"})

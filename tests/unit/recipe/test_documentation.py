@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import re
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from pydicom import Dataset
+from tests.support.datasets import ct
+from tests.support.engine import read, run
 
 from dicom_deid.cli.recipe import recipe
 from dicom_deid.recipe import Recipe, RecipeError
@@ -21,6 +25,24 @@ def test_every_example_is_a_recipe(block: str) -> None:
     """Catches an example that a reader copies and that is refused."""
     text = block if "%" in block else f"%header\n{block}"
     assert Recipe.parse(text if text.startswith("FORMAT") else f"FORMAT dicom\n{text}")
+
+
+def test_the_fragment_for_references_keeps_them_with_pseudonyms(tmp_path: Path) -> None:
+    """Catches a fragment that keeps nothing, or that keeps the original UIDs too."""
+    fragment = tmp_path / "references.dicom"
+    fragment.write_text(
+        next(block for block in re.findall(r"```text\n(.*?)```", PAGE, re.DOTALL) if "%option" in block)
+    )
+    dataset = read(ct(1))
+    item = Dataset()
+    item.ReferencedSOPInstanceUID = dataset.SOPInstanceUID
+    dataset.SourceImageSequence = dataset.ReferencedImageSequence = [item]
+    dataset.save_as(file := io.BytesIO())
+    recipes = (Recipe.resolve("ps3.15-basic"), Recipe.resolve("ps3.15-basic", str(fragment)))
+    alone, kept = (read(run(file.getvalue(), recipe)) for recipe in recipes)
+    assert not {"SourceImageSequence", "ReferencedImageSequence"} & set(alone.dir())
+    for sequence in (kept.SourceImageSequence, kept.ReferencedImageSequence):
+        assert sequence[0].ReferencedSOPInstanceUID == kept.SOPInstanceUID != dataset.SOPInstanceUID
 
 
 def test_every_section_and_every_skipped_element_is_told() -> None:

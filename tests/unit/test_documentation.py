@@ -1,0 +1,53 @@
+"""The commands that README, the pages and the package itself show are commands that there are."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+
+from dicom_deid.cli import main
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("plugins/dicom_deid/cli/*.py"))]
+_SHOWN = re.compile(r"(?:^|[`$ (\"])dicom-deid ((?:[a-z]+(?:-[a-z]+)*)(?: [^`\n]*)?)", re.MULTILINE)
+
+
+def _commands() -> list[tuple[str, str]]:
+    """Return every command line that is shown, by page; a line that ends with a backslash goes on."""
+    found = set()
+    for page in PAGES:
+        text = re.sub(r"\\\n\s*", " ", page.read_text(encoding="utf-8"))
+        for shown in _SHOWN.findall(text):
+            found.add((page.name, re.split(r"\s#\s|[|;)]|\.\.\. |\"\)?$", shown)[0].strip()))
+    return sorted(found)
+
+
+def _command_of(words: list[str]) -> click.Command:
+    """Return the sub-command that the first words name."""
+    command: click.Command = main
+    for word in words:
+        if not isinstance(command, click.Group):
+            break
+        found = command.get_command(click.Context(command), word)
+        assert found is not None or command.name == "demo", f"there is no command {word}"
+        command = found or command
+    return command
+
+
+@pytest.mark.parametrize(("page", "shown"), _commands())
+def test_a_command_that_is_shown_is_one(page: str, shown: str) -> None:
+    """Catches a command, an option or a choice that a reader copies and that the command line refuses."""
+    words = shlex.split(shown)
+    command = _command_of(words)
+    options = {name: option for option in command.params for name in option.opts}
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        if not word.startswith("--"):
+            continue
+        assert word in options, f"{page}: {word} is no option of {command.name}"
+        kind = options[word].type
+        if isinstance(kind, click.Choice):
+            assert following in kind.choices, f"{page}: {word} takes no {following}"
