@@ -55,6 +55,7 @@ class ObjectWalk(Walk):
         "overlays",
         "pending",
         "pixel_data",
+        "planes_removed",
         "rules",
         "signatures",
         "to_key",
@@ -82,6 +83,8 @@ class ObjectWalk(Walk):
         self.pixel_data: tuple[int, int | None] | None = None
         # Where the values of OverlayData lie that stay in the object, and their VR, by tag.
         self.overlays: dict[int, tuple[int, int, str]] = {}
+        # Groups of overlay planes whose bits may stand in PixelData, and do not stay in the object.
+        self.planes_removed: set[int] = set()
         # Whether the element that the level pauses at was there.
         self.added = False
         # The character set of the outermost data set.
