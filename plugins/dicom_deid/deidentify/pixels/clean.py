@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from dicom_deid.deidentify.pixels import codec
-from dicom_deid.deidentify.pixels.layout import PIXEL_DATA, Layout, black_of, layout_of
+from dicom_deid.deidentify.pixels.layout import PIXEL_DATA, UNREADABLE, Layout, black_of, layout_of
 from dicom_deid.deidentify.pixels.native import blank_native
 from dicom_deid.deidentify.pixels.overlays import (
     Overlay,
@@ -19,6 +19,7 @@ from dicom_deid.deidentify.pixels.overlays import (
 )
 from dicom_deid.deidentify.pixels.regions import Band, Region, bands
 from dicom_deid.deidentify.pixels.risk import is_video
+from dicom_deid.dicom.dictionary import tag_text
 from dicom_deid.exceptions import Quarantine
 from dicom_deid.reasons import Reason
 
@@ -238,9 +239,12 @@ def _clean_compressed(
 def _described(header: Dataset, *, lossy: bool = False) -> dict[int, object]:
     """Return what the header must say of cleaned pixels (PS3.3 section C.7.6.1.1.2, PS3.15 section E.3.1)."""
     elements: dict[int, object] = dict.fromkeys(_STALE)
-    image_type = header.get("ImageType")
+    try:
+        image_type = header.get("ImageType")
+        parts = [image_type] if isinstance(image_type, str) else list(image_type or ())
+    except UNREADABLE:
+        raise Quarantine(Reason.MALFORMED, tag_text(_IMAGE_TYPE)) from None
     if image_type:
-        parts = [image_type] if isinstance(image_type, str) else list(image_type)
         elements[_IMAGE_TYPE] = ["DERIVED", *parts[1:]]
     elements[_BURNED_IN_ANNOTATION] = "NO"
     if lossy:
