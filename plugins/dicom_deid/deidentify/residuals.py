@@ -110,7 +110,7 @@ def find_residuals(
     hits += _uid_hits(searched, uids)
     if not hits:
         return []
-    placed = [hit for hit in _placed(sorted(hits), pieces) if not _is_structured(data, hit[0], encoding)]
+    placed = [hit for hit in _placed(sorted(hits), pieces) if not _is_structured(walk, hit[0], encoding)]
     return list(_in_text(walk, start, end, encoding, placed)) if placed else []
 
 
@@ -214,12 +214,13 @@ def _placed(hits: Sequence[Hit], pieces: Sequence[tuple[int, int]]) -> Iterator[
             yield start - begin + first, end - begin + first, border
 
 
-def _is_structured(data: bytes, start: int, encoding: Encoding) -> bool:
+def _is_structured(walk: ObjectWalk, start: int, encoding: Encoding) -> bool:
     """Tell whether a hit is the beginning of a date, time or UID, which rules address by their element."""
+    data = walk.data
     order: Literal["big", "little"] = "big" if encoding.big_endian else "little"
     tag = int.from_bytes(data[start - 8 : start - 6], order) << 16 | int.from_bytes(data[start - 6 : start - 4], order)
     vr = vr_of(tag)
-    if vr not in _STRUCTURED_VRS:
+    if vr not in _STRUCTURED_VRS or any(first <= start < last for first, last in walk.opaque):
         return False
     return encoding.implicit or data[start - 4 : start - 2] == vr.encode()
 

@@ -19,11 +19,13 @@ from dicom_deid.deidentify.chain import (
 from dicom_deid.deidentify.content import FACTS
 from dicom_deid.deidentify.content_items import CONTENT_SEQUENCES
 from dicom_deid.deidentify.entries import (
+    BytesEntry,
     CaptureEntry,
     CharacterSetEntry,
     ConstantEntry,
     DropEntry,
     GroupLengthEntry,
+    OpaqueEntry,
     PatientShiftEntry,
     PixelDataEntry,
     PseudonymEntry,
@@ -87,6 +89,8 @@ _SIGNATURES = frozenset({0x4FFE0001, 0xFFFAFFFA, 0xFFFCFFFC})
 _PIXEL_DATA = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 # The VRs in which pixel data may come; as UN it is opaque, and its length defined.
 _PIXEL_VRS = {0x7FE00010: ("OB", "OW", "UN"), 0x7FE00008: ("OF", "UN"), 0x7FE00009: ("OD", "UN")}
+# Bytes in which anything may stand, a whole data set too.
+_OPAQUE_VRS = frozenset({"OB", "OW", "UN"})
 _VOI_LUT_SEQUENCE = 0x00283010
 _ICON_IMAGE = 0x00880200
 # What is asked for after the walk: the destination key, the file meta information, the audit, the pixel rules.
@@ -536,8 +540,9 @@ class RuleBook:
                 return ContentSequenceEntry(form, tag, items, self.content_rules)
             return SequenceEntry(form, items)
         if "UN" in (element.vr, vr) or (vr is None and tag not in _PIXEL_DATA):
-            return UnknownEntry(form, self._items(level, element, True, ruled))
-        return None
+            kind = OpaqueEntry if element.vr in _OPAQUE_VRS or vr == "UN" else UnknownEntry
+            return kind(form, self._items(level, element, True, ruled))
+        return BytesEntry(form) if element.vr in _OPAQUE_VRS and tag not in _PIXEL_DATA else None
 
     def _items(self, level: RuleLevel, element: ElementName, implicit: bool, ruled: bool) -> RuleLevel:
         path = (*level.path, element.tag)

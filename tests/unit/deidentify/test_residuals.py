@@ -20,7 +20,8 @@ REMOVE PatientAddress
 JITTER PatientBirthDate 31
 REPLACE StudyInstanceUID func:generate_value
 """
-PLANTED = {0x00100010, 0x00100020, 0x00100030, 0x0008103E, 0x00101040, 0x00104000}
+STUDY = "1.2.3.4.999.12.777"
+PLANTED = {0x0020000D, 0x00100010, 0x00100020, 0x00100030, 0x0008103E, 0x00101040, 0x00104000}
 ENCODINGS = [Encoding(), Encoding(datasets.IMPLICIT_LE), Encoding(datasets.EXPLICIT_BE), Encoding(datasets.DEFLATED_LE)]
 
 
@@ -30,6 +31,7 @@ def an_object(*extra: Element, encoding: Encoding = ENCODINGS[0]) -> bytes:
     return datasets.part10(
         [
             *kept,
+            *([] if any(e.tag == 0x0020000D for e in extra) else [element("StudyInstanceUID", STUDY)]),
             element("PatientName", "Van der Berg^Annika"),
             element("PatientID", "QX-81723"),
             element("PatientBirthDate", "19630704"),
@@ -187,6 +189,19 @@ def test_private_bytes_are_searched_in_every_form(codec, vr):
     private = [Element(0x00290010, "LO", "SOMEBODY"), Element(0x00291001, vr, hidden)]
     with pytest.raises(Quarantine):
         swept(an_object(*private))
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS, ids=["explicit", "implicit", "big-endian", "deflated"])
+@pytest.mark.parametrize("inner", ENCODINGS[:3], ids=["explicit", "implicit", "big-endian"])
+@pytest.mark.parametrize("hidden", [element("PatientBirthDate", "19630704"), element("StudyInstanceUID", STUDY)])
+@pytest.mark.parametrize("vr", ["UN", "OB"])
+def test_a_data_set_in_private_bytes_is_searched(vr, hidden, inner, encoding):
+    """Catches a date or UID that stands as its element would, where no rule looks: in a sequence written as UN."""
+    item = datasets.encode([hidden], inner)
+    block = [Element(0x00290010, "LO", "ACME"), Element(0x00291010, vr, b"\xfe\xff\x00\xe0" + bytes(4) + item)]
+    with pytest.raises(Quarantine) as caught:
+        swept(an_object(element("StudyInstanceUID", STUDY), *block, encoding=encoding))
+    assert (caught.value.reason, caught.value.where) == (Reason.RESIDUAL_FOUND, "(0029,1010)")
 
 
 def test_nested_text_is_searched():
