@@ -26,7 +26,7 @@ from dicom_deid.deidentify.pixels.filters import PixelDecision
 from dicom_deid.deidentify.profiles import Option
 from dicom_deid.deidentify.settings import Settings
 from dicom_deid.dicom.part10 import FileHeader
-from dicom_deid.dicom.walk import NeedMoreDataError
+from dicom_deid.dicom.walk import NeedMoreDataError, is_vr
 from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.reasons import Reason
 from dicom_deid.recipe import Recipe
@@ -139,9 +139,10 @@ class ContentJudge:
 def _pixels(walk: ObjectWalk, header: FileHeader) -> tuple[memoryview, str]:
     """Return the value of PixelData, all of which was given, and its VR."""
     start, end = walk.pixel_data or (0, 0)
-    implicit = header.transfer_syntax.encoding.implicit
-    vr = "OW" if implicit else bytes(walk.data[start - 8 : start - 6]).decode("ascii")
-    return memoryview(walk.data)[start:end], vr
+    vr = walk.data[start - 8 : start - 6]
+    # Some writers fall back to an implicit VR.
+    is_explicit = not header.transfer_syntax.encoding.implicit and is_vr(vr)
+    return memoryview(walk.data)[start:end], vr.decode("ascii") if is_explicit else "OW"
 
 
 def _overlays(walk: ObjectWalk, header: FileHeader, dataset: Dataset) -> list[Overlay]:

@@ -244,6 +244,18 @@ def test_removal_takes_the_element_and_lengths_follow(encoding):
     assert [e.keyword for e in new.ProcedureCodeSequence[0]] == ["CodeValue"]
 
 
+@pytest.mark.parametrize("syntax", datasets.NATIVE_SYNTAXES)
+def test_no_wrong_group_length_is_left_by_a_removal(syntax):
+    """Catches a group that says it is as long as with the element that was taken out, or with one beneath."""
+    encoding = Encoding(syntax, "defined", "defined", group_lengths=True)
+    nested = element("RequestAttributesSequence", [[element("RequestedProcedureDescription", "for Annika")]])
+    new = read(
+        swept(an_object(element("SeriesDescription", "seen by Annika"), nested, encoding=encoding), "remove-element")
+    )
+    assert "SeriesDescription" not in new
+    assert [one.tag for one in new if one.tag.element == 0] == []
+
+
 def test_a_report_changes_nothing_and_counts():
     data = an_object(element("SeriesDescription", "Annika Annika"))
     new = swept(data, "report")
