@@ -204,6 +204,33 @@ def test_a_data_set_in_private_bytes_is_searched(vr, hidden, inner, encoding):
     assert (caught.value.reason, caught.value.where) == (Reason.RESIDUAL_FOUND, "(0029,1010)")
 
 
+WRONG_VRS = ("UN", "OB", "CS", "UT", "LO", "IS", "DA", "DT", "UI", "PN")
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS, ids=["explicit", "implicit", "big-endian", "deflated"])
+@pytest.mark.parametrize("vr", WRONG_VRS)
+@pytest.mark.parametrize(
+    ("keyword", "value", "text"),
+    [
+        ("PatientName", "Zimmerwald^Ottokar", "seen by Zimmerwald"),
+        ("PatientID", "QZ-817233", "id QZ-817233"),
+        ("PatientBirthDate", "19510203", "born 3.2.1951"),
+        ("StudyInstanceUID", STUDY, f"see {STUDY}"),
+    ],
+)
+def test_an_original_of_another_vr_is_searched(keyword, value, text, vr, encoding):
+    """Catches an original that is not known as one because its element says UN, as archives make of what they do not
+    know, or has a VR that is not its own."""
+    tag = element(keyword, "").tag
+    kept = (0x00080016, 0x00080018, 0x0020000D)
+    others = [e for e in datasets.ct_elements(1) if e.tag in kept and e.tag != tag]
+    original = Element(tag, vr, value.encode() + b" " * (len(value) % 2))
+    data = datasets.part10([*others, original, element("SeriesDescription", text)], encoding)
+    with pytest.raises(Quarantine) as caught:
+        swept(data, recipe=f"REMOVE {keyword}")
+    assert (caught.value.reason, caught.value.where) == (Reason.RESIDUAL_FOUND, "SeriesDescription")
+
+
 def test_nested_text_is_searched():
     inner = [element("CodeMeaning", "as told by Annika")]
     with pytest.raises(Quarantine) as caught:

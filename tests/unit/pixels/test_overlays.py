@@ -343,6 +343,15 @@ def test_a_plane_inside_the_samples_goes_with_its_description(syntax: str, how: 
     assert kept.PixelData == dataset.PixelData
 
 
+def test_a_plane_in_pixels_of_an_implicit_vr_among_explicit_ones_is_taken_out() -> None:
+    """Catches the VR of PixelData read where there is none, which ends as a fault of the program."""
+    data = encoded(embedded())
+    at = data.rindex(b"\xe0\x7f\x10\x00OW\0\0")
+    mixed = data[: at + 4] + data[at + 8 :]
+    after = cleaned(mixed, "FORMAT dicom\n%header\n", OPEN.replace(overlays="remove")).to_bytes()
+    assert after.endswith(np.full(ROWS * COLUMNS, 0x0ABC, "<u2").tobytes())
+
+
 def test_planes_in_the_lowest_bits_are_found() -> None:
     """OverlayBitPosition 0 may be one of the samples' own bits, or an unused one beneath them."""
     dataset = embedded(position=0)
