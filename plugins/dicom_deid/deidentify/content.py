@@ -20,12 +20,13 @@ from dicom_deid.deidentify.pixels import (
     treat_document,
     treat_pixels,
     with_overlays,
+    without_embedded_planes,
 )
 from dicom_deid.deidentify.pixels.filters import PixelDecision
 from dicom_deid.deidentify.profiles import Option
 from dicom_deid.deidentify.settings import Settings
 from dicom_deid.dicom.part10 import FileHeader
-from dicom_deid.dicom.walk import NeedMoreDataError
+from dicom_deid.dicom.walk import NeedMoreDataError, is_vr
 from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.reasons import Reason
 from dicom_deid.recipe import Recipe
@@ -69,12 +70,14 @@ class ContentJudge:
         self._filters = PixelFilters(recipe.filters)
         parts = recipe.name.split("+")
         self._cleaned = frozenset(reason for option, reason in _CLEANED_BY.items() if option.recipe_name in parts)
-        self.is_idle = not self._filters and settings.pixel_risk == "allow" and settings.documents == "allow"
+        self._is_idle = not self._filters and settings.pixel_risk == "allow" and settings.documents == "allow"
         if (self._filters or settings.pixel_risk == "ocr") and not settings.rebuild_file_meta:
             raise ConfigurationError("pixels can be cleaned only where the file meta information is rebuilt")
 
     def judge(self, walk: ObjectWalk, header: FileHeader, source: bytes, size: int) -> CleanedPixels | None:
         """Judge one walked object, and clean its pixels where that is what is to be done.
+
+        Overlay planes in unused bits of the pixels go with the elements of planes that rules take out.
 
         Parameters
         ----------
@@ -90,6 +93,15 @@ class ContentJudge:
         NeedMoreDataError
             If pixels must be cleaned that were not given.
         """
+        cleaned = None if self._is_idle else self._judged(walk, header, source, size)
+        if not walk.planes_removed or walk.pixel_data is None:
+            return cleaned
+        if walk.partial:
+            raise NeedMoreDataError(size)
+        uid, (pixels, vr) = header.transfer_syntax.uid, _pixels(walk, header)
+        return without_embedded_planes(cleaned, read_data_set(source), pixels, uid, walk.planes_removed, vr=vr)
+
+    def _judged(self, walk: ObjectWalk, header: FileHeader, source: bytes, size: int) -> CleanedPixels | None:
         facts = _facts(walk, header)
         allowed = treat_document(facts.sop_class_uid, self._settings, cleaned=self._cleaned)
         if allowed is not None:
@@ -111,14 +123,7 @@ class ContentJudge:
         self, walk: ObjectWalk, header: FileHeader, source: bytes, decision: PixelDecision, treatment: Treatment
     ) -> CleanedPixels | None:
         dataset = read_data_set(source)
-        start, end = walk.pixel_data or (0, 0)
-        pixels = memoryview(walk.data)[start:end]
-        uid = header.transfer_syntax.uid
-        vr = (
-            "OW"
-            if header.transfer_syntax.encoding.implicit
-            else bytes(walk.data[start - 8 : start - 6]).decode("ascii")
-        )
+        uid, (pixels, vr) = header.transfer_syntax.uid, _pixels(walk, header)
         overlays = _overlays(walk, header, dataset)
         regions = overlay_regions = decision.regions if treatment.clean else ()
         if treatment.find_text:
@@ -129,6 +134,15 @@ class ContentJudge:
             recompress = self._settings.recompress_pixels
             cleaned = clean_pixels(dataset, pixels, uid, regions, recompress=recompress, vr=vr)
         return with_overlays(cleaned, dataset, overlays, overlay_regions, uid)
+
+
+def _pixels(walk: ObjectWalk, header: FileHeader) -> tuple[memoryview, str]:
+    """Return the value of PixelData, all of which was given, and its VR."""
+    start, end = walk.pixel_data or (0, 0)
+    vr = walk.data[start - 8 : start - 6]
+    # Some writers fall back to an implicit VR.
+    is_explicit = not header.transfer_syntax.encoding.implicit and is_vr(vr)
+    return memoryview(walk.data)[start:end], vr.decode("ascii") if is_explicit else "OW"
 
 
 def _overlays(walk: ObjectWalk, header: FileHeader, dataset: Dataset) -> list[Overlay]:

@@ -232,7 +232,7 @@ class Deidentifier:
         encoding = examination.header.transfer_syntax.encoding
         levels = examination.book.root(encoding)
         examination.tail_end = self._walk_root(walk, examination.book, levels[-1:], 0, head.codecs)
-        if walk.captured or walk.pixel_data:
+        if walk.captured or walk.pixel_data or walk.planes_removed:
             raise Quarantine(Reason.MALFORMED, "an identifier or pixel data after the pixel data")
         self._key_by_study(walk, head.captured_text("StudyInstanceUID"), head.captured_text("PatientID"))
         if self.settings.residuals != "off":
@@ -347,12 +347,11 @@ class Deidentifier:
         header = given.header
         encoding = header.transfer_syntax.encoding
         examination = self._walk_by_rules(given)
-        if not self._judge.is_idle:
-            cleaned = self._judge.judge(examination.walk, header, given.source, given.size)
-            if cleaned is not None:
-                examination = self._walk_object(given, self._book_with(examination.book, cleaned, encoding))
-                examination.transfer_syntax_uid = cleaned.transfer_syntax_uid
-                examination.walk.noted.update(cleaned.notes)
+        cleaned = self._judge.judge(examination.walk, header, given.source, given.size)
+        if cleaned is not None:
+            examination = self._walk_object(given, self._book_with(examination.book, cleaned, encoding))
+            examination.transfer_syntax_uid = cleaned.transfer_syntax_uid
+            examination.walk.noted.update(cleaned.notes)
         if self.settings.residuals == "off":
             return examination
         taken = examination.taken = taken_out(examination.walk)

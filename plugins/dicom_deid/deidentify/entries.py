@@ -23,6 +23,7 @@ from dicom_deid.dicom.walk import (
     Level,
     NeedMoreDataError,
     Scope,
+    UnknownEntry,
     Walk,
     skip_fragments,
     skip_items,
@@ -51,10 +52,12 @@ class ObjectWalk(Walk):
         "followed",
         "group_lengths",
         "noted",
+        "opaque",
         "originals",
         "overlays",
         "pending",
         "pixel_data",
+        "planes_removed",
         "rules",
         "signatures",
         "to_key",
@@ -82,6 +85,10 @@ class ObjectWalk(Walk):
         self.pixel_data: tuple[int, int | None] | None = None
         # Where the values of OverlayData lie that stay in the object, and their VR, by tag.
         self.overlays: dict[int, tuple[int, int, str]] = {}
+        # Groups of overlay planes whose bits may stand in PixelData, and do not stay in the object.
+        self.planes_removed: set[int] = set()
+        # Where values lie that stay and may be data sets themselves, which nobody walks over.
+        self.opaque: list[tuple[int, int]] = []
         # Whether the element that the level pauses at was there.
         self.added = False
         # The character set of the outermost data set.
@@ -448,6 +455,32 @@ class GroupLength:
 
     def __init__(self, length: int) -> None:
         self.length = length
+
+
+class OpaqueEntry(UnknownEntry):
+    """A value that stays, of a VR that says nothing of what is in it."""
+
+    __slots__ = ()
+
+    def visit(self, walk: Any, level: Level, pos: int, start: int, end: int, scope: Scope) -> None:
+        """Remember where it lies: what looks like an element there is none that a rule addresses."""
+        walk.opaque.append((start, end))
+
+
+class BytesEntry(Entry):
+    """Bytes that stay."""
+
+    __slots__ = ()
+
+    def visit(self, walk: Any, level: Level, pos: int, start: int, end: int, scope: Scope) -> None:
+        """Remember where they lie, as of any opaque value."""
+        walk.opaque.append((start, end))
+
+    def visit_undefined(self, walk: Any, level: Level, pos: int, start: int, scope: Scope) -> int:
+        """Remember where the fragments lie."""
+        end = skip_fragments(walk, level, start)
+        walk.opaque.append((start, end))
+        return end
 
 
 class SignatureEntry(RuleEntry):

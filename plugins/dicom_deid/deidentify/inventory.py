@@ -134,7 +134,7 @@ class _InventoryEntry(Entry):
         return element
 
     def visit(self, walk: _InventoryWalk, level: Any, pos: int, start: int, end: int, scope: Scope) -> None:
-        if start in walk.erased and start != end:
+        if (start in walk.erased and start != end) or (walk.erased and self.tag & 0xFFFF == 0):
             walk.edits.append((pos, end, b"", scope))
         elif self.tag == _CHARACTER_SET:
             scope.codecs = character_set(walk.data[start:end])
@@ -238,6 +238,8 @@ def inventory_of_items(data: bytes, encoding: Encoding, codecs: tuple[str, ...])
 
 def erase(data: bytes, start: int, encoding: Encoding, values: Iterable[int], *, partial: bool = False) -> bytes:
     """Return an object without some of its elements.
+
+    Group lengths go too, which are retired (PS3.5 section 7.2): those around what is taken out would be wrong.
 
     Parameters
     ----------

@@ -16,10 +16,10 @@ from typing import Literal
 from ahocorasick_rs import BytesAhoCorasick, Implementation
 from pydicom.datadict import keyword_for_tag
 
-from dicom_deid.deidentify.inventory import inventory_of_items
+from dicom_deid.deidentify.inventory import Listed, inventory_of_items
 from dicom_deid.dicom.dictionary import vr_of
 from dicom_deid.dicom.transfer_syntax import Encoding
-from dicom_deid.dicom.values import CHARACTER_SET_VRS, LONG_FORM_VRS, decode_text, split_values
+from dicom_deid.dicom.values import CHARACTER_SET_VRS, KNOWN_VRS, LONG_FORM_VRS, decode_text, split_values
 from dicom_deid.dicom.walk import BIG_ENDIAN, LITTLE_ENDIAN
 from dicom_deid.exceptions import Quarantine
 
@@ -141,6 +141,23 @@ def _originals(changed: Changed) -> Iterator[tuple[bool, str, Border]]:
                 yield is_personal, word, border
 
 
+@lru_cache(maxsize=8192)
+def vr_of_original(tag: int, said: str) -> str:
+    """Return the VR by which an original is read: the dictionary's, whatever its header says.
+
+    Parameters
+    ----------
+    tag
+        Of the element.
+    said
+        What its header says, which counts for sequences and where the dictionary knows no better; or nothing.
+    """
+    vr = vr_of(tag)
+    if said in KNOWN_VRS and (said == "SQ" or (vr in ("SQ", "UN") and said != "UN")):
+        return said
+    return vr
+
+
 def _is_personal(tag: int, vr: str) -> bool:
     """Tell whether an element names the patient or those around, or holds an identifier or a date.
 
@@ -161,17 +178,22 @@ def _elements(
         # A content item: its codes and their meanings say what it was about, not whom.
         for listed in inventory_of_items(raw, Encoding(implicit, big_endian), codecs):
             if listed.element.keyword not in _CODES:
-                yield listed.element.tag, listed.element.vr, raw[listed.start : listed.end]
+                yield *_read(listed), raw[listed.start : listed.end]
         return
     explicit = not implicit and raw[4:6].isalpha()
     tag = int.from_bytes(raw[:2], order) << 16 | int.from_bytes(raw[2:4], order)
-    vr = raw[4:6].decode("ascii") if explicit else vr_of(tag)
-    value = raw[12 if explicit and vr in LONG_FORM_VRS else 8 :]
+    said = raw[4:6].decode("ascii") if explicit else ""
+    vr = vr_of_original(tag, said)
+    value = raw[12 if said in LONG_FORM_VRS else 8 :]
     if vr == "SQ":
         for listed in inventory_of_items(value, Encoding(not explicit, big_endian), codecs):
-            yield listed.element.tag, listed.element.vr, value[listed.start : listed.end]
+            yield *_read(listed), value[listed.start : listed.end]
     else:
         yield tag, vr, value
+
+
+def _read(listed: Listed) -> tuple[int, str]:
+    return listed.element.tag, vr_of_original(listed.element.tag, listed.element.vr)
 
 
 def _words(vr: str, text: str) -> Iterator[tuple[str, Border]]:
@@ -179,7 +201,7 @@ def _words(vr: str, text: str) -> Iterator[tuple[str, Border]]:
     if vr == "PN":
         yield from _names(text)
     elif vr in ("DA", "DT"):
-        yield from _dates(text if vr == "DA" else text[:8])
+        yield from _dates(text.replace(".", "")[:8])
     elif vr == "UI":
         if len(text) > _MIN_PHRASE:
             yield text, Border.WORD
@@ -237,9 +259,8 @@ def _delimited(text: str) -> Iterator[str]:
 
 
 @lru_cache(maxsize=_MAX_PATTERN_SETS)
-def _dates(text: str) -> tuple[tuple[str, Border], ...]:
+def _dates(digits: str) -> tuple[tuple[str, Border], ...]:
     """Return the forms in which people write a date."""
-    digits = text.replace(".", "")
     is_number = len(digits) == 8 and digits.isascii() and digits.isdigit()
     if not is_number or digits == "00000000" or not 1 <= int(digits[4:6]) <= 12:
         return ()

@@ -13,10 +13,10 @@ from typing import Literal, NamedTuple
 
 from dicom_deid.deidentify.entries import ObjectWalk
 from dicom_deid.deidentify.inventory import Listed, inventory
-from dicom_deid.deidentify.patterns import Border, Changed, Finder, finder_of
+from dicom_deid.deidentify.patterns import Border, Changed, Finder, finder_of, vr_of_original
 from dicom_deid.dicom.dictionary import is_private, tag_text, vr_of
 from dicom_deid.dicom.transfer_syntax import Encoding
-from dicom_deid.dicom.values import CHARACTER_SET_VRS, KNOWN_VRS
+from dicom_deid.dicom.values import CHARACTER_SET_VRS, LONG_FORM_VRS
 from dicom_deid.dicom.walk import BIG_ENDIAN, LITTLE_ENDIAN
 
 # Of an instance there is one; its UID would make every object's patterns its own.
@@ -25,8 +25,7 @@ _INSTANCE_UIDS = frozenset(
 )
 _SEARCHED_VRS = CHARACTER_SET_VRS | {"AE", "CS", "OB", "OW", "UN", "UR"}
 # The VRs in which originals stand.
-_ORIGINAL_VRS = frozenset(vr.encode() for vr in CHARACTER_SET_VRS | {"DA", "UI"})
-_VRS = frozenset(vr.encode() for vr in KNOWN_VRS)
+_ORIGINAL_VRS = CHARACTER_SET_VRS | {"DA", "UI"}
 # Longer values are no names, identifiers or addresses.
 _MAX_ORIGINAL = 1024
 _MIN_UID = 9
@@ -110,7 +109,7 @@ def find_residuals(
     hits += _uid_hits(searched, uids)
     if not hits:
         return []
-    placed = [hit for hit in _placed(sorted(hits), pieces) if not _is_structured(data, hit[0], encoding)]
+    placed = [hit for hit in _placed(sorted(hits), pieces) if not _is_structured(walk, hit[0], encoding)]
     return list(_in_text(walk, start, end, encoding, placed)) if placed else []
 
 
@@ -135,25 +134,27 @@ def _collect(walk: ObjectWalk, changed: list[Changed], uids: set[bytes]) -> None
         if data[start + big_endian] & 1:
             # A private element is removed for what it is, not for what it holds.
             continue
-        vr = data[start + 4 : start + 6]
+        vr, value = _vr_of(data[start : start + (4 if level.implicit else 6)], level.implicit, big_endian)
         if data[start : start + 4] == level.order.item:
             # An item of structured content is removed with all that it holds, as a sequence is.
-            vr = b"SQ"
-        elif level.implicit or vr not in _VRS:
-            vr = _vr_of(data[start : start + 4], big_endian)
-        if vr == b"UI" and (level.path or data[start : start + 4] in _INSTANCE_UIDS):
-            uids.update(uid for uid in data[start + 8 : end].rstrip(b"\0 ").split(b"\\") if len(uid) >= _MIN_UID)
-        elif vr == b"DT":
+            vr = "SQ"
+        value += start
+        if vr == "UI" and (level.path or data[start : start + 4] in _INSTANCE_UIDS):
+            uids.update(uid for uid in data[value:end].rstrip(b"\0 ").split(b"\\") if len(uid) >= _MIN_UID)
+        elif vr == "DT":
             # Of a time only the day is searched, which a study's objects share.
-            changed.append((data[start : min(start + 16, end)], level.implicit, big_endian, scope.codecs))
-        elif vr == b"SQ" or (vr in _ORIGINAL_VRS and end - start < _MAX_ORIGINAL):
+            changed.append((data[start : min(value + 8, end)], level.implicit, big_endian, scope.codecs))
+        elif vr == "SQ" or (vr in _ORIGINAL_VRS and end - start < _MAX_ORIGINAL):
             changed.append((data[start:end], level.implicit, big_endian, scope.codecs))
 
 
 @lru_cache(maxsize=4096)
-def _vr_of(tag: bytes, big_endian: bool) -> bytes:
+def _vr_of(head: bytes, implicit: bool, big_endian: bool) -> tuple[str, int]:
+    """Return the VR by which an original is read, and where its value begins after the head of its element."""
     order: Literal["big", "little"] = "big" if big_endian else "little"
-    return vr_of(int.from_bytes(tag[:2], order) << 16 | int.from_bytes(tag[2:], order)).encode()
+    tag = int.from_bytes(head[:2], order) << 16 | int.from_bytes(head[2:4], order)
+    said = "" if implicit else head[4:].decode("iso8859")
+    return vr_of_original(tag, said), 12 if said in LONG_FORM_VRS else 8
 
 
 def _left(walk: ObjectWalk, start: int, end: int) -> list[tuple[int, int]]:
@@ -214,12 +215,13 @@ def _placed(hits: Sequence[Hit], pieces: Sequence[tuple[int, int]]) -> Iterator[
             yield start - begin + first, end - begin + first, border
 
 
-def _is_structured(data: bytes, start: int, encoding: Encoding) -> bool:
+def _is_structured(walk: ObjectWalk, start: int, encoding: Encoding) -> bool:
     """Tell whether a hit is the beginning of a date, time or UID, which rules address by their element."""
+    data = walk.data
     order: Literal["big", "little"] = "big" if encoding.big_endian else "little"
     tag = int.from_bytes(data[start - 8 : start - 6], order) << 16 | int.from_bytes(data[start - 6 : start - 4], order)
     vr = vr_of(tag)
-    if vr not in _STRUCTURED_VRS:
+    if vr not in _STRUCTURED_VRS or any(first <= start < last for first, last in walk.opaque):
         return False
     return encoding.implicit or data[start - 4 : start - 2] == vr.encode()
 

@@ -19,11 +19,13 @@ from dicom_deid.deidentify.chain import (
 from dicom_deid.deidentify.content import FACTS
 from dicom_deid.deidentify.content_items import CONTENT_SEQUENCES
 from dicom_deid.deidentify.entries import (
+    BytesEntry,
     CaptureEntry,
     CharacterSetEntry,
     ConstantEntry,
     DropEntry,
     GroupLengthEntry,
+    OpaqueEntry,
     PatientShiftEntry,
     PixelDataEntry,
     PseudonymEntry,
@@ -34,7 +36,13 @@ from dicom_deid.deidentify.entries import (
     SignatureEntry,
 )
 from dicom_deid.deidentify.functions import GENERATE_VALUE, PATIENT_OFFSET, kind_of
-from dicom_deid.deidentify.pixels import CleanedPixels, is_overlay_data
+from dicom_deid.deidentify.pixels import (
+    CleanedPixels,
+    is_overlay_data,
+    is_placed_elsewhere,
+    overlay_data_of,
+    places_overlay_data,
+)
 from dicom_deid.deidentify.private import PrivateCreatorEntry, PrivateEntry, safe_private_elements
 from dicom_deid.deidentify.references import names_a_class, well_known_uids
 from dicom_deid.deidentify.settings import Settings
@@ -81,6 +89,8 @@ _SIGNATURES = frozenset({0x4FFE0001, 0xFFFAFFFA, 0xFFFCFFFC})
 _PIXEL_DATA = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 # The VRs in which pixel data may come; as UN it is opaque, and its length defined.
 _PIXEL_VRS = {0x7FE00010: ("OB", "OW", "UN"), 0x7FE00008: ("OF", "UN"), 0x7FE00009: ("OD", "UN")}
+# Bytes in which anything may stand, a whole data set too.
+_OPAQUE_VRS = frozenset({"OB", "OW", "UN"})
 _VOI_LUT_SEQUENCE = 0x00283010
 _ICON_IMAGE = 0x00880200
 # What is asked for after the walk: the destination key, the file meta information, the audit, the pixel rules.
@@ -287,6 +297,32 @@ class OverlayDataEntry(Entry):
             walk.count("overlay-blanked")
 
 
+class RemovedPlaneEntry(Entry):
+    """Where the bits of an overlay plane stand that does not stay in the object.
+
+    Parameters
+    ----------
+    tag
+        Its tag.
+    inner
+        What else is done to it.
+    """
+
+    __slots__ = ("inner", "tag")
+
+    def __init__(self, form: int, tag: int, inner: Entry | None) -> None:
+        super().__init__(form)
+        self.tag = tag
+        self.inner = inner
+
+    def visit(self, walk: Any, level: Level, pos: int, start: int, end: int, scope: Any) -> None:
+        """Remember a plane whose bits may stand in PixelData."""
+        if is_placed_elsewhere(self.tag, walk.data[start:end]):
+            walk.planes_removed.add(self.tag >> 16)
+        if self.inner is not None:
+            self.inner.visit(walk, level, pos, start, end, scope)
+
+
 class RuleBook:
     """Decides, for one recipe and one state of an object, what is done with each element.
 
@@ -403,8 +439,21 @@ class RuleBook:
             entry = self._structure(level, element, vr, form)
         if tag == CHARACTER_SET:
             return CharacterSetEntry(form, entry)
+        if root and places_overlay_data(tag) and self._removes_plane(level, tag, form):
+            return RemovedPlaneEntry(form, tag, entry)
         keyword = self.captured.get(tag) if root else None
         return entry if keyword is None else CaptureEntry(form, keyword, entry)
+
+    def _removes_plane(self, level: RuleLevel, tag: int, form: int) -> bool:
+        """Whether a rule or a setting acts on the data of an overlay plane or on where they stand.
+
+        The object need not have the data as an element: old ones keep them in PixelData.
+        """
+        ours = [self._element(level, one, None, None) for one in (tag, overlay_data_of(tag))]
+        return any(
+            not self.plan.is_kept(one) and (self._by_rule(level, one, form) or self._by_setting(level, one, form))
+            for one in ours
+        )
 
     def _treat(self, level: RuleLevel, element: ElementName, form: int, steps: Steps) -> Entry | None:
         """Return who does what a rule says about the value of a content item; nothing where it is kept."""
@@ -491,8 +540,9 @@ class RuleBook:
                 return ContentSequenceEntry(form, tag, items, self.content_rules)
             return SequenceEntry(form, items)
         if "UN" in (element.vr, vr) or (vr is None and tag not in _PIXEL_DATA):
-            return UnknownEntry(form, self._items(level, element, True, ruled))
-        return None
+            kind = OpaqueEntry if element.vr in _OPAQUE_VRS or vr == "UN" else UnknownEntry
+            return kind(form, self._items(level, element, True, ruled))
+        return BytesEntry(form) if element.vr in _OPAQUE_VRS and tag not in _PIXEL_DATA else None
 
     def _items(self, level: RuleLevel, element: ElementName, implicit: bool, ruled: bool) -> RuleLevel:
         path = (*level.path, element.tag)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
-from pydicom.charset import convert_encodings, decode_bytes, encode_string
+from pydicom.charset import convert_encodings, decode_bytes, encode_string, python_encoding
 from pydicom.dataelem import DataElement, RawDataElement
 from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_data_element
@@ -30,6 +31,11 @@ _PERSON_NAME_DELIMITERS = {0x5E, 0x3D, 0x5C}
 _ESCAPE = b"\x1b"
 
 
+_ASCII = bytes(range(0x20, 0x7F))
+# How terms are misspelled that pydicom repairs.
+_SPELLINGS = ((re.compile("ISO[^_]IR"), "ISO_IR"), (re.compile("ISO.2022.IR."), "ISO 2022 IR "))
+
+
 @lru_cache(maxsize=256)
 def character_set(value: bytes) -> tuple[str, ...]:
     """Turn the value of SpecificCharacterSet (0008,0005) into the codecs that it names.
@@ -39,11 +45,26 @@ def character_set(value: bytes) -> tuple[str, ...]:
     Quarantine
         UNSUPPORTED_CHARACTER_SET where a term is unknown.
     """
-    terms = value.decode("ascii", "replace").split("\\")
+    terms = [term.strip(" \0") for term in value.decode("ascii", "replace").split("\\")]
     try:
-        return tuple(convert_encodings([term.strip(" \0") for term in terms]))
+        for term in terms:
+            _check_term(term)
+        return tuple(convert_encodings(terms))
     except (LookupError, ValueError):
         raise Quarantine(Reason.UNSUPPORTED_CHARACTER_SET, "(0008,0005)") from None
+
+
+def _check_term(term: str) -> None:
+    """Raise LookupError for a term that pydicom neither knows nor repairs: it would take it for Latin-1."""
+    if term in python_encoding:
+        return
+    for misspelled, right in _SPELLINGS:
+        if found := misspelled.match(term):
+            python_encoding[right + term[found.end() :]]
+            return
+    # What is no term of DICOM's may be the name of a codec; one of a character set that holds ASCII.
+    if _ASCII.decode(term) != _ASCII.decode("ascii"):
+        raise LookupError
 
 
 DEFAULT_CHARACTER_SET = character_set(b"")

@@ -7,8 +7,11 @@ import struct
 import subprocess
 import sys
 import zlib
+from contextlib import suppress
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.support import datasets
 from tests.support.datasets import Element, Encoding, element
 from tests.support.engine import RULES_ALONE, pseudonyms, read, rules, run
@@ -205,9 +208,9 @@ def test_the_beginning_may_end_anywhere(given, encapsulated):
 def test_the_tail_of_a_large_object_is_swept_too():
     private = [Element(0x7FE10010, "LO", "SOMEBODY"), Element(0x7FE11001, "UN", b"seen Zimmerwald ")]
     data = an_object(*private)
-    for given in (200, 600, len(data) - 40):
+    for length in (200, 600, len(data) - 40):
         with pytest.raises(Quarantine) as caught:
-            in_parts(data, given, SWEPT.replace(private_elements="keep"))
+            in_parts(data, length, SWEPT.replace(private_elements="keep"))
         assert caught.value.reason is Reason.RESIDUAL_FOUND
 
 
@@ -284,3 +287,59 @@ def test_nobody_talks_of_a_value(tmp_path):
     done = subprocess.run(arguments, capture_output=True, text=True, check=True)
     assert len(done.stdout.splitlines()) >= len(paths)
     assert SECRET[:8] not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    "term", ["FOO", "FOO\\ISO 2022 IR 87", "ISO_IR 192\\FOO", "ISO-IR 999", "rot_13", "cp037", "utf_16", "utf_7", "hex"]
+)
+def test_an_unknown_character_set_is_quarantined(term):
+    """Catches text that is read as Latin-1, which it is not: its originals are not found where they stand."""
+    with pytest.raises(Quarantine) as caught:
+        run(an_object(element("SpecificCharacterSet", term)), DESKTOP)
+    assert (caught.value.reason, caught.value.where) == (Reason.UNSUPPORTED_CHARACTER_SET, "(0008,0005)")
+
+
+@pytest.mark.parametrize(
+    ("term", "codec"),
+    [
+        *(("ISO IR 100", "latin-1"), ("ISO-IR 144", "iso8859_5"), ("latin_1", "latin-1"), ("utf-8", "utf-8")),
+        *(("ISO_IR_100", "latin-1"), ("ISO-2022-IR-100", "latin-1"), ("cp1252", "cp1252"), ("", "latin-1")),
+    ],
+)
+def test_common_spellings_of_a_character_set_pass(term, codec):
+    """Catches objects of many archives that are held back for a blank in the place of an underscore."""
+    name = "Иванов^Пётр" if codec == "iso8859_5" else "Müller^Jörg"
+    encoding = Encoding(codec=codec)
+    data = an_object(
+        element("SpecificCharacterSet", term),
+        element("OtherPatientNames", name),
+        element("StudyID", name),
+        encoding=encoding,
+    )
+    deidentifier = Deidentifier(rules("REPLACE StudyID func:generate_value"), RULES_ALONE)
+    assert [original.value for original in deidentifier.examine(data).originals] == [name]
+
+
+ASKED = (0x00080008, 0x00180088, 0x00280010, 0x00281101, 0x0018602C)
+FILTERS = Recipe.parse(
+    "FORMAT dicom\n%filter graylist\nLABEL all\n"
+    + "".join(f" {'+' if tag != ASKED[0] else ''} notcontains 0x{tag:08x} zzz\n" for tag in ASKED)
+    + " coordinates 0,0,2,2\n coordinates from:SequenceOfUltrasoundRegions\n",
+    "test.dicom",
+)
+VRS = st.sampled_from(["US", "SS", "FD", "DS", "IS", "AT", "UN", "SQ", "OB", "CS", "UV"])
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.sampled_from([*ASKED, 0x00186011]), VRS, st.binary(max_size=20))
+def test_a_filter_asks_for_elements_of_any_vr_and_length(tag, vr, value):
+    """Catches what pydicom raises of them, which ends a batch as a fault of the program."""
+    data = an_object(Element(tag, vr, value)) if vr != "SQ" else an_object(Element(tag, vr, hidden()))
+    with suppress(Quarantine):
+        Deidentifier(FILTERS, RULES_ALONE).deidentify(data, pseudonyms)
+
+
+def test_an_element_of_a_wrong_length_that_a_filter_asks_for_is_named():
+    with pytest.raises(Quarantine) as caught:
+        Deidentifier(FILTERS, RULES_ALONE).examine(an_object(Element(0x0018602C, "FD", b"Doe^")))
+    assert (caught.value.reason, caught.value.where) == (Reason.MALFORMED, "(0018,602c)")

@@ -20,7 +20,8 @@ REMOVE PatientAddress
 JITTER PatientBirthDate 31
 REPLACE StudyInstanceUID func:generate_value
 """
-PLANTED = {0x00100010, 0x00100020, 0x00100030, 0x0008103E, 0x00101040, 0x00104000}
+STUDY = "1.2.3.4.999.12.777"
+PLANTED = {0x0020000D, 0x00100010, 0x00100020, 0x00100030, 0x0008103E, 0x00101040, 0x00104000}
 ENCODINGS = [Encoding(), Encoding(datasets.IMPLICIT_LE), Encoding(datasets.EXPLICIT_BE), Encoding(datasets.DEFLATED_LE)]
 
 
@@ -30,6 +31,7 @@ def an_object(*extra: Element, encoding: Encoding = ENCODINGS[0]) -> bytes:
     return datasets.part10(
         [
             *kept,
+            *([] if any(e.tag == 0x0020000D for e in extra) else [element("StudyInstanceUID", STUDY)]),
             element("PatientName", "Van der Berg^Annika"),
             element("PatientID", "QX-81723"),
             element("PatientBirthDate", "19630704"),
@@ -189,6 +191,46 @@ def test_private_bytes_are_searched_in_every_form(codec, vr):
         swept(an_object(*private))
 
 
+@pytest.mark.parametrize("encoding", ENCODINGS, ids=["explicit", "implicit", "big-endian", "deflated"])
+@pytest.mark.parametrize("inner", ENCODINGS[:3], ids=["explicit", "implicit", "big-endian"])
+@pytest.mark.parametrize("hidden", [element("PatientBirthDate", "19630704"), element("StudyInstanceUID", STUDY)])
+@pytest.mark.parametrize("vr", ["UN", "OB"])
+def test_a_data_set_in_private_bytes_is_searched(vr, hidden, inner, encoding):
+    """Catches a date or UID that stands as its element would, where no rule looks: in a sequence written as UN."""
+    item = datasets.encode([hidden], inner)
+    block = [Element(0x00290010, "LO", "ACME"), Element(0x00291010, vr, b"\xfe\xff\x00\xe0" + bytes(4) + item)]
+    with pytest.raises(Quarantine) as caught:
+        swept(an_object(element("StudyInstanceUID", STUDY), *block, encoding=encoding))
+    assert (caught.value.reason, caught.value.where) == (Reason.RESIDUAL_FOUND, "(0029,1010)")
+
+
+WRONG_VRS = ("UN", "OB", "CS", "UT", "LO", "IS", "DA", "DT", "UI", "PN")
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS, ids=["explicit", "implicit", "big-endian", "deflated"])
+@pytest.mark.parametrize("vr", WRONG_VRS)
+@pytest.mark.parametrize(
+    ("keyword", "value", "text"),
+    [
+        ("PatientName", "Zimmerwald^Ottokar", "seen by Zimmerwald"),
+        ("PatientID", "QZ-817233", "id QZ-817233"),
+        ("PatientBirthDate", "19510203", "born 3.2.1951"),
+        ("StudyInstanceUID", STUDY, f"see {STUDY}"),
+    ],
+)
+def test_an_original_of_another_vr_is_searched(keyword, value, text, vr, encoding):
+    """Catches an original that is not known as one because its element says UN, as archives make of what they do not
+    know, or has a VR that is not its own."""
+    tag = element(keyword, "").tag
+    kept = (0x00080016, 0x00080018, 0x0020000D)
+    others = [e for e in datasets.ct_elements(1) if e.tag in kept and e.tag != tag]
+    original = Element(tag, vr, value.encode() + b" " * (len(value) % 2))
+    data = datasets.part10([*others, original, element("SeriesDescription", text)], encoding)
+    with pytest.raises(Quarantine) as caught:
+        swept(data, recipe=f"REMOVE {keyword}")
+    assert (caught.value.reason, caught.value.where) == (Reason.RESIDUAL_FOUND, "SeriesDescription")
+
+
 def test_nested_text_is_searched():
     inner = [element("CodeMeaning", "as told by Annika")]
     with pytest.raises(Quarantine) as caught:
@@ -227,6 +269,18 @@ def test_removal_takes_the_element_and_lengths_follow(encoding):
     new = read(swept(data, "remove-element"))
     assert "PatientComments" not in new
     assert [e.keyword for e in new.ProcedureCodeSequence[0]] == ["CodeValue"]
+
+
+@pytest.mark.parametrize("syntax", datasets.NATIVE_SYNTAXES)
+def test_no_wrong_group_length_is_left_by_a_removal(syntax):
+    """Catches a group that says it is as long as with the element that was taken out, or with one beneath."""
+    encoding = Encoding(syntax, "defined", "defined", group_lengths=True)
+    nested = element("RequestAttributesSequence", [[element("RequestedProcedureDescription", "for Annika")]])
+    new = read(
+        swept(an_object(element("SeriesDescription", "seen by Annika"), nested, encoding=encoding), "remove-element")
+    )
+    assert "SeriesDescription" not in new
+    assert [one.tag for one in new if one.tag.element == 0] == []
 
 
 def test_a_report_changes_nothing_and_counts():

@@ -12,7 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFont
 from pydicom import Dataset, dcmread
-from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    RLELossless,
+)
 from tests.support.engine import pseudonyms
 from tests.support.images import image_dataset
 from tests.unit.pixels.test_native import painted, regions_lists
@@ -20,6 +26,7 @@ from tests.unit.pixels.test_native import painted, regions_lists
 from dicom_deid.deidentify import Deidentified, Deidentifier, Settings
 from dicom_deid.deidentify.pixels import FoundText, Region, TextFinder, overlay_of
 from dicom_deid.deidentify.pixels.overlays import blanked_overlay
+from dicom_deid.deidentify.profiles import recipe_names
 from dicom_deid.exceptions import Quarantine
 from dicom_deid.reasons import Reason
 from dicom_deid.recipe import Recipe
@@ -300,3 +307,80 @@ def test_what_may_be_text_in_an_overlay_is_quarantined(monkeypatch: pytest.Monke
         cleaned(encoded(dataset), RISKY, OCR)
     assert caught.value.reason is Reason.PIXEL_RISK
     assert caught.value.where == "(6000,3000)"
+
+
+def cells(dataset: Dataset, big_endian: bool = False) -> np.ndarray:
+    return np.frombuffer(dataset.PixelData, ">u2" if big_endian else "<u2")
+
+
+SYNTAXES = (ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian)
+TAKES_OUT = {
+    "the setting": ("", OPEN.replace(overlays="remove")),
+    "the data": ("REMOVE startswith:60[0-9a-f]{2}3000\n", OPEN),
+    "the group": ("REMOVE startswith:60\n", OPEN),
+    "where it stands": ("BLANK (6000,0102)\n", OPEN),
+    "the profile": (None, OPEN),
+}
+
+
+@pytest.mark.parametrize("how", TAKES_OUT)
+@pytest.mark.parametrize("syntax", SYNTAXES)
+def test_a_plane_inside_the_samples_goes_with_its_description(syntax: str, how: str) -> None:
+    """A name drawn there would leave with the pixels, whose samples stay what they were."""
+    lines, chosen = TAKES_OUT[how]
+    recipe = (
+        Recipe.resolve(*recipe_names())
+        if lines is None
+        else Recipe.parse(f"FORMAT dicom\n%header\n{lines}", "test.dicom")
+    )
+    dataset = embedded()
+    if syntax == ExplicitVRBigEndian:
+        dataset.PixelData = cells(dataset).astype(">u2").tobytes()
+    data = encoded(dataset, syntax)
+    after = dcmread(io.BytesIO(Deidentifier(recipe, chosen).deidentify(data, pseudonyms).to_bytes()))
+    assert (cells(after, syntax == ExplicitVRBigEndian) == 0x0ABC).all()
+    kept = dcmread(io.BytesIO(cleaned(data, "FORMAT dicom\n%header\nREMOVE (6000,1500)\n").to_bytes()))
+    assert kept.PixelData == dataset.PixelData
+
+
+def test_a_plane_in_pixels_of_an_implicit_vr_among_explicit_ones_is_taken_out() -> None:
+    """Catches the VR of PixelData read where there is none, which ends as a fault of the program."""
+    data = encoded(embedded())
+    at = data.rindex(b"\xe0\x7f\x10\x00OW\0\0")
+    mixed = data[: at + 4] + data[at + 8 :]
+    after = cleaned(mixed, "FORMAT dicom\n%header\n", OPEN.replace(overlays="remove")).to_bytes()
+    assert after.endswith(np.full(ROWS * COLUMNS, 0x0ABC, "<u2").tobytes())
+
+
+def test_planes_in_the_lowest_bits_are_found() -> None:
+    """OverlayBitPosition 0 may be one of the samples' own bits, or an unused one beneath them."""
+    dataset = embedded(position=0)
+    dataset.HighBit = 15
+    data = encoded(dataset)
+    dataset.PixelData = (cells(dataset) | 1).astype("<u2").tobytes()
+    options = OPEN.replace(overlays="remove")
+    after = dcmread(io.BytesIO(cleaned(encoded(dataset), "FORMAT dicom\n%header\n", options).to_bytes()))
+    assert (cells(after) == 0x1ABC).all()
+    untouched = Deidentifier(Recipe.parse("FORMAT dicom\n%header\n", "t"), options).examine(data)
+    assert untouched.book.pixels is None
+
+
+def test_a_plane_inside_the_samples_that_cannot_be_blanked_is_quarantined() -> None:
+    """Compressed pixels, a position among the bits of the samples, or none at all."""
+    recipe, options = "FORMAT dicom\n%header\n", OPEN.replace(overlays="remove")
+    compressed = embedded()
+    compressed.compress(RLELossless, generate_instance_uid=False)
+    signed = embedded()
+    signed[0x60000102].VR, signed[0x60000102].value = "SS", -1
+    for dataset, syntax in ((compressed, RLELossless), (embedded(5), None), (signed, None)):
+        with pytest.raises(Quarantine) as caught:
+            cleaned(encoded(dataset, syntax or ExplicitVRLittleEndian), recipe, options)
+        assert caught.value.reason is Reason.PIXEL_DATA_UNREADABLE
+
+
+def test_an_image_with_a_plane_of_its_own_is_not_read_for_others() -> None:
+    """Planes in OverlayData are common: their images, whatever their layout, pass as they are."""
+    dataset = with_overlay(np.ones((1, 9, 13), bool))
+    del dataset.BitsStored, dataset.PhotometricInterpretation
+    after = cleaned(encoded(dataset), "FORMAT dicom\n%header\n", OPEN.replace(overlays="remove"))
+    assert dcmread(io.BytesIO(after.to_bytes())).PixelData == dataset.PixelData

@@ -3,9 +3,16 @@
 numpy and the codecs are imported when pixels have to be decoded, never before.
 """
 
-from dicom_deid.deidentify.pixels.clean import CleanedPixels, clean_pixels, with_overlays
+from dicom_deid.deidentify.pixels.clean import CleanedPixels, clean_pixels, with_overlays, without_embedded_planes
 from dicom_deid.deidentify.pixels.filters import PixelDecision, PixelFilters
-from dicom_deid.deidentify.pixels.overlays import Overlay, is_overlay_data, overlay_of
+from dicom_deid.deidentify.pixels.overlays import (
+    Overlay,
+    is_overlay_data,
+    is_placed_elsewhere,
+    overlay_data_of,
+    overlay_of,
+    places_overlay_data,
+)
 from dicom_deid.deidentify.pixels.regions import Region
 from dicom_deid.deidentify.pixels.risk import (
     ObjectFacts,
@@ -31,12 +38,16 @@ __all__ = [
     "clean_pixels",
     "document_risk",
     "is_overlay_data",
+    "is_placed_elsewhere",
     "is_video",
+    "overlay_data_of",
     "overlay_of",
     "overlay_text_regions",
     "pixel_risk",
+    "places_overlay_data",
     "text_regions",
     "treat_document",
     "treat_pixels",
     "with_overlays",
+    "without_embedded_planes",
 ]

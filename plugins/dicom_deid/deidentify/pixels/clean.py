@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from dicom_deid.deidentify.pixels import codec
-from dicom_deid.deidentify.pixels.layout import PIXEL_DATA, Layout, black_of, layout_of
+from dicom_deid.deidentify.pixels.layout import PIXEL_DATA, UNREADABLE, Layout, black_of, layout_of
 from dicom_deid.deidentify.pixels.native import blank_native
-from dicom_deid.deidentify.pixels.overlays import Overlay, beyond_edges, blanked_overlay, embedded_planes
+from dicom_deid.deidentify.pixels.overlays import (
+    Overlay,
+    beyond_edges,
+    bits_of_planes,
+    blanked_overlay,
+    embedded_planes,
+    without_planes,
+)
 from dicom_deid.deidentify.pixels.regions import Band, Region, bands
 from dicom_deid.deidentify.pixels.risk import is_video
+from dicom_deid.dicom.dictionary import tag_text
 from dicom_deid.exceptions import Quarantine
 from dicom_deid.reasons import Reason
 
@@ -160,6 +168,47 @@ def with_overlays(
     return replace(cleaned, overlays=changed)
 
 
+def without_embedded_planes(
+    cleaned: CleanedPixels | None,
+    header: Dataset,
+    pixel_data: bytes | memoryview,
+    transfer_syntax_uid: str,
+    groups: Collection[int],
+    *,
+    vr: str,
+) -> CleanedPixels | None:
+    """Blank the overlay planes in unused bits of the samples of which the rules take out the description.
+
+    Parameters
+    ----------
+    cleaned
+        What became of the pixels otherwise.
+    header, pixel_data, transfer_syntax_uid, vr
+        As for `clean_pixels`.
+    groups
+        Of those planes.
+
+    Raises
+    ------
+    Quarantine
+        `pixel-data-unreadable` when such a plane stands in compressed pixels, or cannot be told from the samples.
+    """
+    layout = layout_of(header)
+    mask = bits_of_planes(header, groups, layout)
+    if not mask:
+        return cleaned
+    if transfer_syntax_uid not in NATIVE:
+        raise Quarantine(Reason.PIXEL_DATA_UNREADABLE, PIXEL_DATA)
+    data = pixel_data if cleaned is None or cleaned.data is None else cleaned.data
+    new = without_planes(data, layout, mask, big_endian=transfer_syntax_uid == _EXPLICIT_BIG)
+    if new is None:
+        return cleaned
+    if cleaned is None:
+        # A thumbnail may show what stood in the plane.
+        return CleanedPixels(new, transfer_syntax_uid, False, vr, {_ICON_IMAGE_SEQUENCE: None})
+    return replace(cleaned, data=new, vr=vr)
+
+
 def _clean_compressed(
     header: Dataset,
     pixel_data: bytes | memoryview,
@@ -190,9 +239,12 @@ def _clean_compressed(
 def _described(header: Dataset, *, lossy: bool = False) -> dict[int, object]:
     """Return what the header must say of cleaned pixels (PS3.3 section C.7.6.1.1.2, PS3.15 section E.3.1)."""
     elements: dict[int, object] = dict.fromkeys(_STALE)
-    image_type = header.get("ImageType")
+    try:
+        image_type = header.get("ImageType")
+        parts = [image_type] if isinstance(image_type, str) else list(image_type or ())
+    except UNREADABLE:
+        raise Quarantine(Reason.MALFORMED, tag_text(_IMAGE_TYPE)) from None
     if image_type:
-        parts = [image_type] if isinstance(image_type, str) else list(image_type)
         elements[_IMAGE_TYPE] = ["DERIVED", *parts[1:]]
     elements[_BURNED_IN_ANNOTATION] = "NO"
     if lossy:

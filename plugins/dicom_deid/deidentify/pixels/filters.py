@@ -6,7 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from dicom_deid.deidentify.pixels.layout import UNREADABLE
 from dicom_deid.deidentify.pixels.regions import Region
+from dicom_deid.dicom.dictionary import tag_text
+from dicom_deid.exceptions import Quarantine
+from dicom_deid.reasons import Reason
 from dicom_deid.recipe.filters import Coordinates, Filter, Rectangle
 
 if TYPE_CHECKING:
@@ -76,6 +80,11 @@ class PixelFilters:
         ----------
         header
             The object's original root elements, those of `tags` at least.
+
+        Raises
+        ------
+        Quarantine
+            `malformed` for an element that is asked for and cannot be read as its VR says.
         """
 
         def value_of(tag: int) -> str | None:
@@ -99,12 +108,16 @@ def _text(header: Dataset, tag: int) -> str | None:
     r"""Return a value as criteria compare it: components joined by a backslash; nothing when it is missing."""
     if tag not in header:
         return None
-    value = header[tag].value
-    if value is None:
+    try:
+        element = header[tag]
+    except Exception:
+        # pydicom's message could hold the value.
+        raise Quarantine(Reason.MALFORMED, tag_text(tag)) from None
+    if element.value is None:
         return ""
-    if header[tag].VM > 1 and header[tag].VR != "SQ":
-        return "\\".join(str(component) for component in value)
-    return str(value)
+    if element.VM > 1 and element.VR != "SQ":
+        return "\\".join(str(component) for component in element.value)
+    return str(element.value)
 
 
 def _regions(coordinates: Coordinates, header: Dataset) -> Iterator[Region]:
@@ -115,7 +128,11 @@ def _regions(coordinates: Coordinates, header: Dataset) -> Iterator[Region]:
         return
     if coordinates.from_tag not in header:
         return
-    for item in header[coordinates.from_tag].value or ():
-        corners = [item.get(keyword) for keyword in _CORNERS]
-        if None not in corners:
-            yield Region(blank, Rectangle(*(int(corner) for corner in corners)))
+    try:
+        yield from [
+            Region(blank, Rectangle(*(int(corner) for corner in corners)))
+            for item in header[coordinates.from_tag].value or ()
+            if None not in (corners := [item.get(keyword) for keyword in _CORNERS])
+        ]
+    except UNREADABLE:
+        raise Quarantine(Reason.MALFORMED, tag_text(coordinates.from_tag)) from None

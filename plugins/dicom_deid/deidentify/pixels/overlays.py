@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dicom_deid.deidentify.pixels.layout import UNREADABLE
+from dicom_deid.deidentify.pixels.layout import UNREADABLE, Layout
 from dicom_deid.deidentify.pixels.native import blank_bits, swap_bytes
 from dicom_deid.deidentify.pixels.regions import Region, bands
 from dicom_deid.dicom.dictionary import tag_text
@@ -28,6 +28,21 @@ _FAR = 2**20
 def is_overlay_data(tag: int) -> bool:
     """Tell whether a tag is OverlayData of one of the planes."""
     return tag & 0xFF00FFFF == 0x60000000 | _DATA
+
+
+def places_overlay_data(tag: int) -> bool:
+    """Tell whether a tag is one by which a plane may say that its bits stand in PixelData."""
+    return tag & 0xFF00FFFF in (0x60000000 | _BITS_ALLOCATED, 0x60000000 | _BIT_POSITION)
+
+
+def is_placed_elsewhere(tag: int, value: bytes) -> bool:
+    """Tell whether an element that `places_overlay_data` says that the bits may not stand in OverlayData."""
+    return value.strip(b"\0 ") not in (b"", b"\1" if tag & 0xFFFF == _BITS_ALLOCATED else b"")
+
+
+def overlay_data_of(tag: int) -> int:
+    """Return the tag of OverlayData in the group of a tag."""
+    return tag & 0xFFFF0000 | _DATA
 
 
 class Overlay(NamedTuple):
@@ -203,3 +218,65 @@ def embedded_planes(header: Dataset, rows: int, columns: int) -> list[int]:
         if position:
             found.append(position)
     return found
+
+
+def bits_of_planes(header: Dataset, groups: Iterable[int], layout: Layout) -> int:
+    """Return the bits of a cell that hold embedded overlay planes, as a mask.
+
+    Bits that hold the sample itself hold no plane: OverlayBitPosition is 0 where the bits have an element of their own.
+
+    Parameters
+    ----------
+    header
+        The object's original root elements.
+    groups
+        Of the planes that are asked for.
+    layout
+        Of the image.
+
+    Raises
+    ------
+    Quarantine
+        `pixel-data-unreadable` when a position is no number, or one inside the samples and the plane has no other data.
+    """
+    sample = ((1 << layout.bits_stored) - 1) << (layout.high_bit + 1 - layout.bits_stored)
+    mask = 0
+    for group in groups:
+        tag = group << 16 | _BIT_POSITION
+        try:
+            bit = 1 << int(_value(header, tag, 0))
+        except UNREADABLE:
+            raise Quarantine(Reason.PIXEL_DATA_UNREADABLE, tag_text(tag)) from None
+        if bit > 1 and bit & sample and not _value(header, overlay_data_of(tag), b""):
+            raise Quarantine(Reason.PIXEL_DATA_UNREADABLE, tag_text(tag))
+        mask |= bit & ~sample
+    return mask & ((1 << layout.bits_allocated) - 1)
+
+
+def without_planes(
+    data: bytes | bytearray | memoryview, layout: Layout, mask: int, *, big_endian: bool
+) -> bytes | None:
+    """Return uncompressed pixel data with the bits of a mask zero in every cell; None when they are zero already.
+
+    Parameters
+    ----------
+    data
+        The value of PixelData.
+    layout
+        Where the cells stand in it.
+    mask
+        See `bits_of_planes`.
+    big_endian
+        Whether the transfer syntax is explicit VR big endian.
+    """
+    import numpy as np
+
+    size = layout.bits_allocated // 8
+    if not mask or not size:
+        return None
+    end = len(data) // size * size
+    cells = np.frombuffer(data[:end], f"{'>' if big_endian else '<'}u{size}")
+    if not (cells & mask).any():
+        return None
+    cleared: bytes = (cells & ~np.array(mask, cells.dtype)).astype(cells.dtype).tobytes()
+    return cleared + bytes(data[end:])
