@@ -286,6 +286,7 @@ class Deidentifier:
         """
         walk, encoding = examination.walk, examination.header.transfer_syntax.encoding
         finder = finder_of_words(words, walk.codecs)
+        self._sweep_meta(examination, Taken(finder, frozenset()))
         tail = examination.tail
         if tail is not None:
             residuals = find_residuals(tail, 0, examination.tail_end, encoding, finder)

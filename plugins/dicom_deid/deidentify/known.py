@@ -37,6 +37,8 @@ class KnownOriginals:
         if not patient:
             return frozenset()
         known = self._patients.get(patient)
+        if known is not None:
+            self._patients.move_to_end(patient)
         if known is words:
             return frozenset()
         if known is None:
@@ -44,7 +46,6 @@ class KnownOriginals:
             if len(self._patients) > _MAX_PATIENTS:
                 self._patients.popitem(last=False)
             return frozenset()
-        self._patients.move_to_end(patient)
         if self._asked[0] is known and self._asked[1] is words:
             return self._answer
         more = known if words <= known or len(known | words) > _MAX_WORDS else known | words

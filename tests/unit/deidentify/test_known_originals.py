@@ -179,3 +179,24 @@ def test_memory_is_bounded_and_a_finder_is_made_once() -> None:
     assert not knows.meet("p1", frozenset())
     words = known(*GIVING)[1]
     assert finder_of_words(words, ("ascii",)) is finder_of_words(frozenset(words), ("ascii",))
+
+
+def test_a_patient_who_is_met_again_and_again_is_not_forgotten() -> None:
+    """Every object of a study gives the same words: they count as met, however often."""
+    knows = KnownOriginals()
+    words: Words = frozenset({("Doe", Border.LETTERS)})
+    for number in range(10_000):
+        knows.meet("one", words)
+        knows.meet(f"p{number}", frozenset({(f"w{number}", Border.WORD)}))
+    assert knows.meet("one", frozenset()) == words
+
+
+def test_file_meta_information_that_is_kept_is_searched_for_what_others_gave() -> None:
+    """It is copied as it is, and may name the patient where the object itself does not."""
+    meta = [Element(0x00020100, "UI", "1.2.3.4"), Element(0x00020102, "OB", b"of John Doe ")]
+    data = part10([element("SOPInstanceUID", "1.2.3"), element("StudyInstanceUID", "1.2.34567")], meta=meta)
+    settings = RULES_ALONE.replace(residuals="quarantine", rebuild_file_meta=False)
+    deidentifier = Deidentifier(rules(RECIPE), settings)
+    with pytest.raises(Quarantine) as caught:
+        deidentifier.sweep(deidentifier.examine(data), known(*GIVING)[1])
+    assert (caught.value.reason, caught.value.where) == (Reason.RESIDUAL_FOUND, "PrivateInformation")
