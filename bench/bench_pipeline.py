@@ -41,6 +41,7 @@ from dicom_deid.storage import ObjectStorage, S3Connection, open_storage, write_
 from dicom_deid.store import KeyRing
 
 TRANSFERS = 16
+"""Requests under way at once: a copy has so many threads, the pipeline half of them to read and half to write."""
 SLICES = 200
 """Objects a study."""
 
@@ -178,7 +179,7 @@ class Stage:
             destination=f"s3://{self.bucket}/out-{uuid.uuid4().hex[:6]}",
             project=project,
             settings=Settings(),
-            transfers=TRANSFERS,
+            transfers=TRANSFERS // 2,
             batch_objects=100_000,
             batch_bytes=2**40,
             **options,  # type: ignore[arg-type]
