@@ -96,7 +96,7 @@ def _written(store: Store, run_id: str) -> Iterable[SourceObject]:
     from dicom_deid.objects import SourceObject
     from dicom_deid.reasons import Outcome
 
-    since = store.run(run_id).started_at.replace(hour=0, minute=0, second=0, microsecond=0)
+    since = store.run(run_id).recorded_since
     for outcome, key, size, etag in store.database.query("reading what was written", _WRITTEN, (run_id, since)):
         if outcome == Outcome.DEIDENTIFIED:
             yield SourceObject(key, size, etag, datetime.now(UTC))

@@ -76,6 +76,14 @@ class Run:
     started_at: datetime
     finished_at: datetime | None
 
+    @property
+    def recorded_since(self) -> datetime:
+        """An instant before which the audit has no row of the run, for partitions of months before to be left out.
+
+        Clocks of workers and server differ a little: it is the beginning of the day.
+        """
+        return self.started_at.replace(hour=0, minute=0, second=0, microsecond=0)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunReport:
@@ -269,8 +277,7 @@ FROM batch b JOIN batch_item i USING (batch_id) WHERE b.run_id = %(run)s
 def report_run(database: Database, run_id: str) -> RunReport:
     """Return the totals of a run, from the audit."""
     run = find_run(database, run_id)
-    # Clocks of workers and server differ a little; partitions of months before the run are left out all the same.
-    parameters = {"run": run.run_id, "since": run.started_at.replace(hour=0, minute=0, second=0, microsecond=0)}
+    parameters = {"run": run.run_id, "since": run.recorded_since}
     totals = database.query("adding up the run", _TOTALS, parameters)
     attempts, milliseconds = database.query("adding up the run", _EFFORT, parameters)[0]
     remaining, left = database.query("adding up the run", _REMAINING, parameters)[0]

@@ -52,8 +52,7 @@ def quarantine_csv_of(run_id: UUID, user: str) -> Response:
         record_event(
             database, store.chain_key, "source-keys-shown", body, run_id=run.run_id, project=run.request.project
         )
-        since = run.started_at.replace(hour=0, minute=0, second=0, microsecond=0)
-        rows = database.query("reading quarantined objects", _QUARANTINE, (run.run_id, since))
+        rows = database.query("reading quarantined objects", _QUARANTINE, (run.run_id, run.recorded_since))
     header = ["recorded_at", "reason", "what_to_do", "where", "source", "source_key", "size", "etag", "sop_class_uid"]
     return _download(f"quarantine-{run_id}.csv", _lines([header, *_quarantined(rows, project)]))
 

@@ -171,7 +171,7 @@ class Queries:
             ORDER BY recorded_at DESC, item LIMIT %(limit)s""",  # noqa: S608 - our own words
             {
                 "runs": [run.run_id for run in runs],
-                "since": _since(runs),
+                "since": min(run.recorded_since for run in runs),
                 "reason": reason,
                 "limit": limit,
             },
@@ -184,7 +184,7 @@ class Queries:
             "reading objects of a run",
             f"{_ENTRY} FROM audit WHERE run_id = %s AND recorded_at >= %s AND outcome = 'deidentified' "
             "ORDER BY link_id DESC, number DESC LIMIT %s",
-            (run.run_id, _since([run]), limit),
+            (run.run_id, run.recorded_since, limit),
         )
         return [_entry(row) for row in rows]
 
@@ -214,11 +214,6 @@ def together(totals: Sequence[Totals]) -> Totals:
         outcomes.update(each.outcomes)
         reasons.update(each.reasons)
     return Totals(outcomes, reasons, sum(each.bytes_in for each in totals), sum(each.seconds for each in totals))
-
-
-def _since(runs: Sequence[Run]) -> datetime:
-    """Return when the runs began, or a little earlier, for clocks differ; partitions of months before are left out."""
-    return min(run.started_at for run in runs).replace(hour=0, minute=0, second=0, microsecond=0)
 
 
 def _entry(row: tuple[object, ...]) -> AuditEntry:
