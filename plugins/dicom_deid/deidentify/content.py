@@ -117,12 +117,11 @@ class ContentJudge:
             return None
         if walk.partial:
             raise NeedMoreDataError(size)
-        return self._clean(walk, header, source, decision, treatment)
+        return self._clean(walk, header, read_data_set(source) if dataset is None else dataset, decision, treatment)
 
     def _clean(
-        self, walk: ObjectWalk, header: FileHeader, source: bytes, decision: PixelDecision, treatment: Treatment
+        self, walk: ObjectWalk, header: FileHeader, dataset: Dataset, decision: PixelDecision, treatment: Treatment
     ) -> CleanedPixels | None:
-        dataset = read_data_set(source)
         uid, (pixels, vr) = header.transfer_syntax.uid, _pixels(walk, header)
         overlays = _overlays(walk, header, dataset)
         regions = overlay_regions = decision.regions if treatment.clean else ()

@@ -251,7 +251,7 @@ class Deidentifier:
     def _report(self, examination: Examination, residuals: list[Residual]) -> None:
         # What an object of which only parts are given would have to lose is not taken out.
         if self.settings.residuals != "report":
-            raise Quarantine(Reason.RESIDUAL_FOUND, where(residuals[0]), residuals[0].start)
+            raise _refusal(residuals)
         examination.walk.note(Reason.RESIDUAL_REPORTED, len(residuals))
 
     def _sweep_meta(self, examination: Examination, taken: Taken) -> None:
@@ -301,7 +301,7 @@ class Deidentifier:
                 self.examine_tail(swept, tail.data)
             left = find_residuals(swept.walk, swept.start, swept.end, encoding, finder)
             if left:
-                raise Quarantine(Reason.RESIDUAL_FOUND, where(left[0]), left[0].start)
+                raise _refusal(left)
         return swept
 
     def words(self, data: bytes, *, size: int | None = None) -> tuple[str, Words]:
@@ -389,10 +389,8 @@ class Deidentifier:
     def _sweep(self, given: _Given, examination: Examination, residuals: list[Residual]) -> Examination:
         # What is taken out is taken out before the rules act, and the rules act again on what is left.
         policy = self.settings.residuals
-        if policy == "quarantine":
-            raise Quarantine(Reason.RESIDUAL_FOUND, where(residuals[0]), residuals[0].start)
-        if policy == "report":
-            examination.walk.note(Reason.RESIDUAL_REPORTED, len(residuals))
+        if policy in ("quarantine", "report"):
+            self._report(examination, residuals)
             return examination
         if policy == "redact-token":
             data = redacted(given.data, residuals)
@@ -401,7 +399,7 @@ class Deidentifier:
             encoding = given.header.transfer_syntax.encoding
             data = erase(given.data, given.start, encoding, values, partial=given.partial)
         if data == given.data:
-            raise Quarantine(Reason.RESIDUAL_FOUND, where(residuals[0]), residuals[0].start)
+            raise _refusal(residuals)
         source = data if given.data is given.source else given.source
         again = self._examine(given._replace(data=data, source=source))
         before = examination.walk.noted.get(Reason.RESIDUAL_REMOVED, 0)
@@ -586,6 +584,10 @@ class Deidentifier:
         deflater = zlib.compressobj(zlib.Z_DEFAULT_COMPRESSION, zlib.DEFLATED, -zlib.MAX_WBITS)
         deflated = b"".join([*(deflater.compress(piece) for piece in pieces), deflater.flush()])
         return deflated + b"\0" if len(deflated) % 2 else deflated
+
+
+def _refusal(residuals: list[Residual]) -> Quarantine:
+    return Quarantine(Reason.RESIDUAL_FOUND, where(residuals[0]), residuals[0].start)
 
 
 def _settle_signatures(walk: ObjectWalk, edits: list[Edit], changed: bool) -> None:

@@ -17,6 +17,7 @@ from dicom_deid.dicom.transfer_syntax import (
     TransferSyntax,
     find_transfer_syntax,
 )
+from dicom_deid.dicom.walk import is_vr
 from dicom_deid.exceptions import Quarantine
 from dicom_deid.reasons import Reason
 
@@ -187,7 +188,7 @@ def begins_as(beginning: bytes, encoding: Encoding) -> bool:
     vr = beginning[4:6]
     if len(vr) < 2 or encoding.big_endian:
         return True
-    return encoding.implicit != (0x40 < vr[0] < 0x5B and 0x40 < vr[1] < 0x5B)
+    return encoding.implicit != is_vr(vr)
 
 
 def _as_found(data: bytes, pos: int, declared: TransferSyntax) -> TransferSyntax:

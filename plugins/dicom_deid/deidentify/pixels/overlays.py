@@ -160,9 +160,8 @@ def _value(header: Dataset, tag: int, default: Any) -> Any:
 def blanked_overlay(overlay: Overlay, regions: Sequence[Region]) -> bytes | None:
     """Return the data of a plane with regions blanked in every frame; None when nothing of it changes.
 
-    Frames beyond
-    NumberOfFramesInOverlay are blanked like the others, and what is left over after the last whole frame is set to
-    zero.
+    Frames beyond NumberOfFramesInOverlay are blanked like the others, and what is left over after the last whole frame
+    is set to zero.
     """
     blanked = bands(overlay.on_plane(regions), overlay.rows, overlay.columns)
     if not blanked:
