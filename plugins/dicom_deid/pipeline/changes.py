@@ -123,6 +123,11 @@ def changes_between(before: Mapping[str, Element], after: Mapping[str, Element])
             yield Change(path, old.name, kind, old.summary, new.summary)
 
 
+def count_unchanged(before: Mapping[str, Element], changes: Iterable[Change]) -> int:
+    """Return how many elements of the first header are the same in the second."""
+    return len(before) - sum(change.kind is not ChangeKind.ADDED for change in changes)
+
+
 def _flat(dataset: Dataset, place: str, original: Dataset) -> Iterator[tuple[str, Element]]:
     for element in dataset:
         path = f"{place}({element.tag.group:04x},{element.tag.element:04x})"

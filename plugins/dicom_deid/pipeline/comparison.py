@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, NamedTuple, cast
 from dicom_deid.dicom.part10 import read_header
 from dicom_deid.exceptions import DicomDeidError, Quarantine
 from dicom_deid.objects import SourceObject
-from dicom_deid.pipeline.changes import ChangeKind, Element, Elements, changes_between, read_elements
+from dicom_deid.pipeline.changes import ChangeKind, Element, Elements, changes_between, count_unchanged, read_elements
 from dicom_deid.pipeline.disclosure import with_something_of
 from dicom_deid.reasons import Reason
 from dicom_deid.storage import ObjectStorage
@@ -101,7 +101,7 @@ def compare(before: dict[str, Element], after: dict[str, Element]) -> Comparison
             )
             for change in changes
         ),
-        unchanged=len(before) - sum(change.kind is not ChangeKind.ADDED for change in changes),
+        unchanged=count_unchanged(before, changes),
     )
 
 

@@ -224,15 +224,13 @@ class Conveyor(Generic[Item, Read, Done]):
             return done
 
     def _take(self, event: _Event[Item, Read, Done], done: list[Done], writers: _Crew[_Resolved[Item, Read]]) -> None:
-        if event.wrote:
-            self._writing -= 1
-        else:
-            self._reading -= 1
         if event.error is not None:
             raise event.error
         if event.wrote:
+            self._writing -= 1
             self._end_turn(event.turn, writers)
         else:
+            self._reading -= 1
             self._early[event.number] = None if event.pending is None else event
         if event.done is not None:
             self._free(event.item)

@@ -115,8 +115,7 @@ def _begin_of_last_pixel_data(data: Buffer) -> int | None:
 def _read_large(
     deidentifier: Deidentifier, storage: ObjectStorage, key: str, size: int, etag: str | None, version_id: str | None
 ) -> Examined:
-    def read(start: int, end: int) -> bytes:
-        return bytes(storage.read(key, etag=etag, version_id=version_id, start=start, end=end))
+    read = _reader(storage, key, etag, version_id)
 
     def examine(data: bytes) -> Examination:
         examination = deidentifier.examine(data, size=size)
@@ -129,6 +128,10 @@ def _read_large(
     if len(data) == size:
         return Examined(data, size, examination, sha256=hashlib.sha256(data).hexdigest())
     return Examined(data, size, examination, _examine_tail(deidentifier, examination, read, size))
+
+
+def _reader(storage: ObjectStorage, key: str, etag: str | None, version_id: str | None) -> Callable[[int, int], bytes]:
+    return lambda start, end: bytes(storage.read(key, etag=etag, version_id=version_id, start=start, end=end))
 
 
 def _look(
@@ -156,10 +159,7 @@ def read_words(
     Quarantine, StorageError
         As for `read_examined`.
     """
-
-    def read(start: int, end: int) -> bytes:
-        return bytes(storage.read(key, etag=etag, version_id=version_id, start=start, end=end))
-
+    read = _reader(storage, key, etag, version_id)
     return _look(read, size, GLANCE_BYTES, lambda data: deidentifier.words(data, size=size))[1]
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from dicom_deid.deidentify import Deidentifier
 from dicom_deid.exceptions import Quarantine
 from dicom_deid.objects import SourceRange
-from dicom_deid.pipeline.changes import Change, ChangeKind, changes_between, read_elements
+from dicom_deid.pipeline.changes import Change, ChangeKind, changes_between, count_unchanged, read_elements
 from dicom_deid.pipeline.header import read_examined
 from dicom_deid.pipeline.placeholders import Placeholders
 from dicom_deid.reasons import Reason
@@ -86,7 +86,7 @@ def preview_object(
     changes = tuple(changes_between(before, after))
     return ObjectPreview(
         changes,
-        unchanged=len(before) - sum(change.kind is not ChangeKind.ADDED for change in changes),
+        unchanged=count_unchanged(before, changes),
         modality=examined.examination.modality,
         actions=dict(result.actions),
         rules=dict(result.rules),
