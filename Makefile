@@ -7,7 +7,7 @@ OLDEST := .venv-oldest
 OLDEST_AIRFLOW := $(shell sed -n 's/.*"apache-airflow>=\([0-9.]*\)".*/\1/p' pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-oldest-airflow lint bench bench-store bench-pipeline bench-ocr bench-sweep score docs constraints clean
+.PHONY: help setup demo test test-oldest-airflow lint bench bench-database bench-pipeline bench-ocr bench-residuals score docs constraints clean
 
 help: ## say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -47,8 +47,8 @@ lint: setup ## ruff, mypy --strict, import-linter
 bench: setup-bench ## the engine beside its peers
 	$(BIN)/python -m bench.bench_engine $(ARGS)
 
-bench-store: setup ## the mapping and the plan beside the row-at-a-time way
-	$(BIN)/python -m bench.bench_store $(ARGS)
+bench-database: setup ## the mapping and the plan beside the row-at-a-time way
+	$(BIN)/python -m bench.bench_database $(ARGS)
 
 bench-pipeline: setup-bench ## bucket to bucket beside a plain copy and the script it replaces
 	$(BIN)/python -m bench.bench_pipeline $(ARGS)
@@ -56,8 +56,8 @@ bench-pipeline: setup-bench ## bucket to bucket beside a plain copy and the scri
 bench-ocr: setup ## text found in pixels
 	$(BIN)/python -m bench.bench_ocr $(ARGS)
 
-bench-sweep: setup-bench ## what the residual sweep finds, and what it costs
-	$(BIN)/python -m bench.bench_sweep $(ARGS)
+bench-residuals: setup-bench ## what the residual sweep finds, and what it costs
+	$(BIN)/python -m bench.bench_residuals $(ARGS)
 
 score: setup-bench ## recipes and peers on a corpus with planted identifiers
 	$(BIN)/python -m bench.bench_score $(ARGS)

@@ -18,9 +18,9 @@ from tests.support import datasets
 
 from bench import peers
 from bench.measure import Timing, machine, race, table, use_one_core
-from dicom_deid.deidentify import Deidentifier
-from dicom_deid.deidentify.settings import Settings
-from dicom_deid.originals import Kind, Original
+from dicom_deid.engine import Deidentifier
+from dicom_deid.engine.settings import Settings
+from dicom_deid.identifiers import Identifier, IdentifierKind
 from dicom_deid.recipe import Recipe
 
 OURS = "this engine"
@@ -32,16 +32,16 @@ class FixedMapping:
     """Pseudonyms from memory, as a worker holds them once the database has answered."""
 
     def __init__(self) -> None:
-        self._known: dict[Original, str] = {}
+        self._known: dict[Identifier, str] = {}
 
-    def __call__(self, originals: Collection[Original]) -> dict[Original, str]:
+    def __call__(self, identifiers: Collection[Identifier]) -> dict[Identifier, str]:
         """Return a pseudonym for each original."""
         known = self._known
-        return {original: known.get(original) or self._draw(original) for original in originals}
+        return {original: known.get(original) or self._draw(original) for original in identifiers}
 
-    def _draw(self, original: Original) -> str:
+    def _draw(self, original: Identifier) -> str:
         number = len(self._known) + 1_000_000
-        forms = {Kind.UID: f"2.25.{number}", Kind.DATE_OFFSET: "-31"}
+        forms = {IdentifierKind.UID: f"2.25.{number}", IdentifierKind.DATE_OFFSET: "-31"}
         return self._known.setdefault(original, forms.get(original.kind, f"PAT{number}"))
 
 
@@ -51,8 +51,8 @@ def engine(data: bytes, recipe: str, settings: Settings) -> Callable[[], bytes]:
     mapping = FixedMapping()
 
     def call() -> bytes:
-        examination = deidentifier.examine(data)
-        return deidentifier.rewrite(examination, mapping(examination.originals)).to_bytes()
+        analysis = deidentifier.analyse(data)
+        return deidentifier.rewrite(analysis, mapping(analysis.identifiers)).to_bytes()
 
     return call
 
@@ -114,8 +114,8 @@ def pixel_cost(*, rounds: int) -> str:
         def parts(
             deidentifier: Deidentifier = deidentifier, mapping: FixedMapping = mapping, data: bytes = data
         ) -> object:
-            examination = deidentifier.examine(data)
-            return deidentifier.rewrite(examination, mapping(examination.originals)).parts
+            analysis = deidentifier.analyse(data)
+            return deidentifier.rewrite(analysis, mapping(analysis.identifiers)).parts
 
         timings = race(
             {
@@ -143,8 +143,8 @@ def memory(objects: int) -> str:
     rows, began = [], time.perf_counter()
     for n in range(1, objects + 1):
         data = datasets.ct(rng.randrange(2**40), rows=32, columns=32)
-        examination = deidentifier.examine(data)
-        deidentifier.rewrite(examination, FixedMapping()(examination.originals)).to_bytes()
+        analysis = deidentifier.analyse(data)
+        deidentifier.rewrite(analysis, FixedMapping()(analysis.identifiers)).to_bytes()
         if n in (objects // 100, objects // 10, objects // 2, objects):
             rows.append((f"{n:,}", f"{resident_megabytes():.1f}"))
     seconds = time.perf_counter() - began

@@ -26,12 +26,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from tests.support.images import MODALITIES, Box, PlantedImage, planted_image
 
-from dicom_deid.deidentify.pixels.text import SURE, UNSURE, FoundText, TextFinder
+from dicom_deid.engine.pixels.text import SURE, UNSURE, FoundText, TextFinder
 
 SIZES = (8, 12, 20)
 CONTRASTS = (0.3, 0.8)
 
-Finder = Callable[[PlantedImage], "tuple[list[Box], bool]"]
+TermMatcher = Callable[[PlantedImage], "tuple[list[Box], bool]"]
 """Returns the boxes to blank, and whether the object would be quarantined as uncertain."""
 
 
@@ -54,7 +54,7 @@ def ours(image: PlantedImage) -> tuple[list[Box], bool]:
     return boxes, any(UNSURE <= text.confidence < SURE for text in found)  # type: ignore[return-value]
 
 
-def tesseract(*options: str) -> Finder:
+def tesseract(*options: str) -> TermMatcher:
     """Return a finder that runs Tesseract with options."""
 
     def find(image: PlantedImage) -> tuple[list[Box], bool]:
@@ -76,7 +76,7 @@ def tesseract(*options: str) -> Finder:
     return find
 
 
-def deid_filters(recipe: str) -> Finder:
+def deid_filters(recipe: str) -> TermMatcher:
     """Return a finder that applies a recipe that deid ships."""
     from deid.dicom.pixels.clean import DicomCleaner
     from deid.logger import bot
@@ -158,7 +158,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=int(time.time()) % 10**6, help="draws texts, places and noise")
     seed = parser.parse_args().seed
-    finders: dict[str, Finder] = {"text search (extra ocr)": ours}
+    finders: dict[str, TermMatcher] = {"text search (extra ocr)": ours}
     if shutil.which("tesseract"):
         finders["Tesseract as Presidio calls it"] = tesseract()
         finders["Tesseract, sparse text (--psm 11)"] = tesseract("--psm", "11")

@@ -33,12 +33,12 @@ from rich.table import Table
 from tests.support.datasets import ct_elements, element, part10
 
 from bench.peers import DESKTOP_RECIPE, silence
-from dicom_deid.deidentify.settings import Settings
+from dicom_deid.database import KeyRing
+from dicom_deid.engine.settings import Settings
 from dicom_deid.objects import SourceObject, SourceRange
+from dicom_deid.objectstore import ObjectStore, S3Connection, open_object_store, write_parts
 from dicom_deid.pipeline import Connections, RunConfiguration, plan_run, run_batch
 from dicom_deid.sandbox import S3Service, Sandbox
-from dicom_deid.storage import ObjectStorage, S3Connection, open_storage, write_parts
-from dicom_deid.store import KeyRing
 
 TRANSFERS = 16
 """Requests under way at once: a copy has so many threads, the pipeline half of them to read and half to write."""
@@ -142,9 +142,9 @@ class Stage:
         )
         self.s3.client().create_bucket(Bucket=self.bucket)
 
-    def storage(self, prefix: str) -> ObjectStorage:
+    def storage(self, prefix: str) -> ObjectStore:
         """Open a prefix of the bucket."""
-        return open_storage(f"s3://{self.bucket}/{prefix}", self.connection)
+        return open_object_store(f"s3://{self.bucket}/{prefix}", self.connection)
 
     def load(self, prefix: str, objects: int, make: Callable[[int], bytes]) -> int:
         """Put source objects; return their bytes summed."""

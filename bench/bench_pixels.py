@@ -17,7 +17,7 @@ from pydicom import Dataset
 from pydicom.uid import UID
 from tests.support.images import header_of, planted_image
 
-from dicom_deid.deidentify.pixels import PixelFilters, clean_pixels
+from dicom_deid.engine.pixels import PixelFilters, clean_pixels
 from dicom_deid.recipe import Recipe
 
 SYNTAXES = {

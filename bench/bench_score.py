@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bench import peers
-from dicom_deid.deidentify import Deidentifier, Settings
-from dicom_deid.deidentify.profiles import Option, profile_settings, recipe_names
+from dicom_deid.engine import Deidentifier, Settings
+from dicom_deid.engine.profiles import Option, profile_settings, recipe_names
 from dicom_deid.recipe import Recipe
 from dicom_deid.score.corpus import generate
 from dicom_deid.score.expectations import Case

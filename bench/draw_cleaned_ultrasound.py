@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 from pydicom import Dataset
 from tests.support.images import header_of, image_dataset, planted_image, random_identifier
 
-from dicom_deid.deidentify.pixels import PixelFilters, Region, clean_pixels, text_regions
+from dicom_deid.engine.pixels import PixelFilters, Region, clean_pixels, text_regions
 from dicom_deid.recipe import Recipe
 
 EXPLICIT = "1.2.840.10008.1.2.1"

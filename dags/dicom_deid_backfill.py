@@ -51,7 +51,7 @@ with DAG(
         recipes=dag.param("recipe"),
         profile_options=dag.param("profile_options"),
         settings={"private_elements": dag.param("private_elements"), "pixel_risk": dag.param("pixel_risk")},
-        purpose=dag.param("purpose"),
+        reason=dag.param("reason"),
     )
     deidentify = DicomDeidentifyOperator.partial(
         task_id="deidentify",

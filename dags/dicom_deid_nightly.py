@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from airflow.sdk import DAG, Asset, AsyncCallback, DeadlineAlert, DeadlineReference
 
-from dicom_deid.notifications.quarantine import LateRunNotifier, QuarantineNotifier
+from dicom_deid.notifications.notifiers import DeadlineNotifier, QuarantineNotifier
 from dicom_deid.operators.deidentify import DicomDeidentifyOperator
 from dicom_deid.operators.plan import DicomPlanOperator
 from dicom_deid.operators.report import DicomReportOperator
@@ -30,10 +30,10 @@ with DAG(
     deadline=DeadlineAlert(
         reference=DeadlineReference.DAGRUN_QUEUED_AT,
         interval=timedelta(hours=6),
-        callback=AsyncCallback(LateRunNotifier, kwargs={"dag_id": "dicom_deid_nightly"}),
+        callback=AsyncCallback(DeadlineNotifier, kwargs={"dag_id": "dicom_deid_nightly"}),
     ),
 ) as dag:
-    plan = DicomPlanOperator(task_id="plan", source=SOURCE, destination=DESTINATION, purpose="nightly")
+    plan = DicomPlanOperator(task_id="plan", source=SOURCE, destination=DESTINATION, reason="nightly")
     deidentify = DicomDeidentifyOperator.partial(
         task_id="deidentify",
         run=plan.output["run"],

@@ -36,7 +36,7 @@ with DAG(
         profile_options=dag.param("profile_options"),
         settings={"private_elements": dag.param("private_elements"), "pixel_risk": dag.param("pixel_risk")},
         limit=dag.param("limit"),
-        purpose=dag.param("purpose"),
+        reason=dag.param("reason"),
         only_preview=dag.param("dry_run"),
     )
     deidentify = DicomDeidentifyOperator.partial(

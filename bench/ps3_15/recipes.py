@@ -62,8 +62,8 @@ REPEATING_GROUPS = {
     "(60XX,4000)": "startswith:60[0-9a-f]{2}4000",
 }
 
-CLEAN_TEXT = "func:dicom_deid.deidentify.descriptors:clean_text"
-UNCHANGED = "func:dicom_deid.deidentify.descriptors:unchanged"
+CLEAN_TEXT = "func:dicom_deid.engine.descriptors:clean_text"
+UNCHANGED = "func:dicom_deid.engine.descriptors:unchanged"
 TEXT_VRS = ("LO", "LT", "SH", "ST", "UC", "UT")
 
 TITLES = {

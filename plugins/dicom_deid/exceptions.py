@@ -13,7 +13,7 @@ class ConfigurationError(DicomDeidError):
     """What the user asked for cannot be done as it stands; a retry will not help."""
 
 
-class StorageError(DicomDeidError):
+class ObjectStoreError(DicomDeidError):
     """An object store did not do what it was asked; a retry may help."""
 
 

@@ -39,8 +39,8 @@ def get_provider_info() -> dict[str, Any]:
         "connection-types": [_CONNECTION_TYPE],
         "extra-links": ["dicom_deid.links.RunPageLink"],
         "notifications": [
-            "dicom_deid.notifications.quarantine.QuarantineNotifier",
-            "dicom_deid.notifications.quarantine.LateRunNotifier",
+            "dicom_deid.notifications.notifiers.QuarantineNotifier",
+            "dicom_deid.notifications.notifiers.DeadlineNotifier",
         ],
     }
 

@@ -24,7 +24,7 @@ def rendered(before: list[Element], after: list[Element]) -> str:
         project="p",
         source="s3://source",
         key_hash="0f" * 16,
-        sealed_key=b"sealed",
+        encrypted_key=b"sealed",
         source_version_id=None,
         source_etag="etag",
         source_size=1,

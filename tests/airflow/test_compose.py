@@ -12,8 +12,8 @@ import compose_spec
 import pytest
 import yaml
 
+from dicom_deid.database import KeyRing
 from dicom_deid.sandbox.deployment import Addresses, write_secrets
-from dicom_deid.store import KeyRing
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = (ROOT / "docker-compose.yaml").read_text()

@@ -19,8 +19,8 @@ from fastapi.routing import APIRoute
 from tests.support.airflow import USERS, Deployment, Metrics
 from tests.support.runs import patients, series, small_ct
 
+from dicom_deid.database import Database
 from dicom_deid.exceptions import ConfigurationError
-from dicom_deid.store import Store
 from dicom_deid.web.app import create_app
 
 pytestmark = [
@@ -61,8 +61,8 @@ class Done(NamedTuple):
 def first_pages(airflow: Deployment) -> dict[str, httpx.Response]:
     """The pages before the first run: without a schema, and with an empty one."""
     found = {f"without a schema {path}": page(airflow, path, "vic") for path in BEFORE_THE_FIRST_RUN}
-    with Store.connect(airflow.database_url, keys=airflow.keys) as store:
-        store.upgrade()
+    with Database.connect(airflow.database_url, keys=airflow.keys) as database:
+        database.upgrade()
     return found | {f"with an empty schema {path}": page(airflow, path, "vic") for path in BEFORE_THE_FIRST_RUN}
 
 
@@ -75,7 +75,7 @@ def done(airflow: Deployment, first_pages: dict[str, httpx.Response]) -> Done:
     objects[f"{name}/notes.txt"] = f"{PATIENTS[0].name} was here".encode()
     source = airflow.bucket(f"source-{uuid.uuid4().hex[:8]}", objects)
     destination = airflow.bucket(f"destination-{uuid.uuid4().hex[:8]}")
-    conf = {"source": source, "destination": destination, "pixel_risk": "allow", "purpose": "a test"}
+    conf = {"source": source, "destination": destination, "pixel_risk": "allow", "reason": "a test"}
     run_id, state = airflow.run(DAG, conf)
     counts = airflow.xcom(DAG, run_id, "report", "counts")
     assert isinstance(counts, dict)
@@ -140,11 +140,11 @@ def test_a_second_run_finds_nothing_to_do(airflow: Deployment, done: Done) -> No
 def test_a_dry_run_writes_nothing(airflow: Deployment, done: Done) -> None:
     """A dry run that leaves objects, pseudonyms or a run behind."""
     destination = airflow.bucket(f"dry-{uuid.uuid4().hex[:8]}")
-    with Store.connect(airflow.database_url, keys=airflow.keys) as store:
-        before = len(store.runs()), store.crosswalk_sizes()
+    with Database.connect(airflow.database_url, keys=airflow.keys) as database:
+        before = len(database.runs()), database.crosswalk_sizes()
         _, state = airflow.run(DAG, {"source": done.source, "destination": destination, "dry_run": True})
         assert state == "success"
-        assert (len(store.runs()), store.crosswalk_sizes()) == before
+        assert (len(database.runs()), database.crosswalk_sizes()) == before
     assert airflow.sandbox.s3.client().list_objects_v2(Bucket=destination.removeprefix("s3://"))["KeyCount"] == 0
 
 
@@ -306,10 +306,10 @@ def test_the_downloads_hold_the_run(airflow: Deployment, done: Done) -> None:
 def test_fetching_source_keys_is_recorded(airflow: Deployment, done: Done) -> None:
     """A look at where originals lie that leaves no trace, or that breaks the chain of the audit."""
     page(airflow, f"/runs/{done.deid_run_id}/quarantine.csv", "olga")
-    with Store.connect(airflow.database_url, keys=airflow.keys) as store:
-        rows = store.database.query("", "SELECT body FROM audit_event WHERE kind = 'source-keys-shown'")
+    with Database.connect(airflow.database_url, keys=airflow.keys) as database:
+        rows = database.connection.query("", "SELECT body FROM audit_event WHERE kind = 'source-keys-shown'")
         assert any('"olga"' in body for (body,) in rows)
-        assert store.verify().problems == []
+        assert database.verify().problems == []
 
 
 def test_an_object_is_shown_element_by_element(airflow: Deployment, done: Done) -> None:
@@ -317,10 +317,10 @@ def test_an_object_is_shown_element_by_element(airflow: Deployment, done: Done) 
     text = page(airflow, done.comparison, "olga").text
     assert "Patient&#39;s Name" in text
     assert "Anonymous" in text
-    with Store.connect(airflow.database_url, keys=airflow.keys) as store:
-        rows = store.database.query("", "SELECT body FROM audit_event WHERE kind = 'source-object-opened'")
+    with Database.connect(airflow.database_url, keys=airflow.keys) as database:
+        rows = database.connection.query("", "SELECT body FROM audit_event WHERE kind = 'source-object-opened'")
         assert any('"olga"' in body for (body,) in rows)
-        assert store.verify().problems == []
+        assert database.verify().problems == []
     assert done.comparison in page(airflow, f"/objects?key={done.key_hash}", "olga").text
     # Who may not open it is not led to it.
     assert done.comparison not in page(airflow, f"/objects?key={done.key_hash}", "vic").text

@@ -8,12 +8,12 @@ from typing import Any
 import jsonschema
 import pytest
 
+from dicom_deid.database import KeyRing
 from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.get_provider_info import get_provider_info
 from dicom_deid.hooks.aws import s3_connection
 from dicom_deid.hooks.dicom_deid import DicomDeidHook
 from dicom_deid.hooks.postgres import database_url
-from dicom_deid.store import KeyRing
 
 KEYS = KeyRing.generate()
 
@@ -164,8 +164,8 @@ def test_what_provider_info_names_can_be_imported() -> None:
 
 def test_the_form_says_what_the_settings_do() -> None:
     """A default of the form that is another than the engine's: the form does not import it, for the sake of speed."""
-    from dicom_deid.deidentify.profiles import Option
-    from dicom_deid.deidentify.settings import Settings
+    from dicom_deid.engine.profiles import Option
+    from dicom_deid.engine.settings import Settings
     from dicom_deid.operators import forms
     from dicom_deid.recipe import Recipe
 

@@ -13,8 +13,9 @@ from airflow.sdk import RetryAction
 from airflow.sdk.exceptions import AirflowSkipException
 from tests.support.runs import patients, series
 
-from dicom_deid.exceptions import ConfigurationError, DatabaseError, Quarantine, StorageError
-from dicom_deid.notifications.quarantine import QuarantineNotifier, message
+from dicom_deid.database import Database, KeyRing
+from dicom_deid.exceptions import ConfigurationError, DatabaseError, ObjectStoreError, Quarantine
+from dicom_deid.notifications.notifiers import QuarantineNotifier, message
 from dicom_deid.operators.base import RETRY_POLICY, TooManyQuarantined, WorkLeft
 from dicom_deid.operators.deidentify import BatchStopped, DicomDeidentifyOperator
 from dicom_deid.operators.plan import DicomPlanOperator
@@ -24,7 +25,6 @@ from dicom_deid.operators.report import DicomReportOperator
 from dicom_deid.recipe import RecipeError
 from dicom_deid.sandbox import S3Service
 from dicom_deid.sandbox.deployment import connection_documents
-from dicom_deid.store import KeyRing, Store
 
 CALM = {"pixel_risk": "allow", "residuals": "off", "documents": "allow"}
 
@@ -111,9 +111,9 @@ def test_only_references_travel(site: Site) -> None:
 
 def test_who_asked_and_why_is_recorded(site: Site) -> None:
     """A run in the audit that nobody asked for."""
-    run, _ = site.plan(purpose="a study")
-    with Store.connect(site.database, keys=site.keys) as store:
-        request = store.run(run["run_id"]).request
+    run, _ = site.plan(reason="a study")
+    with Database.connect(site.database, keys=site.keys) as database:
+        request = database.run(run["run_id"]).request
     assert (request.triggered_by, request.reason, request.airflow["run_id"]) == ("olga", "a study", site.run_id)
 
 
@@ -149,8 +149,8 @@ def test_work_that_is_left_fails_the_run(site: Site) -> None:
     run, _ = site.plan()
     with pytest.raises(WorkLeft, match="13 objects"):
         site.report(run)
-    with Store.connect(site.database, keys=site.keys) as store:
-        assert store.run(run["run_id"]).state == "failed"
+    with Database.connect(site.database, keys=site.keys) as database:
+        assert database.run(run["run_id"]).state == "failed"
 
 
 def test_lineage_names_places_and_counts(site: Site) -> None:
@@ -251,7 +251,7 @@ def test_what_cannot_work_is_said_before_the_first_object(
         (RecipeError([]), RetryAction.FAIL),
         (TooManyQuarantined("x"), RetryAction.FAIL),
         (WorkLeft("x"), RetryAction.FAIL),
-        (StorageError("x"), RetryAction.DEFAULT),
+        (ObjectStoreError("x"), RetryAction.DEFAULT),
         (DatabaseError("x"), RetryAction.DEFAULT),
         (BatchStopped("x"), RetryAction.DEFAULT),
     ],

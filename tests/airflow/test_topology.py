@@ -19,11 +19,11 @@ from tests.support.airflow import DAGS, Deployment
 from tests.support.programs import program
 from tests.support.runs import patients, series
 
+from dicom_deid.database import Database, KeyRing
 from dicom_deid.sandbox import Sandbox
 from dicom_deid.sandbox.airflow import AirflowOptions, AirflowSandbox, create_database
 from dicom_deid.sandbox.deployment import connection_documents, write_secrets
 from dicom_deid.sandbox.ports import free_ports
-from dicom_deid.store import KeyRing, Store
 
 pytestmark = [
     pytest.mark.slow,
@@ -142,8 +142,8 @@ def wait_until(true: Callable[[], object], seconds: float, what: str) -> None:
 
 def objects_done(deployed: Deployment) -> int:
     """Return how many objects the audit knows of."""
-    with Store.connect(deployed.database_url, keys=deployed.keys) as store:
-        return int(store.database.query("", "SELECT count(*) FROM audit")[0][0])
+    with Database.connect(deployed.database_url, keys=deployed.keys) as database:
+        return int(database.connection.query("", "SELECT count(*) FROM audit")[0][0])
 
 
 def test_a_worker_dies_in_the_middle(topology: Deployment) -> None:

@@ -16,9 +16,9 @@ from tests.support import datasets
 from tests.support.datasets import Element, element
 from tests.support.oracle import by_deid, by_engine, engine_for
 
-from dicom_deid.deidentify import Deidentifier, Settings
+from dicom_deid.engine import Deidentifier, Settings
 from dicom_deid.exceptions import ConfigurationError, Quarantine
-from dicom_deid.originals import Kind, Original
+from dicom_deid.identifiers import Identifier, IdentifierKind
 from dicom_deid.reasons import Reason
 from dicom_deid.recipe import Recipe, RecipeError
 
@@ -50,13 +50,13 @@ def ours(lines: str, data: bytes, settings: Settings | None = None) -> Dataset:
     return dcmread(io.BytesIO(by_engine(data, engine_for(HEAD + lines, settings))))
 
 
-def pseudonyms(lines: str, data: bytes) -> tuple[Dataset, dict[Original, str]]:
+def pseudonyms(lines: str, data: bytes) -> tuple[Dataset, dict[Identifier, str]]:
     """Run the engine as it is by default, with pseudonyms from a mapping."""
-    found: dict[Original, str] = {}
+    found: dict[Identifier, str] = {}
 
-    def resolve(originals):  # type: ignore[no-untyped-def]
-        for one in originals:
-            found.setdefault(one, f"2.25.{len(found) + 1}" if one.kind is Kind.UID else f"P{len(found) + 1}")
+    def resolve(identifiers):  # type: ignore[no-untyped-def]
+        for one in identifiers:
+            found.setdefault(one, f"2.25.{len(found) + 1}" if one.kind is IdentifierKind.UID else f"P{len(found) + 1}")
         return found
 
     result = Deidentifier(Recipe.parse(HEAD + lines), OPEN).deidentify(data, resolve)
@@ -148,13 +148,13 @@ def test_empty_identifiers_are_keyed_by_the_study() -> None:
     data = an_object(element("PatientID", ""), element("StudyID", ""))
     study = str(dcmread(io.BytesIO(data)).StudyInstanceUID)
     _, found = pseudonyms("REPLACE PatientID func:generate_value\nREPLACE StudyID func:generate_value\n", data)
-    assert {Original(Kind.PATIENT_ID, study), Original(Kind.STUDY_ID, study)} <= set(found)
+    assert {Identifier(IdentifierKind.PATIENT_ID, study), Identifier(IdentifierKind.STUDY_ID, study)} <= set(found)
 
 
 def test_every_value_of_an_identifier_is_mapped() -> None:
     data = an_object(element("OtherPatientIDs", ["A1", "B2"]), element("StudyInstanceUID", ["1.2.3", "1.2.4"]))
     mine, found = pseudonyms("REPLACE StudyInstanceUID func:generate_value\n", data)
-    expected = [found[Original(Kind.UID, "1.2.3")], found[Original(Kind.UID, "1.2.4")]]
+    expected = [found[Identifier(IdentifierKind.UID, "1.2.3")], found[Identifier(IdentifierKind.UID, "1.2.4")]]
     assert list(mine.StudyInstanceUID) == expected
 
 

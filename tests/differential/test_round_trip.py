@@ -20,9 +20,9 @@ from tests.support import datasets
 from tests.support.oracle import FILES
 from tests.support.programs import program
 
-from dicom_deid.deidentify import Deidentifier, Settings
-from dicom_deid.deidentify.profiles import profile_settings, recipe_names
 from dicom_deid.dicom.part10 import read_header
+from dicom_deid.engine import Deidentifier, Settings
+from dicom_deid.engine.profiles import profile_settings, recipe_names
 from dicom_deid.exceptions import Quarantine
 from dicom_deid.recipe import Recipe
 from dicom_deid.score.corpus import generate
@@ -35,8 +35,8 @@ PROFILE = Deidentifier(
 )
 
 
-def resolve(originals):  # type: ignore[no-untyped-def]
-    return {one: f"2.25.{n}" if one.kind == "UID" else f"P{n}" for n, one in enumerate(originals, 1)}
+def resolve(identifiers):  # type: ignore[no-untyped-def]
+    return {one: f"2.25.{n}" if one.kind == "UID" else f"P{n}" for n, one in enumerate(identifiers, 1)}
 
 
 def deidentified(path: Path) -> bytes:

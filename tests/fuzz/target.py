@@ -8,7 +8,7 @@ import warnings
 
 from pydicom import dcmread
 
-from dicom_deid.deidentify import Deidentifier, Settings
+from dicom_deid.engine import Deidentifier, Settings
 from dicom_deid.exceptions import Quarantine
 from dicom_deid.reasons import Reason
 from dicom_deid.recipe import Recipe
@@ -29,8 +29,8 @@ SECONDS = 2.0
 """No input of a few kilobytes may take longer, whatever it claims to be."""
 
 
-def resolve(originals):  # type: ignore[no-untyped-def]
-    return {one: f"2.25.{number}" if one.kind == "UID" else str(number) for number, one in enumerate(originals, 1)}
+def resolve(identifiers):  # type: ignore[no-untyped-def]
+    return {one: f"2.25.{number}" if one.kind == "UID" else str(number) for number, one in enumerate(identifiers, 1)}
 
 
 def run(data: bytes) -> list[bytes | Reason]:

@@ -19,7 +19,7 @@ from tests.fuzz.target import ENGINES, OPEN, pydicom_reads, run
 from tests.support import datasets
 from tests.support.datasets import Element, Encoding, element, part10
 
-from dicom_deid.deidentify import Deidentifier
+from dicom_deid.engine import Deidentifier
 from dicom_deid.exceptions import Quarantine
 from dicom_deid.reasons import Reason
 from dicom_deid.recipe import Recipe
@@ -144,7 +144,7 @@ def test_elements_that_lie(body: bytes, syntax: str) -> None:
 def expect(data: bytes, *reasons: Reason) -> None:
     for engine in ENGINES:
         with pytest.raises(Quarantine) as caught:
-            engine.deidentify(data, lambda originals: dict.fromkeys(originals, "1"))
+            engine.deidentify(data, lambda identifiers: dict.fromkeys(identifiers, "1"))
         assert caught.value.reason in reasons
 
 
@@ -236,5 +236,5 @@ def test_values_are_never_in_the_message() -> None:
             [element("SOPInstanceUID", "1.2.3"), element("PatientName", secret), Element(0x00101010, "AS", "061Y")]
         )
         with pytest.raises(Quarantine) as caught:
-            ENGINES[0].deidentify(data[:-cut], lambda originals: dict.fromkeys(originals, "1"))
+            ENGINES[0].deidentify(data[:-cut], lambda identifiers: dict.fromkeys(identifiers, "1"))
         assert "Torvelin" not in f"{caught.value}{caught.value.where}"

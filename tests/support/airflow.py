@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from dicom_deid.database import KeyRing
 from dicom_deid.sandbox import Sandbox
 from dicom_deid.sandbox.airflow import COMPONENTS, AirflowOptions, AirflowSandbox, create_database
 from dicom_deid.sandbox.deployment import connection_documents
-from dicom_deid.store import KeyRing
 
 DAGS = Path(__file__).parents[2] / "dags"
 USERS = {"ada": "admin", "olga": "op", "uma": "user", "vic": "viewer"}

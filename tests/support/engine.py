@@ -9,21 +9,21 @@ from typing import Any
 
 from pydicom import Dataset, dcmread
 
-from dicom_deid.deidentify import Deidentified, Deidentifier, Settings
-from dicom_deid.originals import Kind, Original
+from dicom_deid.engine import Deidentifier, DeidentifyResult, Settings
+from dicom_deid.identifiers import Identifier, IdentifierKind
 from dicom_deid.recipe import Recipe
 
 
-def pseudonyms(originals: Collection[Original]) -> dict[Original, str]:
+def pseudonyms(identifiers: Collection[Identifier]) -> dict[Identifier, str]:
     """Give every original a pseudonym that depends on nothing else."""
-    return {original: _pseudonym(original) for original in originals}
+    return {original: _pseudonym(original) for original in identifiers}
 
 
-def _pseudonym(original: Original) -> str:
+def _pseudonym(original: Identifier) -> str:
     number = int(hashlib.sha256(f"{original.kind}:{original.value}".encode()).hexdigest()[:24], 16)
-    if original.kind is Kind.UID:
+    if original.kind is IdentifierKind.UID:
         return f"2.25.{number}"
-    if original.kind is Kind.DATE_OFFSET:
+    if original.kind is IdentifierKind.DATE_OFFSET:
         return str(-(number % 300) - 1)
     return f"{original.kind.name[:3]}{number % 10**7:07d}"
 
@@ -37,13 +37,13 @@ RULES_ALONE = Settings(residuals="off", pixel_risk="allow", documents="allow")
 """Without what looks at an object as a whole: its residuals, its pixels, its kind."""
 
 
-def run(data: bytes, recipe: str | Recipe, settings: Settings = RULES_ALONE, **named: Any) -> Deidentified:
+def run(data: bytes, recipe: str | Recipe, settings: Settings = RULES_ALONE, **named: Any) -> DeidentifyResult:
     """De-identify one object."""
     chosen = rules(recipe) if isinstance(recipe, str) else recipe
     return Deidentifier(chosen, settings, **named).deidentify(data, pseudonyms)
 
 
-def read(data: bytes | Deidentified) -> Dataset:
+def read(data: bytes | DeidentifyResult) -> Dataset:
     """Read an object as pydicom does."""
     return dcmread(io.BytesIO(data if isinstance(data, bytes) else data.to_bytes()))
 

@@ -11,18 +11,18 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+from dicom_deid.database import Lease, Mapping
+from dicom_deid.objectstore import S3Store
 from dicom_deid.pipeline import BatchHeld, batch, plan_run, run_batch
-from dicom_deid.pipeline.carrier import ObjectCarrier
-from dicom_deid.storage import S3Storage
-from dicom_deid.store import Lease, Mapping
+from dicom_deid.pipeline.object_processor import ObjectProcessor
 
 POINTS: dict[str, tuple[type, str, str]] = {
-    "before-read": (ObjectCarrier, "read", "before"),
-    "after-read": (ObjectCarrier, "read", "after"),
+    "before-read": (ObjectProcessor, "read", "before"),
+    "after-read": (ObjectProcessor, "read", "after"),
     "before-resolve": (Mapping, "resolve", "before"),
     "after-resolve": (Mapping, "resolve", "after"),
-    "before-write": (S3Storage, "write", "before"),
-    "after-write": (S3Storage, "write", "after"),
+    "before-write": (S3Store, "write", "before"),
+    "after-write": (S3Store, "write", "after"),
     "before-record": (Lease, "record", "before"),
     "after-record": (Lease, "record", "after"),
     "before-finish": (Lease, "finish", "before"),

@@ -14,7 +14,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.multival import MultiValue
 
-from dicom_deid.deidentify import Deidentifier, Settings
+from dicom_deid.engine import Deidentifier, Settings
 from dicom_deid.recipe import Recipe
 
 Content = dict[str, Any]
@@ -76,7 +76,7 @@ def engine_for(text: str, settings: Settings | None = None) -> Deidentifier:
 
 def by_engine(data: bytes, deidentifier: Deidentifier) -> bytes:
     """Return the engine's output; every original that it asks for is replaced by a text made from it."""
-    result = deidentifier.deidentify(data, lambda originals: {one: f"1.2.{n}" for n, one in enumerate(originals)})
+    result = deidentifier.deidentify(data, lambda identifiers: {one: f"1.2.{n}" for n, one in enumerate(identifiers)})
     return result.to_bytes()
 
 

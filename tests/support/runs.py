@@ -11,12 +11,12 @@ from typing import Any
 import psycopg2
 from tests.support.datasets import ct_elements, mr_elements, part10
 
-from dicom_deid.deidentify.settings import Settings
+from dicom_deid.database import AuditRow, KeyRing
+from dicom_deid.engine.settings import Settings
+from dicom_deid.objectstore import S3Connection, S3Store, open_object_store
 from dicom_deid.pipeline import BatchResult, Connections, PlannedRun, RunConfiguration, plan_run, run_batch
 from dicom_deid.sandbox import S3Service
 from dicom_deid.score.identity import Patient
-from dicom_deid.storage import S3Connection, S3Storage, open_storage
-from dicom_deid.store import AuditRow, KeyRing
 
 CALM = Settings(residuals="off", pixel_risk="allow", documents="allow")
 """Settings under which generated objects are not quarantined for what they may show."""
@@ -51,7 +51,7 @@ def hash_of(text: str, number: int) -> int:
 
 
 @dataclass
-class Place:
+class ElementContext:
     """A source and a destination below one bucket, and a database.
 
     Parameters
@@ -104,8 +104,8 @@ class Place:
 
     def get(self, prefix: str = "out") -> dict[str, bytes]:
         """Return the objects below a prefix."""
-        storage = open_storage(f"s3://{self.bucket}/{prefix}", self.connection)
-        assert isinstance(storage, S3Storage)
+        storage = open_object_store(f"s3://{self.bucket}/{prefix}", self.connection)
+        assert isinstance(storage, S3Store)
         return {listed.key: storage.read(listed.key) for listed in storage.list()}
 
     def run(self, configuration: RunConfiguration | None = None, **changes: Any) -> Ran:

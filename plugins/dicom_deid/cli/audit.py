@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 
 from dicom_deid.cli.options import database_access, database_options
+from dicom_deid.database import AccessReason, AuditRecord, Database
 from dicom_deid.reasons import Outcome
-from dicom_deid.store import Accountability, Store, Traced
 
 
 @click.group()
@@ -32,9 +32,9 @@ def verify(
     """
     with (
         database_access(database, data_directory) as access,
-        Store.connect(access.url, schema=schema, keys=access.keys) as store,
+        Database.connect(access.url, schema=schema, keys=access.keys) as db,
     ):
-        result = store.verify(run_id=run_id, expected_head=expect_head)
+        result = db.verify(run_id=run_id, expected_head=expect_head)
     for problem in result.problems:
         click.echo(f"{problem.where}: {problem.what}", err=True)
     click.echo(f"{result.events} events, {result.runs} runs, {result.links} links, {result.rows} rows")
@@ -56,9 +56,9 @@ def export(
     """Write the audit to FILE (.parquet or .csv), a row an object and attempt. Source keys leave as digests."""
     with (
         database_access(database, data_directory) as access,
-        Store.connect(access.url, schema=schema, keys=access.keys) as store,
+        Database.connect(access.url, schema=schema, keys=access.keys) as db,
     ):
-        count = store.export_audit(file, run_id=run_id, outcome=outcome)
+        count = db.export_audit(file, run_id=run_id, outcome=outcome)
     click.echo(f"{count} rows written to {file}.")
 
 
@@ -82,12 +82,12 @@ def trace(
     if show_source_keys:
         if not reason:
             raise click.UsageError("--show-source-keys needs --reason")
-        reveal = Accountability(person=person, reason=reason)
+        reveal = AccessReason(person=person, reason=reason)
     with (
         database_access(database, data_directory) as access,
-        Store.connect(access.url, schema=schema, keys=access.keys) as store,
+        Database.connect(access.url, schema=schema, keys=access.keys) as db,
     ):
-        found = store.trace(key, reveal=reveal)
+        found = db.trace(key, reveal=reveal)
     for row in found:
         _print(row)
     if not found:
@@ -99,7 +99,7 @@ def trace(
         sys.exit(1)
 
 
-def _print(row: Traced) -> None:
+def _print(row: AuditRecord) -> None:
     reason = f" ({row.reason})" if row.reason else ""
     click.echo(f"{row.recorded_at:%Y-%m-%d %H:%M:%S} UTC  {row.outcome}{reason} {row.detail}".rstrip())
     source = row.source_key if row.source_key is not None else f"[{row.key_hash}]"

@@ -12,13 +12,13 @@ from typing import Any, TypeVar
 import click
 
 from dicom_deid.cli.options import database_access, database_options, owner_only
-from dicom_deid.originals import Kind
-from dicom_deid.store import Accountability, KeyRing, Store
-from dicom_deid.store.importing import write_csv
+from dicom_deid.database import AccessReason, Database, KeyRing
+from dicom_deid.database.crosswalk_import import write_csv
+from dicom_deid.identifiers import IdentifierKind
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-_KINDS = click.Choice([kind.value for kind in Kind])
+_KINDS = click.Choice([kind.value for kind in IdentifierKind])
 
 
 def _accountable(command: Command) -> Command:
@@ -44,7 +44,9 @@ def new_key(key_id: str) -> None:
 @crosswalk.command()
 @click.argument("values", nargs=-1, required=False)
 @click.option("--project", required=True, help="The project.")
-@click.option("--kind", type=_KINDS, default=Kind.PATIENT_ID.value, show_default=True, help="Kind of identifier.")
+@click.option(
+    "--kind", type=_KINDS, default=IdentifierKind.PATIENT_ID.value, show_default=True, help="Kind of identifier."
+)
 @click.option(
     "--to",
     "direction",
@@ -70,12 +72,12 @@ def lookup(
 
     VALUES are read from standard input, one a line, when none is given: other users of the machine do not see them.
     """
-    asked = Accountability(person=person, reason=reason)
+    asked = AccessReason(person=person, reason=reason)
     wanted = list(values) or [text.rstrip("\n") for text in sys.stdin if text.strip()]
-    with database_access(database, data_directory) as access, _open(access, schema) as store:
-        found = store.crosswalk(store.project(project, create=False))
+    with database_access(database, data_directory) as access, _open(access, schema) as db:
+        found = db.crosswalk(db.project(project, create=False))
         look = found.originals_of if direction == "original" else found.pseudonyms_of
-        pairs = look(Kind(kind), wanted, asked)
+        pairs = look(IdentifierKind(kind), wanted, asked)
     writer = csv.writer(sys.stdout)
     for original, pseudonym in pairs:
         writer.writerow((original.kind.value, original.value, pseudonym))
@@ -94,10 +96,10 @@ def import_(
     file: Any, project: str, person: str, reason: str, database: str | None, data_directory: Path | None, schema: str
 ) -> None:
     """Import a crosswalk from a CSV FILE with the columns kind, original, pseudonym: all of it, or nothing."""
-    asked = Accountability(person=person, reason=reason)
-    with database_access(database, data_directory) as access, _open(access, schema) as store:
-        store.upgrade()
-        count = store.import_crosswalk(store.project(project), file, asked)
+    asked = AccessReason(person=person, reason=reason)
+    with database_access(database, data_directory) as access, _open(access, schema) as db:
+        db.upgrade()
+        count = db.import_crosswalk(db.project(project), file, asked)
     click.echo(f"{count} pseudonyms imported into project {project}.")
 
 
@@ -118,10 +120,10 @@ def export(
     schema: str,
 ) -> None:
     """Write the crosswalk to a CSV FILE, which only its owner can read; it holds every original in the clear."""
-    asked = Accountability(person=person, reason=reason)
-    with database_access(database, data_directory) as access, _open(access, schema) as store:
-        rows = store.crosswalk(store.project(project, create=False)).export(
-            asked, [Kind(kind) for kind in kinds] or None
+    asked = AccessReason(person=person, reason=reason)
+    with database_access(database, data_directory) as access, _open(access, schema) as db:
+        rows = db.crosswalk(db.project(project, create=False)).export(
+            asked, [IdentifierKind(kind) for kind in kinds] or None
         )
         with owner_only(file) as target:
             count = write_csv(rows, target)
@@ -133,13 +135,13 @@ def export(
 @database_options
 def rotate(person: str, reason: str, database: str | None, data_directory: Path | None, schema: str) -> None:
     """Seal every original under the first key of DICOM_DEID_KEYS. Stopped, start it again; workers may go on."""
-    asked = Accountability(person=person, reason=reason)
-    with database_access(database, data_directory) as access, _open(access, schema) as store:
+    asked = AccessReason(person=person, reason=reason)
+    with database_access(database, data_directory) as access, _open(access, schema) as db:
         count = 0
-        for count in store.rotate(asked):
+        for count in db.rotate(asked):
             click.echo(f"\r{count} rows", nl=False, err=True)
     click.echo(f"\n{count} rows are sealed under key {access.keys.active_id}; no other key seals anything.")
 
 
-def _open(access: Any, schema: str) -> Store:
-    return Store.connect(access.url, schema=schema, keys=access.keys)
+def _open(access: Any, schema: str) -> Database:
+    return Database.connect(access.url, schema=schema, keys=access.keys)

@@ -8,9 +8,9 @@ from urllib.parse import urlsplit
 import click
 
 from dicom_deid.cli.options import database_access, database_options
-from dicom_deid.store import schema as versions
-from dicom_deid.store.database import Database
-from dicom_deid.store.roles import ROLES, create_roles, role_names, role_statements
+from dicom_deid.database import schema as versions
+from dicom_deid.database.connection import DatabaseConnection
+from dicom_deid.database.roles import ROLES, create_roles, role_names, role_statements
 
 
 @click.group()
@@ -23,7 +23,7 @@ def db() -> None:
 def upgrade(database: str | None, data_directory: Path | None, schema: str) -> None:
     """Bring the schema to this version's. Safe to run at any time, and by several at once."""
     with database_access(database, data_directory) as access:
-        connection = Database(access.url, schema)
+        connection = DatabaseConnection(access.url, schema)
         before = versions.current(connection)
         versions.upgrade(connection)
         connection.close()
@@ -40,7 +40,7 @@ def downgrade(revision: str, yes: bool, database: str | None, data_directory: Pa
     if not yes:
         click.confirm(f"Take schema {schema} back to {revision}? Data that only newer tables hold are lost", abort=True)
     with database_access(database, data_directory) as access:
-        connection = Database(access.url, schema)
+        connection = DatabaseConnection(access.url, schema)
         versions.downgrade(connection, revision)
         connection.close()
     click.echo(f"Schema {schema} stands at {revision}.")
@@ -51,7 +51,7 @@ def downgrade(revision: str, yes: bool, database: str | None, data_directory: Pa
 def current(database: str | None, data_directory: Path | None, schema: str) -> None:
     """Print the revision that the schema stands at, and the one this version needs."""
     with database_access(database, data_directory) as access:
-        connection = Database(access.url, schema)
+        connection = DatabaseConnection(access.url, schema)
         stands = versions.current(connection)
         connection.close()
     click.echo(f"Schema {schema}: {stands or 'not made'} (this version needs {versions.HEAD})")
@@ -82,7 +82,7 @@ def roles(
             click.echo(f"{statement};")
         return
     with database_access(database, data_directory) as access:
-        connection = Database(access.url, schema)
+        connection = DatabaseConnection(access.url, schema)
         versions.upgrade(connection)
         for role, login in members or [(None, None)]:
             create_roles(connection, {role: login} if role and login else None)

@@ -20,7 +20,8 @@ from rich.table import Table
 
 from dicom_deid.cli import EXIT_FAILED, EXIT_QUARANTINED
 from dicom_deid.cli.options import database_access, database_options, owner_only, pairs
-from dicom_deid.deidentify.settings import PixelPolicy, PrivatePolicy, ResidualPolicy, Settings
+from dicom_deid.database import AuditRow, RunReport
+from dicom_deid.engine.settings import PixelPolicy, PrivatePolicy, ResidualPolicy, Settings
 from dicom_deid.pipeline import (
     BatchHeld,
     BatchIncomplete,
@@ -32,9 +33,8 @@ from dicom_deid.pipeline import (
     run_batch,
 )
 from dicom_deid.pipeline.destination import DEFAULT_TEMPLATE
-from dicom_deid.pipeline.rules import recipes_and_settings
+from dicom_deid.pipeline.recipes import recipes_and_settings
 from dicom_deid.reasons import Reason
-from dicom_deid.store import AuditRow, RunReport
 
 _PROGRESS_SECONDS = 0.25
 _OUTCOMES = {"deidentified": "De-identified", "quarantined": "Quarantined", "failed": "Failed"}
@@ -126,7 +126,7 @@ _OUTCOMES = {"deidentified": "De-identified", "quarantined": "Quarantined", "fai
     metavar="MB",
     help="Bound of what is read and not yet written, in each process.",
 )
-@click.option("--reason", "purpose", default="", help="Why the run is made, for the audit.")
+@click.option("--reason", "reason", default="", help="Why the run is made, for the audit.")
 @database_options
 def deidentify(
     source: str,
@@ -163,7 +163,7 @@ def deidentify(
         recipes=rules["recipes"],
         settings=Settings(**rules["settings"]),
         in_flight_bytes=memory * 2**20,
-        requested_by=getpass.getuser(),
+        triggered_by=getpass.getuser(),
         **options,
     )
     with _report_file(report) as recorded, database_access(database, data_directory) as access:
@@ -288,7 +288,7 @@ def _print_summary(planned: PlannedRun, totals: RunReport) -> None:
     table.add_column()
     table.add_column(justify="right")
     table.add_column()
-    table.add_row("Listed", str(summary.listed), "")
+    table.add_row("ElementRef", str(summary.listed), "")
     if summary.outside:
         table.add_row("Outside the times", str(summary.outside), "")
     table.add_row("Already done", str(summary.already_done), "")

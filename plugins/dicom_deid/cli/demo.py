@@ -22,13 +22,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from dicom_deid.cli.options import embedded_keys
+from dicom_deid.database import Database, KeyRing, RunReport
 from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.reasons import Outcome, Reason
 from dicom_deid.sandbox import Sandbox, default_directory
 from dicom_deid.sandbox.airflow import COMPONENTS, AirflowOptions, AirflowSandbox, create_database
 from dicom_deid.sandbox.deployment import connection_documents
 from dicom_deid.sandbox.samples import ensure_bucket, load_samples
-from dicom_deid.store import KeyRing, RunReport, Store
 
 DAG = "dicom_deid_on_demand"
 SOURCE, PREFIX, DESTINATION = "incoming", "demo", "deidentified"
@@ -101,8 +101,8 @@ def _run(console: Console, dags: Path, directory: Path, keep: bool) -> None:
             ensure_bucket(sandbox.s3.client(), DESTINATION)
             console.print(f"Objects in s3://{SOURCE}/{PREFIX}: [bold]{objects}[/]")
             _trigger(console, airflow)
-            with Store.connect(sandbox.postgres_url, keys=keys) as store:
-                _show(console, sandbox, store)
+            with Database.connect(sandbox.postgres_url, keys=keys) as db:
+                _show(console, sandbox, db)
             console.print(f"\nTook {time.monotonic() - began:.0f} s.")
             _where_next(console, airflow, directory, keep)
             if keep:
@@ -136,7 +136,7 @@ def _step(console: Console, what: str) -> Iterator[Any]:
 def _trigger(console: Console, airflow: AirflowSandbox) -> None:
     airflow.wait_for_dags(DAG)
     began = time.monotonic()
-    conf = {"prefix": PREFIX, "purpose": "Demonstration"}
+    conf = {"prefix": PREFIX, "reason": "Demonstration"}
     run_id = airflow.trigger(DAG, conf)
     state = airflow.wait_for_run(DAG, run_id)
     console.print(f"DAG {DAG}, run {run_id}: [bold]{state}[/] after {time.monotonic() - began:.0f} s")
@@ -144,21 +144,21 @@ def _trigger(console: Console, airflow: AirflowSandbox) -> None:
         raise ConfigurationError(f"The run did not succeed; its logs are below {airflow.options.home / 'logs'}.")
 
 
-def _show(console: Console, sandbox: Sandbox, store: Store) -> None:
-    run = store.runs(1, project="demo")[0]
-    report = store.report(run.run_id)
+def _show(console: Console, sandbox: Sandbox, db: Database) -> None:
+    run = db.runs(1, project="demo")[0]
+    report = db.report(run.run_id)
     console.print()
     if not run.planned:
         console.print(f"[bold]Nothing is left to do[/]: all {run.already_done} objects were done before.")
-        report = store.report(next(each for each in store.runs(project="demo") if each.planned).run_id)
+        report = db.report(next(each for each in db.runs(project="demo") if each.planned).run_id)
         console.print("What the run did that had something to do:")
     _show_totals(console, report)
     _show_reasons(console, report)
-    _show_object(console, sandbox, store)
-    verified = store.verify()
+    _show_object(console, sandbox, db)
+    verified = db.verify()
     found = "nothing was changed" if not verified.problems else f"{len(verified.problems)} PROBLEMS"
     console.print(f"\nAudit: {verified.rows} rows, {verified.events} events; hash chains verified, [bold]{found}[/].")
-    kinds = ", ".join(f"{count} {kind}" for kind, count in store.crosswalk_sizes().get("demo", {}).items())
+    kinds = ", ".join(f"{count} {kind}" for kind, count in db.crosswalk_sizes().get("demo", {}).items())
     console.print(f"Crosswalk of the project demo: {kinds}.")
 
 
@@ -180,10 +180,10 @@ def _show_reasons(console: Console, report: RunReport) -> None:
     console.print(table)
 
 
-def _show_object(console: Console, sandbox: Sandbox, store: Store) -> None:
+def _show_object(console: Console, sandbox: Sandbox, db: Database) -> None:
     """Show what changed in one object. The values are those of public test files."""
     key = f"{PREFIX}/{SHOWN}"
-    written = [each.destination_key for each in store.trace(SHOWN) if each.destination_key]
+    written = [each.destination_key for each in db.trace(SHOWN) if each.destination_key]
     if not written:
         return
     client = sandbox.s3.client()

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple, TextIO, TypeVar
 
 import click
 
+from dicom_deid.database import KeyRing
 from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.sandbox import Sandbox, default_directory
-from dicom_deid.store import KeyRing
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from dicom_deid.cli.options import database_access, database_options
-from dicom_deid.store import Store
+from dicom_deid.database import Database
 
 
 @click.group()
@@ -22,7 +22,7 @@ def prune(days: int, database: str | None, data_directory: Path | None, schema: 
     """Remove the plan rows of runs that ended long ago. The audit, and what is done, are never touched."""
     with (
         database_access(database, data_directory) as access,
-        Store.connect(access.url, schema=schema, keys=access.keys) as store,
+        Database.connect(access.url, schema=schema, keys=access.keys) as db,
     ):
-        count = store.prune(days)
+        count = db.prune(days)
     click.echo(f"{count} plan rows removed.")

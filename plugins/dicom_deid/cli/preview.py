@@ -9,15 +9,15 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from dicom_deid.cli import EXIT_QUARANTINED
-from dicom_deid.deidentify import Deidentifier
-from dicom_deid.deidentify.profiles import BASIC
-from dicom_deid.deidentify.settings import Settings
+from dicom_deid.engine import Deidentifier
+from dicom_deid.engine.profiles import BASIC
+from dicom_deid.engine.settings import Settings
 from dicom_deid.exceptions import ConfigurationError
-from dicom_deid.pipeline.placeholders import Placeholders
+from dicom_deid.objectstore import open_object_store
 from dicom_deid.pipeline.preview import ObjectPreview, differences, preview_object
-from dicom_deid.pipeline.rules import recipes_and_settings
+from dicom_deid.pipeline.preview_pseudonyms import PreviewPseudonyms
+from dicom_deid.pipeline.recipes import recipes_and_settings
 from dicom_deid.recipe import Recipe
-from dicom_deid.storage import open_storage
 
 _HIDDEN = "(hidden)"
 
@@ -58,7 +58,7 @@ def preview(
 
     Pseudonyms are examples: no mapping is asked or changed.
     """
-    placeholders = Placeholders()
+    placeholders = PreviewPseudonyms()
     one = _preview(address, recipes, profile_options, placeholders)
     console = Console()
     if against:
@@ -76,7 +76,7 @@ def preview(
 
 
 def _preview(
-    address: str, recipes: tuple[str, ...], profile_options: tuple[str, ...], placeholders: Placeholders
+    address: str, recipes: tuple[str, ...], profile_options: tuple[str, ...], placeholders: PreviewPseudonyms
 ) -> ObjectPreview:
     # Which objects a run holds back is for the run to say; here its rules are to be seen.
     seen = {"residuals": "report", "pixel_risk": "allow", "documents": "allow"}
@@ -85,7 +85,7 @@ def _preview(
     place, _, key = address.rpartition("/")
     if not key:
         raise ConfigurationError("Give an object: s3://bucket/key, or the path of a file.")
-    storage = open_storage(place or ("/" if address.startswith("/") else "."))
+    storage = open_object_store(place or ("/" if address.startswith("/") else "."))
     found = storage.find(key)
     if found is None:
         raise ConfigurationError(f"There is no such object in {storage.url}: check the address.")

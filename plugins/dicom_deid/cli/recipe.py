@@ -10,7 +10,7 @@ from dicom_deid.cli.score import score
 from dicom_deid.recipe.check import RecipeReport, RuleReport, check
 from dicom_deid.recipe.dictionary import dictionary_vr
 from dicom_deid.recipe.errors import RecipeError
-from dicom_deid.recipe.identifiers import ProfileAttribute
+from dicom_deid.recipe.profile_attributes import ProfileAttribute
 from dicom_deid.recipe.recipe import Recipe
 
 EXIT_ERRORS = 2

@@ -8,9 +8,9 @@ from typing import get_args
 
 import click
 
-from dicom_deid.deidentify import Deidentifier, Settings
-from dicom_deid.deidentify.profiles import BASIC, Option, parse_options, profile_settings
-from dicom_deid.deidentify.settings import ResidualPolicy
+from dicom_deid.engine import Deidentifier, Settings
+from dicom_deid.engine.profiles import BASIC, Option, parse_options, profile_settings
+from dicom_deid.engine.settings import ResidualPolicy
 from dicom_deid.recipe import Recipe
 
 EXIT_BELOW_THRESHOLD = 1

@@ -1,8 +1,8 @@
 """One walk over the encoded elements of a data set (PS3.5 section 7), from the first byte to the last.
 
-A `Level` knows, for each tag and VR it has met at one place in the nesting, how its header is laid out and whether
-anybody wants to see it. The walk looks each element up there and steps over it; only an element with an `Entry` is
-visited. What visitors change is noted as edits, in the order of the bytes, and applied afterwards (`rewrite`).
+A `DatasetContext` caches, per nesting path, the header layout of each tag and VR, and whether a handler is registered
+for it. The walk skips elements without a handler and calls the `ElementHandler` of the others. Handlers record edits in
+byte order; `dicom_deid.dicom.rewrite` applies them.
 """
 
 from __future__ import annotations
@@ -57,13 +57,13 @@ class TrailingBytesError(Exception):
         self.offset = offset
 
 
-class Scope:
+class ItemContext:
     """What holds inside one data set or item: its level, its character set and the private blocks reserved in it."""
 
-    __slots__ = ("codecs", "creators", "level")
+    __slots__ = ("codecs", "context", "creators")
 
-    def __init__(self, level: Level, codecs: tuple[str, ...] = DEFAULT_CHARACTER_SET) -> None:
-        self.level = level
+    def __init__(self, context: DatasetContext, codecs: tuple[str, ...] = DEFAULT_CHARACTER_SET) -> None:
+        self.context = context
         self.codecs = codecs
         self.creators: dict[int, Any] | None = None
 
@@ -136,14 +136,14 @@ class Walk:
         self.partial = partial
         self.edits: list[Edit] = []
 
-    def cut_short(self, level: Level, pos: int, needed: int) -> Exception:
+    def cut_short(self, context: DatasetContext, pos: int, needed: int) -> Exception:
         """Say that an element at `pos` reaches to byte `needed`, where there is none."""
         if self.partial:
             return NeedMoreDataError(needed)
-        return Quarantine(Reason.TRUNCATED, level.where(self.data, pos), pos)
+        return Quarantine(Reason.TRUNCATED, context.where(self.data, pos), pos)
 
 
-class Entry:
+class ElementHandler:
     """An element that somebody visits.
 
     Parameters
@@ -157,36 +157,44 @@ class Entry:
     def __init__(self, form: int) -> None:
         self.form = form
 
-    def visit(self, walk: Any, level: Level, pos: int, start: int, end: int, scope: Scope) -> None:
+    def visit(
+        self, walk: Any, context: DatasetContext, pos: int, start: int, end: int, item_context: ItemContext
+    ) -> None:
         """See the element at `pos`, whose value lies in ``[start, end)``."""
         raise NotImplementedError
 
-    def visit_undefined(self, walk: Any, level: Level, pos: int, start: int, scope: Scope) -> int:
+    def visit_undefined(
+        self, walk: Any, context: DatasetContext, pos: int, start: int, item_context: ItemContext
+    ) -> int:
         """See the element of undefined length at `pos`, whose value begins at `start`, and return where it ends.
 
         Only sequences and encapsulated pixel data may be so (PS3.5 section 7.1.3); any other element is refused here.
         """
-        raise Quarantine(Reason.MALFORMED, level.where(walk.data, pos), pos)
+        raise Quarantine(Reason.MALFORMED, context.where(walk.data, pos), pos)
 
-    def overrun(self, walk: Any, level: Level, pos: int, start: int, stop: int, end: int) -> int:
+    def overrun(self, walk: Any, context: DatasetContext, pos: int, start: int, stop: int, end: int) -> int:
         """Say what is wrong with an element that would reach to `stop`, beyond the `end` of what holds it."""
-        raise _beyond(walk, level, pos, stop, end)
+        raise _beyond(walk, context, pos, stop, end)
 
 
-class _LeaveEntry(Entry):
+class _LeaveHandler(ElementHandler):
     """An element with a long header that nobody wants to see."""
 
     __slots__ = ()
 
-    def visit(self, walk: Any, level: Level, pos: int, start: int, end: int, scope: Scope) -> None:
+    def visit(
+        self, walk: Any, context: DatasetContext, pos: int, start: int, end: int, item_context: ItemContext
+    ) -> None:
         """Leave it as it is."""
 
-    def visit_undefined(self, walk: Any, level: Level, pos: int, start: int, scope: Scope) -> int:
+    def visit_undefined(
+        self, walk: Any, context: DatasetContext, pos: int, start: int, item_context: ItemContext
+    ) -> int:
         """Step over its fragments."""
-        return skip_fragments(walk, level, start)
+        return skip_fragments(walk, context, start)
 
 
-class _PauseEntry(Entry):
+class _PauseHandler(ElementHandler):
     """What ends a walk before the end of its bytes."""
 
     __slots__ = ()
@@ -196,7 +204,7 @@ class _PauseEntry(Entry):
         return pos
 
 
-class _DelimitationEntry(_PauseEntry):
+class _DelimitationHandler(_PauseHandler):
     """The item delimitation."""
 
     __slots__ = ()
@@ -206,13 +214,13 @@ class _DelimitationEntry(_PauseEntry):
         return -(pos + 8)
 
 
-STOP: Final = _PauseEntry(_PAUSE)
+STOP: Final = _PauseHandler(_PAUSE)
 """Decided of an element before which the walk over the outermost data set pauses."""
-_DELIMITATION: Final = _DelimitationEntry(_PAUSE)
-_LEAVE: Final = {form: _LeaveEntry(form) for form in (LONG, IMPLICIT)}
+_DELIMITATION: Final = _DelimitationHandler(_PAUSE)
+_LEAVE: Final = {form: _LeaveHandler(form) for form in (LONG, IMPLICIT)}
 
 
-class Level:
+class DatasetContext:
     """One place in the nesting: the data set itself, or the items of one sequence.
 
     Parameters
@@ -234,7 +242,7 @@ class Level:
         self.known: dict[bytes, Any] = {}
         self.twin: Any = None
 
-    def decide(self, tag: int, vr: str | None, form: int) -> Entry | None:
+    def decide(self, tag: int, vr: str | None, form: int) -> ElementHandler | None:
         """Return who visits elements of that tag and VR (`None` in an implicit VR encoding), `STOP`, or `None`."""
         raise NotImplementedError
 
@@ -250,7 +258,7 @@ class Level:
             return path + "(????,????)"
         return path + tag_text(tag)
 
-    def as_implicit(self) -> Level:
+    def as_implicit(self) -> DatasetContext:
         """Return the same level for an item whose elements have implicit VRs."""
         raise NotImplementedError
 
@@ -303,7 +311,9 @@ def _zeros(data: bytes, pos: int) -> bool:
     return data.count(0, pos) == len(data) - pos
 
 
-def walk_elements(walk: Any, level: Level, pos: int, end: int, scope: Scope, delimited: bool = False) -> int:
+def walk_elements(
+    walk: Any, context: DatasetContext, pos: int, end: int, item_context: ItemContext, delimited: bool = False
+) -> int:
     """Walk over the elements in ``[pos, end)`` and return where they end, or where the level says `STOP`.
 
     Parameters
@@ -321,104 +331,108 @@ def walk_elements(walk: Any, level: Level, pos: int, end: int, scope: Scope, del
         At the end of the outermost data set.
     """
     try:
-        reached = walk_level(walk, level, pos, end, scope)
+        reached = walk_level(walk, context, pos, end, item_context)
     except struct.error:
         # A header that is cut off; every offset in range is checked otherwise.
         size = len(walk.data)
-        raise walk.cut_short(level, size, size + 8) from None
+        raise walk.cut_short(context, size, size + 8) from None
     if reached < 0:
         if delimited or -reached == end:
             return -reached
-        raise Quarantine(Reason.MALFORMED, level.where(walk.data, -reached - 8), -reached - 8)
+        raise Quarantine(Reason.MALFORMED, context.where(walk.data, -reached - 8), -reached - 8)
     if reached > end and end < len(walk.data):
-        raise Quarantine(Reason.MALFORMED, level.where(walk.data, pos), pos)
+        raise Quarantine(Reason.MALFORMED, context.where(walk.data, pos), pos)
     if reached > end or delimited:
-        raise walk.cut_short(level, end, max(reached, end + 8))
+        raise walk.cut_short(context, end, max(reached, end + 8))
     return reached
 
 
-def walk_level(walk: Any, level: Level, pos: int, end: int, scope: Scope) -> int:
+def walk_level(walk: Any, context: DatasetContext, pos: int, end: int, item_context: ItemContext) -> int:
     """Walk over the elements in ``[pos, end)`` and return where the last one ends, unchecked.
 
     The hot loop: an element that nobody visits costs one slice, one look-up and one number. A negative position is
     that behind an item delimitation.
     """
-    if level.implicit:
-        return _walk_implicit(walk, level, pos, end, scope)
+    if context.implicit:
+        return _walk_implicit(walk, context, pos, end, item_context)
     data = walk.data
-    known = level.known.get
-    u16 = level.order.u16.unpack_from
+    known = context.known.get
+    u16 = context.order.u16.unpack_from
     short = SHORT
     while pos < end:
-        entry = known(data[pos : pos + 6])
-        if entry is short:
+        handler = known(data[pos : pos + 6])
+        if handler is short:
             pos += 8 + u16(data, pos + 6)[0]
-        elif entry is None:
-            level.learn(walk, pos, end)
-        elif entry.form is short and (after := pos + 8 + u16(data, pos + 6)[0]) <= end:
+        elif handler is None:
+            context.learn(walk, pos, end)
+        elif handler.form is short and (after := pos + 8 + u16(data, pos + 6)[0]) <= end:
             try:
-                entry.visit(walk, level, pos, pos + 8, after, scope)
+                handler.visit(walk, context, pos, pos + 8, after, item_context)
             except Quarantine as problem:
-                raise _placed(problem, walk, level, pos) from None
+                raise _placed(problem, walk, context, pos) from None
             pos = after
-        elif entry.form:
-            pos = _visit(walk, level, pos, end, scope, entry)
+        elif handler.form:
+            pos = _visit(walk, context, pos, end, item_context, handler)
         else:
-            paused: int = entry.reached(pos)
+            paused: int = handler.reached(pos)
             return paused
     return pos
 
 
-def _walk_implicit(walk: Any, level: Level, pos: int, end: int, scope: Scope) -> int:
+def _walk_implicit(walk: Any, context: DatasetContext, pos: int, end: int, item_context: ItemContext) -> int:
     data = walk.data
-    known = level.known.get
-    u32 = level.order.u32.unpack_from
+    known = context.known.get
+    u32 = context.order.u32.unpack_from
     short = SHORT
     while pos < end:
-        entry = known(data[pos : pos + 4])
-        if entry is short:
+        handler = known(data[pos : pos + 4])
+        if handler is short:
             length = u32(data, pos + 4)[0]
-            pos = skip_fragments(walk, level, pos + 8) if length == UNDEFINED else pos + 8 + length
-        elif entry is None:
-            level.learn(walk, pos, end)
-        elif entry.form:
-            pos = _visit(walk, level, pos, end, scope, entry)
+            pos = skip_fragments(walk, context, pos + 8) if length == UNDEFINED else pos + 8 + length
+        elif handler is None:
+            context.learn(walk, pos, end)
+        elif handler.form:
+            pos = _visit(walk, context, pos, end, item_context, handler)
         else:
-            paused: int = entry.reached(pos)
+            paused: int = handler.reached(pos)
             return paused
     return pos
 
 
-def _placed(problem: Quarantine, walk: Any, level: Level, pos: int) -> Quarantine:
+def _placed(problem: Quarantine, walk: Any, context: DatasetContext, pos: int) -> Quarantine:
     if problem.where:
         return problem
-    return Quarantine(problem.reason, level.where(walk.data, pos), pos)
+    return Quarantine(problem.reason, context.where(walk.data, pos), pos)
 
 
-def _visit(walk: Any, level: Level, pos: int, end: int, scope: Scope, entry: Entry) -> int:
-    form = entry.form
+def _visit(
+    walk: Any, context: DatasetContext, pos: int, end: int, item_context: ItemContext, handler: ElementHandler
+) -> int:
+    form = handler.form
     if form == SHORT:
         start = pos + 8
-        length = level.order.u16.unpack_from(walk.data, pos + 6)[0]
+        length = context.order.u16.unpack_from(walk.data, pos + 6)[0]
     elif form == LONG:
         start = pos + 12
-        length = level.order.u32.unpack_from(walk.data, pos + 8)[0]
+        length = context.order.u32.unpack_from(walk.data, pos + 8)[0]
     else:
         start = pos + 8
-        length = level.order.u32.unpack_from(walk.data, pos + 4)[0]
+        length = context.order.u32.unpack_from(walk.data, pos + 4)[0]
     try:
         if length == UNDEFINED:
-            return entry.visit_undefined(walk, level, pos, start, scope)
+            return handler.visit_undefined(walk, context, pos, start, item_context)
         stop: int = start + length
         if stop > end:
-            return entry.overrun(walk, level, pos, start, stop, end)
-        entry.visit(walk, level, pos, start, stop, scope)
+            return handler.overrun(walk, context, pos, start, stop, end)
+        handler.visit(walk, context, pos, start, stop, item_context)
         return stop
     except Quarantine as problem:
-        raise _placed(problem, walk, level, pos) from None
+        raise _placed(problem, walk, context, pos) from None
 
 
-def walk_items(walk: Any, level: Level, pos: int, end: int, scope: Scope, delimited: bool = False) -> int:
+def walk_items(
+    walk: Any, context: DatasetContext, pos: int, end: int, item_context: ItemContext, delimited: bool = False
+) -> int:
     """Walk over the items of a sequence in ``[pos, end)`` and return where it ends.
 
     Parameters
@@ -431,78 +445,78 @@ def walk_items(walk: Any, level: Level, pos: int, end: int, scope: Scope, delimi
         Whether a sequence delimitation ends the items before `end`.
     """
     data, edits = walk.data, walk.edits
-    order = level.order
+    order = context.order
     item, u32 = order.item, order.u32.unpack_from
     while pos < end:
         if data[pos : pos + 4] != item:
-            return _end_of_items(walk, level, pos, end)
+            return _end_of_items(walk, context, pos, end)
         if pos + 8 > end:
-            raise walk.cut_short(level, pos, pos + 8)
+            raise walk.cut_short(context, pos, pos + 8)
         length = u32(data, pos + 4)[0]
         start = pos + 8
         # An item of an explicit VR data set may have implicit VRs: its first element tells (PS3.5 section 6.2.2).
         here = (
-            level
-            if level.implicit or data[start + 4 : start + 6] in _VRS or not length
-            else item_level(level, data, start)
+            context
+            if context.implicit or data[start + 4 : start + 6] in _VRS or not length
+            else item_level(context, data, start)
         )
         if length == UNDEFINED:
-            pos = walk_elements(walk, here, start, end, Scope(here, scope.codecs), True)
+            pos = walk_elements(walk, here, start, end, ItemContext(here, item_context.codecs), True)
             continue
         pos = start + length
         if pos > end:
-            raise _beyond(walk, level, start - 8, pos, end)
+            raise _beyond(walk, context, start - 8, pos, end)
         if length:
             mark = len(edits)
             edits.append(None)
-            reached = walk_level(walk, here, start, pos, Scope(here, scope.codecs))
+            reached = walk_level(walk, here, start, pos, ItemContext(here, item_context.codecs))
             if reached != pos and -reached != pos:
-                raise _beyond(walk, level, start, abs(reached), pos)
+                raise _beyond(walk, context, start, abs(reached), pos)
             close_length(edits, mark, start - 4, length)
     if delimited:
-        raise walk.cut_short(level, pos, pos + 8)
+        raise walk.cut_short(context, pos, pos + 8)
     return pos
 
 
-def walk_item(walk: Any, level: Level, pos: int, end: int, scope: Scope) -> int:
+def walk_item(walk: Any, context: DatasetContext, pos: int, end: int, item_context: ItemContext) -> int:
     """Walk over the one item at `pos`, of a sequence in ``[pos, end)``, and return where it ends."""
     data = walk.data
-    if data[pos : pos + 4] != level.order.item:
-        raise Quarantine(Reason.MALFORMED, level.where(data, pos), pos)
+    if data[pos : pos + 4] != context.order.item:
+        raise Quarantine(Reason.MALFORMED, context.where(data, pos), pos)
     start = pos + 8
     if start > end:
-        raise walk.cut_short(level, pos, start)
-    length = level.order.u32.unpack_from(data, pos + 4)[0]
+        raise walk.cut_short(context, pos, start)
+    length = context.order.u32.unpack_from(data, pos + 4)[0]
     if length == UNDEFINED:
-        here = item_level(level, data, start)
-        return walk_elements(walk, here, start, end, Scope(here, scope.codecs), True)
+        here = item_level(context, data, start)
+        return walk_elements(walk, here, start, end, ItemContext(here, item_context.codecs), True)
     if start + length > end:
-        raise _beyond(walk, level, pos, start + length, end)
-    return walk_items(walk, level, pos, start + length, scope)
+        raise _beyond(walk, context, pos, start + length, end)
+    return walk_items(walk, context, pos, start + length, item_context)
 
 
-def item_level(level: Level, data: bytes, start: int) -> Level:
+def item_level(context: DatasetContext, data: bytes, start: int) -> DatasetContext:
     """Return the level of the item whose elements begin at `start`: the first tells whether its VRs are implicit."""
-    if level.implicit:
-        return level
+    if context.implicit:
+        return context
     raw = data[start + 4 : start + 6]
-    is_delimitation = data[start : start + 4] == level.order.item_delimitation
-    return level if is_vr(raw) or len(raw) < 2 or is_delimitation else level.as_implicit()
+    is_delimitation = data[start : start + 4] == context.order.item_delimitation
+    return context if is_vr(raw) or len(raw) < 2 or is_delimitation else context.as_implicit()
 
 
-def _end_of_items(walk: Any, level: Level, pos: int, end: int) -> int:
+def _end_of_items(walk: Any, context: DatasetContext, pos: int, end: int) -> int:
     if pos + 8 > end:
-        raise _beyond(walk, level, pos, pos + 8, end)
-    if walk.data[pos : pos + 4] == level.order.sequence_delimitation:
+        raise _beyond(walk, context, pos, pos + 8, end)
+    if walk.data[pos : pos + 4] == context.order.sequence_delimitation:
         return pos + 8
-    raise Quarantine(Reason.MALFORMED, level.where(walk.data, pos), pos)
+    raise Quarantine(Reason.MALFORMED, context.where(walk.data, pos), pos)
 
 
-def _beyond(walk: Any, level: Level, pos: int, stop: int, end: int) -> Exception:
+def _beyond(walk: Any, context: DatasetContext, pos: int, stop: int, end: int) -> Exception:
     if end == len(walk.data):
-        cut: Exception = walk.cut_short(level, pos, stop)
+        cut: Exception = walk.cut_short(context, pos, stop)
         return cut
-    return Quarantine(Reason.MALFORMED, level.where(walk.data, pos), pos)
+    return Quarantine(Reason.MALFORMED, context.where(walk.data, pos), pos)
 
 
 def close_length(edits: list[Any], mark: int, pos: int, length: int) -> None:
@@ -513,29 +527,29 @@ def close_length(edits: list[Any], mark: int, pos: int, length: int) -> None:
         edits[mark] = (pos, pos + 4, Length(length, mark + 1, len(edits)), None)
 
 
-def skip_fragments(walk: Any, level: Level, pos: int) -> int:
+def skip_fragments(walk: Any, context: DatasetContext, pos: int) -> int:
     """Step over the fragments of encapsulated pixel data (PS3.5 section A.4) and return where they end."""
     data = walk.data
-    order = level.order
+    order = context.order
     while True:
         tag = data[pos : pos + 4]
         if tag == order.item:
             try:
                 length: int = order.u32.unpack_from(data, pos + 4)[0]
             except struct.error:
-                raise walk.cut_short(level, pos, pos + 8) from None
+                raise walk.cut_short(context, pos, pos + 8) from None
             if pos + 8 + length > len(data):
-                raise walk.cut_short(level, pos, pos + 8 + length)
+                raise walk.cut_short(context, pos, pos + 8 + length)
             pos += 8 + length
         elif tag == order.sequence_delimitation and pos + 8 <= len(data):
             return pos + 8
         elif pos + 8 > len(data):
-            raise walk.cut_short(level, pos, pos + 8)
+            raise walk.cut_short(context, pos, pos + 8)
         else:
-            raise Quarantine(Reason.MALFORMED, level.where(data, pos), pos)
+            raise Quarantine(Reason.MALFORMED, context.where(data, pos), pos)
 
 
-class SequenceEntry(Entry):
+class SequenceHandler(ElementHandler):
     """A sequence whose items are walked over.
 
     Parameters
@@ -548,89 +562,95 @@ class SequenceEntry(Entry):
 
     __slots__ = ("items",)
 
-    def __init__(self, form: int, items: Level) -> None:
+    def __init__(self, form: int, items: DatasetContext) -> None:
         super().__init__(form)
         self.items = items
 
-    def visit(self, walk: Any, level: Level, pos: int, start: int, end: int, scope: Scope) -> None:
+    def visit(
+        self, walk: Any, context: DatasetContext, pos: int, start: int, end: int, item_context: ItemContext
+    ) -> None:
         """Walk over the items of a sequence of defined length."""
         if start == end:
             return
         edits = walk.edits
         mark = len(edits)
         edits.append(None)
-        reached = walk_items(walk, self.items, start, end, scope)
+        reached = walk_items(walk, self.items, start, end, item_context)
         if reached != end:
-            raise Quarantine(Reason.MALFORMED, level.where(walk.data, pos), pos)
+            raise Quarantine(Reason.MALFORMED, context.where(walk.data, pos), pos)
         close_length(edits, mark, start - 4, end - start)
 
-    def visit_undefined(self, walk: Any, level: Level, pos: int, start: int, scope: Scope) -> int:
+    def visit_undefined(
+        self, walk: Any, context: DatasetContext, pos: int, start: int, item_context: ItemContext
+    ) -> int:
         """Walk over the items of a sequence of undefined length."""
-        return walk_items(walk, self.items, start, len(walk.data), scope, True)
+        return walk_items(walk, self.items, start, len(walk.data), item_context, True)
 
 
-class UnknownEntry(SequenceEntry):
+class UnknownHandler(SequenceHandler):
     """An element of VR UN, or of implicit VR: opaque where its length is defined, else a sequence (PS3.5 6.2.2)."""
 
     __slots__ = ()
 
-    def visit(self, walk: Any, level: Level, pos: int, start: int, end: int, scope: Scope) -> None:
+    def visit(
+        self, walk: Any, context: DatasetContext, pos: int, start: int, end: int, item_context: ItemContext
+    ) -> None:
         """Leave an opaque value alone."""
 
 
-class SkippingLevel(Level):
+class SkippingContext(DatasetContext):
     """A level at which nobody visits anything, to find the end of a sequence of undefined length."""
 
     __slots__ = ("beneath",)
 
     def __init__(self, path: tuple[int, ...], implicit: bool, order: ByteOrder) -> None:
         super().__init__(path, implicit, order)
-        self.beneath: dict[bool, SkippingLevel] = {}
+        self.beneath: dict[bool, SkippingContext] = {}
 
-    def as_implicit(self) -> Level:
+    def as_implicit(self) -> DatasetContext:
         """Return the level that skips elements of implicit VR."""
         if self.twin is None:
-            self.twin = SkippingLevel(self.path, True, self.order)
-        twin: Level = self.twin
+            self.twin = SkippingContext(self.path, True, self.order)
+        twin: DatasetContext = self.twin
         return twin
 
-    def decide(self, tag: int, vr: str | None, form: int) -> Entry | None:
+    def decide(self, tag: int, vr: str | None, form: int) -> ElementHandler | None:
         """Step over everything, into sequences and unknown elements as far as their delimitations."""
         if vr == "SQ":
-            return SequenceEntry(form, self._items(self.implicit))
+            return SequenceHandler(form, self._items(self.implicit))
         if vr == "UN" or vr is None:
-            return UnknownEntry(form, self._items(True))
+            return UnknownHandler(form, self._items(True))
         return None
 
-    def _items(self, implicit: bool) -> SkippingLevel:
+    def _items(self, implicit: bool) -> SkippingContext:
         if implicit not in self.beneath:
             if len(self.path) > _MAX_SKIPPED_DEPTH:
                 raise Quarantine(Reason.NESTING_TOO_DEEP, f"{len(self.path)} sequences deep")
-            self.beneath[implicit] = SkippingLevel((*self.path, 0), implicit, self.order)
+            self.beneath[implicit] = SkippingContext((*self.path, 0), implicit, self.order)
         return self.beneath[implicit]
 
 
 _SKIPPING: Final = {
-    (implicit, order.big_endian): SkippingLevel((0,), implicit, order)
+    (implicit, order.big_endian): SkippingContext((0,), implicit, order)
     for implicit in (False, True)
     for order in (LITTLE_ENDIAN, BIG_ENDIAN)
 }
 
 
-def skip_item(walk: Any, level: Level, pos: int, end: int) -> int:
+def skip_item(walk: Any, context: DatasetContext, pos: int, end: int) -> int:
     """Return where the item at `pos` ends, of a sequence in ``[pos, end)``."""
-    skipping = _SKIPPING[level.implicit, level.order.big_endian]
-    return walk_item(Walk(walk.data, walk.partial), skipping, pos, end, Scope(skipping))
+    skipping = _SKIPPING[context.implicit, context.order.big_endian]
+    return walk_item(Walk(walk.data, walk.partial), skipping, pos, end, ItemContext(skipping))
 
 
-def skipped(form: int, vr: str | None, implicit: bool, order: ByteOrder) -> Entry | None:
+def skipped(form: int, vr: str | None, implicit: bool, order: ByteOrder) -> ElementHandler | None:
     """Return who steps over an element that may be a sequence, without a look at items of a defined length."""
     if vr not in ("SQ", "UN", None):
         return None
-    return UnknownEntry(form, _SKIPPING[implicit or vr == "UN", order.big_endian])
+    return UnknownHandler(form, _SKIPPING[implicit or vr == "UN", order.big_endian])
 
 
 def skip_items(walk: Any, implicit: bool, order: ByteOrder, start: int) -> int:
     """Return where the sequence of undefined length ends whose items begin at `start`."""
-    level = _SKIPPING[implicit, order.big_endian]
-    return walk_items(walk, level, start, len(walk.data), Scope(level), True)
+    context = _SKIPPING[implicit, order.big_endian]
+    return walk_items(walk, context, start, len(walk.data), ItemContext(context), True)

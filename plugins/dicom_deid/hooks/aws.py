@@ -9,7 +9,7 @@ from airflow.providers.amazon.aws.hooks.base_aws import AwsGenericHook
 from airflow.providers.amazon.aws.utils.connection_wrapper import AwsConnectionWrapper
 
 from dicom_deid.exceptions import ConfigurationError
-from dicom_deid.storage import RetryPolicy, S3Connection
+from dicom_deid.objectstore import RetryPolicy, S3Connection
 
 OWN_OPTIONS = (
     "server_side_encryption",

@@ -10,7 +10,7 @@ from airflow.sdk import BaseHook
 from dicom_deid.exceptions import ConfigurationError, DicomDeidError
 
 if TYPE_CHECKING:
-    from dicom_deid.store import KeyRing
+    from dicom_deid.database import KeyRing
 
 PROJECT_OPTIONS = ("org_root", "single_patient_id", "uid_strategy", "max_date_offset_days")
 """Fields of the connection form that are options of the project, fixed when it is created."""
@@ -75,7 +75,7 @@ class DicomDeidHook(BaseHook):
         ConfigurationError
             The connection has no keys, or they cannot be read.
         """
-        from dicom_deid.store import KeyRing
+        from dicom_deid.database import KeyRing
 
         keys = self.get_connection(self.deid_conn_id).password
         if not keys:

@@ -14,9 +14,9 @@ from dicom_deid.hooks.dicom_deid import DicomDeidHook
 from dicom_deid.links import RunPageLink
 
 if TYPE_CHECKING:
+    from dicom_deid.objectstore import S3Connection
     from dicom_deid.pipeline.configuration import RunConfiguration
     from dicom_deid.pipeline.connections import Connections
-    from dicom_deid.storage import S3Connection
 
 
 class TooManyQuarantined(ConfigurationError):

@@ -58,7 +58,7 @@ class DicomDeidentifyOperator(DicomDeidOperator):
         ------
         ConfigurationError
             A retry would not help.
-        StorageError, DatabaseError
+        ObjectStoreError, DatabaseError
             Storage or database failed; a retry resumes.
         BatchStopped
             The task was killed; a retry resumes.

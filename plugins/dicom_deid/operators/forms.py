@@ -227,7 +227,7 @@ def dry_run_param() -> dict[str, Param]:
 def purpose_param() -> dict[str, Param]:
     """Return the field for the reason, which the audit keeps."""
     return {
-        "purpose": Param(
+        "reason": Param(
             None,
             type=["null", "string"],
             title="Reason",

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
     from airflow.sdk import Context
 
+    from dicom_deid.database import PlanSummary
     from dicom_deid.pipeline.configuration import RunConfiguration
-    from dicom_deid.store import PlanSummary
 
 _SAMPLE = 10
 """Objects of each modality that a dry run looks at."""
@@ -45,7 +45,7 @@ class DicomPlanOperator(DicomDeidOperator):
         At most so many objects.
     newer_than, older_than
         ISO 8601 instants: objects last modified at or after the first, and before the second.
-    purpose
+    reason
         Why, for the audit. Who is the user that triggered the run.
     only_preview
         Report what the rules would do to a sample, and plan nothing.
@@ -65,7 +65,7 @@ class DicomPlanOperator(DicomDeidOperator):
         "limit",
         "newer_than",
         "older_than",
-        "purpose",
+        "reason",
         "only_preview",
         "options",
     )
@@ -85,7 +85,7 @@ class DicomPlanOperator(DicomDeidOperator):
         limit: int | None = None,
         newer_than: str | None = None,
         older_than: str | None = None,
-        purpose: str | None = None,
+        reason: str | None = None,
         only_preview: bool = False,
         options: Mapping[str, Any] | None = None,
         **kwargs: Any,
@@ -102,7 +102,7 @@ class DicomPlanOperator(DicomDeidOperator):
         self.limit = limit
         self.newer_than = newer_than
         self.older_than = older_than
-        self.purpose = purpose
+        self.reason = reason
         self.only_preview = only_preview
         self.options = options
 
@@ -113,10 +113,10 @@ class DicomPlanOperator(DicomDeidOperator):
         ------
         ConfigurationError
             Recipe, connections or parameters are wrong; not retried.
-        StorageError, DatabaseError
+        ObjectStoreError, DatabaseError
             Storage or database are away; a retry plans again.
         """
-        from dicom_deid.pipeline.plan import plan_run
+        from dicom_deid.pipeline.planning import plan_run
 
         configuration = self.configuration(context)
         if self.only_preview:
@@ -139,7 +139,7 @@ class DicomPlanOperator(DicomDeidOperator):
             A parameter is missing or wrong.
         """
         from dicom_deid.pipeline.configuration import RunConfiguration
-        from dicom_deid.pipeline.rules import recipes_and_settings
+        from dicom_deid.pipeline.recipes import recipes_and_settings
 
         given = {
             "quarantine": self.quarantine,
@@ -156,7 +156,7 @@ class DicomPlanOperator(DicomDeidOperator):
                 "destination": self.destination,
                 "project": self.project or self.hook.project or "",
                 **recipes_and_settings(self._recipes, self.profile_options, self.settings),
-                "purpose": self.purpose or "",
+                "reason": self.reason or "",
                 **_who_and_where(context),
             }
         )
@@ -191,9 +191,9 @@ class DicomPlanOperator(DicomDeidOperator):
 def _who_and_where(context: Context) -> dict[str, Any]:
     """Return who asked and which Airflow run it is; planned again, the same Airflow run goes on with the same run."""
     instance, dag_run = context["ti"], context["dag_run"]
-    labels = {"dag_id": instance.dag_id, "run_id": instance.run_id, "run_type": str(dag_run.run_type)}
+    airflow_context = {"dag_id": instance.dag_id, "run_id": instance.run_id, "run_type": str(dag_run.run_type)}
     return {
-        "requested_by": getattr(dag_run, "triggering_user_name", None) or "",
-        "labels": labels,
+        "triggered_by": getattr(dag_run, "triggering_user_name", None) or "",
+        "airflow_context": airflow_context,
         "external_id": f"{instance.dag_id}/{instance.run_id}/{instance.task_id}",
     }

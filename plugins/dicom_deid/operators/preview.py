@@ -46,7 +46,7 @@ class DicomPreviewOperator(DicomPlanOperator):
         ------
         ConfigurationError
             Recipe, connections or parameters are wrong; not retried.
-        StorageError
+        ObjectStoreError
             The source is away.
         """
         configuration = self.configuration(context)
@@ -64,7 +64,7 @@ class DicomPreviewOperator(DicomPlanOperator):
 
     def _other(self, configuration: RunConfiguration, recipe: str) -> RunConfiguration:
         from dicom_deid.pipeline.configuration import RunConfiguration
-        from dicom_deid.pipeline.rules import recipes_and_settings
+        from dicom_deid.pipeline.recipes import recipes_and_settings
 
         places = {name: getattr(configuration, name) for name in ("source", "destination", "project")}
         return RunConfiguration.from_mapping(places | recipes_and_settings([recipe], None, self.settings))

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
     from airflow.sdk import Context
 
+    from dicom_deid.database import Database
     from dicom_deid.objects import SourceObject
-    from dicom_deid.storage import ObjectStorage
-    from dicom_deid.store import Store
+    from dicom_deid.objectstore import ObjectStore
 
 _WRITTEN = """
 SELECT DISTINCT ON (batch_id, item) outcome, destination_key, destination_size, destination_etag FROM audit
@@ -61,19 +61,19 @@ class DicomReleaseOperator(DicomDeidOperator):
         ------
         Quarantine
             An object at the staging place is not the one that was written, or another stands at the place of release.
-        StorageError, DatabaseError
+        ObjectStoreError, DatabaseError
             Storage or database failed; a retry goes on.
         """
-        from dicom_deid.storage import open_storage
+        from dicom_deid.objectstore import open_object_store
 
         stop = self._stop = Event()
         run_id, configuration = planned_run(self.run)
         RunPageLink.persist(context, self, run_id)
-        staging = open_storage(configuration.destination, self.connections.destination)
-        released = open_storage(self.release_to, self.connections.destination)
+        staging = open_object_store(configuration.destination, self.connections.destination)
+        released = open_object_store(self.release_to, self.connections.destination)
         released.check(writable=True)
-        with self.connections.open_store() as store:
-            objects = list(_written(store, run_id))
+        with self.connections.open_database() as database:
+            objects = list(_written(database, run_id))
         with ThreadPoolExecutor(self.transfers) as pool:
             copied = sum(pool.map(lambda each: _copy(staging, each, released, run_id, stop), objects))
         if stop.is_set():
@@ -92,19 +92,19 @@ class DicomReleaseOperator(DicomDeidOperator):
         return between(configuration.destination, self.release_to)
 
 
-def _written(store: Store, run_id: str) -> Iterable[SourceObject]:
+def _written(database: Database, run_id: str) -> Iterable[SourceObject]:
     from dicom_deid.objects import SourceObject
     from dicom_deid.reasons import Outcome
 
-    since = store.run(run_id).recorded_since
-    for outcome, key, size, etag in store.database.query("reading what was written", _WRITTEN, (run_id, since)):
+    since = database.run(run_id).recorded_since
+    for outcome, key, size, etag in database.connection.query("reading what was written", _WRITTEN, (run_id, since)):
         if outcome == Outcome.DEIDENTIFIED:
             yield SourceObject(key, size, etag, datetime.now(UTC))
 
 
-def _copy(staging: ObjectStorage, each: SourceObject, released: ObjectStorage, run_id: str, stop: Event) -> bool:
+def _copy(staging: ObjectStore, each: SourceObject, released: ObjectStore, run_id: str, stop: Event) -> bool:
     from dicom_deid.objects import SourceRange
-    from dicom_deid.storage import write_parts
+    from dicom_deid.objectstore import write_parts
 
     if stop.is_set():
         return False

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
     from airflow.sdk import Context
 
-    from dicom_deid.store import RunReport
+    from dicom_deid.database import RunReport
 
 
 class DicomReportOperator(DicomDeidOperator):
@@ -61,7 +61,7 @@ class DicomReportOperator(DicomDeidOperator):
         TooManyQuarantined
             More were quarantined than `max_quarantine_ratio`.
         """
-        from dicom_deid.pipeline.plan import report_run
+        from dicom_deid.pipeline.planning import report_run
 
         run_id, _ = planned_run(self.run)
         RunPageLink.persist(context, self, run_id)

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from airflow.sdk.types import Logger
 
-    from dicom_deid.deidentify import Deidentifier
+    from dicom_deid.engine import Deidentifier
     from dicom_deid.objects import SourceObject
+    from dicom_deid.objectstore import ObjectStore, S3Connection
     from dicom_deid.pipeline import ObjectPreview, RunConfiguration, SampleSummary
     from dicom_deid.recipe import Recipe
-    from dicom_deid.storage import ObjectStorage, S3Connection
 
 _READ_FOR_EACH_WANTED = 50
 _SHOWN_DIFFERENCES = 100
@@ -46,13 +46,13 @@ def preview(
     ------
     ConfigurationError
         A recipe has problems, or the source cannot be read.
-    StorageError
+    ObjectStoreError
         The source is away.
     """
+    from dicom_deid.objectstore import open_object_store
     from dicom_deid.pipeline.engine import make_deidentifier
-    from dicom_deid.storage import open_storage
 
-    source = open_storage(configuration.source, connection)
+    source = open_object_store(configuration.source, connection)
     source.check()
     one = make_deidentifier(configuration)
     second = make_deidentifier(other) if other else None
@@ -63,7 +63,7 @@ def preview(
 
 
 def sample_summary(
-    source: ObjectStorage,
+    source: ObjectStore,
     one: Deidentifier,
     other: Deidentifier | None,
     *,
@@ -94,14 +94,14 @@ def sample_summary(
 
 
 def _previews(
-    source: ObjectStorage, one: Deidentifier, other: Deidentifier | None, listing: Iterable[SourceObject]
+    source: ObjectStore, one: Deidentifier, other: Deidentifier | None, listing: Iterable[SourceObject]
 ) -> Iterator[tuple[ObjectPreview, ObjectPreview | None]]:
     from dicom_deid.pipeline import preview_object
-    from dicom_deid.pipeline.placeholders import Placeholders
+    from dicom_deid.pipeline.preview_pseudonyms import PreviewPseudonyms
 
     for listed in listing:
         # Shared, so that only rules make a difference.
-        placeholders = Placeholders()
+        placeholders = PreviewPseudonyms()
         both = [
             preview_object(each, source, listed.key, size=listed.size, etag=listed.etag, placeholders=placeholders)
             for each in (one, other)

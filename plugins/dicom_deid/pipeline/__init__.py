@@ -14,7 +14,7 @@ from dicom_deid.pipeline.batch import BatchHeld, BatchIncomplete, BatchResult, r
 from dicom_deid.pipeline.changes import Change, ChangeKind
 from dicom_deid.pipeline.configuration import RunConfiguration
 from dicom_deid.pipeline.connections import Connections
-from dicom_deid.pipeline.plan import PlannedRun, plan_run, report_run
+from dicom_deid.pipeline.planning import PlannedRun, plan_run, report_run
 from dicom_deid.pipeline.preview import Difference, ObjectPreview, SampleSummary, preview_object
 from dicom_deid.pipeline.progress import Progress
 

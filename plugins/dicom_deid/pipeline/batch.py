@@ -10,17 +10,17 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 
 from dicom_deid import __version__
-from dicom_deid.deidentify import Deidentifier
-from dicom_deid.exceptions import ConfigurationError, DicomDeidError, ProgramAtFault, StorageError
-from dicom_deid.pipeline.carrier import Carried, ObjectCarrier
+from dicom_deid.database import AuditRow, BatchItem, Database, Lease, Run
+from dicom_deid.engine import Deidentifier
+from dicom_deid.exceptions import ConfigurationError, DicomDeidError, ObjectStoreError, ProgramAtFault
 from dicom_deid.pipeline.configuration import RunConfiguration
-from dicom_deid.pipeline.connections import Connections, Storages
-from dicom_deid.pipeline.conveyor import Conveyor
+from dicom_deid.pipeline.connections import Connections, ObjectStores
 from dicom_deid.pipeline.engine import make_deidentifier
+from dicom_deid.pipeline.executor import PipelineExecutor
+from dicom_deid.pipeline.object_processor import ObjectProcessor, ObjectResult
 from dicom_deid.pipeline.processes import Share, carry_in_processes, shares_of
-from dicom_deid.pipeline.progress import Progress, ProgressTeller
+from dicom_deid.pipeline.progress import Progress, ProgressReporter
 from dicom_deid.reasons import Outcome, Reason
-from dicom_deid.store import AuditRow, BatchItem, Lease, Run, Store
 
 _RECORD_OBJECTS = 500
 _RECORD_SECONDS = 5.0
@@ -74,7 +74,7 @@ class BatchHeld(DicomDeidError):
         super().__init__("Another worker has the batch. A retry takes it should that worker die.")
 
 
-class BatchIncomplete(StorageError):
+class BatchIncomplete(ObjectStoreError):
     """Some objects of the batch failed by storage errors; the others are done, and a retry takes those that are not.
 
     Parameters
@@ -131,24 +131,24 @@ def run_batch(
         All was tried, and some objects failed by storage errors.
     ProgramAtFault
         So did twenty objects in a row, by a fault of the program.
-    StorageError, DatabaseError
+    ObjectStoreError, DatabaseError
         Storage or database are away; a retry resumes.
     """
     deidentifier = make_deidentifier(configuration)
-    with connections.open(configuration) as (store, storages):
-        lease = store.lease(batch_id, worker, configuration.lease_seconds)
+    with connections.open(configuration) as (database, object_stores):
+        lease = database.lease(batch_id, worker, configuration.lease_seconds)
         if lease is None:
-            if not store.is_finished(batch_id):
+            if not database.is_finished(batch_id):
                 raise BatchHeld
             return BatchResult(taken=False)
         _check_rules(lease.run, run_id, deidentifier, configuration)
         # What the recorded objects tell of their patients counts in a retry as it did before.
         items = lease.items(recorded=configuration.settings.residuals != "off")
         to_do = [item for item in items if not item.recorded]
-        ledger = _Ledger(lease, to_do, ProgressTeller(progress, progress_seconds, to_do), recorded)
+        ledger = _BatchRecorder(lease, to_do, ProgressReporter(progress, progress_seconds, to_do), recorded)
         stopping = _Once(should_stop)
         share = Share(configuration, connections, run_id, items)
-        with closing(_groups(share, deidentifier, store, storages, stopping)) as groups:
+        with closing(_groups(share, deidentifier, database, object_stores, stopping)) as groups:
             for group in groups:
                 ledger.add(group)
         return ledger.close(stopped=stopping.said)
@@ -164,26 +164,34 @@ def _check_rules(run: Run, run_id: str, deidentifier: Deidentifier, configuratio
 
 
 def _groups(
-    share: Share, deidentifier: Deidentifier, store: Store, storages: Storages, should_stop: Callable[[], bool]
-) -> Generator[list[Carried]]:
+    share: Share,
+    deidentifier: Deidentifier,
+    database: Database,
+    object_stores: ObjectStores,
+    should_stop: Callable[[], bool],
+) -> Generator[list[ObjectResult]]:
     runs = shares_of(share.items, share.configuration.processes)
     if len(runs) > 1:
         return carry_in_processes(_carry_share, share, runs, should_stop)
     only = share._replace(items=runs[0] if runs else [])
-    return _carry(only, deidentifier, store, storages, should_stop)
+    return _carry(only, deidentifier, database, object_stores, should_stop)
 
 
-def _carry_share(share: Share, should_stop: Callable[[], bool]) -> Generator[list[Carried]]:
+def _carry_share(share: Share, should_stop: Callable[[], bool]) -> Generator[list[ObjectResult]]:
     """Carry a share in a process of its own, with connections of its own."""
     deidentifier = make_deidentifier(share.configuration)
-    storages = share.connections.open_storages(share.configuration)
-    with share.connections.open_store() as store:
-        yield from _carry(share, deidentifier, store, storages, should_stop)
+    object_stores = share.connections.open_object_stores(share.configuration)
+    with share.connections.open_database() as database:
+        yield from _carry(share, deidentifier, database, object_stores, should_stop)
 
 
 def _carry(
-    share: Share, deidentifier: Deidentifier, store: Store, storages: Storages, should_stop: Callable[[], bool]
-) -> Generator[list[Carried]]:
+    share: Share,
+    deidentifier: Deidentifier,
+    database: Database,
+    object_stores: ObjectStores,
+    should_stop: Callable[[], bool],
+) -> Generator[list[ObjectResult]]:
     configuration = share.configuration
     metadata = {
         "recipe-digest": deidentifier.recipe.digest,
@@ -191,9 +199,9 @@ def _carry(
         "deidentified-by": f"dicom-deid {__version__}",
         "run": share.run_id,
     }
-    carrier = ObjectCarrier(deidentifier, configuration, storages, metadata)
-    mapping = store.mapping(store.project(configuration.project))
-    conveyor = Conveyor(
+    carrier = ObjectProcessor(deidentifier, configuration, object_stores, metadata)
+    mapping = database.mapping(database.project(configuration.project))
+    conveyor = PipelineExecutor(
         carrier, mapping.resolve, transfers=configuration.transfers, in_flight_bytes=configuration.in_flight_bytes
     )
     with _collecting_seldom():
@@ -223,21 +231,21 @@ class _Once:
         return self.said
 
 
-class _Ledger:
+class _BatchRecorder:
     """Records what was carried, in bulk, keeps the lease alive, and counts."""
 
     def __init__(
         self,
         lease: Lease,
         items: list[BatchItem],
-        teller: ProgressTeller,
+        teller: ProgressReporter,
         recorded: Callable[[Sequence[AuditRow]], None] | None,
     ) -> None:
         self._lease = lease
         self._open = len(items)
         self._teller = teller
         self._tell_recorded = recorded
-        self._waiting: list[Carried] = []
+        self._waiting: list[ObjectResult] = []
         self._began = self._recorded = time.monotonic()
         self._outcomes: Counter[Outcome] = Counter()
         self._reasons: Counter[Reason] = Counter()
@@ -245,7 +253,7 @@ class _Ledger:
         self._seconds = [0.0, 0.0, 0.0]
         self._failed_in_a_row = 0
 
-    def add(self, group: list[Carried]) -> None:
+    def add(self, group: list[ObjectResult]) -> None:
         """Take what was done, and record or renew when it is time to."""
         for carried in group:
             self._waiting.append(carried)
@@ -273,7 +281,7 @@ class _Ledger:
             self._lease.finish()
         return result
 
-    def _watch(self, carried: Carried) -> None:
+    def _watch(self, carried: ObjectResult) -> None:
         """End the batch when the storage is away, which says what to check, or when the program is at fault."""
         failed = carried.row.outcome is Outcome.FAILED
         self._failed_in_a_row = self._failed_in_a_row + 1 if failed else 0

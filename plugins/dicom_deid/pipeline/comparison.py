@@ -9,10 +9,10 @@ from typing import Any, BinaryIO, NamedTuple, cast
 from dicom_deid.dicom.part10 import read_header
 from dicom_deid.exceptions import DicomDeidError, Quarantine
 from dicom_deid.objects import SourceObject
+from dicom_deid.objectstore import ObjectStore
 from dicom_deid.pipeline.changes import ChangeKind, Element, Elements, changes_between, count_unchanged, read_elements
-from dicom_deid.pipeline.disclosure import with_something_of
+from dicom_deid.pipeline.phi_masking import with_something_of
 from dicom_deid.reasons import Reason
-from dicom_deid.storage import ObjectStorage
 
 MOST_BYTES = 16 * 2**20
 """What is read of an object at most: a page is no batch, and shares its memory with the whole API server."""
@@ -62,7 +62,7 @@ class Comparison:
 
 
 def compare_objects(
-    source: ObjectStorage, original: SourceObject, destination: ObjectStorage, written: SourceObject
+    source: ObjectStore, original: SourceObject, destination: ObjectStore, written: SourceObject
 ) -> Comparison:
     """Compare an object with what was made of it; of both only the elements before the pixel data are read.
 
@@ -77,7 +77,7 @@ def compare_objects(
     ------
     NotCompared
         One of them is gone, is another by now, or cannot be read here.
-    StorageError
+    ObjectStoreError
         A store is away.
     """
     before = _elements(source, original, "source")
@@ -113,7 +113,7 @@ _WHY = {
 }
 
 
-def _elements(storage: ObjectStorage, stored: SourceObject, which: str, original: Elements | None = None) -> Elements:
+def _elements(storage: ObjectStore, stored: SourceObject, which: str, original: Elements | None = None) -> Elements:
     try:
         return _read(storage, stored, original)
     except Quarantine as quarantine:
@@ -121,7 +121,7 @@ def _elements(storage: ObjectStorage, stored: SourceObject, which: str, original
     raise NotCompared(f"The {which} object {why}.")
 
 
-def _read(storage: ObjectStorage, stored: SourceObject, original: Elements | None) -> Elements:
+def _read(storage: ObjectStore, stored: SourceObject, original: Elements | None) -> Elements:
     file = io.BufferedReader(cast(Any, _Beginning(storage, stored)), _READ_AT_ONCE)
     if read_header(file.peek(_BEGINNING)).transfer_syntax.deflated:
         raise Quarantine(Reason.UNSUPPORTED_TRANSFER_SYNTAX)
@@ -140,7 +140,7 @@ class _Beginning(io.RawIOBase):
     name = ""
     """pydicom asks buffered files for one."""
 
-    def __init__(self, storage: ObjectStorage, stored: SourceObject) -> None:
+    def __init__(self, storage: ObjectStore, stored: SourceObject) -> None:
         self._storage = storage
         self._stored = stored
         self._position = 0

@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from dicom_deid.deidentify.settings import Settings
+from dicom_deid.database.projects import ProjectOptions
+from dicom_deid.engine.settings import Settings
 from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.pipeline.destination import DEFAULT_TEMPLATE, KeyTemplate
 from dicom_deid.recipe import load_function
-from dicom_deid.store.projects import ProjectOptions
 
 MEBIBYTE = 2**20
 
@@ -40,7 +40,7 @@ class RunConfiguration:
         What the engine does beside the recipe.
     variables, functions
         Values of ``var:NAME``; dotted paths (``package.module:function``) of ``func:NAME``.
-    destination_key
+    destination_key_template
         Template of destination keys, see `KeyTemplate`.
     org_root, single_patient_id, uid_strategy, max_date_offset_days
         Options of the project, fixed when it is created; None where the project's own holds.
@@ -66,9 +66,9 @@ class RunConfiguration:
         Let the store copy the unchanged pixel data of large objects, where source and destination are one endpoint.
     verify
         `full` reads an object back whose bytes did not all pass through the worker, to know its SHA-256.
-    requested_by, purpose
+    triggered_by, reason
         Who asked for the run, and why, for the audit.
-    labels
+    airflow_context
         Further words for the audit, such as the identifiers of the Airflow run.
     external_id
         The caller's own identifier of the run: planned again under the same one, it is the same run.
@@ -82,7 +82,7 @@ class RunConfiguration:
     settings: Settings = field(default_factory=Settings)
     variables: Mapping[str, str | int | float] = field(default_factory=dict)
     functions: Mapping[str, str] = field(default_factory=dict)
-    destination_key: str = DEFAULT_TEMPLATE
+    destination_key_template: str = DEFAULT_TEMPLATE
     org_root: str | None = None
     single_patient_id: str | None = None
     uid_strategy: Literal["stored", "derived"] | None = None
@@ -101,9 +101,9 @@ class RunConfiguration:
     lease_seconds: int = 300
     server_side_copy: bool = True
     verify: Literal["known", "full"] = "known"
-    requested_by: str = ""
-    purpose: str = ""
-    labels: Mapping[str, str] = field(default_factory=dict)
+    triggered_by: str = ""
+    reason: str = ""
+    airflow_context: Mapping[str, str] = field(default_factory=dict)
     external_id: str | None = None
 
     def __post_init__(self) -> None:
@@ -119,7 +119,7 @@ class RunConfiguration:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise ConfigurationError(f"{name} must be a whole number of at least 1.")
-        KeyTemplate.parse(self.destination_key)
+        KeyTemplate.parse(self.destination_key_template)
         _ = self.project_options
         _check_quarantine(self.quarantine, self.destination, self.source)
         _check_window(self.after, self.before)
@@ -151,7 +151,7 @@ class RunConfiguration:
             "settings": self.settings.digest,
             "variables": dict(self.variables),
             "functions": dict(self.functions),
-            "destination_key": self.destination_key,
+            "destination_key_template": self.destination_key_template,
         }
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
+from dicom_deid.database import Database, KeyRing
 from dicom_deid.exceptions import ConfigurationError
+from dicom_deid.objectstore import ObjectStore, S3Connection, open_object_store
 from dicom_deid.pipeline.configuration import RunConfiguration
-from dicom_deid.storage import ObjectStorage, S3Connection, open_storage
-from dicom_deid.store import KeyRing, Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,11 +35,11 @@ class Connections:
     destination: S3Connection | None = field(default=None, repr=False)
     quarantine: S3Connection | None = field(default=None, repr=False)
 
-    def open_store(self) -> Store:
+    def open_database(self) -> Database:
         """Connect to the database."""
-        return Store.connect(self.database, schema=self.schema, keys=self.keys)
+        return Database.connect(self.database, schema=self.schema, keys=self.keys)
 
-    def open_storages(self, configuration: RunConfiguration) -> Storages:
+    def open_object_stores(self, configuration: RunConfiguration) -> ObjectStores:
         """Open source, destination and quarantine.
 
         Raises
@@ -47,14 +47,14 @@ class Connections:
         ConfigurationError
             Two of them overlap, so that a run would read what it writes, or originals would lie with results.
         """
-        source = open_storage(configuration.source, self.source)
-        destination = open_storage(configuration.destination, self.destination)
-        quarantine = open_storage(configuration.quarantine, self.quarantine) if configuration.quarantine else None
+        source = open_object_store(configuration.source, self.source)
+        destination = open_object_store(configuration.destination, self.destination)
+        quarantine = open_object_store(configuration.quarantine, self.quarantine) if configuration.quarantine else None
         if source.same_place(destination):
             raise ConfigurationError("Source and destination are the same place, or one lies in the other.")
         if quarantine is not None and (quarantine.same_place(source) or quarantine.same_place(destination)):
             raise ConfigurationError("The quarantine is in the same place as the source or the destination.")
-        return Storages(source, destination, quarantine)
+        return ObjectStores(source, destination, quarantine)
 
     def portable(self) -> Connections:
         """Return connections that can be sent to a child process: temporary credentials as they are now.
@@ -69,21 +69,21 @@ class Connections:
         )
 
     @contextmanager
-    def open(self, configuration: RunConfiguration) -> Iterator[tuple[Store, Storages]]:
+    def open(self, configuration: RunConfiguration) -> Iterator[tuple[Database, ObjectStores]]:
         """Open all, checked: each exists and lets us do what the run does."""
-        storages = self.open_storages(configuration)
-        storages.check()
-        with self.open_store() as store:
-            yield store, storages
+        object_stores = self.open_object_stores(configuration)
+        object_stores.check()
+        with self.open_database() as database:
+            yield database, object_stores
 
 
 @dataclass(frozen=True, slots=True)
-class Storages:
+class ObjectStores:
     """The object stores of a run."""
 
-    source: ObjectStorage
-    destination: ObjectStorage
-    quarantine: ObjectStorage | None = None
+    source: ObjectStore
+    destination: ObjectStore
+    quarantine: ObjectStore | None = None
 
     def check(self) -> None:
         """Raise `ConfigurationError` saying what to check when one cannot be used."""

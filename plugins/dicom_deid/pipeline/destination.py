@@ -12,7 +12,7 @@ from pydicom.datadict import tag_for_keyword
 
 from dicom_deid.exceptions import ConfigurationError, Quarantine
 from dicom_deid.reasons import Reason
-from dicom_deid.recipe import Action, ElementName, Plan
+from dicom_deid.recipe import Action, CompiledRecipe, ElementName
 
 DEFAULT_TEMPLATE = "{PatientID}/{StudyInstanceUID}/{SeriesInstanceUID}/{SOPInstanceUID}.dcm"
 
@@ -78,7 +78,7 @@ class KeyTemplate:
             raise ConfigurationError("The destination key must be a relative path without empty or dotted segments.")
         return cls(template, tuple(dict.fromkeys(names)))
 
-    def check(self, plan: Plan, *, follows_references: bool) -> None:
+    def check(self, plan: CompiledRecipe, *, follows_references: bool) -> None:
         """Check that no original can come into a key.
 
         A keyword must be written anew by the recipe. UIDs may also follow the mapping without a rule of their own, or
@@ -126,7 +126,7 @@ class KeyTemplate:
         return key
 
 
-def _is_safe(plan: Plan, keyword: str, follows_references: bool) -> bool:
+def _is_safe(plan: CompiledRecipe, keyword: str, follows_references: bool) -> bool:
     element = ElementName.of(_TAGS[keyword])
     is_uid = keyword.endswith("UID")
     if plan.is_kept(element):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dicom_deid.deidentify import Deidentifier
+from dicom_deid.engine import Deidentifier
 from dicom_deid.pipeline.configuration import RunConfiguration
 from dicom_deid.pipeline.destination import KeyTemplate
-from dicom_deid.recipe import Plan, Recipe
+from dicom_deid.recipe import CompiledRecipe, Recipe
 
 
 def make_deidentifier(configuration: RunConfiguration) -> Deidentifier:
@@ -19,8 +19,8 @@ def make_deidentifier(configuration: RunConfiguration) -> Deidentifier:
     """
     recipe = Recipe.resolve(*configuration.recipes)
     settings = configuration.settings
-    template = KeyTemplate.parse(configuration.destination_key)
-    template.check(Plan(recipe), follows_references=settings.follow_uid_references)
+    template = KeyTemplate.parse(configuration.destination_key_template)
+    template.check(CompiledRecipe(recipe), follows_references=settings.follow_uid_references)
     return Deidentifier(
         recipe, settings, functions=configuration.load_functions(), variables=dict(configuration.variables)
     )

@@ -8,14 +8,14 @@ from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from dicom_deid.deidentify import Deidentified
+from dicom_deid.database import BatchItem
+from dicom_deid.engine import DeidentifyResult
 from dicom_deid.objects import SourceObject, SourceRange, WrittenObject
+from dicom_deid.objectstore import ObjectStore, WriteMethod, write_parts
+from dicom_deid.objectstore.base import Buffer
 from dicom_deid.pipeline.configuration import RunConfiguration
-from dicom_deid.pipeline.connections import Storages
-from dicom_deid.pipeline.header import Examined
-from dicom_deid.storage import Method, ObjectStorage, write_parts
-from dicom_deid.storage.base import Buffer
-from dicom_deid.store import BatchItem
+from dicom_deid.pipeline.connections import ObjectStores
+from dicom_deid.pipeline.fetch import FetchedObject
 
 STREAMED_OBJECT_MEMORY = 96 * 2**20
 """What a large object takes in memory that goes through here: its header, and the parts under way."""
@@ -46,10 +46,10 @@ class Written(NamedTuple):
 class _SourceDigest:
     """SHA-256 of a source object of which the beginning, a range and the end come by one after the other."""
 
-    def __init__(self, examined: Examined, span: SourceRange) -> None:
-        self._digest = hashlib.sha256(examined.data)
+    def __init__(self, fetched: FetchedObject, span: SourceRange) -> None:
+        self._digest = hashlib.sha256(fetched.data)
         self._missing = span.end - span.start
-        self._tail = examined.tail
+        self._tail = fetched.tail
 
     def observe(self, buffer: Buffer) -> None:
         self._digest.update(buffer)
@@ -64,10 +64,10 @@ class _SourceDigest:
 
 
 def write_large(
-    storages: Storages,
+    object_stores: ObjectStores,
     item: BatchItem,
-    examined: Examined,
-    result: Deidentified,
+    fetched: FetchedObject,
+    result: DeidentifyResult,
     key: str,
     metadata: Mapping[str, str],
     configuration: RunConfiguration,
@@ -81,15 +81,15 @@ def write_large(
     ------
     Quarantine
         The source changed under us, or a different object stands at the key.
-    StorageError
+    ObjectStoreError
         It could not be written.
     """
     span = next(part for part in result.parts if isinstance(part, SourceRange))
-    digest = _SourceDigest(examined, span)
+    digest = _SourceDigest(fetched, span)
     done = write_parts(
-        storages.source,
+        object_stores.source,
         _source_object(item),
-        storages.destination,
+        object_stores.destination,
         key,
         result.parts,
         metadata=metadata,
@@ -98,19 +98,19 @@ def write_large(
         observe=digest.observe,
         streaming=streaming,
     )
-    copied = done.method is Method.SERVER_SIDE_COPY
+    copied = done.method is WriteMethod.SERVER_SIDE_COPY
     detail = f"server-side copy; SHA-256 of the bytes that were sent: {done.sent_sha256}" if copied else ""
     return Written(done.written, None if copied else digest.hexdigest(), done.sha256, detail)
 
 
-def copy_whole(source: ObjectStorage, item: BatchItem, destination: ObjectStorage, key: str) -> None:
+def copy_whole(source: ObjectStore, item: BatchItem, destination: ObjectStore, key: str) -> None:
     """Copy an object as it is, whatever its size.
 
     Raises
     ------
     Quarantine
         The source changed under us, or a different object stands at the key.
-    StorageError
+    ObjectStoreError
         It could not be copied.
     """
     write_parts(source, _source_object(item), destination, key, [SourceRange(0, item.size)], metadata={})

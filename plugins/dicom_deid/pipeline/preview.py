@@ -7,14 +7,14 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from dicom_deid.deidentify import Deidentifier
+from dicom_deid.engine import Deidentifier
 from dicom_deid.exceptions import Quarantine
 from dicom_deid.objects import SourceRange
+from dicom_deid.objectstore import ObjectStore
 from dicom_deid.pipeline.changes import Change, ChangeKind, changes_between, count_unchanged, read_elements
-from dicom_deid.pipeline.header import read_examined
-from dicom_deid.pipeline.placeholders import Placeholders
+from dicom_deid.pipeline.fetch import fetch_object
+from dicom_deid.pipeline.preview_pseudonyms import PreviewPseudonyms
 from dicom_deid.reasons import Reason
-from dicom_deid.storage import ObjectStorage
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +56,12 @@ class Difference(NamedTuple):
 
 def preview_object(
     deidentifier: Deidentifier,
-    storage: ObjectStorage,
+    storage: ObjectStore,
     key: str,
     *,
     size: int,
     etag: str | None = None,
-    placeholders: Placeholders | None = None,
+    placeholders: PreviewPseudonyms | None = None,
 ) -> ObjectPreview:
     """Tell what would become of one object.
 
@@ -75,19 +75,19 @@ def preview_object(
         Shared between the previews that are compared, so that only rules make differences.
     """
     try:
-        examined = read_examined(deidentifier, storage, key, size=size, etag=etag)
-        pseudonyms = (placeholders or Placeholders()).resolve(examined.examination.originals)
-        result = deidentifier.rewrite(examined.examination, pseudonyms)
+        fetched = fetch_object(deidentifier, storage, key, size=size, etag=etag)
+        pseudonyms = (placeholders or PreviewPseudonyms()).resolve(fetched.analysis.identifiers)
+        result = deidentifier.rewrite(fetched.analysis, pseudonyms)
     except Quarantine as quarantine:
         return ObjectPreview((), 0, reason=quarantine.reason, where=quarantine.where)
     header = b"".join(part for part in result.parts if not isinstance(part, SourceRange))
-    before = read_elements(io.BytesIO(examined.data))
+    before = read_elements(io.BytesIO(fetched.data))
     after = read_elements(io.BytesIO(header), before)
     changes = tuple(changes_between(before, after))
     return ObjectPreview(
         changes,
         unchanged=count_unchanged(before, changes),
-        modality=examined.examination.modality,
+        modality=fetched.analysis.modality,
         actions=dict(result.actions),
         rules=dict(result.rules),
         notes=dict(result.notes),

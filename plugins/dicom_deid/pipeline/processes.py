@@ -14,11 +14,11 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from typing import NamedTuple, Protocol
 
-from dicom_deid.exceptions import ConfigurationError, DatabaseError, DicomDeidError, StorageError
-from dicom_deid.pipeline.carrier import Carried
+from dicom_deid.database import BatchItem
+from dicom_deid.exceptions import ConfigurationError, DatabaseError, DicomDeidError, ObjectStoreError
 from dicom_deid.pipeline.configuration import RunConfiguration
 from dicom_deid.pipeline.connections import Connections
-from dicom_deid.store import BatchItem
+from dicom_deid.pipeline.object_processor import ObjectResult
 
 _TICK_SECONDS = 0.5
 
@@ -35,7 +35,7 @@ class Share(NamedTuple):
 class CarryShare(Protocol):
     """Carries the objects of a share."""
 
-    def __call__(self, share: Share, should_stop: Callable[[], bool]) -> Generator[list[Carried]]:
+    def __call__(self, share: Share, should_stop: Callable[[], bool]) -> Generator[list[ObjectResult]]:
         """Yield what is done, now and then."""
         ...
 
@@ -62,7 +62,7 @@ def shares_of(items: Sequence[BatchItem], processes: int) -> list[list[BatchItem
 
 def carry_in_processes(
     carry: CarryShare, share: Share, runs: Sequence[list[BatchItem]], should_stop: Callable[[], bool]
-) -> Generator[list[Carried]]:
+) -> Generator[list[ObjectResult]]:
     """Carry the runs of a share in a process each; yield what is done, at least twice a second.
 
     Raises
@@ -93,13 +93,13 @@ def carry_in_processes(
             child.join()
 
 
-def _collect(pipes: list[Connection], should_stop: Callable[[], bool]) -> Generator[list[Carried]]:
+def _collect(pipes: list[Connection], should_stop: Callable[[], bool]) -> Generator[list[ObjectResult]]:
     working, told = set(pipes), False
     while working:
         if not told and should_stop():
             told = True
             _tell_to_stop(pipes)
-        done: list[Carried] = []
+        done: list[ObjectResult] = []
         for pipe in wait(list(working), _TICK_SECONDS):
             message = _received(pipe)  # type: ignore[arg-type]
             if message is None:
@@ -111,9 +111,9 @@ def _collect(pipes: list[Connection], should_stop: Callable[[], bool]) -> Genera
         yield done
 
 
-def _received(pipe: Connection) -> list[Carried] | BaseException | None:
+def _received(pipe: Connection) -> list[ObjectResult] | BaseException | None:
     try:
-        message: list[Carried] | BaseException | None = pipe.recv()
+        message: list[ObjectResult] | BaseException | None = pipe.recv()
     except (EOFError, OSError):
         return ChildFailed("A process of the batch ended without a word, perhaps for want of memory; a retry resumes.")
     return message
@@ -146,7 +146,7 @@ def _work(pipe: Connection, carry: CarryShare) -> None:
 
 def _as_sent(error: Exception) -> DicomDeidError:
     """Return an exception that the parent can raise, by which a caller sees whether a retry helps."""
-    for kind in (ConfigurationError, StorageError, DatabaseError):
+    for kind in (ConfigurationError, ObjectStoreError, DatabaseError):
         if isinstance(error, kind):
             return kind(str(error))
     return ChildFailed(f"A process of the batch failed ({type(error).__name__}); a retry resumes.")
@@ -157,6 +157,6 @@ def _is_told(pipe: Connection) -> bool:
     return pipe.poll()
 
 
-def _portable(carried: Carried) -> Carried:
+def _portable(carried: ObjectResult) -> ObjectResult:
     # An exception's traceback and foreign attributes stay in the process that it was raised in.
     return replace(carried, error=None if carried.error is None else carried.error.with_traceback(None))

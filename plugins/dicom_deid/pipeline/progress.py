@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from dicom_deid.database import BatchItem
 from dicom_deid.reasons import Outcome
-from dicom_deid.store import BatchItem
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class Progress:
         )
 
 
-class ProgressTeller:
+class ProgressReporter:
     """Calls back with the progress, at most once in so many seconds, and once at the end.
 
     Parameters

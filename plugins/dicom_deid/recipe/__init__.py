@@ -1,12 +1,12 @@
 """The recipe language: text to rules, rules to a plan; knows no bytes."""
 
-from dicom_deid.recipe.content import VALUE_TYPES, Concept
+from dicom_deid.recipe.compiler import NO_PRESENCE, Addition, CompiledRecipe, Presence, Step, Steps, ValueLists
+from dicom_deid.recipe.concepts import VALUE_TYPES, Concept
 from dicom_deid.recipe.dictionary import ElementName
 from dicom_deid.recipe.errors import Problem, RecipeError
 from dicom_deid.recipe.fields import FieldExpression
 from dicom_deid.recipe.filters import Coordinates, CriteriaLine, Criterion, Filter, Question, Rectangle
 from dicom_deid.recipe.functions import load_function
-from dicom_deid.recipe.plan import NO_PRESENCE, Addition, Plan, Presence, Step, Steps, ValueLists
 from dicom_deid.recipe.recipe import Recipe
 from dicom_deid.recipe.rules import Action, ListEntry, Rule
 from dicom_deid.recipe.types import AttributeTypes, types_of
@@ -18,6 +18,7 @@ __all__ = [
     "Action",
     "Addition",
     "AttributeTypes",
+    "CompiledRecipe",
     "Concept",
     "Coordinates",
     "CriteriaLine",
@@ -29,7 +30,6 @@ __all__ = [
     "Function",
     "ListEntry",
     "Literal",
-    "Plan",
     "Presence",
     "Problem",
     "Question",

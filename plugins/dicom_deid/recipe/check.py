@@ -8,12 +8,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 
-from dicom_deid.recipe.content import Concept
+from dicom_deid.recipe.compiler import CompiledRecipe, Steps
+from dicom_deid.recipe.concepts import Concept
 from dicom_deid.recipe.dictionary import DICTIONARY_TAGS, ElementName, dictionary_vr, keywords_in_any_case
 from dicom_deid.recipe.errors import nearest
 from dicom_deid.recipe.fields import ContentItem, Exact, FieldExpression, FieldsList, Search, ValuesList
-from dicom_deid.recipe.identifiers import ProfileAttribute, profile_attributes
-from dicom_deid.recipe.plan import Plan, Steps
+from dicom_deid.recipe.profile_attributes import ProfileAttribute, profile_attributes
 from dicom_deid.recipe.recipe import Recipe
 from dicom_deid.recipe.rules import Action, ListEntry, Rule
 from dicom_deid.recipe.types import all_optional, sop_classes, types_of
@@ -90,8 +90,8 @@ class _Inspector:
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
-        self.plan = Plan(recipe)
-        self.optional_plan = Plan(recipe, all_optional())
+        self.plan = CompiledRecipe(recipe)
+        self.optional_plan = CompiledRecipe(recipe, all_optional())
         self.steps_known: dict[ElementName, Steps] = {}
 
     def report(self, index: int, rule: Rule) -> RuleReport:

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from dicom_deid.recipe.content import VALUE_TYPES, Concept
+from dicom_deid.recipe.concepts import VALUE_TYPES, Concept
 from dicom_deid.recipe.dictionary import (
     ElementName,
     is_private_form,

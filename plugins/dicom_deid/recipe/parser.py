@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from dicom_deid.recipe.content import DATED_VALUE_TYPES, WRITTEN_VALUE_TYPES
+from dicom_deid.recipe.concepts import DATED_VALUE_TYPES, WRITTEN_VALUE_TYPES
 from dicom_deid.recipe.dictionary import dictionary_vr
 from dicom_deid.recipe.errors import Problem, RecipeError, nearest
 from dicom_deid.recipe.fields import (
@@ -19,8 +19,8 @@ from dicom_deid.recipe.fields import (
     parse_field,
 )
 from dicom_deid.recipe.filters import Filter, FilterProblem, parse_filter_line, without_comment
-from dicom_deid.recipe.identifiers import composite_tags
 from dicom_deid.recipe.lexer import LexicalError, Token, tokens
+from dicom_deid.recipe.profile_attributes import composite_tags
 from dicom_deid.recipe.rules import Action, ListEntry, Rule
 from dicom_deid.recipe.values import DeidFunction, Function, Literal, Value, ValueProblem, Variable, parse_value
 
@@ -52,7 +52,7 @@ class _Reference:
 
 
 @dataclass(slots=True)
-class Draft:
+class ParsedRecipe:
     """What several files hold, in their order.
 
     Parameters
@@ -69,7 +69,7 @@ class Draft:
     values: dict[str, list[ListEntry]] = field(default_factory=dict)
 
 
-def parse_files(files: Sequence[tuple[str, str]]) -> Draft:
+def parse_files(files: Sequence[tuple[str, str]]) -> ParsedRecipe:
     """Read several recipe files in order.
 
     Parameters
@@ -82,7 +82,7 @@ def parse_files(files: Sequence[tuple[str, str]]) -> Draft:
     RecipeError
         With all problems of all files.
     """
-    draft = Draft()
+    draft = ParsedRecipe()
     problems: list[Problem] = []
     references: list[_Reference] = []
     for name, text in files:
@@ -96,7 +96,7 @@ def parse_files(files: Sequence[tuple[str, str]]) -> Draft:
     return draft
 
 
-def _undefined(references: Sequence[_Reference], draft: Draft) -> list[Problem]:
+def _undefined(references: Sequence[_Reference], draft: ParsedRecipe) -> list[Problem]:
     lists = {"fields": draft.fields, "values": draft.values}
     return [
         Problem(
@@ -114,7 +114,7 @@ def _undefined(references: Sequence[_Reference], draft: Draft) -> list[Problem]:
 class _FileParser:
     """The state while one file is read."""
 
-    def __init__(self, name: str, draft: Draft, references: list[_Reference]) -> None:
+    def __init__(self, name: str, draft: ParsedRecipe, references: list[_Reference]) -> None:
         self.name = name
         self.draft = draft
         self.references = references

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.recipe.errors import nearest
 from dicom_deid.recipe.filters import Filter
-from dicom_deid.recipe.parser import Draft, parse_files
+from dicom_deid.recipe.parser import ParsedRecipe, parse_files
 from dicom_deid.recipe.rules import ListEntry, Rule
 
 _SHIPPED = Path(__file__).parent.parent / "recipes"
@@ -104,7 +104,7 @@ class Recipe:
     @classmethod
     def combine(cls, *recipes: Recipe) -> Recipe:
         """Join recipes: rules and filters one after the other, lists of one name as one."""
-        draft = Draft()
+        draft = ParsedRecipe()
         for recipe in recipes:
             draft.rules += recipe.rules
             draft.filters += recipe.filters
@@ -114,7 +114,7 @@ class Recipe:
         return cls._of("+".join(recipe.name for recipe in recipes), draft)
 
     @classmethod
-    def _of(cls, name: str, draft: Draft) -> Recipe:
+    def _of(cls, name: str, draft: ParsedRecipe) -> Recipe:
         return cls(
             name,
             tuple(draft.rules),

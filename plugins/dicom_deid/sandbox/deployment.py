@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from dicom_deid.store import KeyRing
+from dicom_deid.database import KeyRing
 
 _OWNER_ONLY = 0o600
 _READABLE = 0o644

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from dicom_deid.deidentify import Deidentifier
+from dicom_deid.engine import Deidentifier
 from dicom_deid.exceptions import Quarantine
-from dicom_deid.originals import Kind, Original
+from dicom_deid.identifiers import Identifier, IdentifierKind
 from dicom_deid.score.expectations import Case
 
 
@@ -16,17 +16,17 @@ class CorpusMapping:
     """Pseudonyms for one corpus, in memory: unique, and consistent over all objects."""
 
     def __init__(self) -> None:
-        self._known: dict[Original, str] = {}
+        self._known: dict[Identifier, str] = {}
 
-    def __call__(self, originals: Collection[Original]) -> dict[Original, str]:
+    def __call__(self, identifiers: Collection[Identifier]) -> dict[Identifier, str]:
         """Return a pseudonym for each original."""
-        return {original: self._known.setdefault(original, self._new(original.kind)) for original in originals}
+        return {original: self._known.setdefault(original, self._new(original.kind)) for original in identifiers}
 
-    def _new(self, kind: Kind) -> str:
+    def _new(self, kind: IdentifierKind) -> str:
         number = len(self._known) + 1
-        if kind is Kind.UID:
+        if kind is IdentifierKind.UID:
             return f"2.25.{10**20 + number}"
-        return str(-30 - number) if kind is Kind.DATE_OFFSET else f"{kind.name[:3]}{10**6 + number}"
+        return str(-30 - number) if kind is IdentifierKind.DATE_OFFSET else f"{kind.name[:3]}{10**6 + number}"
 
 
 def run(cases: Sequence[Case], deidentifier: Deidentifier) -> tuple[dict[str, bytes | None], Counter[str]]:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from fastapi.responses import JSONResponse
 
+from dicom_deid.database.errors import TableMissing
 from dicom_deid.exceptions import DicomDeidError
-from dicom_deid.store.errors import TableMissing
 from dicom_deid.web.access import may_read
 from dicom_deid.web.comparison import router as comparison
 from dicom_deid.web.database import was_ever_made

@@ -12,15 +12,15 @@ from airflow.api_fastapi.core_api.security import GetUserDep
 from airflow.configuration import conf
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
 
+from dicom_deid.database import Database
+from dicom_deid.database.hash_chain import record_event
+from dicom_deid.database.projects import open_key
 from dicom_deid.hooks.aws import s3_connection
 from dicom_deid.hooks.dicom_deid import DicomDeidHook
 from dicom_deid.objects import SourceObject
+from dicom_deid.objectstore import ObjectStore, open_object_store
 from dicom_deid.pipeline.comparison import Comparison, NotCompared, compare_objects
 from dicom_deid.reasons import Outcome
-from dicom_deid.storage import ObjectStorage, open_storage
-from dicom_deid.store import Store
-from dicom_deid.store.chain import record_event
-from dicom_deid.store.projects import open_key
 from dicom_deid.web.access import may_locate
 from dicom_deid.web.database import SECTION, connect, deid_conn_id
 from dicom_deid.web.rendering import page
@@ -37,7 +37,7 @@ class _Written(NamedTuple):
     project: str
     source: str
     key_hash: str
-    sealed_key: bytes
+    encrypted_key: bytes
     source_version_id: str | None
     source_etag: str
     source_size: int
@@ -93,18 +93,18 @@ def _opened(run_id: UUID, link_id: int, number: int, user: str) -> tuple[_Writte
     HTTPException
         404 where nothing was de-identified.
     """
-    with closing(connect()) as database, Store(database, DicomDeidHook(deid_conn_id()).get_conn()) as store:
+    with closing(connect()) as connection, Database(connection, DicomDeidHook(deid_conn_id()).get_conn()) as database:
         place = (str(run_id), link_id, number, Outcome.DEIDENTIFIED.value)
-        rows = database.query("reading what was written", _WRITTEN, place)
+        rows = connection.query("reading what was written", _WRITTEN, place)
         if not rows:
             raise HTTPException(404, "No object was de-identified there.")
         written = _Written(*rows[0])
-        project = store.project(written.project, create=False)
+        project = database.project(written.project, create=False)
         body = {"user": user, "what": "comparison", "link_id": link_id, "number": number, "key_hash": written.key_hash}
         record_event(
-            database, store.chain_key, "source-object-opened", body, run_id=str(run_id), project=written.project
+            connection, database.chain_key, "source-object-opened", body, run_id=str(run_id), project=written.project
         )
-    return written, open_key(project, written.key_hash, written.sealed_key)
+    return written, open_key(project, written.key_hash, written.encrypted_key)
 
 
 def _compared(written: _Written, key: str) -> Comparison:
@@ -113,6 +113,6 @@ def _compared(written: _Written, key: str) -> Comparison:
     return compare_objects(source, written.original(key), destination, written.new)
 
 
-def _storage(url: str, option: str, usual: str) -> ObjectStorage:
+def _storage(url: str, option: str, usual: str) -> ObjectStore:
     """Open a store as the operators do: with a connection, or without one where the configuration names none."""
-    return open_storage(url, s3_connection(conf.get(SECTION, option, fallback=usual) or None))
+    return open_object_store(url, s3_connection(conf.get(SECTION, option, fallback=usual) or None))

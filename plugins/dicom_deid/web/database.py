@@ -8,12 +8,12 @@ from contextlib import closing
 from airflow.configuration import conf
 from airflow.sdk.exceptions import AirflowNotFoundException
 
+from dicom_deid.database.audit_queries import Queries
+from dicom_deid.database.connection import DatabaseConnection
+from dicom_deid.database.schema import current
 from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.hooks.dicom_deid import DicomDeidHook
 from dicom_deid.hooks.postgres import database_url
-from dicom_deid.store.database import Database
-from dicom_deid.store.schema import current
-from dicom_deid.web.queries import Queries
 
 SECTION = "dicom_deid"
 
@@ -28,7 +28,7 @@ def database_conn_id() -> str:
     return str(conf.get(SECTION, "pages_database_conn_id", fallback="dicom_deid_database"))
 
 
-def connect() -> Database:
+def connect() -> DatabaseConnection:
     """Return a connection to the store, to be closed by the caller.
 
     Raises
@@ -38,7 +38,7 @@ def connect() -> Database:
     """
     try:
         schema = DicomDeidHook(deid_conn_id()).database_schema
-        return Database(database_url(database_conn_id()), schema)
+        return DatabaseConnection(database_url(database_conn_id()), schema)
     except AirflowNotFoundException:
         raise ConfigurationError(
             f"The pages need the connections {deid_conn_id()} and {database_conn_id()}: create them in Admin, "

@@ -12,19 +12,19 @@ from uuid import UUID
 from fastapi import Response
 from fastapi.responses import StreamingResponse
 
+from dicom_deid.database import Database
+from dicom_deid.database.connection import DatabaseConnection
+from dicom_deid.database.export import EXPORTED
+from dicom_deid.database.hash_chain import record_event
+from dicom_deid.database.projects import Project, open_key
 from dicom_deid.hooks.dicom_deid import DicomDeidHook
-from dicom_deid.store import Store
-from dicom_deid.store.chain import record_event
-from dicom_deid.store.database import Database
-from dicom_deid.store.export import EXPORTED
-from dicom_deid.store.projects import Project, open_key
 from dicom_deid.web.database import connect, deid_conn_id
 
 _LINES_AT_ONCE = 500
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 _QUARANTINE = """
-SELECT DISTINCT ON (batch_id, item) recorded_at, reason, detail, outcome, source, key_hash::text, sealed_key,
+SELECT DISTINCT ON (batch_id, item) recorded_at, reason, detail, outcome, source, key_hash::text, encrypted_key,
        source_size, source_etag, sop_class_uid, modality
 FROM audit WHERE run_id = %s AND recorded_at >= %s ORDER BY batch_id, item, attempt DESC, link_id DESC
 """
@@ -45,14 +45,14 @@ def quarantine_csv_of(run_id: UUID, user: str) -> Response:
     ConfigurationError
         The keys of the connection do not open them.
     """
-    with closing(connect()) as database, Store(database, DicomDeidHook(deid_conn_id()).get_conn()) as store:
-        run = store.run(str(run_id))
-        project = store.project(run.request.project)
+    with closing(connect()) as connection, Database(connection, DicomDeidHook(deid_conn_id()).get_conn()) as database:
+        run = database.run(str(run_id))
+        project = database.project(run.request.project)
         body = {"user": user, "what": "quarantine list"}
         record_event(
-            database, store.chain_key, "source-keys-shown", body, run_id=run.run_id, project=run.request.project
+            connection, database.chain_key, "source-keys-shown", body, run_id=run.run_id, project=run.request.project
         )
-        rows = database.query("reading quarantined objects", _QUARANTINE, (run.run_id, run.recorded_since))
+        rows = connection.query("reading quarantined objects", _QUARANTINE, (run.run_id, run.recorded_since))
     header = ["recorded_at", "reason", "what_to_do", "where", "source", "source_key", "size", "etag", "sop_class_uid"]
     return _download(f"quarantine-{run_id}.csv", _lines([header, *_quarantined(rows, project)]))
 
@@ -67,7 +67,7 @@ def _quarantined(rows: list[tuple[Any, ...]], project: Project) -> Iterator[list
             yield [moment.isoformat(), reason, advice, detail, source, key, size, etag, sop_class]
 
 
-def _audit(database: Database, run_id: UUID) -> Iterator[str]:
+def _audit(database: DatabaseConnection, run_id: UUID) -> Iterator[str]:
     columns = ", ".join(EXPORTED.values())
     with closing(database):
         rows = database.rows(

@@ -9,10 +9,10 @@ from uuid import UUID
 from airflow.api_fastapi.core_api.security import GetUserDep
 from fastapi import APIRouter, Depends, Request, Response
 
+from dicom_deid.database.audit_queries import Queries
 from dicom_deid.reasons import Reason
 from dicom_deid.web.access import can_locate
 from dicom_deid.web.database import queries
-from dicom_deid.web.queries import Queries
 from dicom_deid.web.rendering import page
 
 router = APIRouter()

@@ -6,8 +6,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response
 
+from dicom_deid.database.audit_queries import Queries
 from dicom_deid.web.database import queries
-from dicom_deid.web.queries import Queries
 from dicom_deid.web.rendering import page
 
 router = APIRouter()

@@ -7,9 +7,9 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
 
+from dicom_deid.database.audit_queries import Queries, together
 from dicom_deid.reasons import Reason
 from dicom_deid.web.database import queries
-from dicom_deid.web.queries import Queries, together
 from dicom_deid.web.rendering import page
 
 router = APIRouter()

@@ -8,7 +8,7 @@ from fastapi import APIRouter, HTTPException, Request, Response
 
 from dicom_deid.recipe import Recipe
 from dicom_deid.recipe.check import RecipeReport, check
-from dicom_deid.recipe.identifiers import profile_attributes
+from dicom_deid.recipe.profile_attributes import profile_attributes
 from dicom_deid.web.rendering import page
 
 router = APIRouter()

@@ -8,11 +8,11 @@ from uuid import UUID
 from airflow.api_fastapi.core_api.security import GetUserDep
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
 
-from dicom_deid.store.runs import Run
+from dicom_deid.database.audit_queries import Queries, Totals, together
+from dicom_deid.database.runs import Run
 from dicom_deid.web.access import can_locate, may_locate
 from dicom_deid.web.database import queries
 from dicom_deid.web.downloads import audit_csv_of, quarantine_csv_of
-from dicom_deid.web.queries import Queries, Totals, together
 from dicom_deid.web.rendering import duration, moment, page
 
 router = APIRouter()

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import psycopg2
 import pytest
-from tests.support.runs import Place, patients, series, small_ct
+from tests.support.runs import ElementContext, patients, series, small_ct
 
 from dicom_deid.cli.options import database_access, embedded_keys
+from dicom_deid.database import KeyRing
 from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.sandbox import Sandbox
-from dicom_deid.store import KeyRing
 
 SETTINGS = ["--residuals", "off", "--pixel-risk", "allow", "--documents", "allow"]
 
@@ -43,7 +43,7 @@ def run(s3, postgres_url, tmp_path):
 
 
 def test_bucket_to_bucket_with_a_report_and_nothing_left_to_do(run, s3, s3_bucket, postgres_url, tmp_path):
-    place = Place(s3, s3_bucket, postgres_url)
+    place = ElementContext(s3, s3_bucket, postgres_url)
     people = patients(2)
     place.put(series(people, 3))
     command = ["deidentify", f"s3://{s3_bucket}/in", f"s3://{s3_bucket}/out", "--project", "p", *SETTINGS]

@@ -9,17 +9,16 @@ import psycopg2
 import pytest
 from pydicom.data import get_testdata_file
 from tests.support.datasets import ct_elements, part10
-from tests.support.runs import Place, patients, series, small_ct
+from tests.support.runs import ElementContext, patients, series, small_ct
 
-from dicom_deid.exceptions import ConfigurationError, DatabaseError, ProgramAtFault, StorageError
-from dicom_deid.pipeline import BatchIncomplete, plan_run, run_batch
-from dicom_deid.pipeline import carrier as carrier_module
+from dicom_deid.exceptions import ConfigurationError, DatabaseError, ObjectStoreError, ProgramAtFault
+from dicom_deid.pipeline import BatchIncomplete, object_processor, plan_run, run_batch
 from dicom_deid.reasons import Reason
 
 
 @pytest.fixture
 def place(s3, s3_bucket, postgres_url):
-    return Place(s3, s3_bucket, postgres_url)
+    return ElementContext(s3, s3_bucket, postgres_url)
 
 
 @pytest.fixture
@@ -55,7 +54,7 @@ def test_every_kind_of_bad_input_gets_its_reason_and_the_run_goes_on(place, quar
     assert len(place.get()) == 1
     assert place.get("in") == {"good.dcm": good, **{key: data for key, (data, _) in bad.items()}}
 
-    copies = Place(place.s3, quarantine, place.database).get("held")
+    copies = ElementContext(place.s3, quarantine, place.database).get("held")
     assert copies == {f"{reason.value}/{key}": data for key, (data, reason) in bad.items()}
 
     # Run again: nothing is left to do, and that is right.
@@ -145,7 +144,7 @@ def test_database_away_is_one_clear_error_and_a_retry_resumes(place, monkeypatch
     place.put(objects)
     configuration = place.configuration(transfers=2, in_flight_bytes=300_000)
     planned = plan_run(configuration, place.connections)
-    original, calls = carrier_module.ObjectCarrier.write, []
+    original, calls = object_processor.ObjectProcessor.write, []
 
     def cut_database(self, read, pseudonyms):
         calls.append(1)
@@ -160,7 +159,7 @@ def test_database_away_is_one_clear_error_and_a_retry_resumes(place, monkeypatch
         return original(self, read, pseudonyms)
 
     with monkeypatch.context() as patched:
-        patched.setattr(carrier_module.ObjectCarrier, "write", cut_database)
+        patched.setattr(object_processor.ObjectProcessor, "write", cut_database)
         with pytest.raises(DatabaseError) as caught:
             place.work(configuration, planned)
     assert "retry" in str(caught.value)
@@ -174,15 +173,15 @@ def test_storage_errors_of_some_objects_leave_the_others_done_and_a_retry_takes_
     place.put(objects)
     configuration = place.configuration()
     planned = plan_run(configuration, place.connections)
-    original = carrier_module.read_examined
+    original = object_processor.fetch_object
 
     def fails(engine, storage, key, **options):
         if key in ("03.dcm", "07.dcm"):
-            raise StorageError("reading an object: the store answered 500")
+            raise ObjectStoreError("reading an object: the store answered 500")
         return original(engine, storage, key, **options)
 
     with monkeypatch.context() as patched:
-        patched.setattr(carrier_module, "read_examined", fails)
+        patched.setattr(object_processor, "read_examined", fails)
         with pytest.raises(BatchIncomplete) as caught:
             place.work(configuration, planned)
     assert caught.value.result.reasons == {Reason.STORAGE_ERROR: 2}
@@ -193,14 +192,14 @@ def test_storage_errors_of_some_objects_leave_the_others_done_and_a_retry_takes_
 
 def test_a_fault_of_the_program_fails_its_object_only_and_says_no_value(place, monkeypatch, caplog):
     place.put({"DOE^JOHN.dcm": small_ct(1), "b.dcm": small_ct(2)})
-    original = carrier_module.read_examined
+    original = object_processor.fetch_object
 
     def fails(engine, storage, key, **options):
         if key.startswith("DOE"):
             raise KeyError("DOE^JOHN")
         return original(engine, storage, key, **options)
 
-    monkeypatch.setattr(carrier_module, "read_examined", fails)
+    monkeypatch.setattr(object_processor, "read_examined", fails)
     with caplog.at_level(logging.INFO):
         ran = place.run()
     assert ran.outcomes == {"DOE^JOHN.dcm": ("failed", "internal-error"), "b.dcm": ("deidentified", None)}
@@ -219,7 +218,7 @@ def test_a_fault_of_the_program_in_every_object_ends_the_batch(place, monkeypatc
         raise KeyError("DOE^JOHN")
 
     with monkeypatch.context() as patched:
-        patched.setattr(carrier_module, "read_examined", fails)
+        patched.setattr(object_processor, "read_examined", fails)
         with pytest.raises(ProgramAtFault, match=r"KeyError at test_bad_input\.py:\d+") as caught:
             place.work(configuration, planned)
     assert "DOE" not in str(caught.value)

@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 from tests.support.killable import POINTS
-from tests.support.runs import Place, patients, series
+from tests.support.runs import ElementContext, patients, series
 
+from dicom_deid.database import Database
 from dicom_deid.pipeline import BatchHeld, plan_run
-from dicom_deid.store import Store
 
 ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
 def place(s3, s3_bucket, postgres_url):
-    return Place(s3, s3_bucket, postgres_url)
+    return ElementContext(s3, s3_bucket, postgres_url)
 
 
 class Workers:
@@ -57,7 +57,7 @@ def workers():
 
 def left_behind(place):
     """Return destination, mapping and audit in a form in which equal runs are equal."""
-    mapping = place.query("SELECT kind, lookup::text, pseudonym FROM mapping ORDER BY 1, 2")
+    mapping = place.query("SELECT kind, keyed_hash::text, pseudonym FROM mapping ORDER BY 1, 2")
     audit = place.query(
         "SELECT DISTINCT key_hash::text, destination_key, encode(sha256_in, 'hex'), encode(sha256_out, 'hex'), outcome "
         "FROM audit ORDER BY 1"
@@ -80,7 +80,7 @@ def test_killed_at_every_stage_and_run_again_leaves_what_an_undisturbed_run_leav
     killed = 0
     for kill in kills:
         killed += workers.work(configuration, place.connections, planned, kill) == -9
-        rows = place.query("SELECT kind, lookup::text, pseudonym FROM mapping ORDER BY 1, 2")
+        rows = place.query("SELECT kind, keyed_hash::text, pseudonym FROM mapping ORDER BY 1, 2")
         assert set(mapping) <= set(rows), "a pseudonym was lost or changed"
         mapping = rows
     assert killed >= 8
@@ -94,9 +94,9 @@ def test_killed_at_every_stage_and_run_again_leaves_what_an_undisturbed_run_leav
     again = place.configuration(destination=f"s3://{place.bucket}/undisturbed")
     workers.work(again, place.connections, plan_run(again, place.connections))
     assert place.get("undisturbed") == written
-    assert place.query("SELECT kind, lookup::text, pseudonym FROM mapping ORDER BY 1, 2") == mapping
-    with Store.connect(place.database, keys=place.keys) as store:
-        assert store.verify().problems == []
+    assert place.query("SELECT kind, keyed_hash::text, pseudonym FROM mapping ORDER BY 1, 2") == mapping
+    with Database.connect(place.database, keys=place.keys) as database:
+        assert database.verify().problems == []
 
 
 def test_two_workers_at_once_do_each_object_once_and_agree_on_pseudonyms(place, workers):
@@ -119,8 +119,8 @@ def test_a_batch_in_the_hands_of_a_live_worker_is_not_reported_done(place):
     place.put(series(patients(1), 2))
     configuration = place.configuration()
     planned = plan_run(configuration, place.connections)
-    with Store.connect(place.database, keys=place.keys) as store:
-        assert store.lease(planned.summary.batches[0].batch_id, "first") is not None
+    with Database.connect(place.database, keys=place.keys) as database:
+        assert database.lease(planned.summary.batches[0].batch_id, "first") is not None
         with pytest.raises(BatchHeld):
             place.work(configuration, planned)
     assert place.work(configuration, planned).results[0].objects == 2

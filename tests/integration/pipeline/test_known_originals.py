@@ -8,19 +8,19 @@ import pytest
 from tests.integration.pipeline.test_killed import Workers, left_behind
 from tests.support.datasets import element, part10
 from tests.support.killable import POINTS
-from tests.support.runs import CALM, Place
+from tests.support.runs import CALM, ElementContext
 
-from dicom_deid.deidentify import KnownOriginals
+from dicom_deid.engine import PatientTermIndex
 from dicom_deid.exceptions import Quarantine
 from dicom_deid.pipeline import RunConfiguration, plan_run
 from dicom_deid.pipeline.engine import make_deidentifier
-from dicom_deid.pipeline.placeholders import Placeholders
+from dicom_deid.pipeline.preview_pseudonyms import PreviewPseudonyms
 from dicom_deid.score.identity import Patient
 
 
 @pytest.fixture
 def place(s3, s3_bucket, postgres_url):
-    return Place(s3, s3_bucket, postgres_url)
+    return ElementContext(s3, s3_bucket, postgres_url)
 
 
 def an_object(number: int, patient: str, name: str = "", text: str = "", **more: str) -> bytes:
@@ -38,11 +38,11 @@ def an_object(number: int, patient: str, name: str = "", text: str = "", **more:
     return part10([*elements, element("PixelData", bytes(range(200)), "OW")])
 
 
-def configuration(place: Place, policy: str = "quarantine", **changes: object) -> RunConfiguration:
+def configuration(place: ElementContext, policy: str = "quarantine", **changes: object) -> RunConfiguration:
     return place.configuration(settings=CALM.replace(residuals=policy), **changes)
 
 
-def test_a_name_that_only_another_object_of_the_patient_has(place: Place) -> None:
+def test_a_name_that_only_another_object_of_the_patient_has(place: ElementContext) -> None:
     """The second object names nobody but in its description; the same words of another patient are left alone."""
     place.put(
         {
@@ -61,7 +61,7 @@ def test_a_name_that_only_another_object_of_the_patient_has(place: Place) -> Non
     assert {row.detail.split(" at ")[0] for row in ran.rows if row.reason} == {"SeriesDescription"}
 
 
-def test_an_object_that_is_held_back_tells_its_patient_and_a_retry_knows_it(place: Place) -> None:
+def test_an_object_that_is_held_back_tells_its_patient_and_a_retry_knows_it(place: ElementContext) -> None:
     """A screen shot is quarantined before its originals are swept; the images after it may have its name in a text."""
     place.put(
         {
@@ -105,20 +105,20 @@ def drawn(seed: int, count: int = 120, *, often: float = 0.3) -> dict[str, bytes
 def model(configuration: RunConfiguration, objects: dict[str, bytes]) -> dict[str, str]:
     """Outcomes as one thread gives them that takes one object after the other."""
     deidentifier = make_deidentifier(configuration)
-    known, placeholders = KnownOriginals(), Placeholders()
+    known, placeholders = PatientTermIndex(), PreviewPseudonyms()
     outcomes = {}
     for key, data in sorted(objects.items()):
         others = known.meet(*deidentifier.words(data))
         try:
-            examination = deidentifier.sweep(deidentifier.examine(data), others)
-            deidentifier.rewrite(examination, placeholders.resolve(examination.originals))
+            analysis = deidentifier.sweep(deidentifier.analyse(data), others)
+            deidentifier.rewrite(analysis, placeholders.resolve(analysis.identifiers))
             outcomes[key] = "deidentified"
         except Quarantine:
             outcomes[key] = "quarantined"
     return outcomes
 
 
-def test_what_is_found_does_not_depend_on_threads_or_room(place: Place) -> None:
+def test_what_is_found_does_not_depend_on_threads_or_room(place: ElementContext) -> None:
     """Catches knowledge that comes too late because an object was read, or written, sooner than another."""
     objects = drawn(1)
     place.put(objects)
@@ -129,7 +129,7 @@ def test_what_is_found_does_not_depend_on_threads_or_room(place: Place) -> None:
         assert {key: outcome for key, (outcome, _) in ran.outcomes.items()} == expected
 
 
-def test_processes_know_what_their_own_run_of_the_batch_gave(place: Place) -> None:
+def test_processes_know_what_their_own_run_of_the_batch_gave(place: ElementContext) -> None:
     objects = drawn(2, 40)
     place.put(objects)
     keys = sorted(objects)
@@ -140,7 +140,7 @@ def test_processes_know_what_their_own_run_of_the_batch_gave(place: Place) -> No
 
 
 @pytest.mark.parametrize("policy", ["quarantine", "redact-token"])
-def test_a_killed_worker_is_run_again_with_the_same_result(place: Place, policy: str) -> None:
+def test_a_killed_worker_is_run_again_with_the_same_result(place: ElementContext, policy: str) -> None:
     """A retry has only what is not recorded: without a look at the rest it would know less, and let names pass."""
     objects = drawn(3, often=0)
     place.put(objects)
@@ -164,7 +164,7 @@ def test_a_killed_worker_is_run_again_with_the_same_result(place: Place, policy:
         assert len(written) == list(model(disturbed, objects).values()).count("deidentified")
 
 
-def test_of_two_objects_of_one_instance_the_first_is_written(place: Place) -> None:
+def test_of_two_objects_of_one_instance_the_first_is_written(place: ElementContext) -> None:
     """Whichever thread is quicker: the other is the conflict, in each of many pairs."""
     objects = {}
     for number in range(30):

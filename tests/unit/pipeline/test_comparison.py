@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 from tests.support.comparisons import headers, plain, read
 from tests.support.datasets import DEFLATED_LE, Element, Encoding, ct_elements, element, part10
 
-from dicom_deid.deidentify import Deidentifier, Settings
+from dicom_deid.engine import Deidentifier, Settings
 from dicom_deid.objects import SourceObject
+from dicom_deid.objectstore import LocalStore
 from dicom_deid.pipeline import comparison
 from dicom_deid.pipeline.changes import ChangeKind, read_elements
 from dicom_deid.pipeline.comparison import NotCompared, compare, compare_objects
-from dicom_deid.pipeline.placeholders import Placeholders
+from dicom_deid.pipeline.preview_pseudonyms import PreviewPseudonyms
 from dicom_deid.recipe import Recipe
 from dicom_deid.score.identity import Patient
-from dicom_deid.storage import LocalStorage
 
 
 @settings(max_examples=300, deadline=None)
@@ -41,8 +41,8 @@ def test_what_rules_write_is_shown(seed, recipe):
     patient = Patient.draw(random.Random(seed))
     data = part10(ct_elements(seed, rows=1, columns=1, patient=patient))
     deidentifier = Deidentifier(Recipe.named(recipe), Settings(residuals="off", pixel_risk="allow"))
-    examination = deidentifier.examine(data)
-    new = deidentifier.rewrite(examination, Placeholders().resolve(examination.originals)).to_bytes()
+    analysis = deidentifier.analyse(data)
+    new = deidentifier.rewrite(analysis, PreviewPseudonyms().resolve(analysis.identifiers)).to_bytes()
     compared = compare(read_elements(io.BytesIO(data)), read_elements(io.BytesIO(new)))
     by_path = {change.path: change for change in compared.changes}
     assert by_path["(0010,0020)"].value or recipe != "desktop"
@@ -112,7 +112,7 @@ def test_what_happened_is_told():
     assert compared.unchanged == len(read(before)) - 5
 
 
-class Counting(LocalStorage):
+class Counting(LocalStore):
     """A directory that counts what is read of it."""
 
     count = 0
@@ -123,7 +123,7 @@ class Counting(LocalStorage):
         return data
 
 
-def stored(storage: LocalStorage, key: str, data: bytes) -> SourceObject:
+def stored(storage: LocalStore, key: str, data: bytes) -> SourceObject:
     (Path(storage.url) / key).write_bytes(data)
     found = storage.find(key)
     assert found is not None
@@ -153,7 +153,7 @@ def test_only_the_beginning_is_read(tmp_path):
 )
 def test_an_object_that_is_another_by_now_is_not_shown(tmp_path, change, message):
     """The page would tell of what never happened, or show an original that nobody has looked through."""
-    storage = LocalStorage(tmp_path)
+    storage = LocalStore(tmp_path)
     one, other = stored(storage, "Doe^John", big()), stored(storage, "b", big("Anonymous"))
     change(tmp_path / "Doe^John")
     with pytest.raises(NotCompared, match=message) as caught:
@@ -175,7 +175,7 @@ def test_what_cannot_be_read_is_not_shown(tmp_path, monkeypatch, data, message):
     """An exception of a library, whose text may hold a value, or a header that fills the memory of the API server."""
     monkeypatch.setattr(comparison, "MOST_BYTES", 4096)
     monkeypatch.setattr(comparison, "_READ_AT_ONCE", 1024)
-    storage = LocalStorage(tmp_path)
+    storage = LocalStore(tmp_path)
     one, other = stored(storage, "a", data), stored(storage, "b", part10([element("PatientName", "A")]))
     with pytest.raises(NotCompared, match=message):
         compare_objects(storage, one, storage, other)
@@ -189,7 +189,7 @@ def test_damaged_bytes_raise_nothing_of_their_own(tmp_path_factory, data):
     whole = bytearray(part10(ct_elements(5, rows=1, columns=1)))
     for _ in range(data.draw(st.integers(1, 6))):
         whole[data.draw(st.integers(132, len(whole) - 1))] = data.draw(st.integers(0, 255))
-    storage = LocalStorage(tmp_path_factory.mktemp("damaged"))
+    storage = LocalStore(tmp_path_factory.mktemp("damaged"))
     one = stored(storage, "a", bytes(whole))
     # Anything else than this one exception fails the test.
     with suppress(NotCompared):
@@ -198,7 +198,7 @@ def test_damaged_bytes_raise_nothing_of_their_own(tmp_path_factory, data):
 
 def test_a_source_object_needs_no_date_to_be_read(tmp_path):
     """The audit has none of the source's times; what is read is decided by ETag and size."""
-    storage = LocalStorage(tmp_path)
+    storage = LocalStore(tmp_path)
     one = stored(storage, "a", big())
     undated = one._replace(last_modified=datetime(1970, 1, 1, tzinfo=UTC))
     assert compare_objects(storage, undated, storage, one).changes == ()

@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 
-from dicom_deid.deidentify.settings import Settings
+from dicom_deid.engine.settings import Settings
 from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.pipeline.configuration import RunConfiguration
 
@@ -24,7 +24,7 @@ def test_json_round_trip_keeps_every_field():
         quarantine="s3://quarantine/ct",
         newer_than="2024-05-01",
         limit=5,
-        labels={"dag": "d"},
+        airflow_context={"dag": "d"},
         external_id="dag/run",
     )
     assert RunConfiguration.from_json(original.to_json()) == original
@@ -55,7 +55,7 @@ def test_partial_settings_and_one_recipe_as_text_are_what_a_form_gives():
         ({"limit": -1}, "limit"),
         ({"newer_than": "yesterday"}, "newer_than"),
         ({"newer_than": "2024-05-02", "older_than": "2024-05-01"}, "before older_than"),
-        ({"destination_key": "{PatientName}/{SOPInstanceUID}"}, "PatientName"),
+        ({"destination_key_template": "{PatientName}/{SOPInstanceUID}"}, "PatientName"),
         ({"quarantine": "s3://research/else"}, "destination's bucket"),
         ({"quarantine": "s3://archive/ct/quarantine"}, "overlaps the source"),
         ({"destination": "/data/out", "quarantine": "/data/out/quarantine"}, "destination's bucket"),
@@ -86,9 +86,15 @@ def test_digest_follows_what_decides_the_bytes_and_their_key_and_nothing_else():
     decisive = [
         {"settings": Settings(max_depth=3)},
         {"variables": {"SITE": "B"}},
-        {"destination_key": "{SOPInstanceUID}"},
+        {"destination_key_template": "{SOPInstanceUID}"},
     ]
-    indifferent = [{"transfers": 3}, {"processes": 2}, {"limit": 9}, {"requested_by": "x"}, {"labels": {"a": "b"}}]
+    indifferent = [
+        {"transfers": 3},
+        {"processes": 2},
+        {"limit": 9},
+        {"triggered_by": "x"},
+        {"airflow_context": {"a": "b"}},
+    ]
     assert all(configuration(**changes).digest != digest for changes in decisive)
     assert all(configuration(**changes).digest == digest for changes in indifferent)
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from dicom_deid.exceptions import ConfigurationError, Quarantine
 from dicom_deid.pipeline.destination import DEFAULT_TEMPLATE, KeyTemplate
 from dicom_deid.reasons import Reason
-from dicom_deid.recipe import Plan, Recipe
+from dicom_deid.recipe import CompiledRecipe, Recipe
 
 UIDS = {"StudyInstanceUID": "1.2", "SeriesInstanceUID": "1.3", "SOPInstanceUID": "1.4"}
 
@@ -79,7 +79,7 @@ def test_two_values_never_share_a_key(one, other):
 
 
 def plan(rules):
-    return Plan(Recipe.parse(f"FORMAT dicom\n%header\n{rules}\n"))
+    return CompiledRecipe(Recipe.parse(f"FORMAT dicom\n%header\n{rules}\n"))
 
 
 REPLACE_UIDS = """REPLACE StudyInstanceUID func:generate_value
@@ -89,7 +89,7 @@ REPLACE SOPInstanceUID func:generate_value
 
 
 def test_the_desktop_recipe_fits_the_default_template():
-    KeyTemplate.parse(DEFAULT_TEMPLATE).check(Plan(Recipe.named("desktop")), follows_references=False)
+    KeyTemplate.parse(DEFAULT_TEMPLATE).check(CompiledRecipe(Recipe.named("desktop")), follows_references=False)
 
 
 @pytest.mark.parametrize(

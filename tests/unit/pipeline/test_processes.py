@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dicom_deid.exceptions import StorageError
-from dicom_deid.pipeline.carrier import Carried
+from dicom_deid.exceptions import ObjectStoreError
+from dicom_deid.pipeline.object_processor import ObjectResult
 from dicom_deid.pipeline.processes import ChildFailed, Share, carry_in_processes, shares_of
 
 
@@ -24,19 +24,19 @@ def share(items):
 def carry(share, should_stop):
     for item in share.items:
         if item == "storage":
-            raise StorageError("reading an object: the store answered 500")
+            raise ObjectStoreError("reading an object: the store answered 500")
         if item == "fault":
             raise KeyError("DOE^JOHN")
         if item == "dies":
             os._exit(9)
         if should_stop():
             return
-        yield [Carried(row=item)]
+        yield [ObjectResult(row=item)]
 
 
 def carry_much(share, should_stop):
     while not should_stop():
-        yield [Carried(row="x" * 10_000)]
+        yield [ObjectResult(row="x" * 10_000)]
 
 
 def test_each_item_is_carried_once():
@@ -46,7 +46,7 @@ def test_each_item_is_carried_once():
 
 @pytest.mark.parametrize(
     ("item", "kind", "words"),
-    [("storage", StorageError, "500"), ("fault", ChildFailed, "KeyError"), ("dies", ChildFailed, "without a word")],
+    [("storage", ObjectStoreError, "500"), ("fault", ChildFailed, "KeyError"), ("dies", ChildFailed, "without a word")],
 )
 def test_a_failing_child_is_raised_without_values(item, kind, words):
     with pytest.raises(kind, match=words) as caught:

@@ -20,8 +20,8 @@ from pydicom.uid import UID
 from tests.support.images import header_of, image_dataset, planted_image
 from tests.support.programs import program
 
-from dicom_deid.deidentify.pixels import CleanedPixels, Region, clean_pixels, codec
-from dicom_deid.deidentify.pixels.clean import NATIVE
+from dicom_deid.engine.pixels import CleanedPixels, Region, clean_pixels, codec
+from dicom_deid.engine.pixels.clean import NATIVE
 from dicom_deid.exceptions import Quarantine
 from dicom_deid.reasons import Reason
 from dicom_deid.recipe.filters import Rectangle

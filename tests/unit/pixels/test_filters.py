@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydicom import Dataset
 from tests.support.images import header_of, image_dataset
 
-from dicom_deid.deidentify.pixels import PixelFilters, clean_pixels
+from dicom_deid.engine.pixels import PixelFilters, clean_pixels
 from dicom_deid.recipe import Recipe
 
 ROWS, COLUMNS = 12, 16

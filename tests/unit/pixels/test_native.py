@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from pydicom import Dataset
 from tests.support.images import header_of, image_dataset
 
-from dicom_deid.deidentify.pixels import Region, clean_pixels
-from dicom_deid.deidentify.pixels.layout import layout_of
+from dicom_deid.engine.pixels import Region, clean_pixels
+from dicom_deid.engine.pixels.layout import layout_of
 from dicom_deid.exceptions import Quarantine
 from dicom_deid.reasons import Reason
 from dicom_deid.recipe.filters import Rectangle

@@ -23,10 +23,10 @@ from tests.support.engine import pseudonyms
 from tests.support.images import image_dataset
 from tests.unit.pixels.test_native import painted, regions_lists
 
-from dicom_deid.deidentify import Deidentified, Deidentifier, Settings
-from dicom_deid.deidentify.pixels import FoundText, Region, TextFinder, overlay_of
-from dicom_deid.deidentify.pixels.overlays import blanked_overlay
-from dicom_deid.deidentify.profiles import recipe_names
+from dicom_deid.engine import Deidentifier, DeidentifyResult, Settings
+from dicom_deid.engine.pixels import FoundText, Region, TextFinder, overlay_of
+from dicom_deid.engine.pixels.overlays import blanked_overlay
+from dicom_deid.engine.profiles import recipe_names
 from dicom_deid.exceptions import Quarantine
 from dicom_deid.reasons import Reason
 from dicom_deid.recipe import Recipe
@@ -69,7 +69,7 @@ def encoded(dataset: Dataset, syntax: str = ExplicitVRLittleEndian) -> bytes:
     return target.getvalue()
 
 
-def cleaned(data: bytes, recipe: str, options: Settings = OPEN) -> Deidentified:
+def cleaned(data: bytes, recipe: str, options: Settings = OPEN) -> DeidentifyResult:
     return Deidentifier(Recipe.parse(recipe), options).deidentify(data, pseudonyms)
 
 
@@ -361,8 +361,8 @@ def test_planes_in_the_lowest_bits_are_found() -> None:
     options = OPEN.replace(overlays="remove")
     after = dcmread(io.BytesIO(cleaned(encoded(dataset), "FORMAT dicom\n%header\n", options).to_bytes()))
     assert (cells(after) == 0x1ABC).all()
-    untouched = Deidentifier(Recipe.parse("FORMAT dicom\n%header\n", "t"), options).examine(data)
-    assert untouched.book.pixels is None
+    untouched = Deidentifier(Recipe.parse("FORMAT dicom\n%header\n", "t"), options).analyse(data)
+    assert untouched.handler_table.pixels is None
 
 
 def test_a_plane_inside_the_samples_that_cannot_be_blanked_is_quarantined() -> None:

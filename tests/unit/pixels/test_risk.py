@@ -6,7 +6,7 @@ import pytest
 from pydicom import Dataset
 from pydicom.uid import UID_dictionary
 
-from dicom_deid.deidentify.pixels import (
+from dicom_deid.engine.pixels import (
     ObjectFacts,
     PixelDecision,
     PixelFilters,
@@ -16,7 +16,7 @@ from dicom_deid.deidentify.pixels import (
     treat_document,
     treat_pixels,
 )
-from dicom_deid.deidentify.settings import Settings
+from dicom_deid.engine.settings import Settings
 from dicom_deid.exceptions import Quarantine
 from dicom_deid.reasons import Reason
 from dicom_deid.recipe import Recipe

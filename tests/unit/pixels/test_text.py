@@ -9,8 +9,8 @@ import pytest
 from pydicom.uid import RLELossless
 from tests.support.images import PlantedImage, header_of, image_dataset, planted_image
 
-from dicom_deid.deidentify.pixels import FoundText, TextFinder, clean_pixels, text_regions
-from dicom_deid.deidentify.pixels.pictures import pictures
+from dicom_deid.engine.pixels import FoundText, TextFinder, clean_pixels, text_regions
+from dicom_deid.engine.pixels.images import pictures
 from dicom_deid.exceptions import Quarantine
 from dicom_deid.reasons import Reason
 from dicom_deid.recipe.filters import Rectangle

@@ -6,11 +6,11 @@ import pytest
 from pydicom import dcmread
 from tests.support.datasets import EXPLICIT_BE, EXPLICIT_LE, IMPLICIT_LE, Element, Encoding, element, part10
 
-from dicom_deid.deidentify import Deidentifier, Settings
+from dicom_deid.engine import Deidentifier, Settings
 from dicom_deid.recipe import Recipe
 
 CLEAN = "FORMAT dicom\n%header\nREMOVE PatientName\nREPLACE StudyDescription func:{}\n"
-CLEAN_TEXT = "dicom_deid.deidentify.descriptors:clean_text"
+CLEAN_TEXT = "dicom_deid.engine.descriptors:clean_text"
 OPEN = Settings(residuals="redact-token", pixel_risk="allow", documents="allow", private_elements="keep")
 
 

@@ -26,10 +26,10 @@ from tests.support.datasets import (
     part10,
 )
 
-from dicom_deid.deidentify import Deidentifier
-from dicom_deid.deidentify.profiles import Option, profile_settings, recipe_names
 from dicom_deid.dicom.part10 import read_header
-from dicom_deid.originals import Kind
+from dicom_deid.engine import Deidentifier
+from dicom_deid.engine.profiles import Option, profile_settings, recipe_names
+from dicom_deid.identifiers import IdentifierKind
 from dicom_deid.recipe import Recipe
 from dicom_deid.recipe.types import sop_classes, types_of
 
@@ -75,9 +75,9 @@ def an_object(row: Row, sop_class: str) -> bytes:
     return part10([*(e for e in base if e.tag != tag), subject])
 
 
-def resolve(originals):  # type: ignore[no-untyped-def]
-    forms = {Kind.UID: "2.25.", Kind.DATE_OFFSET: "-"}
-    return {one: f"{forms.get(one.kind, 'P')}{number}" for number, one in enumerate(originals, 31)}
+def resolve(identifiers):  # type: ignore[no-untyped-def]
+    forms = {IdentifierKind.UID: "2.25.", IdentifierKind.DATE_OFFSET: "-"}
+    return {one: f"{forms.get(one.kind, 'P')}{number}" for number, one in enumerate(identifiers, 31)}
 
 
 @cache

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dicom_deid.deidentify.descriptors import without_identifiers
+from dicom_deid.engine.descriptors import without_identifiers
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import pytest
 from bench.ps3_15.__main__ import made
 
-from dicom_deid.deidentify.profiles import Option, method_codes, parse_options, profile_settings, recipe_names
+from dicom_deid.engine.profiles import Option, method_codes, parse_options, profile_settings, recipe_names
 from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.recipe import Recipe
 

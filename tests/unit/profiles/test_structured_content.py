@@ -30,11 +30,11 @@ from tests.support.datasets import (
     reference,
 )
 
-from dicom_deid.deidentify import Deidentifier
-from dicom_deid.deidentify.profiles import Option, profile_settings, recipe_names
-from dicom_deid.deidentify.settings import Settings
+from dicom_deid.engine import Deidentifier
+from dicom_deid.engine.profiles import Option, profile_settings, recipe_names
+from dicom_deid.engine.settings import Settings
 from dicom_deid.exceptions import Quarantine
-from dicom_deid.originals import Kind
+from dicom_deid.identifiers import IdentifierKind
 from dicom_deid.reasons import Reason
 from dicom_deid.recipe import VALUE_TYPES, Recipe
 
@@ -83,9 +83,9 @@ def report(*tree: list[Element], encoding: Encoding = EXPLICIT, extra: Sequence[
     return part10(elements, encoding)
 
 
-def resolve(originals):  # type: ignore[no-untyped-def]
-    forms = {Kind.UID: "2.25.", Kind.DATE_OFFSET: "-"}
-    return {one: f"{forms.get(one.kind, 'P')}{number}" for number, one in enumerate(originals, 31)}
+def resolve(identifiers):  # type: ignore[no-untyped-def]
+    forms = {IdentifierKind.UID: "2.25.", IdentifierKind.DATE_OFFSET: "-"}
+    return {one: f"{forms.get(one.kind, 'P')}{number}" for number, one in enumerate(identifiers, 31)}
 
 
 @cache

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from tests.support.recipes import recipe_texts
 
 from dicom_deid.cli.recipe import recipe
-from dicom_deid.recipe import ElementName, Plan, Recipe
+from dicom_deid.recipe import CompiledRecipe, ElementName, Recipe
 from dicom_deid.recipe.check import check
 from dicom_deid.recipe.dictionary import DICTIONARY_TAGS
-from dicom_deid.recipe.identifiers import profile_attributes
+from dicom_deid.recipe.profile_attributes import profile_attributes
 
 
 def shadows(rules: str) -> list[str]:
@@ -48,7 +48,7 @@ def test_rules_that_can_never_act_are_told_with_the_reason(rules: str, index: in
 def test_a_shadowed_rule_is_in_no_steps(text: str) -> None:
     """Catches a rule that is called idle and acts on an element of the dictionary after all."""
     drawn = Recipe.parse(text)
-    plan = Plan(drawn)
+    plan = CompiledRecipe(drawn)
     report = check(drawn)
     idle = {index for index, one in enumerate(report.rules) if one.shadowed}
     names = [ElementName.of(tag) for tag in DICTIONARY_TAGS]

@@ -14,8 +14,8 @@ from tests.support.engine import read, run
 
 from dicom_deid.cli.recipe import recipe
 from dicom_deid.recipe import Recipe, RecipeError
+from dicom_deid.recipe.compiler import SKIPPED
 from dicom_deid.recipe.parser import SECTIONS
-from dicom_deid.recipe.plan import SKIPPED
 
 PAGE = Path(__file__).parents[3].joinpath("docs", "recipe-language.md").read_text(encoding="utf-8")
 

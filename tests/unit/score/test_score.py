@@ -6,8 +6,8 @@ import random
 import pytest
 from pydicom import dcmread
 
-from dicom_deid.deidentify import Deidentifier, Settings
-from dicom_deid.deidentify.profiles import Option, profile_settings, recipe_names
+from dicom_deid.engine import Deidentifier, Settings
+from dicom_deid.engine.profiles import Option, profile_settings, recipe_names
 from dicom_deid.recipe import Recipe
 from dicom_deid.score.corpus import MODALITIES, generate
 from dicom_deid.score.expectations import HEADER_CATEGORIES, Category

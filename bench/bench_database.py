@@ -1,0 +1,278 @@
+"""What the store costs: pseudonyms for a batch, the audit of a batch, and the plan of an archive.
+
+Every figure stands beside its peer in the same run, on the same server: the mapping beside a row at a time, the plan
+beside the bare iteration of the same listing. Run it with `make bench-database`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import statistics
+import tempfile
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeVar
+
+import psycopg2
+
+from dicom_deid.database import AuditRow, Database, KeyRing, RunRequest
+from dicom_deid.database.mapping import Mapping
+from dicom_deid.identifiers import Identifier, IdentifierKind
+from dicom_deid.objects import SourceObject
+from dicom_deid.reasons import Outcome
+from dicom_deid.sandbox import Sandbox
+
+Result = TypeVar("Result")
+
+OBJECTS = 500
+ROUNDS = 5
+PAGE = 1000
+
+
+def originals_of_a_batch(seed: str) -> list[Identifier]:
+    """Return the identifiers of 500 objects: 5 studies of one patient each, 4 series a study."""
+    found = [Identifier(IdentifierKind.UID, f"1.2.840.{seed}.9.{number}") for number in range(OBJECTS)]
+    for study in range(5):
+        found += [Identifier(IdentifierKind.UID, f"1.2.840.{seed}.{study}.{series}") for series in range(4)]
+        found += [
+            Identifier(IdentifierKind.UID, f"1.2.840.{seed}.{study}"),
+            Identifier(IdentifierKind.STUDY_ID, f"{seed}{study}"),
+        ]
+        found += [
+            Identifier(kind, f"{seed}-{study}")
+            for kind in (IdentifierKind.PATIENT_ID, IdentifierKind.ACCESSION_NUMBER, IdentifierKind.DATE_OFFSET)
+        ]
+    return found
+
+
+def row_at_a_time(url: str, identifiers: Iterable[Identifier]) -> int:
+    """Do it as is usual: look one up, insert it when it is missing, look again. Returns the round trips."""
+    trips = 0
+    with closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
+        connection.autocommit = True
+        cursor.execute("CREATE TABLE IF NOT EXISTS naive (kind text, original text, pseudonym text UNIQUE, "
+                       "PRIMARY KEY (kind, original))")  # fmt: skip
+        for kind, value in identifiers:
+            cursor.execute("SELECT pseudonym FROM naive WHERE kind = %s AND original = %s", (kind.value, value))
+            trips += 1
+            if cursor.fetchone() is None:
+                cursor.execute(
+                    "INSERT INTO naive VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
+                    (kind.value, value, f"2.25.{uuid.uuid4().int}"),
+                )
+                trips += 1
+    return trips
+
+
+def timed(action: Callable[[], Result]) -> tuple[float, Result]:
+    """Return how many seconds `action` took, and what it returned."""
+    begun = time.perf_counter()
+    result = action()
+    return time.perf_counter() - begun, result
+
+
+def bench_mapping(database: Database, url: str) -> None:
+    """Print round trips and rows a second of cold and warm batches."""
+    project = database.project("bench")
+    count = len(originals_of_a_batch("0"))
+    results: dict[str, list[tuple[float, int]]] = {}
+
+    def ours(name: str, mapping: Mapping, batch: list[Identifier]) -> None:
+        before = database.connection.round_trips
+        seconds, _ = timed(lambda: mapping.resolve(batch))
+        results.setdefault(name, []).append((seconds, database.connection.round_trips - before))
+
+    def theirs(name: str, batch: list[Identifier]) -> None:
+        results.setdefault(name, []).append(timed(lambda: row_at_a_time(url, batch)))
+
+    for turn in range(ROUNDS):
+        batch = originals_of_a_batch(str(turn + 100))
+        mapping = Mapping(database.connection, database.keys, project)
+        ours("cold: all originals new", mapping, batch)
+        ours("warm: known to the database", Mapping(database.connection, database.keys, project), batch)
+        ours("warm: known to the process", mapping, batch)
+        theirs("row at a time, cold", batch)
+        theirs("row at a time, warm", batch)
+    print(f"Pseudonyms for a batch of {OBJECTS} objects, {count} originals, median of {ROUNDS}")
+    print(f"  {'':34}{'round trips':>12}{'ms':>9}{'rows/s':>10}")
+    for name, rounds in results.items():
+        seconds = statistics.median(each for each, _ in rounds)
+        print(f"  {name:34}{rounds[0][1]:12}{seconds * 1000:9.1f}{count / seconds:10.0f}")
+    size = database.connection.query("bench", "SELECT pg_total_relation_size('mapping') / count(*) FROM mapping")[0][0]
+    print(f"  on disk: {size} bytes a row, indexes included")
+
+
+def request(source: str) -> RunRequest:
+    """Return the request of a run."""
+    return RunRequest(
+        project="bench", source=source, destination="s3://out/", recipe_name="desktop", recipe_digest="ab" * 32,
+        settings_digest="cd" * 32,
+    )  # fmt: skip
+
+
+def record_batch(database: Database, batch_id: int) -> tuple[float, int]:
+    """Do a batch and return how long recording took, and its round trips."""
+    lease = database.lease(batch_id, "bench")
+    assert lease is not None
+    rows = [
+        AuditRow(
+            item=item, outcome=Outcome.DEIDENTIFIED, destination_key=f"out/{item.item_id}", destination_size=1,
+            sha256_in="11" * 32, sha256_out="22" * 32, actions={"REMOVE": 10, "REPLACE": 7}, milliseconds=3,
+        )
+        for item in lease.items()
+    ]  # fmt: skip
+    before = database.connection.round_trips
+    seconds, _ = timed(lambda: lease.record(rows))
+    trips = database.connection.round_trips - before
+    lease.finish()
+    return seconds, trips
+
+
+def bench_audit(database: Database) -> None:
+    """Print what recording and verifying rows costs."""
+    count = 20 * OBJECTS
+    listing = [SourceObject(f"k/{number}", 500_000, "e" * 32, datetime.now(UTC)) for number in range(count)]
+    run = database.start_run(request("s3://audited/"))
+    summary = database.plan(run, listing)
+    recorded = [record_batch(database, reference.batch_id) for reference in summary.batches]
+    recording, trips = sum(seconds for seconds, _ in recorded), recorded[0][1]
+    database.finish_run(run, "succeeded")
+    verifying, result = timed(database.verify)
+    assert result.problems == []
+    print(f"\nAudit of {count} objects, recorded {OBJECTS} at a time, chained")
+    print(f"  recorded: {trips} round trips a batch, {count / recording:.0f} rows/s")
+    print(f"  verified: {count / verifying:.0f} rows/s")
+
+
+def bench_lookups(database: Database, rows: int) -> None:
+    """Print the query plans of the look-ups that people make, over a year of audit rows."""
+    query = database.connection.query
+    for month in range(1, 13):
+        query("bench", "SELECT ensure_audit_partition(%s::timestamptz)", (f"2020-{month:02}-01",))
+    query(
+        "bench",
+        """INSERT INTO audit (recorded_at, run_id, link_id, number, batch_id, item, attempt, project, source, key_hash,
+               encrypted_key, source_etag, source_size, destination, destination_key, outcome, detail, recipe_digest,
+               settings_digest, package_version, actions, notes, milliseconds)
+           SELECT '2020-01-01'::timestamptz + n * interval '365 days' / %(rows)s,
+               md5((n / 10000)::text)::uuid, n / 500, n %% 500, n / 500, n, 1, 'bench', 's3://in/', md5('k' || n)::uuid,
+               sha256(n::text::bytea), md5(n::text), 500000, 's3://out/', 'out/' || n, 'deidentified', '', '', '', '0',
+               '{}', '{}', 3 FROM generate_series(1, %(rows)s) n;
+           ANALYZE audit""",
+        {"rows": rows},
+    )
+    print(f"\nLook-ups among {rows:,} audit rows in 12 months")
+    for name, condition in {
+        "trace of a source key or destination key": "key_hash = ANY (ARRAY[md5('k77')::uuid]) OR "
+        "destination_key = ANY (ARRAY['out/77'])",
+        "rows of a run": "run_id = md5('7')::uuid AND recorded_at >= '2020-01-01'",
+    }.items():
+        explain = "EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF) SELECT * FROM audit WHERE "
+        plan = [line for (line,) in query("bench", explain + condition)]
+        nodes = Counter(re.sub(r"_\d+|\(.*\)", "", line).strip(" ->") for line in plan if "Scan" in line)
+        print(f"  {name}: {plan[-1].strip()} (a scan of a partition that is empty is a Seq Scan)")
+        for node, count in nodes.items():
+            print(f"    {count:3} x {node}")
+
+
+class PeakMemory:
+    """Watches this process's resident memory."""
+
+    def __init__(self) -> None:
+        self.peak = 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def _watch(self) -> None:
+        page = os.sysconf("SC_PAGE_SIZE")
+        while not self._stop.wait(0.02):
+            self.peak = max(self.peak, int(Path("/proc/self/statm").read_text().split()[1]) * page)
+
+    def __enter__(self) -> PeakMemory:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+@contextmanager
+def listed_bucket(sandbox: Sandbox) -> Iterator[Callable[[int], Iterator[SourceObject]]]:
+    """Give a function that lists so many keys with real requests: a bucket of one page, listed again and again.
+
+    Each round of the page is given keys of its own, so that the plan meets as many different objects as are asked for.
+    """
+    client = sandbox.s3.client()
+    bucket = f"bench-{uuid.uuid4().hex[:8]}"
+    client.create_bucket(Bucket=bucket)
+    for number in range(PAGE):
+        client.put_object(Bucket=bucket, Key=f"archive/patient-{number // 100:04}/series/{number:06}.dcm", Body=b"x")
+
+    def listing(count: int) -> Iterator[SourceObject]:
+        for turn in range(-(-count // PAGE)):
+            for entry in client.list_objects_v2(Bucket=bucket)["Contents"]:
+                key, etag = f"{turn:06}/{entry['Key']}", entry["ETag"].strip('"')
+                yield SourceObject(key, 500_000 + turn, etag, entry["LastModified"])
+
+    yield listing
+    for number in range(PAGE):
+        client.delete_object(Bucket=bucket, Key=f"archive/patient-{number // 100:04}/series/{number:06}.dcm")
+    client.delete_bucket(Bucket=bucket)
+
+
+def bench_plan(database: Database, sandbox: Sandbox, count: int) -> None:
+    """Print the plan of many keys beside the bare iteration of the same listing, and of one that costs nothing."""
+    sampled = max(count // 10, 2 * PAGE)
+    with listed_bucket(sandbox) as listing, PeakMemory() as idle:
+        # Every page is the same page: a part, half of it before the plan and half after, tells what the whole takes.
+        bare, _ = timed(lambda: sum(1 for _ in listing(sampled // 2)))
+        idle_peak = idle.peak
+        run = database.start_run(request("s3://archive/"))
+        with PeakMemory() as memory:
+            planned, summary = timed(lambda: database.plan(run, listing(count)))
+        after, _ = timed(lambda: sum(1 for _ in listing(sampled // 2)))
+        bare = (bare + after) * count / (sampled // 2 * 2)
+        print(f"\nPlan of {count:,} keys, listed over S3 by pages of {PAGE}")
+        print(f"  bare listing      {bare:7.1f} s   (of {sampled:,}, in proportion)")
+        print(f"  plan              {planned:7.1f} s   {100 * (planned / bare - 1):+.1f} %   "
+              f"{len(summary.batches)} batches, {summary.planned:,} objects")  # fmt: skip
+        over = (memory.peak - idle_peak) / 2**20
+        print(f"  peak memory       {memory.peak / 2**20:7.0f} MiB, {over:+.0f} MiB over the bare listing")
+    keys = (SourceObject(f"k/{number}", 500_000, "e" * 32, datetime.now(UTC)) for number in range(count))
+    run = database.start_run(request("s3://memory/"))
+    alone, _ = timed(lambda: database.plan(run, keys))
+    print(f"  plan of a listing that costs nothing: {alone:.1f} s, {count / alone:,.0f} keys/s")
+
+
+def main() -> None:
+    """Run all of it against a sandbox of its own."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--keys", type=int, default=1_000_000, help="how many keys to plan")
+    count = parser.parse_args().keys
+    with tempfile.TemporaryDirectory(prefix="dicom-deid-bench-") as directory:
+        sandbox = Sandbox(Path(directory) / "sandbox", keep=True)
+        sandbox.start()
+        try:
+            with Database.connect(sandbox.postgres_url, keys=KeyRing.generate()) as database:
+                database.upgrade()
+                version = database.connection.query("bench", "SHOW server_version")[0][0]
+                print(f"PostgreSQL {version}, {os.cpu_count()} cores, durable\n")
+                bench_mapping(database, sandbox.postgres_url)
+                bench_audit(database)
+                bench_lookups(database, 300_000)
+                bench_plan(database, sandbox, count)
+        finally:
+            sandbox.stop()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,250 @@
+"""The residual sweep: what it finds, what it takes for an identifier and is none, and what it costs.
+
+``python -m bench.bench_residuals [--objects N] [--seed N] [--markdown FILE]``
+
+Identifiers are drawn at random and planted one an object; peers see the same objects. Beside the sweep: a search for
+the original values as they stand, without regard to case, in the text that pydicom reads; and presidio-analyzer with
+its recognisers of patterns (those of names need a model that has to be downloaded).
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import random
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from pydicom import Dataset, dcmread
+from tests.support import datasets
+
+from bench.bench_engine import FixedMapping
+from bench.measure import machine, race, table, use_one_core
+from bench.planted import ENCODINGS, PLACES, RECIPE, SUBJECTS, WRITINGS, Planting, clean, planting
+from dicom_deid.engine import Deidentifier, PatientTermIndex, SearchTerms, Settings
+from dicom_deid.engine.residuals.patterns import finder_of
+from dicom_deid.exceptions import Quarantine
+from dicom_deid.reasons import Reason
+from dicom_deid.recipe import Recipe
+
+OURS, NAIVE = "residual sweep", "substrings"
+_ORIGINALS = (
+    *("PatientName", "PatientID", "OtherPatientIDs", "AccessionNumber", "PatientAddress", "PatientTelephoneNumbers"),
+    *("ReferringPhysicianName", "PatientBirthDate", "StudyDate", "StudyInstanceUID", "SOPInstanceUID"),
+)
+_SETTINGS = Settings(private_elements="keep", pixel_risk="allow", documents="allow")
+
+
+class Sweep:
+    """The engine under its default policy; what it drops is not passed either."""
+
+    def __init__(self) -> None:
+        self._deidentifier = Deidentifier(Recipe.parse(RECIPE, "bench.dicom"), _SETTINGS)
+        self._resolve = FixedMapping()
+
+    def finds(self, planted: Planting) -> bool:
+        """Tell whether the identifier does not pass."""
+        try:
+            new = self._deidentifier.deidentify(planted.data, self._resolve).to_bytes()
+        except Quarantine:
+            return True
+        return not any(form in new for form in planted.forms)
+
+    def finds_residual(self, data: bytes) -> bool:
+        """Tell whether an object is held back for a residual."""
+        try:
+            self._deidentifier.deidentify(data, self._resolve)
+        except Quarantine as problem:
+            if problem.reason is not Reason.RESIDUAL_FOUND:
+                raise
+            return True
+        return False
+
+
+def naive_finds(data: bytes, rules_alone: Deidentifier, resolve: FixedMapping) -> bool:
+    """Tell whether an original stands in the text of what the rules leave; an object that is refused does not pass."""
+    try:
+        new = dcmread(io.BytesIO(rules_alone.deidentify(data, resolve).to_bytes()))
+    except Quarantine:
+        return True
+    before = dcmread(io.BytesIO(data))
+    identifiers: set[str] = set()
+    for keyword in _ORIGINALS:
+        value = str(before.get(keyword, ""))
+        identifiers.update((value, *(value.split("^") if keyword.endswith("Name") else ())))
+    text = "\n".join(_texts(new)).lower()
+    return any(original.lower() in text for original in identifiers if original)
+
+
+def _texts(dataset: Dataset) -> Iterator[str]:
+    for element in dataset.iterall():
+        if element.VR in ("OB", "UN") and element.tag.is_private:
+            yield bytes(element.value or b"").decode("iso8859")
+        elif element.VR != "SQ":
+            yield str(element.value)
+
+
+def presidio() -> Callable[[str], list[Any]] | None:
+    """Return presidio-analyzer's recognisers of patterns as one call; nothing where it is not installed."""
+    try:
+        from presidio_analyzer import predefined_recognizers as known
+    except ImportError:
+        return None
+    names = (
+        *("CreditCard", "Crypto", "Date", "Iban", "Ip", "MedicalLicense", "Phone", "Url", "UsBank", "UsItin"),
+        *("UsLicense", "UsPassport", "UsSsn"),
+    )
+    recognizers = [getattr(known, f"{name}Recognizer")() for name in names]
+
+    def analyze(text: str) -> list[Any]:
+        return [
+            found
+            for recognizer in recognizers
+            for found in recognizer.analyze(text, recognizer.supported_entities, None) or ()
+        ]
+
+    return analyze
+
+
+def sensitivity(
+    seed: int, objects: int, analyze: Callable[[str], list[Any]] | None, *, is_beyond: bool = False
+) -> dict[str, dict[str, Counter[str]]]:
+    """Return how many planted identifiers each contender found, by what they were, where and how."""
+    rng, sweep, resolve = random.Random(seed), Sweep(), FixedMapping()
+    rules_alone = Deidentifier(Recipe.parse(RECIPE, "bench.dicom"), _SETTINGS.replace(residuals="off"))
+    counts: dict[str, dict[str, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
+    for _ in range(objects):
+        planted = planting(rng, is_beyond=is_beyond)
+        found = {OURS: sweep.finds(planted), NAIVE: naive_finds(planted.data, rules_alone, resolve)}
+        if analyze is not None:
+            hits = analyze(planted.text)
+            found["presidio"] = any(hit.start < planted.end and planted.start < hit.end for hit in hits)
+        for axis in ("kind", "place", "encoding", "writing"):
+            count = counts[axis][getattr(planted, axis)]
+            count["planted"] += 1
+            count.update(name for name, is_found in found.items() if is_found)
+        counts["all"]["all"].update(["planted", *(name for name, is_found in found.items() if is_found)])
+    return counts
+
+
+def false_positives(seed: int, objects: int, analyze: Callable[[str], list[Any]] | None) -> dict[str, Counter[str]]:
+    """Return in how many objects each contender found something where nothing was planted, by subject."""
+    rng, sweep, resolve = random.Random(seed + 1), Sweep(), FixedMapping()
+    rules_alone = Deidentifier(Recipe.parse(RECIPE, "bench.dicom"), _SETTINGS.replace(residuals="off"))
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for number in range(objects):
+        subject = SUBJECTS[number % len(SUBJECTS)]
+        data, text = clean(rng, subject)
+        found = {OURS: sweep.finds_residual(data), NAIVE: naive_finds(data, rules_alone, resolve)}
+        if analyze is not None:
+            found["presidio"] = bool(analyze(text))
+        counts[subject].update(["planted", *(name for name, is_found in found.items() if is_found)])
+    return counts
+
+
+def percent_table(head: str, rows: Iterable[tuple[str, Counter[str]]], names: Iterable[str], count: str) -> str:
+    """Return a table of percentages."""
+    names = list(names)
+    cells = [
+        (label, f"{counted['planted']:,}", *(_percent(counted[name], counted["planted"]) for name in names))
+        for label, counted in rows
+    ]
+    return table((head, count, *names), cells) + "\n"
+
+
+def _percent(part: int, whole: int) -> str:
+    return f"{100 * part / whole:.1f}".removesuffix(".0") if whole else "-"
+
+
+def cost(*, rounds: int) -> str:
+    """Return the time of one object without the sweep, with it, and with what other objects of the patient gave."""
+    plain = Settings(residuals="off", pixel_risk="allow", documents="allow")
+    rows = []
+    ct, sr = (datasets.part10(datasets.KINDS[kind](1)) for kind in ("ct", "sr"))
+    redacting = Deidentifier(Recipe.named("desktop"), plain.replace(residuals="redact-token"))
+    for kind, data in (("CT", ct), ("SR", redacting.analyse(sr).source), ("SR that names people in its text", sr)):
+        other = datasets.part10(datasets.KINDS[kind[:2].lower()](2))
+        timings = race(
+            {
+                "without": _call(data, plain),
+                "sweep": _call(data, plain.replace(residuals="report")),
+                "first": _call(data, plain.replace(residuals="report"), first=True),
+                "study": _call(data, plain.replace(residuals="report"), same=data),
+                "patient": _call(data, plain.replace(residuals="report"), same=other),
+            },
+            rounds=rounds,
+        )
+        without = timings["without"].median
+        more = (f"{(timings[name].median - without) * 1e3:+.3f}" for name in ("sweep", "first", "study", "patient"))
+        rows.append((kind, timings["without"].milliseconds, *more))
+    head = ("", "ms without", "sweep, ms more", "first of a study", "and others of the study", "and of another study")
+    return table(head, rows) + "\n"
+
+
+def _call(data: bytes, settings: Settings, *, same: bytes | None = None, first: bool = False) -> Callable[[], object]:
+    """Return an object's way; `same` is another object of the patient, which gave what it gives before."""
+    deidentifier, mapping, known = Deidentifier(Recipe.named("desktop"), settings), FixedMapping(), PatientTermIndex()
+    if same is not None:
+        known.meet("patient", deidentifier.words(same)[1])
+
+    def call() -> object:
+        if first:
+            finder_of.cache_clear()
+        analysis = deidentifier.analyse(data)
+        others: SearchTerms = frozenset()
+        if same is not None and analysis.taken is not None:
+            others = known.meet("patient", analysis.taken.finder.words)
+        if others:
+            analysis = deidentifier.sweep(analysis, others)
+        return deidentifier.rewrite(analysis, mapping(analysis.identifiers)).to_bytes()
+
+    return call
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--objects", type=int, default=4000, help="planted ones, and as many with nothing planted")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--markdown", type=Path, help="also write the tables to this file")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    use_one_core()
+    analyze = presidio()
+    try:
+        names = {OURS: OURS, NAIVE: NAIVE, "presidio": f"presidio-analyzer {version('presidio-analyzer')}, patterns"}
+    except PackageNotFoundError:
+        names = {OURS: OURS, NAIVE: NAIVE}
+    counts = sensitivity(options.seed, options.objects, analyze)
+    sections = ["Planted identifiers that do not pass, percent:\n"]
+    order = {"place": list(PLACES), "encoding": list(ENCODINGS), "writing": list(WRITINGS)}
+    for axis in ("all", "kind", "place", "encoding", "writing"):
+        found = counts[axis]
+        labels = order.get(axis) or sorted(found)
+        rows = [(label, _renamed(found[label], names)) for label in labels]
+        sections.append(percent_table("" if axis == "all" else axis, rows, names.values(), "planted"))
+    beyond = sensitivity(options.seed, options.objects // 4, analyze, is_beyond=True)["kind"]
+    sections.append("What no original is written like, percent:\n")
+    rows = [(label, _renamed(beyond[label], names)) for label in sorted(beyond)]
+    sections.append(percent_table("kind", rows, names.values(), "planted"))
+    counted = false_positives(options.seed, options.objects, analyze)
+    rows = [(subject, _renamed(counted[subject], names)) for subject in SUBJECTS]
+    sections.append("Objects with nothing planted in which something is found, percent:\n")
+    sections.append(percent_table("text of", rows, names.values(), "objects"))
+    sections.append(f"Cost of an object. {machine()}. Processor time, medians of 7 samples taken in turns.\n")
+    sections.append(cost(rounds=7))
+    print("\n".join(sections))
+    if options.markdown:
+        options.markdown.write_text("\n".join(sections), encoding="utf-8")
+
+
+def _renamed(counted: Counter[str], names: dict[str, str]) -> Counter[str]:
+    return Counter({names.get(name, name): number for name, number in counted.items()})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""PostgreSQL: the mapping, the audit and the plan of work.
+
+What the layers above use, in the order in which a run uses it::
+
+    with Database.connect(url, keys=KeyRing.from_environment()) as database:
+        database.upgrade()
+        project = database.project("study-a", ProjectOptions(org_root="2.25"))     # options: fixed when it is made
+        run_id = database.start_run(RunRequest(project="study-a", source=..., destination=..., recipe_name=...,
+                                            recipe_digest=..., settings_digest=...))
+        summary = database.plan(run_id, storage.list(), max_batches=1000)          # -> PlanSummary
+        mapping = database.mapping(project)
+        for reference in summary.batches:                                       # BatchReference(batch_id, label, ...)
+            lease = database.lease(reference.batch_id, worker="host:pid")          # None: done, or in other hands
+            for item in lease.items():                                          # BatchItem(item_id, key, size, ...)
+                pseudonyms = mapping.resolve(originals)                         # committed on return
+                ...
+            lease.record([AuditRow(item=item, outcome=Outcome.DEIDENTIFIED, ...)])   # one transaction
+            lease.finish()
+        database.finish_run(run_id, "succeeded")
+        report = database.report(run_id)                                           # RunReport
+
+`lease.items()` never holds what is recorded already, so a retry goes on where the dead worker stopped. An item that
+is recorded as `failed` comes again on the next lease. `record` may be called as often as convenient. One store may be
+shared by the threads of a process; each process opens its own.
+"""
+
+from dicom_deid.database.audit import AuditRow, BatchItem
+from dicom_deid.database.connection import DEFAULT_SCHEMA
+from dicom_deid.database.crosswalk import AccessReason, Crosswalk, CrosswalkRow
+from dicom_deid.database.database import Database
+from dicom_deid.database.errors import ConnectionLost, LeaseLost
+from dicom_deid.database.keys import KeyRing
+from dicom_deid.database.leases import Lease
+from dicom_deid.database.mapping import Mapping
+from dicom_deid.database.plan import BatchReference, PlanSummary
+from dicom_deid.database.projects import Project, ProjectOptions
+from dicom_deid.database.runs import Run, RunReport, RunRequest, RunState
+from dicom_deid.database.trace import AuditRecord
+from dicom_deid.database.verify import Verification
+
+__all__ = [
+    "DEFAULT_SCHEMA",
+    "AccessReason",
+    "AuditRecord",
+    "AuditRow",
+    "BatchItem",
+    "BatchReference",
+    "ConnectionLost",
+    "Crosswalk",
+    "CrosswalkRow",
+    "Database",
+    "KeyRing",
+    "Lease",
+    "LeaseLost",
+    "Mapping",
+    "PlanSummary",
+    "Project",
+    "ProjectOptions",
+    "Run",
+    "RunReport",
+    "RunRequest",
+    "RunState",
+    "Verification",
+]

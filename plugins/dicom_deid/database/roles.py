@@ -1,0 +1,124 @@
+"""Database roles, each with no more than it needs.
+
+- `{schema}_owner` owns the schema: migrations, import, rotation.
+- `{schema}_writer` is what runs use: it makes pseudonyms, plans, and appends to the audit; it reads no original, and
+  changes no row of mapping or audit.
+- `{schema}_reader` reads runs, plans and the audit; of the mapping only kinds and counts.
+- `{schema}_reidentifier` looks originals up, one committed reason at a time.
+
+They cannot log in; logins are made members of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from dicom_deid.database.connection import DatabaseConnection
+from dicom_deid.exceptions import ConfigurationError
+
+ROLES = ("owner", "writer", "reader", "reidentifier")
+
+_EVENT_COLUMNS = "recorded_at, kind, run_id, project, body, previous, hash"
+
+_READ = (
+    "SELECT ON project, alembic_version, work_scope, processed_object, run, batch, batch_item, secret, "
+    "audit_event, audit_link, audit"
+)
+
+_GRANTS: Mapping[str, tuple[str, ...]] = {
+    "writer": (
+        _READ,
+        "INSERT ON project, work_scope, processed_object, run, batch, batch_item, secret, mapping, audit_link, audit",
+        "UPDATE (patient_ids, accession_numbers, study_ids) ON project",
+        "SELECT (project_id, kind, keyed_hash, pseudonym, is_unique) ON mapping",
+        "UPDATE ON processed_object, run, batch, batch_item",
+        "DELETE ON batch, batch_item",
+        f"INSERT ({_EVENT_COLUMNS}) ON audit_event",
+        "USAGE ON SEQUENCE audit_link_link_id_seq",
+        "EXECUTE ON FUNCTION ensure_audit_partition(timestamptz)",
+    ),
+    "reader": (
+        _READ,
+        "SELECT (project_id, kind, created_at) ON mapping",
+    ),
+    "reidentifier": (
+        "SELECT ON project, alembic_version, work_scope, secret, audit_event, audit",
+        f"INSERT ({_EVENT_COLUMNS}) ON audit_event",
+        "EXECUTE ON FUNCTION reidentify(bigint, text[], bytea[], text[])",
+    ),
+}
+
+
+def role_names(schema: str) -> dict[str, str]:
+    """Return the names of the roles of a schema."""
+    return {role: f"{schema}_{role}" for role in ROLES}
+
+
+def role_statements(schema: str, database_name: str) -> list[str]:
+    """Return the SQL that makes the roles and gives them what they need. It may be run again at any time."""
+    names = role_names(schema)
+    statements = [
+        f"DO $$ BEGIN CREATE ROLE {name} NOLOGIN; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$"
+        for name in names.values()
+    ]
+    statements += [
+        _join(names["owner"]),
+        f'GRANT CREATE, TEMPORARY ON DATABASE "{database_name}" TO {names["owner"]}',
+        f'GRANT TEMPORARY ON DATABASE "{database_name}" TO {names["writer"]}',
+        _hand_over(schema, names["owner"]),
+        f"SET search_path TO {schema}, pg_temp",
+        *(f"GRANT USAGE ON SCHEMA {schema} TO {names[role]}" for role in ROLES[1:]),
+    ]
+    statements += [f"GRANT {grant} TO {names[role]}" for role, grants in _GRANTS.items() for grant in grants]
+    return statements
+
+
+def _join(owner: str) -> str:
+    """Return SQL that makes the login a member of `owner`, which handing a table over takes."""
+    return f"""DO $$ BEGIN
+    IF NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) THEN GRANT {owner} TO CURRENT_USER; END IF;
+END $$"""  # noqa: S608
+
+
+def _hand_over(schema: str, owner: str) -> str:
+    """Return SQL that makes `owner` own the schema and what is in it."""
+    return f"""DO $$ DECLARE each record; BEGIN
+    EXECUTE 'ALTER SCHEMA {schema} OWNER TO {owner}';
+    FOR each IN SELECT oid::regclass AS name FROM pg_class
+        WHERE relnamespace = '{schema}'::regnamespace AND relkind IN ('r', 'p') LOOP
+        EXECUTE format('ALTER TABLE %s OWNER TO {owner}', each.name);
+    END LOOP;
+    FOR each IN SELECT oid::regprocedure AS name FROM pg_proc WHERE pronamespace = '{schema}'::regnamespace LOOP
+        EXECUTE format('ALTER FUNCTION %s OWNER TO {owner}', each.name);
+    END LOOP;
+END $$"""  # noqa: S608
+
+
+def create_roles(connection: DatabaseConnection, members: Mapping[str, str] | None = None) -> None:
+    """Make the roles, hand the schema to its owner, and grant.
+
+    Parameters
+    ----------
+    database
+        A login that may create roles (a superuser, or CREATEROLE and the schema's owner).
+    members
+        Logins by the role (`writer`, ...) that they become members of.
+
+    Raises
+    ------
+    ConfigurationError
+        A role or a member is unknown, or the login may not create roles.
+    """
+    names = role_names(connection.schema)
+    unknown = set(members or {}) - set(ROLES)
+    if unknown:
+        raise ConfigurationError(f"There is no role {min(unknown)!r}; there are {', '.join(ROLES)}.")
+    name = str(connection.query("making roles", "SELECT current_database()")[0][0])
+    with connection.transaction("making roles"):
+        for statement in role_statements(connection.schema, name):
+            connection.query("making roles", statement)
+        for role, login in (members or {}).items():
+            if not connection.query("making roles", "SELECT 1 FROM pg_roles WHERE rolname = %s", (login,)):
+                raise ConfigurationError(f"PostgreSQL knows no login {login!r}: make it first (CREATE ROLE ... LOGIN).")
+            quoted = connection.query("making roles", "SELECT quote_ident(%s)", (login,))[0][0]
+            connection.query("making roles", f"GRANT {names[role]} TO {quoted}")

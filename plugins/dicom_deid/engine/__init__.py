@@ -1,0 +1,25 @@
+"""Rules and bytes in, de-identified bytes out; no I/O.
+
+>>> from dicom_deid.engine import Deidentifier, Settings
+>>> from dicom_deid.recipe import Recipe
+>>> deidentifier = Deidentifier(Recipe.named("desktop"), Settings())
+
+`examine` says which pseudonyms an object needs, `rewrite` writes the new object, given those.
+"""
+
+from dicom_deid.dicom.walk import NeedMoreDataError
+from dicom_deid.engine.analysis import AnalysisResult, DeidentifyResult
+from dicom_deid.engine.deidentifier import Deidentifier
+from dicom_deid.engine.residuals.patient_terms import PatientTermIndex
+from dicom_deid.engine.residuals.patterns import SearchTerms
+from dicom_deid.engine.settings import Settings
+
+__all__ = [
+    "AnalysisResult",
+    "Deidentifier",
+    "DeidentifyResult",
+    "NeedMoreDataError",
+    "PatientTermIndex",
+    "SearchTerms",
+    "Settings",
+]

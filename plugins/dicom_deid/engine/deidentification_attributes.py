@@ -1,0 +1,93 @@
+"""What a de-identified object says of its own de-identification (PS3.15 section E.1, PS3.3 section C.7.1.1)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from dicom_deid import __version__
+from dicom_deid.dicom.values import LONG_FORM_VRS
+from dicom_deid.dicom.walk import DatasetContext
+from dicom_deid.engine.profiles import method_codes
+from dicom_deid.recipe import Action, CompiledRecipe, ElementName, Recipe
+
+_PATIENT_IDENTITY_REMOVED = 0x00120062
+_DEIDENTIFICATION_METHOD = 0x00120063
+_DEIDENTIFICATION_METHOD_CODE_SEQUENCE = 0x00120064
+_LONGITUDINAL_TEMPORAL_INFORMATION_MODIFIED = 0x00280303
+_CODE_VALUE, _CODING_SCHEME_DESIGNATOR, _CODE_MEANING = 0x00080100, 0x00080102, 0x00080104
+_STUDY_DATE = 0x00080020
+_MAX_LO = 64
+
+
+class DeidentificationAttribute(NamedTuple):
+    """An element that is written into a data set, whatever stood there.
+
+    Parameters
+    ----------
+    tag, vr
+        Of the element.
+    value
+        Its encoded value, or the items of a sequence.
+    """
+
+    tag: int
+    vr: str
+    value: bytes | tuple[tuple[DeidentificationAttribute, ...], ...]
+
+    def encode(self, context: DatasetContext) -> bytes:
+        """Encode the element for a level."""
+        value = self.value if isinstance(self.value, bytes) else self._items(context, self.value)
+        head = context.order.tag.pack(self.tag >> 16, self.tag & 0xFFFF)
+        if context.implicit:
+            return head + context.order.u32.pack(len(value)) + value
+        if self.vr in LONG_FORM_VRS:
+            return head + self.vr.encode() + b"\0\0" + context.order.u32.pack(len(value)) + value
+        return head + self.vr.encode() + context.order.u16.pack(len(value)) + value
+
+    @staticmethod
+    def _items(context: DatasetContext, items: tuple[tuple[DeidentificationAttribute, ...], ...]) -> bytes:
+        encoded = [b"".join(stamp.encode(context) for stamp in item) for item in items]
+        return b"".join(context.order.item + context.order.u32.pack(len(item)) + item for item in encoded)
+
+
+def attributes_of(recipe: Recipe, plan: CompiledRecipe) -> tuple[DeidentificationAttribute, ...]:
+    """Return the elements that say that, by what, and how an object was de-identified."""
+    name = "".join(character if character.isascii() and character.isprintable() else "_" for character in recipe.name)
+    method = "\\".join(
+        (
+            f"airflow-provider-dicom-deid {__version__}"[:_MAX_LO],
+            f"recipe {name}".replace("\\", "_")[: _MAX_LO - 24] + f" sha256 {recipe.digest[:16]}",
+        )
+    )
+    deidentification_attributes = [
+        text_stamp(_PATIENT_IDENTITY_REMOVED, "CS", "YES"),
+        text_stamp(_DEIDENTIFICATION_METHOD, "LO", method),
+        text_stamp(_LONGITUDINAL_TEMPORAL_INFORMATION_MODIFIED, "CS", _temporal_information(recipe, plan)),
+    ]
+    codes = method_codes(recipe.name)
+    if codes:
+        items = tuple(
+            (
+                text_stamp(_CODE_VALUE, "SH", code.value),
+                text_stamp(_CODING_SCHEME_DESIGNATOR, "SH", "DCM"),
+                text_stamp(_CODE_MEANING, "LO", code.meaning),
+            )
+            for code in codes
+        )
+        deidentification_attributes.append(
+            DeidentificationAttribute(_DEIDENTIFICATION_METHOD_CODE_SEQUENCE, "SQ", items)
+        )
+    return tuple(deidentification_attributes)
+
+
+def _temporal_information(recipe: Recipe, plan: CompiledRecipe) -> str:
+    if any(rule.action is Action.JITTER for rule in recipe.rules):
+        return "MODIFIED"
+    steps = plan.steps(ElementName.of(_STUDY_DATE))
+    return "REMOVED" if steps else "UNMODIFIED"
+
+
+def text_stamp(tag: int, vr: str, text: str) -> DeidentificationAttribute:
+    """Return a stamp of ASCII text."""
+    value = text.encode("ascii")
+    return DeidentificationAttribute(tag, vr, value + b" " * (len(value) % 2))

@@ -1,0 +1,266 @@
+"""The elements of a data set by name, for rules that depend on what else the object holds."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from dicom_deid.dicom.dictionary import creator_of, is_private, is_private_creator, reserved_block, vr_of
+from dicom_deid.dicom.rewrite import splice
+from dicom_deid.dicom.transfer_syntax import Encoding
+from dicom_deid.dicom.values import character_set, texts, to_python
+from dicom_deid.dicom.walk import (
+    BIG_ENDIAN,
+    LITTLE_ENDIAN,
+    ByteOrder,
+    DatasetContext,
+    ElementHandler,
+    ItemContext,
+    TrailingBytesError,
+    Walk,
+    close_length,
+    skip_fragments,
+    walk_elements,
+    walk_items,
+)
+from dicom_deid.exceptions import Quarantine
+from dicom_deid.reasons import Reason
+from dicom_deid.recipe import ElementName
+
+_CHARACTER_SET = 0x00080005
+# Five calls a sequence: well within Python's limit on recursion.
+_MAX_DEPTH = 128
+
+
+@lru_cache(maxsize=16384)
+def _named(tag: int, vr: str, parent: str | None, private_creator: str | None) -> ElementName:
+    return ElementName.of(tag, vr=vr, parent=parent, private_creator=private_creator)
+
+
+class ElementRef(NamedTuple):
+    """One element: its names and where its value lies."""
+
+    element: ElementName
+    start: int
+    end: int
+    encoding: Encoding
+    codecs: tuple[str, ...]
+
+    def texts(self, data: bytes) -> list[str]:
+        """Return the components of the value as text; nothing for a sequence or an empty value."""
+        if self.element.vr == "SQ" or self.start == self.end:
+            return []
+        try:
+            value = to_python(
+                self.element.tag, self.element.vr, data[self.start : self.end], self.encoding, self.codecs
+            )
+        except Exception:
+            # A value that its VR cannot hold is searched as the bytes that it is.
+            value = data[self.start : self.end]
+        return texts(value)
+
+
+class _ElementRefWalk(Walk):
+    __slots__ = ("erased", "hidden", "listed", "nested", "next", "wanted")
+
+    def __init__(
+        self,
+        data: bytes,
+        hidden: Callable[[ElementName], bool],
+        nested: bool,
+        partial: bool,
+        erased: frozenset[int] = frozenset(),
+        wanted: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__(data, partial)
+        self.hidden = hidden
+        self.nested = nested
+        # Where the values of elements begin that are taken out.
+        self.erased = erased
+        # Positions, in order, of which the elements that hold them are listed alone, and the next of them.
+        self.wanted = wanted
+        self.next = 0
+        self.listed: list[ElementRef] = []
+
+    def wants(self, start: int, end: int) -> bool:
+        """Tell whether an element is to be listed whose value lies there; elements are asked about in their order."""
+        wanted = self.wanted
+        if wanted is None:
+            return True
+        while self.next < len(wanted) and wanted[self.next] < start:
+            self.next += 1
+        return self.next < len(wanted) and wanted[self.next] < end
+
+
+class _ElementRefContext(DatasetContext):
+    __slots__ = ("name",)
+
+    def __init__(self, path: tuple[int, ...], name: str | None, implicit: bool, order: ByteOrder) -> None:
+        super().__init__(path, implicit, order)
+        self.name = name
+
+    def as_implicit(self) -> DatasetContext:
+        if self.twin is None:
+            self.twin = _ElementRefContext(self.path, self.name, True, self.order)
+        twin: DatasetContext = self.twin
+        return twin
+
+    def decide(self, tag: int, vr: str | None, form: int) -> ElementHandler:
+        return _ElementRefHandler(form, tag, vr)
+
+
+class _ElementRefHandler(ElementHandler):
+    __slots__ = ("explicit_vr", "tag")
+
+    def __init__(self, form: int, tag: int, vr: str | None) -> None:
+        super().__init__(form)
+        self.tag = tag
+        self.explicit_vr = vr
+
+    def _list(
+        self, walk: _ElementRefWalk, context: Any, start: int, end: int, item_context: ItemContext
+    ) -> ElementName | None:
+        creator = None
+        if is_private(self.tag) and item_context.creators is not None:
+            creator = item_context.creators.get(self.tag & 0xFFFFFF00)
+        vr = self.explicit_vr
+        if vr is None or vr == "UN":
+            vr = vr_of(self.tag, creator)
+        element = _named(self.tag, vr, context.name, creator)
+        if walk.hidden(element):
+            return None
+        encoding = Encoding(context.implicit, context.order.big_endian)
+        walk.listed.append(ElementRef(element, start, end, encoding, item_context.codecs))
+        return element
+
+    def visit(
+        self, walk: _ElementRefWalk, context: Any, pos: int, start: int, end: int, item_context: ItemContext
+    ) -> None:
+        if (start in walk.erased and start != end) or (walk.erased and self.tag & 0xFFFF == 0):
+            walk.edits.append((pos, end, b"", item_context))
+        elif self.tag == _CHARACTER_SET:
+            item_context.codecs = character_set(walk.data[start:end])
+        elif is_private_creator(self.tag):
+            if item_context.creators is None:
+                item_context.creators = {}
+            item_context.creators[reserved_block(self.tag)] = creator_of(walk.data[start:end])
+        if not walk.wants(start, end):
+            return
+        element = self._list(walk, context, start, end, item_context)
+        if element is not None and element.vr == "SQ" and walk.nested:
+            if walk.wanted is not None:
+                walk.listed.pop()
+            mark = len(walk.edits)
+            walk.edits.append((start, start, b"", None))
+            walk_items(walk, self._items(context, element, context.implicit), start, end, item_context)
+            close_length(walk.edits, mark, start - 4, end - start)
+
+    def visit_undefined(
+        self, walk: _ElementRefWalk, context: Any, pos: int, start: int, item_context: ItemContext
+    ) -> int:
+        edits = len(walk.edits)
+        end = self._visit_undefined(walk, context, pos, start, item_context)
+        if start in walk.erased:
+            del walk.edits[edits:]
+            walk.edits.append((pos, end, b"", item_context))
+        return end
+
+    def _visit_undefined(
+        self, walk: _ElementRefWalk, context: Any, pos: int, start: int, item_context: ItemContext
+    ) -> int:
+        if self.explicit_vr is not None and self.explicit_vr not in ("SQ", "UN"):
+            end = skip_fragments(walk, context, start)
+            if walk.wants(start, end):
+                self._list(walk, context, start, end, item_context)
+            return end
+        listed = len(walk.listed)
+        implicit = context.implicit or self.explicit_vr != "SQ"
+        element = _named(self.tag, "SQ", context.name, None)
+        here = len(walk.listed)
+        if walk.wanted is None:
+            walk.listed.append(
+                ElementRef(element, start, start, Encoding(implicit, context.order.big_endian), item_context.codecs)
+            )
+        end = walk_items(walk, self._items(context, element, implicit), start, len(walk.data), item_context, True)
+        if walk.hidden(element):
+            del walk.listed[listed:]
+        elif not walk.nested:
+            del walk.listed[here + 1 :]
+        return end
+
+    def _items(self, context: Any, element: ElementName, implicit: bool) -> _ElementRefContext:
+        path = (*context.path, self.tag)
+        if len(path) > _MAX_DEPTH:
+            raise Quarantine(Reason.NESTING_TOO_DEEP, f"{len(path)} sequences deep")
+        return _level(path, element.nested_name, implicit, context.order)
+
+    def overrun(self, walk: _ElementRefWalk, context: DatasetContext, pos: int, start: int, stop: int, end: int) -> int:
+        # Pixel data beyond the given beginning of an object; what else is cut short, the walk of the rules reports.
+        return end
+
+
+@lru_cache(maxsize=1024)
+def _level(path: tuple[int, ...], name: str | None, implicit: bool, order: ByteOrder) -> _ElementRefContext:
+    # What a level knows of the elements that it has met is the same for all objects.
+    return _ElementRefContext(path, name, implicit, order)
+
+
+def iter_elements(
+    data: bytes,
+    start: int,
+    encoding: Encoding,
+    *,
+    hidden: Callable[[ElementName], bool] = lambda element: False,
+    nested: bool = True,
+    partial: bool = False,
+    wanted: Sequence[int] | None = None,
+) -> list[ElementRef]:
+    """List the elements of the data set that begins at `start`.
+
+    Parameters
+    ----------
+    hidden
+        Tells which elements are left out, with all that is beneath.
+    nested
+        Whether elements in sequences are listed too.
+    partial
+        Whether `data` is only the beginning of the object.
+    wanted
+        Positions in `data`, in order: only elements other than sequences that hold one of them are listed.
+    """
+    walk = _ElementRefWalk(data, hidden, nested, partial, wanted=wanted)
+    order = BIG_ENDIAN if encoding.big_endian else LITTLE_ENDIAN
+    with contextlib.suppress(TrailingBytesError):
+        context = _level((), None, encoding.implicit, order)
+        walk_elements(walk, context, start, len(data), ItemContext(context))
+    return walk.listed
+
+
+def inventory_of_items(data: bytes, encoding: Encoding, codecs: tuple[str, ...]) -> list[ElementRef]:
+    """List the elements in the items of a sequence, whose value `data` is."""
+    walk = _ElementRefWalk(data, lambda element: False, nested=True, partial=False)
+    context = _level((0,), "", encoding.implicit, BIG_ENDIAN if encoding.big_endian else LITTLE_ENDIAN)
+    walk_items(walk, context, 0, len(data), ItemContext(context, codecs))
+    return walk.listed
+
+
+def erase(data: bytes, start: int, encoding: Encoding, values: Iterable[int], *, partial: bool = False) -> bytes:
+    """Return an object without some of its elements.
+
+    Group lengths go too, which are retired (PS3.5 section 7.2): those around what is taken out would be wrong.
+
+    Parameters
+    ----------
+    start
+        Where the data set begins.
+    values
+        Where the values of those elements begin.
+    """
+    walk = _ElementRefWalk(data, lambda element: False, True, partial, frozenset(values))
+    order = BIG_ENDIAN if encoding.big_endian else LITTLE_ENDIAN
+    context = _level((), None, encoding.implicit, order)
+    with contextlib.suppress(TrailingBytesError):
+        walk_elements(walk, context, start, len(data), ItemContext(context))
+    return b"".join(splice(data, 0, len(data), walk.edits, order))

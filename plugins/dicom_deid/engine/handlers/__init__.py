@@ -1,0 +1,1 @@
+"""Element handlers: one class per action, called by the parser."""

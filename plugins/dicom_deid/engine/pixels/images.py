@@ -1,0 +1,105 @@
+"""Frames as a person sees them: 8-bit grey or RGB pictures, for text search."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from dicom_deid.engine.pixels import codec
+from dicom_deid.engine.pixels.layout import PIXEL_DATA, layout_of
+from dicom_deid.engine.pixels.overlays import embedded_planes
+from dicom_deid.engine.pixels.risk import is_video
+from dicom_deid.exceptions import Quarantine
+from dicom_deid.reasons import Reason
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from pydicom import Dataset
+
+    Picture = NDArray[np.uint8]
+
+# Where most of the range is taken by few pixels, as by letters at the top of a 16-bit range, a second picture
+# stretches the rest.
+_OUTLIERS = (1.0, 99.0)
+_WORTH_A_SECOND_PICTURE = 0.6
+
+
+def pictures(
+    header: Dataset, pixel_data: bytes | memoryview, transfer_syntax_uid: str, vr: str = "OW"
+) -> Iterator[list[Picture]]:
+    """Yield the pictures of each frame: one, or two where one range of grey does not show everything.
+
+    Overlay planes that stand in unused bits of the samples follow, by themselves.
+
+    Parameters
+    ----------
+    header
+        The object's original root elements, group 0028 at least.
+    pixel_data, transfer_syntax_uid, vr
+        As for `clean_pixels`.
+
+    Raises
+    ------
+    Quarantine
+        `video`, or `pixel-data-unreadable` when the frames cannot be decoded.
+    """
+    if is_video(transfer_syntax_uid):
+        raise Quarantine(Reason.VIDEO, PIXEL_DATA)
+    layout = layout_of(header)
+    planes = embedded_planes(header, layout.rows, layout.columns)
+    frames = codec.iterate(pixel_data, header, layout, transfer_syntax_uid, vr)
+    for array, photometric in frames:
+        yield _rendered(array, photometric, header)
+    if planes:
+        whole = codec.iterate(pixel_data, header, layout, transfer_syntax_uid, vr, unused_bits=True)
+        for array, _ in whole:
+            yield [_plane(array, position) for position in planes]
+
+
+def _rendered(array: NDArray[Any], photometric: str, header: Dataset) -> list[Picture]:
+    """Return a frame's pictures."""
+    import numpy as np
+    from pydicom.pixels.processing import apply_color_lut, convert_color_space
+
+    if photometric == "PALETTE COLOR":
+        try:
+            colours = apply_color_lut(array, header)
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+            raise Quarantine(Reason.PIXEL_DATA_UNREADABLE, "Palette Color Lookup Table") from None
+        return [_stretched(colours[..., :3], 0, np.iinfo(colours.dtype).max)]
+    if array.ndim == 3:
+        if photometric.startswith("YBR") and array.dtype == np.uint8:
+            array = convert_color_space(array, "YBR_FULL", "RGB")
+        return [_stretched(array, 0, np.iinfo(array.dtype).max if array.dtype == np.uint8 else array.max())]
+    if photometric == "MONOCHROME1":
+        array = array.max() - array.astype(np.int64)
+    return _greys(array)
+
+
+def _plane(array: NDArray[Any], position: int) -> Picture:
+    """Return one bit of each sample, white on black."""
+    import numpy as np
+
+    return ((array >> position) & 1).astype(np.uint8) * np.uint8(255)
+
+
+def _greys(array: NDArray[Any]) -> list[Picture]:
+    """Return one picture of the full range, and one of the range of most pixels where that is much smaller."""
+    import numpy as np
+
+    least, most = int(array.min()), int(array.max())
+    low, high = (int(edge) for edge in np.percentile(array, _OUTLIERS))
+    found = [_stretched(array, least, most)]
+    if low < high < low + _WORTH_A_SECOND_PICTURE * (most - least):
+        found.append(_stretched(array, low, high))
+    return found
+
+
+def _stretched(array: NDArray[Any], low: int, high: int) -> Picture:
+    """Map a range of stored values to 0 to 255."""
+    import numpy as np
+
+    scale = 255.0 / max(high - low, 1)
+    stretched: Picture = np.clip((array.astype(np.float32) - low) * scale, 0, 255).astype(np.uint8)
+    return stretched

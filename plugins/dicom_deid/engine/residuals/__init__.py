@@ -1,0 +1,1 @@
+"""Search of the output for original values that the rules removed elsewhere."""

@@ -1,0 +1,303 @@
+"""How to reach an S3-compatible store, and the two clients that are set up from it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+from urllib.parse import urlsplit
+
+import boto3
+import botocore.session
+from botocore.config import Config
+from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
+from botocore.exceptions import BotoCoreError
+from botocore.loaders import Loader, create_loader
+from obstore.auth.boto3 import Boto3CredentialProvider
+from obstore.store import S3Store
+
+from dicom_deid.exceptions import ConfigurationError
+from dicom_deid.objectstore.retry import RetryPolicy
+
+# A request as a whole may take as long as its bytes keep coming: the read timeout watches over that.
+_WHOLE_REQUEST = timedelta(hours=1)
+
+_LOGGERS_OF_KEYS = ("boto3", "botocore", "urllib3.connectionpool")
+"""What logs requests whole at DEBUG, and with them source keys, which may name patients."""
+
+_CHOICES = {"addressing_style": ("auto", "path", "virtual"), "checksum": ("sha256", "md5")}
+
+
+Checksum = Literal["sha256", "md5"]
+
+
+class S3Clients(NamedTuple):
+    """Two clients of one bucket that behave alike: boto3 lists and checks, obstore moves bytes."""
+
+    client: Any
+    store: S3Store
+
+
+@dataclass(frozen=True, kw_only=True)
+class S3Connection:
+    """Every setting of a connection to an S3-compatible store. Its repr shows no secrets.
+
+    What is left out comes from where boto3 takes it: the AWS environment variables and configuration files, a
+    container's or machine's role.
+
+    Parameters
+    ----------
+    endpoint_url
+        Of the store; None for AWS itself.
+    region
+        Region for signatures.
+    access_key, secret_key, session_token
+        Static credentials.
+    profile
+        A profile of the AWS configuration files.
+    role_arn, external_id
+        A role to assume with the credentials above, renewed before it expires.
+    session
+        A boto3 session that replaces all settings of credentials above.
+    addressing_style
+        `path` (``endpoint/bucket/key``), `virtual` (``bucket.endpoint/key``), or `auto`: path for an `endpoint_url`,
+        else as boto3 chooses.
+    verify
+        False to trust any certificate, or the path of a bundle of certificate authorities (PEM).
+    proxies
+        Proxy URLs by scheme, such as ``{"https": "http://proxy:3128"}``.
+    server_side_encryption, kms_key_id, bucket_key
+        Encryption of what is written: ``AES256`` or ``aws:kms``, the key, and whether a bucket key is used.
+    storage_class
+        Of what is written.
+    requester_pays
+        Accept the charges of a requester-pays bucket.
+    checksum
+        `sha256`: sent with what is written, for the store to check and keep. `md5`, for a store that knows no such
+        checksums: parts carry Content-MD5, and the ETag of a whole object is compared.
+    conditional_writes
+        The store honours ``If-None-Match: *``. When False, a look before each write stands in for it, which another
+        writer at the same instant can get past.
+    connect_timeout, read_timeout
+        Seconds until a connection stands, and between two reads.
+    retry
+        How failures that may pass are repeated.
+    max_connections
+        Connections that are kept open.
+    requests_per_second, bytes_per_second
+        Speed limits of each storage opened on this connection; None for none.
+    """
+
+    endpoint_url: str | None = None
+    region: str | None = None
+    access_key: str | None = None
+    secret_key: str | None = field(default=None, repr=False)
+    session_token: str | None = field(default=None, repr=False)
+    profile: str | None = None
+    role_arn: str | None = None
+    external_id: str | None = field(default=None, repr=False)
+    session: boto3.session.Session | None = field(default=None, repr=False, compare=False)
+    addressing_style: Literal["auto", "path", "virtual"] = "auto"
+    verify: bool | str = True
+    proxies: Mapping[str, str] = field(default_factory=dict, repr=False)
+    server_side_encryption: str | None = None
+    kms_key_id: str | None = None
+    bucket_key: bool = False
+    storage_class: str | None = None
+    requester_pays: bool = False
+    checksum: Checksum = "sha256"
+    conditional_writes: bool = True
+    connect_timeout: float = 10.0
+    read_timeout: float = 60.0
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    max_connections: int = 64
+    requests_per_second: float | None = None
+    bytes_per_second: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, allowed in _CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise ConfigurationError(f"the S3 connection's {name} must be one of: {', '.join(allowed)}")
+        for name in ("requests_per_second", "bytes_per_second"):
+            limit = getattr(self, name)
+            if limit is not None and not (isinstance(limit, int | float) and limit > 0):
+                raise ConfigurationError(f"the S3 connection's {name} must be a number above 0")
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> S3Connection:
+        """Return the connection that the standard AWS variables describe.
+
+        Credentials and profile are left to boto3, which reads them itself, and renews them.
+        """
+        checksum = environment.get("AWS_REQUEST_CHECKSUM_CALCULATION", "").lower()
+        return cls(
+            endpoint_url=environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL") or None,
+            region=environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION") or None,
+            checksum="md5" if checksum == "when_required" else "sha256",
+        )
+
+    def clients(self, bucket: str) -> S3Clients:
+        """Return both clients for a bucket.
+
+        Raises
+        ------
+        ConfigurationError
+            When a setting cannot be used, or no credentials are found.
+        """
+        _keep_keys_out_of_logs()
+        try:
+            session = self._session()
+            if session.get_credentials() is None:
+                raise ConfigurationError(
+                    "no S3 credentials found: set them in the connection, or AWS_ACCESS_KEY_ID and "
+                    "AWS_SECRET_ACCESS_KEY"
+                )
+            client = self._boto3_client(session)
+            return S3Clients(client, self._obstore_store(session, client, bucket))
+        except (BotoCoreError, ValueError, OSError) as error:
+            raise ConfigurationError(
+                f"the S3 connection cannot be set up ({type(error).__name__}): check its endpoint, profile, "
+                "credentials and certificate bundle"
+            ) from None
+
+    @property
+    def read_arguments(self) -> dict[str, Any]:
+        """Arguments of every boto3 call on an object or bucket."""
+        return {"RequestPayer": "requester"} if self.requester_pays else {}
+
+    @property
+    def write_arguments(self) -> dict[str, Any]:
+        """Arguments of the boto3 calls that make an object."""
+        arguments = {
+            "ServerSideEncryption": self.server_side_encryption,
+            "SSEKMSKeyId": self.kms_key_id,
+            "BucketKeyEnabled": self.bucket_key or None,
+            "StorageClass": self.storage_class,
+        }
+        return {**self.read_arguments, **{name: value for name, value in arguments.items() if value is not None}}
+
+    def _session(self) -> boto3.session.Session:
+        if self.session is not None:
+            return self.session
+        session = boto3.session.Session(
+            botocore_session=_new_botocore_session(),
+            aws_access_key_id=self.access_key,
+            aws_secret_access_key=self.secret_key,
+            aws_session_token=self.session_token,
+            profile_name=self.profile,
+            region_name=self.region,
+        )
+        return session if self.role_arn is None else self._session_in_role(session, self.role_arn)
+
+    def _session_in_role(self, session: boto3.session.Session, role_arn: str) -> boto3.session.Session:
+        arguments = {"RoleSessionName": "dicom-deid"}
+        if self.external_id is not None:
+            arguments["ExternalId"] = self.external_id
+
+        def client(service: str, **settings: Any) -> Any:
+            return session.client(service, **{name.removeprefix("_"): value for name, value in settings.items()})
+
+        fetcher = AssumeRoleCredentialFetcher(client, session.get_credentials(), role_arn, extra_args=arguments)
+        inner = _new_botocore_session()
+        # botocore has no public way to give a session credentials that renew themselves.
+        inner._credentials = DeferredRefreshableCredentials(fetcher.fetch_credentials, "assume-role")
+        return boto3.session.Session(botocore_session=inner, region_name=session.region_name)
+
+    def _boto3_client(self, session: boto3.session.Session) -> Any:
+        style = "path" if self.addressing_style == "auto" and self.endpoint_url else self.addressing_style
+        config = Config(
+            s3={"addressing_style": style},
+            signature_version="s3v4",
+            proxies=dict(self.proxies) or None,
+            connect_timeout=self.connect_timeout,
+            read_timeout=self.read_timeout,
+            # Repeated by `RetryPolicy`, alike for both clients.
+            retries={"total_max_attempts": 1, "mode": "standard"},
+            max_pool_connections=self.max_connections,
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+        )
+        return session.client(
+            "s3",
+            endpoint_url=self.endpoint_url,
+            region_name=self.region or session.region_name or "us-east-1",
+            verify=None if self.verify is True else self.verify,
+            config=config,
+        )
+
+    def _obstore_store(self, session: boto3.session.Session, client: Any, bucket: str) -> S3Store:
+        # What boto3 does decides, whatever made it choose so: an endpoint's configuration has many sources.
+        url = urlsplit(client.meta.endpoint_url)
+        example = urlsplit(client.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "key"}))
+        virtual = example.netloc.startswith(f"{bucket}.")
+        config: dict[str, Any] = {
+            # The name that an endpoint in the environment cannot override.
+            "aws_endpoint_url_s3": url._replace(netloc=f"{bucket}.{url.netloc}").geturl() if virtual else url.geturl(),
+            "virtual_hosted_style_request": virtual,
+            "region": client.meta.region_name,
+            "request_payer": self.requester_pays,
+            "skip_signature": False,
+            "unsigned_payload": False,
+            "server_side_encryption": self.server_side_encryption,
+            "sse_kms_key_id": self.kms_key_id,
+            "sse_bucket_key_enabled": self.bucket_key or None,
+            "checksum_algorithm": "SHA256" if self.checksum == "sha256" else None,
+        }
+        options: dict[str, Any] = {
+            "allow_http": True,
+            "allow_invalid_certificates": self.verify is False,
+            "root_certificate": self._certificates(session),
+            "proxy_url": self.proxies.get(url.scheme),
+            "connect_timeout": timedelta(seconds=self.connect_timeout),
+            "read_timeout": timedelta(seconds=self.read_timeout),
+            "timeout": _WHOLE_REQUEST,
+            "pool_max_idle_per_host": str(self.max_connections),
+        }
+        return S3Store(
+            bucket,
+            config={name: value for name, value in config.items() if value is not None},  # type: ignore[arg-type]
+            client_options={name: value for name, value in options.items() if value is not None},  # type: ignore[arg-type]
+            retry_config={"max_retries": 0},
+            credential_provider=Boto3CredentialProvider(session),
+        )
+
+    def _certificates(self, session: boto3.session.Session) -> bytes | None:
+        bundle = self.verify if isinstance(self.verify, str) else session._session.get_config_variable("ca_bundle")
+        return Path(bundle).read_bytes() if bundle and self.verify is not False else None
+
+
+def checksum_arguments(data: bytes, checksum: Checksum) -> dict[str, str]:
+    """Return the arguments of a boto3 call that sends `data`, with which the store checks them."""
+    if checksum == "sha256":
+        return {"ChecksumSHA256": base64.b64encode(hashlib.sha256(data).digest()).decode()}
+    return {"ContentMD5": base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()}
+
+
+def _keep_keys_out_of_logs() -> None:
+    """Hold loggers that log source keys at INFO at least, however low the root logger's level is."""
+    for name in _LOGGERS_OF_KEYS:
+        logger = logging.getLogger(name)
+        if logger.level < logging.INFO:
+            logger.setLevel(logging.INFO)
+
+
+def _new_botocore_session() -> botocore.session.Session:
+    """Return a session that shares what is read from botocore's data files: 0.1 s of CPU time each time otherwise."""
+    session = botocore.session.get_session()
+    loader = _loader(session.get_config_variable("data_path"))
+    # Each boto3 session appends the same folder.
+    loader.search_paths[:] = dict.fromkeys(loader.search_paths)
+    session.register_component("data_loader", loader)
+    return session
+
+
+@cache
+def _loader(data_path: str | None) -> Loader:
+    return create_loader(data_path)

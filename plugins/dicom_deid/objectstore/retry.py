@@ -1,0 +1,46 @@
+"""Repeat what failed for a moment, later and later, at moments chosen by chance."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from dicom_deid.objectstore.errors import TransientError
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """Exponential back-off with full jitter: before attempt n + 1, a random wait of at most ``base * 2 ** n`` seconds.
+
+    Parameters
+    ----------
+    max_attempts
+        Attempts in all, at least 1.
+    base_seconds, max_seconds
+        The first and the longest bound of a wait.
+    """
+
+    max_attempts: int = 6
+    base_seconds: float = 0.2
+    max_seconds: float = 20.0
+
+    def call(self, attempt: Callable[[], Result]) -> Result:
+        """Return what `attempt` returns, repeating it while it raises `TransientError`.
+
+        Raises
+        ------
+        TransientError
+            The last one, when all attempts have failed.
+        """
+        for number in range(self.max_attempts - 1):
+            try:
+                return attempt()
+            except TransientError:
+                bound = min(self.max_seconds, self.base_seconds * 2**number)
+                time.sleep(random.uniform(0, bound))  # noqa: S311 - jitter is no secret
+        return attempt()

@@ -1,0 +1,115 @@
+"""The commands `db`, `crosswalk`, `audit` and `plan`, as a person types them."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from dicom_deid.cli import main
+from dicom_deid.database import KeyRing
+from dicom_deid.identifiers import Identifier, IdentifierKind
+from dicom_deid.reasons import Outcome
+
+WHO = ["--person", "Dr Strand", "--reason", "adverse event 12"]
+
+
+@pytest.fixture
+def run(store_url, keys, monkeypatch):
+    """Run the command with the test's database and keys in the environment."""
+    monkeypatch.setenv("DICOM_DEID_DATABASE", store_url)
+    monkeypatch.setenv("DICOM_DEID_KEYS", keys.to_text())
+
+    def invoke(*arguments: str, expect: int = 0, **more):
+        result = CliRunner().invoke(main, list(arguments), **more)
+        assert result.exit_code == expect, result.output
+        return result.output
+
+    return invoke
+
+
+def test_db(run, postgres_url, monkeypatch):
+    monkeypatch.setenv("DICOM_DEID_DATABASE", postgres_url)
+    assert "not made" in run("db", "current")
+    assert "did not exist; it stands at" in run("db", "upgrade")
+    assert "stood at" in run("db", "upgrade")
+    run("db", "downgrade", "base", expect=1, input="n\n")
+    assert "stands at base" in run("db", "downgrade", "base", "--yes")
+    printed = run("db", "roles", "--print", "--schema", "elsewhere")
+    assert "CREATE ROLE elsewhere_reidentifier" in printed
+    assert "not made" in run("db", "current")
+
+
+def test_crosswalk(run, database, tmp_path):
+    original = Identifier(IdentifierKind.PATIENT_ID, "MRN 1")
+    pseudonym = database.mapping(database.project("p")).resolve([original])[original]
+    look = ["crosswalk", "lookup", "--project", "p"]
+    assert run(*look, pseudonym, *WHO) == f"PatientID,MRN 1,{pseudonym}\n"
+    assert run(*look, "--to", "pseudonym", *WHO, input="MRN 1\n") == f"PatientID,MRN 1,{pseudonym}\n"
+    assert "1 of 1 not found" in run(*look, "PAT0", *WHO, expect=1)
+    assert "Missing option '--reason'" in run(*look, pseudonym, expect=2)
+    assert "no project" in run("crosswalk", "lookup", "--project", "q", "x", *WHO, expect=2)
+    file = tmp_path / "crosswalk.csv"
+    # What stood there before, open to all.
+    file.touch(mode=0o644)
+    assert "1 pseudonyms written" in run("crosswalk", "export", str(file), "--project", "p", *WHO)
+    assert file.stat().st_mode & 0o077 == 0
+    assert list(csv.reader(file.open(newline="")))[1] == ["PatientID", "MRN 1", pseudonym]
+    assert "1 pseudonyms imported" in run("crosswalk", "import", str(file), "--project", "new", *WHO)
+    assert "2 rows" in run("crosswalk", "rotate", *WHO, env={"DICOM_DEID_KEYS": _with_new_key(database.keys)})
+    bodies = database.connection.query(
+        "test", "SELECT body FROM audit_event WHERE kind IN ('lookup', 'export', 'import')"
+    )
+    assert len(bodies) == 5
+    assert all(json.loads(body)["person"] == "Dr Strand" for (body,) in bodies)
+
+
+def _with_new_key(keys: KeyRing) -> str:
+    return f"{KeyRing.generate('k2').to_text()},{keys.to_text()}"
+
+
+def test_new_key(run):
+    assert KeyRing.parse(run("crosswalk", "new-key", "--id", "spring").strip()).active_id == "spring"
+
+
+def test_audit_and_plan(run, database, steps, tmp_path):
+    run_id = steps.begin()
+    steps.work(database.plan(run_id, steps.listing(3)).batches, Outcome.DEIDENTIFIED)
+    database.finish_run(run_id, "succeeded")
+    output = run("audit", "verify")
+    assert "The audit verifies." in output
+    head = next(line.split()[1] for line in output.splitlines() if line.startswith("head"))
+    run("audit", "verify", "--run", run_id, "--expect-head", head)
+    assert "no run of that id" in run("audit", "verify", "--run", "nonsense", expect=2)
+    traced = run("audit", "trace", "DOE^JOHN/1.dcm")
+    assert "deidentified" in traced
+    assert "s3://out/ d/1" in traced
+    assert "DOE^JOHN" not in traced
+    assert "needs --reason" in run("audit", "trace", "d/1", "--show-source-keys", expect=2)
+    assert "DOE^JOHN/1.dcm" in run("audit", "trace", "d/1", "--show-source-keys", *WHO)
+    run("audit", "trace", "unknown", expect=1)
+    assert "3 rows written" in run("audit", "export", str(tmp_path / "a.csv"))
+    assert "0 rows written" in run("audit", "export", str(tmp_path / "a.csv"), "--outcome", "quarantined")
+    assert "quarantined" in run("audit", "export", str(tmp_path / "a.csv"), "--outcome", "none", expect=2)
+    nowhere = tmp_path / "absent" / "a.csv"
+    assert f"Error: {nowhere}: No such file" in run("audit", "export", str(nowhere), expect=2)
+    assert "0 plan rows removed" in run("plan", "prune")
+    assert "3 plan rows removed" in run("plan", "prune", "--days", "0")
+    database.connection.query(
+        "test", "SET session_replication_role = replica; DELETE FROM audit WHERE item = 1; "
+        "SET session_replication_role = DEFAULT"
+    )  # fmt: skip
+    assert "does NOT verify" in run("audit", "verify", expect=1)
+
+
+def test_the_message_of_a_wrong_database_never_shows_the_password(run, monkeypatch):
+    monkeypatch.setenv("DICOM_DEID_DATABASE", "postgresql://u:sesame@127.0.0.1:9/x")
+    away = run("audit", "verify", expect=1)
+    assert "cannot be reached" in away
+    assert "sesame" not in away
+    monkeypatch.setenv("DICOM_DEID_DATABASE", "u:sesame@127.0.0.1")
+    unreadable = run("audit", "verify", expect=2)
+    assert "URL of the database" in unreadable
+    assert "sesame" not in unreadable

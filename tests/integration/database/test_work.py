@@ -1,0 +1,231 @@
+"""The plan, leases and records, as a pipeline uses them."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from dicom_deid.database import LeaseLost
+from dicom_deid.exceptions import ConfigurationError, DatabaseError
+from dicom_deid.objects import SourceObject
+from dicom_deid.reasons import Outcome, Reason
+
+WHEN = datetime(2026, 1, 2, tzinfo=UTC)
+
+
+def test_a_run_does_everything_once_and_the_next_finds_nothing_left(database, steps):
+    run = steps.begin()
+    summary = database.plan(run, steps.listing(1234), batch_objects=100)
+    assert (summary.listed, summary.already_done, summary.planned) == (1234, 0, 1234)
+    assert [batch.objects for batch in summary.batches] == [100] * 12 + [34]
+    assert sorted(steps.work(summary.batches)) == sorted(entry.key for entry in steps.listing(1234))
+    database.finish_run(run, "succeeded")
+    report = database.report(run)
+    assert report.outcomes == {"deidentified": 1234}
+    assert (report.bytes_in, report.bytes_out, report.open) == (1234000, 1234 * 9, 0)
+    assert report.run.state == "succeeded"
+    again = database.plan(steps.begin(), steps.listing(1234))
+    assert (again.already_done, again.planned, again.batches) == (1234, 0, ())
+
+
+def test_why_objects_are_planned(database, steps):
+    # Would catch a plan that forgets a changed object, or repeats unchanged ones, when rules change.
+    steps.work(database.plan(steps.begin(), steps.listing(10)).batches)
+    mixed = steps.listing(8) + steps.listing(2, etag="other", start=8) + steps.listing(5, start=100)
+    summary = database.plan(steps.begin(), mixed)
+    assert (summary.already_done, summary.why) == (8, {"changed": 2, "new": 5})
+    other_rules = database.plan(steps.begin(recipe_digest="ef" * 32), mixed)
+    assert (other_rules.already_done, other_rules.why) == (0, {"new": 5, "rules": 10})
+    elsewhere = database.plan(steps.begin(destination="s3://other/"), steps.listing(10))
+    assert elsewhere.why == {"new": 10}
+
+
+def test_a_version_counts_as_much_as_the_etag(database, steps):
+    first = [SourceObject("k", 1, "e", WHEN, "v1")]
+    steps.work(database.plan(steps.begin(), first).batches)
+    assert database.plan(steps.begin(), first).planned == 0
+    assert database.plan(steps.begin(), [SourceObject("k", 1, "e", WHEN, "v2")]).why == {"changed": 1}
+
+
+def test_quarantined_objects_come_again_only_when_asked_and_failed_ones_always(database, steps):
+    batches = database.plan(steps.begin(), steps.listing(3)).batches
+    steps.work(batches, Outcome.QUARANTINED, reason=Reason.NOT_DICOM)
+    assert database.plan(steps.begin(), steps.listing(3)).already_done == 3
+    retried = database.plan(steps.begin(), steps.listing(3), retry_quarantined=True)
+    assert retried.why == {"retried": 3}
+    assert len(steps.work(retried.batches)) == 3
+    failing = database.plan(steps.begin(), steps.listing(2, start=50)).batches
+    steps.work(failing, Outcome.FAILED, reason=Reason.STORAGE_ERROR)
+    assert database.plan(steps.begin(), steps.listing(2, start=50)).planned == 2
+
+
+def test_large_objects_do_not_share_a_batch_with_small_ones(database, steps):
+    small = steps.listing(3000, size=10)
+    large = [SourceObject(f"large/{number}", 900, "e", WHEN) for number in range(5)]
+    summary = database.plan(steps.begin(), small[:1500] + large + small[1500:], batch_objects=1000, batch_bytes=1000)
+    assert sum(batch.objects for batch in summary.batches) == 3005
+    first, rest = summary.batches[:4], summary.batches[4:]
+    assert all(batch.objects <= 2 and batch.bytes >= 900 for batch in first)
+    assert all(batch.bytes <= 1000 for batch in rest)
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 7, 1000])
+def test_there_are_never_more_batches_than_allowed(database, steps, most):
+    listing = [SourceObject(str(n), (n * 7919) % 5000, "e", WHEN) for n in range(997)]
+    summary = database.plan(steps.begin(), listing, max_batches=most, batch_objects=10, batch_bytes=4000)
+    assert 1 <= len(summary.batches) <= most
+    assert summary.planned == 997
+    assert summary.bytes == sum(entry.size for entry in listing)
+
+
+def test_the_limit_and_the_times(database, steps):
+    listing = steps.listing(100) + steps.listing(50, start=100, modified=WHEN + timedelta(days=2))
+    within = database.plan(steps.begin(), listing, newer_than=WHEN + timedelta(days=1), limit=20)
+    assert (within.planned, within.outside) == (20, 100)
+    assert database.plan(steps.begin(), listing, older_than=WHEN + timedelta(days=1)).planned == 100
+
+    def endless():
+        number = 0
+        while True:
+            number += 1
+            yield SourceObject(str(number), 1, "e", WHEN)
+
+    assert database.plan(steps.begin(), endless(), limit=5).planned == 5
+
+
+def test_a_listing_that_fails_leaves_no_plan_and_no_thread_waiting(database, steps):
+    def broken():
+        yield from steps.listing(20_000)
+        raise OSError("the listing broke")
+
+    run = steps.begin()
+    with pytest.raises(OSError, match="broke"):
+        database.plan(run, broken())
+    assert database.plan(run, steps.listing(5)).planned == 5
+
+
+def test_planned_again_a_run_replaces_what_nobody_has_begun(database, steps):
+    run = steps.begin()
+    first = database.plan(run, steps.listing(20), batch_objects=10)
+    lease = database.lease(first.batches[0].batch_id, "w")
+    second = database.plan(run, steps.listing(20), batch_objects=10)
+    assert len(second.batches) == 2
+    with pytest.raises(ConfigurationError, match="planned again"):
+        database.lease(first.batches[1].batch_id, "w")
+    lease.record([steps.row(item) for item in lease.items()])
+    assert len(steps.work(second.batches)) == 10
+
+
+def test_the_same_external_id_is_the_same_run(database, steps):
+    run = steps.begin(external_id="dag/1")
+    assert steps.begin(external_id="dag/1") == run
+    database.finish_run(run, "failed")
+    assert steps.begin(external_id="dag/1") == run
+    assert database.run(run).state == "running"
+    with pytest.raises(ConfigurationError, match="external id"):
+        steps.begin(external_id="dag/1", recipe_digest="00" * 32)
+
+
+def test_a_batch_has_one_worker_and_a_closed_connection_frees_it(database, second, steps):
+    batch = database.plan(steps.begin(), steps.listing(3)).batches[0].batch_id
+    dying = second.lease(batch, "dying", seconds=3600)
+    assert database.lease(batch, "other") is None
+    dying.record([steps.row(item) for item in dying.items()[:1]])
+    second.close()
+    steps.wait_for_sessions(1)
+    lease = database.lease(batch, "other")
+    assert lease.attempt == 2
+    assert [item.item_id for item in lease.items()] == [1, 2]
+
+
+def test_a_worker_that_comes_back_too_late_records_nothing(database, second, steps):
+    batch = database.plan(steps.begin(), steps.listing(3)).batches[0].batch_id
+    late = second.lease(batch, "late", seconds=0)
+    rows = [steps.row(item) for item in late.items()]
+    assert database.lease(batch, "other") is not None
+    for call in (lambda: late.record(rows), late.renew, late.finish):
+        with pytest.raises(LeaseLost):
+            call()
+    assert database.connection.query("test", "SELECT count(*) FROM audit")[0][0] == 0
+
+
+def test_a_released_batch_goes_on_and_a_finished_one_does_not(database, second, steps):
+    batch = database.plan(steps.begin(), steps.listing(3)).batches[0].batch_id
+    database.lease(batch, "a").release()
+    second.lease(batch, "b").finish()
+    assert database.lease(batch, "c") is None
+
+
+def test_two_runs_at_once_do_the_work_once(database, second, steps):
+    one, two = steps.begin(), steps.begin()
+    first = database.plan(one, steps.listing(40), batch_objects=10).batches
+    other = second.plan(two, steps.listing(40), batch_objects=20).batches
+    held = database.lease(first[0].batch_id, "one")
+    theirs = second.lease(other[0].batch_id, "two")
+    assert [item.item_id for item in held.items()] == list(range(10))
+    assert [item.item_id for item in theirs.items()] == list(range(10, 20))
+    overlapping = database.lease(first[1].batch_id, "one")
+    assert overlapping.items() == []
+    theirs.record([steps.row(item) for item in theirs.items()])
+    theirs.finish()
+    held.record([steps.row(item) for item in held.items()])
+    held.finish()
+    overlapping.finish()
+    rest = steps.work(first) + steps.work(other)
+    assert len(rest) == 20
+    assert database.connection.query("test", "SELECT count(*), count(DISTINCT key_hash) FROM audit") == [(40, 40)]
+    assert (database.report(one).left_to_other_runs, database.report(two).left_to_other_runs) == (10, 10)
+
+
+def test_what_a_dead_run_held_is_free_for_another(database, second, steps):
+    # A command line killed and started again at once must not wait for a lease to run out.
+    dead = second.plan(steps.begin(), steps.listing(10)).batches
+    second.lease(dead[0].batch_id, "dead", seconds=3600)
+    second.close()
+    steps.wait_for_sessions(1)
+    assert len(steps.work(database.plan(steps.begin(), steps.listing(10)).batches)) == 10
+
+
+def test_a_lost_connection_is_one_clear_error_and_the_next_call_connects_again(database, second, steps):
+    batch = database.plan(steps.begin(), steps.listing(3)).batches[0].batch_id
+    lease = second.lease(batch, "w")
+    rows = [steps.row(item) for item in lease.items()]
+    database.connection.query(
+        "test", "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = "
+        "current_database()"
+    )  # fmt: skip
+    with pytest.raises(DatabaseError, match="a retry resumes") as failure:
+        lease.record(rows)
+    assert failure.value.__cause__ is None
+    assert failure.value.__context__ is None
+    lease.record(rows)
+    assert lease.items() == []
+
+
+def test_pruning_takes_finished_plans_and_never_the_audit(database, steps):
+    done, running = steps.begin(), steps.begin(destination="s3://other/")
+    steps.work(database.plan(done, steps.listing(7)).batches)
+    database.plan(running, steps.listing(3))
+    database.finish_run(done, "succeeded")
+    assert database.prune(1) == 0
+    assert database.prune(0) == 7
+    assert database.report(done).outcomes == {"deidentified": 7}
+    assert database.report(running).open == 3
+    assert database.plan(steps.begin(), steps.listing(7)).already_done == 7
+
+
+def test_reports_count_the_last_attempt_and_reasons(database, steps):
+    run = steps.begin()
+    batch = database.plan(run, steps.listing(4)).batches[0].batch_id
+    lease = database.lease(batch, "w")
+    items = lease.items()
+    lease.record([steps.row(item, Outcome.FAILED, reason=Reason.STORAGE_ERROR) for item in items])
+    lease.release()
+    lease = database.lease(batch, "w")
+    lease.record([steps.row(item, Outcome.QUARANTINED, reason=Reason.TRUNCATED) for item in lease.items()[:1]])
+    lease.record([steps.row(item, milliseconds=250) for item in lease.items()])
+    report = database.report(run)
+    assert report.outcomes == {"deidentified": 3, "quarantined": 1}
+    assert report.reasons == {"truncated": 1}
+    assert (report.attempts, report.quarantine_ratio, report.object_seconds) == (8, 0.25, 0.75)

@@ -1,0 +1,202 @@
+"""What the rules took out of one object of a patient, found in another."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.support.datasets import EXPLICIT_BE, IMPLICIT_LE, Element, Encoding, element, part10
+from tests.support.engine import RULES_ALONE, pseudonyms, read, rules
+
+from dicom_deid.engine import Deidentifier, DeidentifyResult, PatientTermIndex, SearchTerms
+from dicom_deid.engine.residuals.patterns import WordBoundary, matcher_for_terms
+from dicom_deid.exceptions import Quarantine
+from dicom_deid.reasons import Reason
+
+RECIPE = """
+REPLACE PatientName x
+REPLACE PatientID func:generate_value
+REPLACE AccessionNumber func:generate_value
+REMOVE PatientAddress
+REMOVE StudyDescription
+JITTER PatientBirthDate 31
+REPLACE StudyInstanceUID func:generate_value
+REPLACE SOPInstanceUID func:generate_value
+"""
+GIVING = [
+    element("PatientName", "Doe^John"),
+    element("PatientBirthDate", "19500214"),
+    element("AccessionNumber", "A-778812"),
+    element("PatientAddress", "9 Mill Lane, Oldtown"),
+    element("StudyDescription", "KNEE LEFT 4711"),
+]
+
+
+def an_object(*elements: Element, patient: str = "P-1001", study: str = "1.2.34567", encoding: Encoding | None = None):
+    common = [
+        element("SOPClassUID", "1.2.840.10008.5.1.4.1.1.2"),
+        element("SOPInstanceUID", "1.2.3"),
+        element("StudyInstanceUID", study),
+        element("PatientID", patient),
+        element("PixelData", b"\0\0", "OW"),
+    ]
+    return part10([*common, *elements], encoding or Encoding())
+
+
+def engine(policy: str = "quarantine") -> Deidentifier:
+    return Deidentifier(rules(RECIPE), RULES_ALONE.replace(residuals=policy, private_elements="keep"))
+
+
+def known(*given_elements: Element, encoding: Encoding | None = None) -> tuple[str, SearchTerms]:
+    return engine().words(an_object(*given_elements, encoding=encoding))
+
+
+def swept(data: bytes, words: SearchTerms, policy: str = "quarantine") -> DeidentifyResult:
+    deidentifier = engine(policy)
+    analysis = deidentifier.sweep(deidentifier.analyse(data), words)
+    return deidentifier.rewrite(analysis, pseudonyms(analysis.identifiers))
+
+
+@pytest.mark.parametrize(
+    "text", ["John Doe", "DOE", "seen 14.02.1950", "acc. a-778812", "lives 9 Mill Lane, Oldtown", "id P-1001."]
+)
+def test_what_another_object_gave_is_found(text: str) -> None:
+    """Names, dates, identifiers and addresses; the object itself holds none of them elsewhere."""
+    patient, words = known(*GIVING)
+    assert patient == "P-1001"
+    data = an_object(element("SeriesDescription", text), patient="")
+    engine().analyse(data)
+    with pytest.raises(Quarantine) as caught:
+        swept(data, words)
+    assert (caught.value.reason, caught.value.where) == (Reason.RESIDUAL_FOUND, "SeriesDescription")
+
+
+def test_a_description_of_another_object_is_no_identifier() -> None:
+    """Else every object that shares words with another's description would be held back."""
+    swept(an_object(element("SeriesDescription", "KNEE LEFT 4711")), known(*GIVING)[1])
+
+
+@pytest.mark.parametrize("syntax", [IMPLICIT_LE, EXPLICIT_BE])
+def test_what_is_known_does_not_depend_on_the_encoding(syntax: str) -> None:
+    assert known(*GIVING, encoding=Encoding(syntax)) == known(*GIVING)
+
+
+def test_a_name_is_found_in_another_character_set_than_it_came_in() -> None:
+    """An archive that changed its character set: the name came in Latin-1, the description is UTF-8 or GB18030."""
+    for codec, term in (("utf-8", "ISO_IR 192"), ("gb18030", "GB18030")):
+        came = [element("SpecificCharacterSet", "ISO_IR 100"), element("PatientName", "Müller^Jörg")]
+        words = known(*came, encoding=Encoding(codec="latin-1"))[1]
+        text = [element("SpecificCharacterSet", term), element("SeriesDescription", "mit MÜLLER besprochen")]
+        with pytest.raises(Quarantine):
+            swept(an_object(*text, encoding=Encoding(codec=codec)), words)
+
+
+def test_policies_are_those_of_the_sweep() -> None:
+    words = known(*GIVING)[1]
+    own = [element("PatientName", "Roe^Jane"), element("ImageComments", "Jane")]
+    data = an_object(element("SeriesDescription", "of John Doe, left"), *own)
+    redacted = swept(data, words, "redact-token")
+    assert read(redacted).SeriesDescription in ("of **** ***, left", "of ********, left")
+    assert read(redacted).ImageComments == "****"
+    assert redacted.notes[Reason.RESIDUAL_REMOVED] >= 3
+    removed = read(swept(data, words, "remove-element"))
+    assert "SeriesDescription" not in removed
+    assert "ImageComments" not in removed
+    reported = swept(data, words, "report")
+    assert read(reported).SeriesDescription == "of John Doe, left"
+    assert reported.notes[Reason.RESIDUAL_REPORTED] >= 3
+
+
+@pytest.mark.parametrize("policy", ["quarantine", "redact-token", "report"])
+def test_both_ends_of_a_large_object_are_searched(policy: str) -> None:
+    """What follows the pixel data is examined apart; what is taken out before must not undo that."""
+    deidentifier = engine(policy)
+    tail = [Element(0x7FE10010, "LO", "SOMEBODY"), Element(0x7FE11001, "LO", "left")]
+    data = an_object(element("SeriesDescription", "of John"), *tail)
+    begin = data.index(b"\xe0\x7f\x10\x00") + 12
+    analysis = deidentifier.analyse(data[:begin], size=len(data))
+    deidentifier.analyse_tail(analysis, data[begin + 2 :])
+    words = known(*GIVING)[1]
+    if policy == "quarantine":
+        with pytest.raises(Quarantine):
+            deidentifier.sweep(analysis, words)
+        return
+    result = deidentifier.rewrite(deidentifier.sweep(analysis, words), pseudonyms(analysis.identifiers))
+    new = b"".join(
+        part if isinstance(part, bytes | memoryview) else data[part.start : part.end] for part in result.parts
+    )
+    assert read(new).SeriesDescription == ("of ****" if policy == "redact-token" else "of John")
+    assert new.endswith(b"left")
+
+
+def test_text_after_the_pixel_data_is_searched_for_what_others_gave() -> None:
+    deidentifier = engine()
+    data = an_object(Element(0x7FE10010, "LO", "SOMEBODY"), Element(0x7FE11001, "LO", "of John Doe"))
+    begin = data.index(b"\xe0\x7f\x10\x00") + 12
+    analysis = deidentifier.analyse(data[:begin], size=len(data))
+    deidentifier.analyse_tail(analysis, data[begin + 2 :])
+    with pytest.raises(Quarantine):
+        deidentifier.sweep(analysis, known(*GIVING)[1])
+
+
+def test_a_beginning_tells_what_the_whole_tells() -> None:
+    """A retry looks at beginnings alone, and must know what the first attempt knew."""
+    data = an_object(*GIVING, Element(0x7FE10010, "LO", "SOMEBODY"))
+    deidentifier = engine()
+    analysis = deidentifier.analyse(data)
+    assert analysis.taken is not None
+    begin = data.index(b"\xe0\x7f\x10\x00") + 12
+    told = (analysis.patient, analysis.taken.finder.words)
+    assert deidentifier.words(data[:begin], size=len(data)) == deidentifier.words(data) == told
+
+
+def test_an_object_that_is_quarantined_tells_its_patient_too() -> None:
+    """A screen shot that is held back has the name; the study's images may have it in a comment."""
+    data = an_object(*GIVING, element("ImageComments", "John"))
+    with pytest.raises(Quarantine):
+        engine().analyse(data)
+    assert ("Doe", WordBoundary.LETTERS) in engine().words(data)[1]
+
+
+a_word = st.tuples(st.sampled_from("abcdefghij"), st.just(WordBoundary.LETTERS))
+
+
+@given(st.lists(st.tuples(st.sampled_from(["", "p", "q", "r"]), st.frozensets(a_word, max_size=4)), max_size=30))
+def test_what_is_known_is_what_objects_before_gave(met: list[tuple[str, SearchTerms]]) -> None:
+    """Against the definition; catches words of another patient, of the object itself, and of later ones."""
+    knows = PatientTermIndex()
+    for index, (patient, words) in enumerate(met):
+        before = frozenset[tuple[str, WordBoundary]]().union(*(w for p, w in met[:index] if p == patient and p))
+        assert knows.meet(patient, words) == before - words
+
+
+def test_memory_is_bounded_and_a_finder_is_made_once() -> None:
+    knows = PatientTermIndex()
+    for number in range(10_000):
+        knows.meet(f"p{number}", frozenset({(f"w{number}", WordBoundary.WORD)}))
+        more = knows.meet("one", frozenset({(f"w{number}", WordBoundary.WORD)}))
+    assert len(more) <= 512
+    assert not knows.meet("p1", frozenset())
+    words = known(*GIVING)[1]
+    assert matcher_for_terms(words, ("ascii",)) is matcher_for_terms(frozenset(words), ("ascii",))
+
+
+def test_a_patient_who_is_met_again_and_again_is_not_forgotten() -> None:
+    """Every object of a study gives the same words: they count as met, however often."""
+    knows = PatientTermIndex()
+    words: SearchTerms = frozenset({("Doe", WordBoundary.LETTERS)})
+    for number in range(10_000):
+        knows.meet("one", words)
+        knows.meet(f"p{number}", frozenset({(f"w{number}", WordBoundary.WORD)}))
+    assert knows.meet("one", frozenset()) == words
+
+
+def test_file_meta_information_that_is_kept_is_searched_for_what_others_gave() -> None:
+    """It is copied as it is, and may name the patient where the object itself does not."""
+    meta = [Element(0x00020100, "UI", "1.2.3.4"), Element(0x00020102, "OB", b"of John Doe ")]
+    data = part10([element("SOPInstanceUID", "1.2.3"), element("StudyInstanceUID", "1.2.34567")], meta=meta)
+    settings = RULES_ALONE.replace(residuals="quarantine", rebuild_file_meta=False)
+    deidentifier = Deidentifier(rules(RECIPE), settings)
+    with pytest.raises(Quarantine) as caught:
+        deidentifier.sweep(deidentifier.analyse(data), known(*GIVING)[1])
+    assert (caught.value.reason, caught.value.where) == (Reason.RESIDUAL_FOUND, "PrivateInformation")

@@ -1,0 +1,324 @@
+"""Originals that the rules took out of one element and that stand in another."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.support import datasets
+from tests.support.datasets import Element, Encoding, element
+from tests.support.engine import RULES_ALONE, read, rules, run
+
+from dicom_deid.engine import Deidentifier
+from dicom_deid.exceptions import Quarantine
+from dicom_deid.reasons import Reason
+
+RECIPE = """
+REPLACE PatientName x
+REPLACE PatientID func:generate_value
+REMOVE PatientAddress
+JITTER PatientBirthDate 31
+REPLACE StudyInstanceUID func:generate_value
+"""
+STUDY = "1.2.3.4.999.12.777"
+PLANTED = {0x0020000D, 0x00100010, 0x00100020, 0x00100030, 0x0008103E, 0x00101040, 0x00104000}
+ENCODINGS = [Encoding(), Encoding(datasets.IMPLICIT_LE), Encoding(datasets.EXPLICIT_BE), Encoding(datasets.DEFLATED_LE)]
+
+
+def an_object(*extra: Element, encoding: Encoding = ENCODINGS[0]) -> bytes:
+    kept = [e for e in datasets.ct_elements(1) if e.tag not in PLANTED and e.vr not in ("SQ", "LO", "PN", "ST", "LT")]
+    kept = [e for e in kept if not (e.tag >> 16) % 2]
+    return datasets.part10(
+        [
+            *kept,
+            *([] if any(e.tag == 0x0020000D for e in extra) else [element("StudyInstanceUID", STUDY)]),
+            element("PatientName", "Van der Berg^Annika"),
+            element("PatientID", "QX-81723"),
+            element("PatientBirthDate", "19630704"),
+            element("PatientAddress", "12 Orchard Lane, Oldtown"),
+            *extra,
+        ],
+        encoding,
+    )
+
+
+def swept(data: bytes, policy: str = "quarantine", recipe: str = RECIPE):
+    return run(data, recipe, RULES_ALONE.replace(residuals=policy, private_elements="keep"))
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS, ids=["explicit", "implicit", "big-endian", "deflated"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "seen by annika today",
+        "BERG",
+        "id qx-81723.",
+        "born 4.7.1963",
+        "born 1963-07-04",
+        "07/04/1963",
+        "4 Jul 1963",
+        "04JUL1963",
+        "July 4th, 1963",
+        "4th of July 1963",
+        "04071963",
+        "1963_07_04",
+        "from 12 Orchard Lane",
+    ],
+)
+def test_an_original_in_a_description_is_found(text, encoding):
+    """Catches a form or an encoding in which an original passes."""
+    with pytest.raises(Quarantine) as caught:
+        swept(an_object(element("SeriesDescription", text), encoding=encoding))
+    assert caught.value.reason is Reason.RESIDUAL_FOUND
+    assert caught.value.where == "SeriesDescription"
+    assert text not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["Annikas", "Bergamot", "81723", "119630704", "der", "orchard lanes", "anonymous x"])
+def test_a_part_of_another_word_is_not(text):
+    """Catches "Ann" found in "Annular": a quarantine that nobody can act on."""
+    swept(an_object(element("SeriesDescription", text)))
+
+
+@pytest.mark.parametrize("text", ["4th of June 1963", "July 14th 1963", "04AUG1963", "14071963", "24.7.1963"])
+def test_another_day_is_not(text):
+    swept(an_object(element("SeriesDescription", text)))
+
+
+@pytest.mark.parametrize("name", ["Σωκράτης^Ιων", "Кузнецов^Иван", "王小^东明"])
+@pytest.mark.parametrize("codec", ["utf-16-le", "utf-16-be"])
+def test_names_of_every_script_are_found_in_both_orders_of_utf_16(name, codec):
+    """Only Latin letters have the same bytes in both orders, but for the outer ones."""
+    hidden = f"name: {name.split('^')[0].upper()} !".encode(codec)
+    private = [Element(0x00290010, "LO", "SOMEBODY"), Element(0x00291001, "OB", hidden)]
+    kept = [e for e in datasets.ct_elements(1) if e.tag not in {*PLANTED, 0x00080005} and not (e.tag >> 16) % 2]
+    kept = [e for e in kept if e.vr not in ("SQ", "LO", "PN", "ST", "LT")]
+    named = [element("SpecificCharacterSet", "ISO_IR 192"), element("PatientName", name)]
+    with pytest.raises(Quarantine):
+        swept(datasets.part10([*kept, *named, *private], Encoding(codec="utf-8")))
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("Müller^Jörg", "MUELLER"),
+        ("Müller^Jörg", "jorg"),
+        ("Søndergård^Åse", "soendergaard"),
+        ("Søndergård^Åse", "Sondergard"),
+        ("Weiß^Ann", "weiss"),
+        ("O'Brien^Ann", "OBRIEN"),
+    ],
+)
+def test_a_name_without_its_accents_is_found(name, written):
+    """As it is typed where the letters are not at hand."""
+    kept = [e for e in datasets.ct_elements(1) if e.tag not in {*PLANTED, 0x00080005} and not (e.tag >> 16) % 2]
+    kept = [e for e in kept if e.vr not in ("SQ", "LO", "PN", "ST", "LT")]
+    text = element("SeriesDescription", f"of {written}, left")
+    named = [element("SpecificCharacterSet", "ISO_IR 100"), element("PatientName", name), text]
+    with pytest.raises(Quarantine):
+        swept(datasets.part10([*kept, *named], Encoding(codec="latin-1")))
+
+
+@pytest.mark.parametrize("written", ["(555) 120 4417", "555.120.4417", "5551204417", "555-120-4417"])
+def test_a_number_in_groups_is_found_however_it_is_delimited(written):
+    data = an_object(
+        element("PatientTelephoneNumbers", "555-120-4417"), element("SeriesDescription", f"tel {written}.")
+    )
+    with pytest.raises(Quarantine):
+        swept(data, recipe=RECIPE + "REMOVE PatientTelephoneNumbers\n")
+
+
+def test_the_day_of_a_date_and_time_is_found():
+    data = an_object(element("AcquisitionDateTime", "20110203101112.5"), element("SeriesDescription", "of 3.2.2011"))
+    with pytest.raises(Quarantine):
+        swept(data, recipe=RECIPE + "JITTER AcquisitionDateTime 31\n")
+
+
+def references(uids):
+    return element("ReferencedImageSequence", [[element("ReferencedSOPInstanceUID", uid)] for uid in uids])
+
+
+@pytest.mark.parametrize("count", [1, 40])
+@pytest.mark.parametrize("codec", ["ascii", "utf-16-le", "utf-16-be"])
+def test_a_uid_that_a_sequence_refers_to_is_found(count, codec):
+    """Few are searched one by one, many at once."""
+    uids = [f"1.2.826.0.1.77.{number}" for number in range(100, 100 + count)]
+    recipe = RECIPE + "REPLACE SOPInstanceUID func:generate_value\n"
+    settings = RULES_ALONE.replace(residuals="quarantine", private_elements="keep", follow_uid_references=True)
+    for text, found in ((f"see {uids[-1]} !", True), ("see 1.2.826.0.1.77.99 !", False), (f"see {uids[0]}4 !", False)):
+        private = [Element(0x00290010, "LO", "SOMEBODY"), Element(0x00291001, "OB", text.encode(codec))]
+        data = an_object(references(uids), *private)
+        if found:
+            with pytest.raises(Quarantine):
+                run(data, recipe, settings)
+        else:
+            run(data, recipe, settings)
+
+
+def test_objects_that_refer_to_each_other_share_their_patterns():
+    """To make the patterns costs as much as ten objects do."""
+    deidentifier = Deidentifier(
+        rules(RECIPE + "REPLACE SOPInstanceUID func:generate_value\n"),
+        RULES_ALONE.replace(residuals="quarantine", follow_uid_references=True),
+    )
+    first, second = (deidentifier.analyse(an_object(references([f"1.2.826.0.1.77.{n}"]))) for n in (1, 2))
+    assert first.taken.finder is second.taken.finder
+
+
+@pytest.mark.parametrize("policy", ["quarantine", "report"])
+def test_file_meta_information_that_is_kept_is_searched(policy):
+    """By rules alone it is kept as it is, and may name the patient too."""
+    for text, found in ((b"by Annika", True), (b"by Annikas", False)):
+        meta = [Element(0x00020100, "UI", "1.2.3.4"), Element(0x00020102, "OB", text + b" " * (len(text) % 2))]
+        data = datasets.part10(
+            [element("SOPInstanceUID", "1.2.3"), element("PatientName", "Berg^Annika")], Encoding(), meta=meta
+        )
+        settings = RULES_ALONE.replace(residuals=policy, rebuild_file_meta=False)
+        if found and policy == "quarantine":
+            with pytest.raises(Quarantine) as caught:
+                run(data, RECIPE, settings)
+            assert caught.value.where == "PrivateInformation"
+        else:
+            assert run(data, RECIPE, settings).notes.get(Reason.RESIDUAL_REPORTED, 0) == found
+
+
+@pytest.mark.parametrize("codec", ["ascii", "utf-16-le", "utf-16-be", "utf-8"])
+@pytest.mark.parametrize("vr", ["UN", "OB", "LO"])
+def test_private_bytes_are_searched_in_every_form(codec, vr):
+    hidden = "name: Annika !".encode(codec)
+    private = [Element(0x00290010, "LO", "SOMEBODY"), Element(0x00291001, vr, hidden)]
+    with pytest.raises(Quarantine):
+        swept(an_object(*private))
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS, ids=["explicit", "implicit", "big-endian", "deflated"])
+@pytest.mark.parametrize("inner", ENCODINGS[:3], ids=["explicit", "implicit", "big-endian"])
+@pytest.mark.parametrize("hidden", [element("PatientBirthDate", "19630704"), element("StudyInstanceUID", STUDY)])
+@pytest.mark.parametrize("vr", ["UN", "OB"])
+def test_a_data_set_in_private_bytes_is_searched(vr, hidden, inner, encoding):
+    """Catches a date or UID that stands as its element would, where no rule looks: in a sequence written as UN."""
+    item = datasets.encode([hidden], inner)
+    block = [Element(0x00290010, "LO", "ACME"), Element(0x00291010, vr, b"\xfe\xff\x00\xe0" + bytes(4) + item)]
+    with pytest.raises(Quarantine) as caught:
+        swept(an_object(element("StudyInstanceUID", STUDY), *block, encoding=encoding))
+    assert (caught.value.reason, caught.value.where) == (Reason.RESIDUAL_FOUND, "(0029,1010)")
+
+
+WRONG_VRS = ("UN", "OB", "CS", "UT", "LO", "IS", "DA", "DT", "UI", "PN")
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS, ids=["explicit", "implicit", "big-endian", "deflated"])
+@pytest.mark.parametrize("vr", WRONG_VRS)
+@pytest.mark.parametrize(
+    ("keyword", "value", "text"),
+    [
+        ("PatientName", "Zimmerwald^Ottokar", "seen by Zimmerwald"),
+        ("PatientID", "QZ-817233", "id QZ-817233"),
+        ("PatientBirthDate", "19510203", "born 3.2.1951"),
+        ("StudyInstanceUID", STUDY, f"see {STUDY}"),
+    ],
+)
+def test_an_original_of_another_vr_is_searched(keyword, value, text, vr, encoding):
+    """Catches an original that is not known as one because its element says UN, as archives make of what they do not
+    know, or has a VR that is not its own."""
+    tag = element(keyword, "").tag
+    kept = (0x00080016, 0x00080018, 0x0020000D)
+    others = [e for e in datasets.ct_elements(1) if e.tag in kept and e.tag != tag]
+    original = Element(tag, vr, value.encode() + b" " * (len(value) % 2))
+    data = datasets.part10([*others, original, element("SeriesDescription", text)], encoding)
+    with pytest.raises(Quarantine) as caught:
+        swept(data, recipe=f"REMOVE {keyword}")
+    assert (caught.value.reason, caught.value.where) == (Reason.RESIDUAL_FOUND, "SeriesDescription")
+
+
+def test_nested_text_is_searched():
+    inner = [element("CodeMeaning", "as told by Annika")]
+    with pytest.raises(Quarantine) as caught:
+        swept(an_object(element("ProcedureCodeSequence", [inner])))
+    assert caught.value.where == "ProcedureCodeSequence__CodeMeaning"
+
+
+@pytest.mark.parametrize(
+    ("term", "codec", "name", "text"),
+    [
+        ("ISO_IR 100", "latin-1", "Müller^Jürgen", "mit MÜLLER besprochen"),
+        ("ISO_IR 192", "utf-8", "Ångström^Ö", "ångström"),
+        ("GB18030", "gb18030", "王^小东", "病人 小东 复查"),
+    ],
+)
+def test_names_in_other_character_sets(term, codec, name, text):
+    elements = [element("SpecificCharacterSet", term), element("PatientName", name), element("SeriesDescription", text)]
+    kept = [e for e in datasets.ct_elements(1) if e.tag not in {*PLANTED, 0x00080005} and not (e.tag >> 16) % 2]
+    kept = [e for e in kept if e.vr not in ("SQ", "LO", "PN", "ST", "LT")]
+    with pytest.raises(Quarantine):
+        swept(datasets.part10([*kept, *elements], Encoding(codec=codec)))
+
+
+def test_redaction_takes_the_word_and_leaves_the_rest():
+    new = swept(an_object(element("SeriesDescription", "seen by Annika, 04.07.1963, left")), "redact-token")
+    assert read(new).SeriesDescription == "seen by ******, **********, left"
+    assert new.notes[Reason.RESIDUAL_REMOVED] == 2
+
+
+@pytest.mark.parametrize(
+    "encoding", [Encoding(sequences=s, items=i) for s in ("defined", "undefined") for i in ("defined", "undefined")]
+)
+def test_removal_takes_the_element_and_lengths_follow(encoding):
+    inner = [element("CodeMeaning", "as told by Annika"), element("CodeValue", "T1")]
+    data = an_object(element("ProcedureCodeSequence", [inner]), element("PatientComments", "Annika"), encoding=encoding)
+    new = read(swept(data, "remove-element"))
+    assert "PatientComments" not in new
+    assert [e.keyword for e in new.ProcedureCodeSequence[0]] == ["CodeValue"]
+
+
+@pytest.mark.parametrize("syntax", datasets.NATIVE_SYNTAXES)
+def test_no_wrong_group_length_is_left_by_a_removal(syntax):
+    """Catches a group that says it is as long as with the element that was taken out, or with one beneath."""
+    encoding = Encoding(syntax, "defined", "defined", group_lengths=True)
+    nested = element("RequestAttributesSequence", [[element("RequestedProcedureDescription", "for Annika")]])
+    new = read(
+        swept(an_object(element("SeriesDescription", "seen by Annika"), nested, encoding=encoding), "remove-element")
+    )
+    assert "SeriesDescription" not in new
+    assert [one.tag for one in new if one.tag.element == 0] == []
+
+
+def test_a_report_changes_nothing_and_counts():
+    data = an_object(element("SeriesDescription", "Annika Annika"))
+    new = swept(data, "report")
+    assert read(new).SeriesDescription == "Annika Annika"
+    assert new.notes[Reason.RESIDUAL_REPORTED] == 2
+
+
+def test_what_a_rule_wrote_is_not_a_residual():
+    swept(an_object(), recipe="REPLACE PatientName Annika\nREPLACE PatientID func:generate_value")
+
+
+def test_text_after_the_pixel_data_is_searched():
+    with pytest.raises(Quarantine):
+        swept(an_object(Element(0x7FE10010, "LO", "SOMEBODY"), Element(0x7FE11001, "LO", "Annika")))
+
+
+_TOKENS = st.lists(st.sampled_from(["Annika", "ANNIKAS", "berg", "Bergamot", "of", " ", " ", ",", "7"]), max_size=6)
+_KEYWORDS = ("SeriesDescription", "ImageComments", "ProtocolName", "PatientComments", "BodyPartExamined")
+_FORMS = ("annika", "berg", "annika berg", "berg annika", "annikaberg", "bergannika")
+
+
+def brute_force(text):
+    """Count the words by looking at every place of a text."""
+    low = text.rstrip().lower()
+    spans = {(at, at + len(form)) for form in _FORMS for at in range(len(low)) if low.startswith(form, at)}
+    return sum(not low[a - 1 : a].isalpha() and not low[b : b + 1].isalpha() for a, b in spans)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(_TOKENS, min_size=5, max_size=5), st.sampled_from(ENCODINGS), st.integers(0, 31))
+def test_every_word_in_every_element_that_is_left_is_found_once(texts, encoding, removed):
+    """Against a count letter by letter: catches a word at the edge of what a rule took out, or counted twice."""
+    values = {keyword: "".join(tokens) for keyword, tokens in zip(_KEYWORDS, texts, strict=True)}
+    kept = [keyword for number, keyword in enumerate(_KEYWORDS) if not removed >> number & 1]
+    recipe = "REPLACE PatientName x\n" + "".join(f"REMOVE {each}\n" for each in _KEYWORDS if each not in kept)
+    elements = [element(keyword, value if keyword in kept else "Annika") for keyword, value in values.items()]
+    named = [element("PatientName", "Berg^Annika"), element("SOPInstanceUID", "1.2.3"), element("PatientSex", "F")]
+    new = swept(datasets.part10([*named, *elements], encoding), "report", recipe)
+    assert new.notes.get(Reason.RESIDUAL_REPORTED, 0) == sum(brute_force(values[keyword]) for keyword in kept)

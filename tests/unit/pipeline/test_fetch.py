@@ -1,0 +1,182 @@
+"""A large object is examined up to its pixel data and after it, and nothing of it is copied unexamined."""
+
+import hashlib
+from functools import cache
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.support.datasets import (
+    JPEG_BASELINE,
+    Element,
+    Encoding,
+    ct_elements,
+    element,
+    part10,
+)
+
+from dicom_deid.engine import Deidentifier, Settings
+from dicom_deid.exceptions import Quarantine
+from dicom_deid.objects import SourceRange
+from dicom_deid.pipeline import fetch
+from dicom_deid.pipeline.fetch import fetch_object
+from dicom_deid.pipeline.preview_pseudonyms import PreviewPseudonyms
+from dicom_deid.reasons import Reason
+from dicom_deid.recipe import Recipe
+from dicom_deid.sandbox.samples import sample_files
+
+DEIDENTIFIER = Deidentifier(Recipe.named("desktop"), Settings(residuals="off", pixel_risk="allow"))
+FILES = dict(sample_files())
+TAIL = [Element(0x7FE10010, "LO", "A VENDOR"), Element(0x7FE11001, "LO", "Doe^John")]
+
+
+class Bytes:
+    """A storage of one object, which counts what is read."""
+
+    def __init__(self, data):
+        self.data, self.read_bytes = data, 0
+
+    def read(self, key, *, etag=None, size=None, version_id=None, start=None, end=None):
+        part = self.data[start:end]
+        self.read_bytes += len(part)
+        return part
+
+
+def rewrite(data, large_object_bytes):
+    storage = Bytes(data)
+    fetched = fetch_object(DEIDENTIFIER, storage, "k", size=len(data), large_object_bytes=large_object_bytes)
+    pseudonyms = {each: PLACEHOLDERS[each] for each in fetched.analysis.identifiers}
+    result = DEIDENTIFIER.rewrite(fetched.analysis, pseudonyms)
+    joined = b"".join(data[p.start : p.end] if isinstance(p, SourceRange) else p for p in result.parts)
+    return joined, storage, fetched, result
+
+
+class _Placeholders(dict):
+    placeholders = PreviewPseudonyms()
+
+    def __missing__(self, original):
+        self.update(self.placeholders.resolve([original]))
+        return self[original]
+
+
+PLACEHOLDERS = _Placeholders()
+
+
+def ct(pixels, tail=(), syntax=None):
+    kept = [each for each in ct_elements(3, rows=2, columns=2) if each.tag != 0x7FE00010]
+    encoding = Encoding(syntax) if syntax else Encoding()
+    return part10([*kept, element("PixelData", pixels, "OB" if syntax else "OW"), *tail], encoding)
+
+
+NATIVE = ct(bytes(range(256)) * 2000, TAIL)
+ENCAPSULATED = ct((b"", b"\xff\xd8" + b"x" * 300_000, b"\xff\xd8" + b"y" * 100_000), TAIL, JPEG_BASELINE)
+
+
+@pytest.mark.parametrize("kind", ["native", "encapsulated"])
+@settings(max_examples=40, deadline=None)
+@given(first=st.integers(200, 6000))
+def test_the_large_path_writes_the_same_bytes_wherever_the_first_read_ends(kind, first):
+    data = NATIVE if kind == "native" else ENCAPSULATED
+    whole, *_ = rewrite(data, 10**9)
+    before = fetch.FIRST_BYTES
+    fetch.FIRST_BYTES = first
+    try:
+        large, storage, fetched, result = rewrite(data, 1)
+    finally:
+        fetch.FIRST_BYTES = before
+    assert hashlib.sha256(large).digest() == hashlib.sha256(whole).digest()
+    assert storage.read_bytes < 40_000
+    assert any(isinstance(part, SourceRange) for part in result.parts)
+    assert fetched.sha256 is None
+
+
+def test_the_first_read_ending_between_two_elements_copies_nothing_unexamined(monkeypatch):
+    whole, *_ = rewrite(NATIVE, 10**9)
+    ends = [end for end in range(200, 4600) if NATIVE[end : end + 2] in (b"\x10\0", b"\x20\0", b"\x28\0", b"\x40\0")]
+    for end in ends:
+        monkeypatch.setattr(fetch, "FIRST_BYTES", end)
+        assert hashlib.sha256(rewrite(NATIVE, 1)[0]).digest() == hashlib.sha256(whole).digest()
+
+
+def test_a_large_object_without_pixel_data_is_read_whole_or_refused(monkeypatch):
+    data = part10([*ct_elements(3, rows=1, columns=1)[:-1], element("EncapsulatedDocument", b"%PDF" * 5000, "OB")])
+    _, _, fetched, result = rewrite(data, 1)
+    assert fetched.sha256 is not None
+    assert not any(isinstance(part, SourceRange) for part in result.parts)
+    monkeypatch.setattr(fetch, "MAX_HEADER_BYTES", 1000)
+    monkeypatch.setattr(fetch, "FIRST_BYTES", 500)
+    with pytest.raises(Quarantine) as caught:
+        rewrite(data, 1)
+    assert caught.value.reason is Reason.HEADER_TOO_LARGE
+
+
+@pytest.mark.parametrize("syntax", [None, JPEG_BASELINE])
+@pytest.mark.parametrize("followed", ["signature", "padding", "signature and padding"])
+def test_signatures_and_padding_after_large_pixel_data_come_out_as_of_a_small_object(syntax, followed):
+    """What follows the pixel data is told to the engine apart; a signature must not outlive a change before it."""
+    tail = [
+        *(
+            [Element(0xFFFAFFFA, "SQ", [[element("DigitalSignatureUID", "1.2.3.4")]])]
+            if "signature" in followed
+            else ()
+        ),
+        *([Element(0xFFFCFFFC, "OB", b"Doe^John" * 8)] if "padding" in followed else ()),
+    ]
+    pixels = (b"", b"\xff\xd8" + b"x" * 300_000) if syntax else bytes(range(256)) * 2000
+    data = ct(pixels, tail, syntax)
+    whole, *_, of_whole = rewrite(data, 10**9)
+    large, _, _, of_large = rewrite(data, 1)
+    assert hashlib.sha256(large).digest() == hashlib.sha256(whole).digest()
+    assert (of_large.notes, of_large.actions) == (of_whole.notes, of_whole.actions)
+    assert b"Doe^John" not in large
+    assert b"1.2.3.4\0" not in large
+
+
+@pytest.mark.parametrize("cut", [1, 30, 1000])
+def test_a_large_object_that_ends_too_soon_is_truncated(cut):
+    native = ct(bytes(range(256)) * 2000)
+    for data in (native[:-cut], ENCAPSULATED[: -cut - 40]):
+        with pytest.raises(Quarantine) as caught:
+            rewrite(data, 1)
+        assert caught.value.reason is Reason.TRUNCATED
+
+
+@cache
+def sweeping(residuals):
+    return Deidentifier(Recipe.named("desktop"), Settings(residuals=residuals, pixel_risk="allow"))
+
+
+def outcome(work):
+    """What a call returns as comparable values, or the reason that it gives."""
+    try:
+        return work()
+    except Quarantine as quarantine:
+        return quarantine.reason, quarantine.where, quarantine.offset
+
+
+@pytest.mark.parametrize("residuals", ["quarantine", "redact-token"])
+@pytest.mark.parametrize("name", FILES)
+def test_an_object_in_memory_comes_out_as_if_the_engine_had_been_given_all_of_it(name, residuals):
+    """Pixel data that the engine does not see must change nothing: not the bytes, not the reasons, not the counts."""
+    data = FILES[name].read_bytes()
+    deidentifier = sweeping(residuals)
+
+    def told(analysis, parts):
+        result = deidentifier.rewrite(analysis, {each: PLACEHOLDERS[each] for each in analysis.identifiers})
+        return b"".join(parts(result)), result.identifiers, result.actions, result.notes
+
+    def in_memory():
+        fetched = fetch_object(deidentifier, Bytes(memoryview(data)), "k", size=len(data))
+        return told(
+            fetched.analysis,
+            lambda result: [data[p.start : p.end] if isinstance(p, SourceRange) else p for p in result.parts],
+        )
+
+    assert outcome(in_memory) == outcome(lambda: told(deidentifier.analyse(data), lambda result: result.parts))
+
+
+def test_native_pixel_data_at_the_end_is_not_copied():
+    """A copy of every object's pixels: it would cost more than to look through the rest."""
+    data = ct(bytes(range(256)) * 2000)
+    fetched = fetch_object(DEIDENTIFIER, Bytes(memoryview(data)), "k", size=len(data))
+    assert len(fetched.analysis.source) < len(data) - 256 * 2000 + 1
