@@ -25,7 +25,8 @@ with Database.connect(url, keys=KeyRing.parse(keys)) as database:
     print("ready", flush=True)
     if step == "plan":
         database.plan(run, listing, batch_objects=100)
-    for (batch,) in database.connection.query("work", "SELECT batch_id FROM batch WHERE state <> 'finished' ORDER BY 1"):
+    unfinished = "SELECT batch_id FROM batch WHERE state <> 'finished' ORDER BY 1"
+    for (batch,) in database.connection.query("work", unfinished):
         lease = database.lease(batch, "worker")
         if lease is None:
             continue
