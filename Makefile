@@ -1,4 +1,4 @@
-# Everything a newcomer, a developer and the continuous integration call.
+# Commands for users, developers and continuous integration.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,29 +7,32 @@ OLDEST := .venv-oldest
 OLDEST_AIRFLOW := $(shell sed -n 's/.*"apache-airflow>=\([0-9.]*\)".*/\1/p' pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-oldest-airflow lint bench bench-database bench-pipeline bench-ocr bench-residuals score docs constraints clean
+.PHONY: help setup demo test test-fast test-oldest-airflow lint dist bench bench-database bench-pipeline bench-ocr bench-residuals score docs constraints clean
 
-help: ## say what there is
+help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
 
-setup: $(VENV)/.installed ## make .venv, or do nothing where it is up to date
+setup: $(VENV)/.installed ## create or update .venv
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-demo: setup ## de-identify real objects through Airflow; KEEP=1 leaves the user interface running
+demo: setup ## de-identify real objects through Airflow; KEEP=1 keeps the user interface running
 	$(BIN)/dicom-deid demo $(if $(KEEP),--keep)
 
-test: setup ## every test, with the real servers
+test-fast: setup ## unit tests, under two minutes on two cores
+	$(BIN)/pytest -n $(WORKERS) -m "not slow" tests/unit $(ARGS)
+
+test: setup ## all tests, with real servers and Airflow
 	$(BIN)/pytest -n $(WORKERS) --dist loadgroup $(ARGS)
 
-test-oldest-airflow: $(OLDEST)/.installed ## DAGs, hooks and operators, with the oldest Airflow that is supported
+test-oldest-airflow: $(OLDEST)/.installed ## DAGs, hooks and operators with the oldest supported Airflow
 	AIRFLOW_HOME=$(abspath $(OLDEST))/airflow PYTHONPATH=$(abspath plugins) $(OLDEST)/bin/python -m pytest \
 		tests/airflow/test_dags.py tests/airflow/test_hooks.py tests/airflow/test_operators.py $(ARGS)
 
-# The constraints are those of the newest Airflow: left out is what it asks of others than the oldest does.
+# constraints.txt pins the newest Airflow; without its own pins it fits the oldest too.
 $(OLDEST)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(OLDEST)
 	grep -vE '^(apache-airflow|apache-airflow-core|apache-airflow-task-sdk|aiosqlite)==' constraints.txt > $(OLDEST)/constraints.txt
@@ -44,22 +47,22 @@ lint: setup ## ruff, mypy --strict, import-linter
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: setup-bench ## the engine beside its peers
+bench: setup-bench ## engine: time per object, beside peers
 	$(BIN)/python -m bench.bench_engine $(ARGS)
 
-bench-database: setup ## the mapping and the plan beside the row-at-a-time way
+bench-database: setup ## database: set-based mapping and plan, beside row-at-a-time SQL
 	$(BIN)/python -m bench.bench_database $(ARGS)
 
-bench-pipeline: setup-bench ## bucket to bucket beside a plain copy and the script it replaces
+bench-pipeline: setup-bench ## pipeline: bucket to bucket, beside a plain copy and the script it replaces
 	$(BIN)/python -m bench.bench_pipeline $(ARGS)
 
-bench-ocr: setup ## text found in pixels
+bench-ocr: setup ## text search in pixels: recall and time
 	$(BIN)/python -m bench.bench_ocr $(ARGS)
 
-bench-residuals: setup-bench ## what the residual sweep finds, and what it costs
+bench-residuals: setup-bench ## residual search: recall, false alarms and time
 	$(BIN)/python -m bench.bench_residuals $(ARGS)
 
-score: setup-bench ## recipes and peers on a corpus with planted identifiers
+score: setup-bench ## score recipes and peers on a corpus with planted identifiers
 	$(BIN)/python -m bench.bench_score $(ARGS)
 
 .PHONY: setup-bench
@@ -69,11 +72,17 @@ $(VENV)/.installed-bench: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev,bench]'
 	@touch $@
 
-constraints: ## pin what a fresh environment resolves to
+docs: setup ## build the documentation site into build/site; warnings are errors
+	$(BIN)/mkdocs build --strict --quiet
+
+dist: setup ## build the sdist and the wheel into dist and check their metadata
+	rm -rf dist && $(BIN)/python -m build --outdir dist . && $(BIN)/twine check --strict dist/*
+
+constraints: ## pin the versions that a fresh environment resolves to
 	rm -rf .constraints && $(PYTHON) -m venv .constraints
 	.constraints/bin/python -m pip install --quiet --disable-pip-version-check '.[dev,bench,fuzz]'
 	.constraints/bin/python -m pip freeze --exclude airflow-provider-dicom-deid | grep -v ' @ ' > constraints.txt
 	rm -rf .constraints
 
-clean: ## remove the environment and what the demo keeps
+clean: ## remove the environments, caches and demo data
 	rm -rf $(VENV) $(OLDEST) .demo .pytest_cache .mypy_cache .ruff_cache .hypothesis dist
