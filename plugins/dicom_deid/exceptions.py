@@ -1,4 +1,4 @@
-"""One exception class a case. No message ever holds a value of an object."""
+"""Exceptions of the package. No message holds a value of an object."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from dicom_deid.reasons import Reason
 
 
 class DicomDeidError(Exception):
-    """Base of everything that this package raises on purpose."""
+    """Base class of the exceptions of this package."""
 
 
 class ConfigurationError(DicomDeidError):
-    """What the user asked for cannot be done as it stands; a retry will not help."""
+    """The request or the configuration is wrong; a retry does not help."""
 
 
 class ObjectStoreError(DicomDeidError):
-    """An object store did not do what it was asked; a retry may help."""
+    """An object store request failed; a retry may help."""
 
 
 class DatabaseError(DicomDeidError):
-    """PostgreSQL did not do what it was asked; a retry may help."""
+    """A PostgreSQL statement or connection failed; a retry may help."""
 
 
 class ProgramAtFault(DicomDeidError):
-    """Object after object failed by a fault of the program; a retry will not help.
+    """Consecutive objects failed with an unexpected exception; a retry does not help.
 
     Parameters
     ----------
@@ -32,22 +32,22 @@ class ProgramAtFault(DicomDeidError):
 
     def __init__(self, fault: str) -> None:
         super().__init__(
-            f"Object after object failed by a fault of the program ({fault}). The rest of the batch is left: "
-            "report it, and run again after an upgrade."
+            f"Consecutive objects failed with an unexpected exception ({fault}). The rest of the batch was not "
+            "processed. Report it, and run again after an upgrade."
         )
 
 
 class Quarantine(DicomDeidError):
-    """An object that cannot be de-identified for certain.
+    """The object cannot be de-identified with certainty.
 
     Parameters
     ----------
     reason
-        Why, as the audit records it.
+        Reason code for the audit.
     where
         The tag path, for example ``(0040,a730)[0](0040,a123)``, or the rule (``desktop.dicom:12``); never a value.
     offset
-        Bytes from the beginning of the object, where that says something.
+        Offset in bytes from the beginning of the object, where it is known.
     """
 
     def __init__(self, reason: Reason, where: str = "", offset: int | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Originals and the kinds of pseudonym that stand for them."""
+"""Identifiers of source objects and the kinds of pseudonym that replace them."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import NamedTuple
 
 
 class IdentifierKind(StrEnum):
-    """A name space of pseudonyms inside a project: one original has one pseudonym a kind."""
+    """Name space of pseudonyms in a project: one original value has one pseudonym per kind."""
 
     UID = "UID"
     PATIENT_ID = "PatientID"
     ACCESSION_NUMBER = "AccessionNumber"
     STUDY_ID = "StudyID"
     DATE_OFFSET = "DateOffset"
-    """Days, a signed integer as text, by which a patient's dates are shifted; the original is the PatientID."""
+    """Number of days by which a patient's dates are shifted, as text; the original value is the PatientID."""
 
 
 class Identifier(NamedTuple):
-    """An identifier as it stands in a source object: PHI, never to be logged.
+    """An identifier found in a source object. PHI: never log it.
 
     The value is normalised: decoded in the object's character set, without DICOM padding and surrounding blanks.
     """
@@ -27,4 +27,4 @@ class Identifier(NamedTuple):
     value: str
 
     def __repr__(self) -> str:
-        return f"Original({self.kind.value}, ...)"
+        return f"Identifier({self.kind.value}, ...)"

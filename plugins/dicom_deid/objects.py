@@ -1,4 +1,4 @@
-"""An object in a store, as a listing shows it, and parts of one."""
+"""Objects of an object store: listed, written, and byte ranges of them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from typing import NamedTuple
 
 
 class SourceObject(NamedTuple):
-    """One listed object.
+    """A listed object.
 
-    `etag` is the store's own, without quotes; a local file has one made of its size and modification time, so that a
-    file that changes has another.
+    `etag` is the one of the store, without quotes. For a local file it is made from size and modification time.
     """
 
     key: str
@@ -21,7 +20,7 @@ class SourceObject(NamedTuple):
 
 
 class WrittenObject(NamedTuple):
-    """One object that was written (or found to stand there already, with the same bytes)."""
+    """A written object, or one that already existed with the same bytes (`existed`)."""
 
     key: str
     size: int
@@ -30,7 +29,7 @@ class WrittenObject(NamedTuple):
 
 
 class SourceRange(NamedTuple):
-    """Bytes of a source object, from `start` up to and without `end`, that stand unchanged in the new object."""
+    """Byte range of a source object that is copied unchanged; `end` is exclusive."""
 
     start: int
     end: int

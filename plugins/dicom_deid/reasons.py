@@ -1,4 +1,4 @@
-"""The words in which the product says what became of an object, and why."""
+"""Outcomes of objects and the reason codes that explain them."""
 
 from __future__ import annotations
 
@@ -7,32 +7,32 @@ from typing import NamedTuple
 
 
 class Outcome(StrEnum):
-    """What became of one object in one attempt."""
+    """Outcome of one attempt at one object."""
 
     DEIDENTIFIED = "deidentified"
-    """A de-identified object stands at the destination."""
+    """The de-identified object is at the destination."""
     UNCHANGED_SKIP = "unchanged-skip"
     """The same source object was already de-identified under the same rules; nothing was done."""
     QUARANTINED = "quarantined"
-    """The object cannot be de-identified for certain; nothing was written to the destination."""
+    """The object cannot be de-identified with certainty; nothing was written to the destination."""
     FAILED = "failed"
-    """Storage or database failed for good; a retry may succeed."""
+    """The object store or the database failed after all retries; a later attempt may succeed."""
 
 
 class Advice(NamedTuple):
-    """What a person reads beside a reason code."""
+    """Explanation of a reason code for users."""
 
     meaning: str
     what_to_do: str
 
 
 class Reason(StrEnum):
-    """Why an object was quarantined or failed, or what was noteworthy about one that was de-identified.
+    """Reason code of a quarantined or failed object, or a note on a de-identified one.
 
-    The value is the code that audit rows, reports and pages show. A code never carries a value of the object.
+    The value is the code in audit rows, reports and pages. A code never holds a value of the object.
     """
 
-    # The bytes are not what the engine can read for certain.
+    # The object cannot be read with certainty.
     EMPTY_OBJECT = "empty-object"
     NOT_DICOM = "not-dicom"
     DICOMDIR = "dicomdir"
@@ -43,15 +43,15 @@ class Reason(StrEnum):
     NESTING_TOO_DEEP = "nesting-too-deep"
     INFLATED_TOO_LARGE = "inflated-too-large"
     HEADER_TOO_LARGE = "header-too-large"
-    # The object changed under us.
+    # The object changed after it was listed.
     OBJECT_VANISHED = "object-vanished"
     OBJECT_CHANGED = "object-changed"
-    # A rule could not be carried out.
+    # A rule could not be applied.
     MISSING_IDENTIFIER = "missing-identifier"
     FUNCTION_FAILED = "function-failed"
     INVALID_REPLACEMENT = "invalid-replacement"
     NOT_ENCODABLE = "not-encodable"
-    # What is left, or may be left, in the object.
+    # Identifiers are left, or may be left, in the object.
     RESIDUAL_FOUND = "residual-found"
     BURNED_IN_ANNOTATION = "burned-in-annotation"
     PIXEL_RISK = "pixel-risk"
@@ -66,7 +66,7 @@ class Reason(StrEnum):
     # Outcome `failed`.
     STORAGE_ERROR = "storage-error"
     INTERNAL_ERROR = "internal-error"
-    # Noted on an object that was de-identified.
+    # Notes on a de-identified object.
     DATE_EMPTIED = "date-emptied"
     TRAILING_BYTES_REMOVED = "trailing-bytes-removed"
     SIGNATURE_REMOVED = "signature-removed"
@@ -77,47 +77,49 @@ class Reason(StrEnum):
 
     @property
     def advice(self) -> Advice:
-        """What the code means and what a person can do about it."""
+        """Meaning of the code, and what to do about it."""
         return _ADVICE[self]
 
 
 _ADVICE = {
     Reason.EMPTY_OBJECT: Advice("The object has no bytes.", "Send it again from its source."),
     Reason.NOT_DICOM: Advice(
-        "The object is not DICOM.", "Move it out of the source prefix, or leave it: it is never copied."
+        "The object is not DICOM.", "Move it out of the source prefix, or leave it there: it is never copied."
     ),
     Reason.DICOMDIR: Advice(
-        "A DICOMDIR is an index of other files by their offsets.",
-        "Leave it out; make a new one from the de-identified objects if it is needed.",
+        "A DICOMDIR is an index of files in a file set.",
+        "Nothing. If one is needed, create it from the de-identified objects.",
     ),
-    Reason.TRUNCATED: Advice("The object ends before its elements do.", "Send it again from its source."),
+    Reason.TRUNCATED: Advice("The object ends in the middle of an element.", "Send it again from its source."),
     Reason.MALFORMED: Advice(
-        "An element cannot be read as its encoding says.",
-        "Look at the tag path and offset in the audit; repair the object, or send it again from its source.",
+        "An element does not follow the encoding rules of PS3.5.",
+        "Inspect the object at the tag path and offset in the audit. Repair it, or send it again from its source.",
     ),
     Reason.UNSUPPORTED_TRANSFER_SYNTAX: Advice(
-        "The transfer syntax is unknown or private.", "Have the source send a standard transfer syntax."
+        "The transfer syntax is unknown or private.", "Configure the source to send a standard transfer syntax."
     ),
     Reason.UNSUPPORTED_CHARACTER_SET: Advice(
         "A value that a rule reads cannot be decoded in the object's character set.",
         "Correct SpecificCharacterSet (0008,0005) at the source.",
     ),
-    Reason.NESTING_TOO_DEEP: Advice("Sequences are nested deeper than the limit.", "Look at the object by hand."),
-    Reason.INFLATED_TOO_LARGE: Advice("A deflated object inflates beyond the limit.", "Look at the object by hand."),
+    Reason.NESTING_TOO_DEEP: Advice("Sequences are nested deeper than the limit.", "Inspect the object."),
+    Reason.INFLATED_TOO_LARGE: Advice("A deflated object inflates beyond the limit.", "Inspect the object."),
     Reason.HEADER_TOO_LARGE: Advice(
-        "A large object has more elements beside its pixel data than are read into memory.",
-        "Look at the object by hand.",
+        "The elements of a large object, without its pixel data, exceed the memory limit.",
+        "Inspect the object.",
     ),
-    Reason.OBJECT_VANISHED: Advice("The object was deleted after it was listed.", "Nothing, if that was meant."),
+    Reason.OBJECT_VANISHED: Advice(
+        "The object was deleted after it was listed.", "Nothing, if the deletion was intended."
+    ),
     Reason.OBJECT_CHANGED: Advice(
-        "The object was overwritten after it was listed.", "The next run takes the new version."
+        "The object was overwritten after it was listed.", "Nothing. The next run processes the new version."
     ),
     Reason.MISSING_IDENTIFIER: Advice(
         "An identifier that the destination key or a rule needs is absent or empty.",
         "Correct the object at its source, or use a destination template without it.",
     ),
     Reason.FUNCTION_FAILED: Advice(
-        "A function that the recipe names failed or returned nothing.", "Mend the function."
+        "A function that the recipe names failed or returned nothing.", "Correct the function."
     ),
     Reason.INVALID_REPLACEMENT: Advice(
         "A replacement is not valid for the element's VR.", "Correct the rule that the audit names."
@@ -126,55 +128,56 @@ _ADVICE = {
         "A replacement cannot be written in the object's character set.", "Use a replacement of ASCII characters."
     ),
     Reason.RESIDUAL_FOUND: Advice(
-        "A value that the rules removed or replaced stands elsewhere in the object.",
-        "Extend the recipe to the element that the audit names, or choose the policy remove-element or redact-token.",
+        "A value that the rules removed or replaced occurs elsewhere in the object.",
+        "Add a rule for the element named in the audit, or choose the residuals policy remove-element or redact-token.",
     ),
     Reason.BURNED_IN_ANNOTATION: Advice(
         "BurnedInAnnotation is YES and no pixel rule covers the object.",
         "Write a %filter rule for the device, or set pixel_risk to ocr (finds text).",
     ),
     Reason.PIXEL_RISK: Advice(
-        "The object is of a kind that often shows identifiers in its pixels, and no pixel rule covers it.",
+        "Objects of this kind often show identifiers in their pixels, and no pixel rule covers this one.",
         "Write a %filter rule for the device, or set pixel_risk to ocr (finds text) or to allow.",
     ),
     Reason.RECOGNIZABLE_VISUAL_FEATURES: Advice(
-        "The object says that the patient can be recognised in its pixels.", "De-face it before it is released."
+        "The object states that the patient can be recognised in its pixels.", "De-face it before it is released."
     ),
     Reason.PIXEL_DATA_UNREADABLE: Advice(
-        "Pixels that a rule must clean cannot be decoded or encoded.", "Install the codec, or convert the object first."
+        "Pixels that a rule must clean cannot be decoded or encoded.",
+        "Install the extra `codecs`, or convert the object.",
     ),
     Reason.ENCAPSULATED_DOCUMENT: Advice(
         "The object holds a document (PDF, CDA, STL) that is not cleaned.",
         "Review it by hand, or allow it for this project.",
     ),
     Reason.STRUCTURED_CONTENT: Advice(
-        "Content items of a structured report cannot be cleaned for certain.",
-        "Take ps3.15-basic with the option clean-structured-content, or allow documents where your recipe cleans them.",
+        "Content items of a structured report cannot be cleaned with certainty.",
+        "Use ps3.15-basic with the option clean-structured-content, or allow documents if your recipe cleans them.",
     ),
     Reason.GRAPHIC_CONTENT: Advice(
         "Graphics or overlays may show identifiers.", "Choose the option clean-graphics, or allow it for this project."
     ),
     Reason.VIDEO: Advice(
-        "The object is a video, whose frames are not cleaned.", "Review it by hand, or allow it for this project."
+        "The object is a video; its frames are not cleaned.", "Review it by hand, or allow it for this project."
     ),
     Reason.DESTINATION_CONFLICT: Advice(
-        "A different object stands at the destination key.",
-        "Trace the key that the audit names: another object of the same SOP Instance UID wrote it, or other rules did. "
+        "A different object exists at the destination key.",
+        "Trace the key named in the audit: another object with the same SOP Instance UID, or other rules, wrote it. "
         "Correct the source, or choose another destination prefix.",
     ),
-    Reason.STORAGE_ERROR: Advice("Reading or writing failed for good.", "Check the storage; run again."),
+    Reason.STORAGE_ERROR: Advice(
+        "Reading or writing failed after all retries.", "Check the object store, then run again."
+    ),
     Reason.INTERNAL_ERROR: Advice(
-        "The program is at fault.", "Report it with the audit row; run again after an upgrade."
+        "The program failed unexpectedly.", "Report it with the audit row, and run again after an upgrade."
     ),
     Reason.DATE_EMPTIED: Advice("A date that cannot be parsed was emptied.", "Nothing."),
-    Reason.TRAILING_BYTES_REMOVED: Advice("Bytes after the last element were left out.", "Nothing."),
+    Reason.TRAILING_BYTES_REMOVED: Advice("Bytes after the last element were removed.", "Nothing."),
     Reason.SIGNATURE_REMOVED: Advice("Digital signatures, invalid after a change, were removed.", "Nothing."),
-    Reason.RESIDUAL_REMOVED: Advice(
-        "A residual identifier was removed.", "Extend the recipe to the element that held it."
-    ),
+    Reason.RESIDUAL_REMOVED: Advice("A residual identifier was removed.", "Add a rule for the element that held it."),
     Reason.RESIDUAL_REPORTED: Advice(
-        "A residual identifier was found and left, as the policy says.", "Extend the recipe."
+        "A residual identifier was found and kept, as the policy says.", "Add a rule for the element that holds it."
     ),
     Reason.PIXELS_CLEANED: Advice("Regions of the pixels were blanked.", "Nothing."),
-    Reason.PIXEL_RISK_ALLOWED: Advice("A kind with pixel risk was passed, as the policy says.", "Nothing."),
+    Reason.PIXEL_RISK_ALLOWED: Advice("An object with pixel risk was released, as the policy says.", "Nothing."),
 }
