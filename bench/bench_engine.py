@@ -24,7 +24,7 @@ from dicom_deid.identifiers import Identifier, IdentifierKind
 from dicom_deid.recipe import Recipe
 
 OURS = "this engine"
-SWEEP = "this engine, with the residual sweep"
+SWEEP = "this engine, with the residual search"
 PROFILE = "this engine, ps3.15-basic"
 
 

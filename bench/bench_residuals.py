@@ -1,4 +1,4 @@
-"""The residual sweep: what it finds, what it takes for an identifier and is none, and what it costs.
+"""The residual search: what it finds, what it takes for an identifier and is none, and what it costs.
 
 ``python -m bench.bench_residuals [--objects N] [--seed N] [--markdown FILE]``
 
@@ -26,12 +26,12 @@ from bench.bench_engine import FixedMapping
 from bench.measure import machine, race, table, use_one_core
 from bench.planted import ENCODINGS, PLACES, RECIPE, SUBJECTS, WRITINGS, Planting, clean, planting
 from dicom_deid.engine import Deidentifier, PatientTermIndex, SearchTerms, Settings
-from dicom_deid.engine.residuals.patterns import finder_of
+from dicom_deid.engine.residuals.patterns import matcher_for_removed
 from dicom_deid.exceptions import Quarantine
 from dicom_deid.reasons import Reason
 from dicom_deid.recipe import Recipe
 
-OURS, NAIVE = "residual sweep", "substrings"
+OURS, NAIVE = "residual search", "substrings"
 _ORIGINALS = (
     *("PatientName", "PatientID", "OtherPatientIDs", "AccessionNumber", "PatientAddress", "PatientTelephoneNumbers"),
     *("ReferringPhysicianName", "PatientBirthDate", "StudyDate", "StudyInstanceUID", "SOPInstanceUID"),
@@ -189,17 +189,17 @@ def _call(data: bytes, settings: Settings, *, same: bytes | None = None, first: 
     """Return an object's way; `same` is another object of the patient, which gave what it gives before."""
     deidentifier, mapping, known = Deidentifier(Recipe.named("desktop"), settings), FixedMapping(), PatientTermIndex()
     if same is not None:
-        known.meet("patient", deidentifier.words(same)[1])
+        known.add_and_get("patient", deidentifier.patient_terms(same)[1])
 
     def call() -> object:
         if first:
-            finder_of.cache_clear()
+            matcher_for_removed.cache_clear()
         analysis = deidentifier.analyse(data)
         others: SearchTerms = frozenset()
-        if same is not None and analysis.taken is not None:
-            others = known.meet("patient", analysis.taken.finder.words)
+        if same is not None and analysis.removed is not None:
+            others = known.add_and_get("patient", analysis.removed.matcher.terms)
         if others:
-            analysis = deidentifier.sweep(analysis, others)
+            analysis = deidentifier.search_patient_terms(analysis, others)
         return deidentifier.rewrite(analysis, mapping(analysis.identifiers)).to_bytes()
 
     return call

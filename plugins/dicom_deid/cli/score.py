@@ -30,7 +30,7 @@ EXIT_BELOW_THRESHOLD = 1
     type=click.Choice(get_args(ResidualPolicy)),
     default="redact-token",
     show_default=True,
-    help="Policy of the residual sweep; with `quarantine` few objects of this corpus are delivered.",
+    help="Policy of the residual search; with `quarantine` few objects of this corpus are delivered.",
 )
 @click.option("--patients", type=click.IntRange(1, 1000), default=4, show_default=True, help="Patients in the corpus.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Another seed, another corpus.")

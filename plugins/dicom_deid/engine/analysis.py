@@ -32,7 +32,7 @@ class AnalysisResult:
         Where the data set begins and ends in the walked bytes.
     given, size
         How many bytes of the object were given, and how many it has; `source` is shorter than what was given where the
-        residual sweep took elements out.
+        residual search took elements out.
     """
 
     __slots__ = (
@@ -42,12 +42,12 @@ class AnalysisResult:
         "header",
         "instance",
         "meta",
+        "removed",
         "size",
         "source",
         "start",
         "tail",
         "tail_end",
-        "taken",
         "transfer_syntax_uid",
         "walk",
     )
@@ -76,8 +76,8 @@ class AnalysisResult:
         self.instance: Identifier | None = None
         # The walk over the file meta information, where it is not rebuilt.
         self.meta: ObjectWalk | None = None
-        # What the rules took out, where residuals are swept.
-        self.taken: RemovedValues | None = None
+        # The values that the rules remove, unless the residual search is off.
+        self.removed: RemovedValues | None = None
         self.tail: ObjectWalk | None = None
         self.tail_end = 0
 

@@ -60,7 +60,7 @@ class _Given(NamedTuple):
 
     @classmethod
     def of(cls, analysis: AnalysisResult) -> _Given:
-        """Return an examined object as it was given, or as the residual sweep left it."""
+        """Return an examined object as it was given, or as the residual search left it."""
         walk = analysis.walk
         source, header, start = analysis.source, analysis.header, analysis.start
         return cls(source, header, walk.data, start, walk.partial, analysis.given, analysis.size)
@@ -236,13 +236,13 @@ class Deidentifier:
             raise Quarantine(Reason.MALFORMED, "an identifier or pixel data after the pixel data")
         self._key_by_study(walk, head.captured_text("StudyInstanceUID"), head.captured_text("PatientID"))
         if self.settings.residuals != "off":
-            self._sweep_tail(analysis, walk, encoding)
+            self._search_tail(analysis, walk, encoding)
 
-    def _sweep_tail(self, analysis: AnalysisResult, tail: ObjectWalk, encoding: Encoding) -> None:
-        # The beginning was swept already, but not for what the tail's rules took out.
+    def _search_tail(self, analysis: AnalysisResult, tail: ObjectWalk, encoding: Encoding) -> None:
+        # The beginning was searched already, but not for what the tail's rules took out.
         head = analysis.walk
-        taken = removed_values(tail, head)
-        residuals = find_residuals(tail, 0, analysis.tail_end, encoding, *taken)
+        removed = removed_values(tail, head)
+        residuals = find_residuals(tail, 0, analysis.tail_end, encoding, *removed)
         if tail.edits:
             residuals += find_residuals(head, analysis.start, analysis.end, encoding, *removed_values(tail))
         if residuals:
@@ -254,25 +254,25 @@ class Deidentifier:
             raise _refusal(residuals)
         analysis.walk.note(Reason.RESIDUAL_REPORTED, len(residuals))
 
-    def _sweep_meta(self, analysis: AnalysisResult, taken: RemovedValues) -> None:
+    def _search_file_meta(self, analysis: AnalysisResult, removed: RemovedValues) -> None:
         header = analysis.header
         implicit = meta_is_implicit(analysis.source, header.meta_start)
         encoding = Encoding(implicit, big_endian=False)
         meta = analysis.meta
         if meta is not None and header.meta_start < header.data_set_start:
-            residuals = find_residuals(meta, header.meta_start, header.data_set_start, encoding, *taken)
+            residuals = find_residuals(meta, header.meta_start, header.data_set_start, encoding, *removed)
             if residuals:
                 self._report(analysis, residuals)
 
-    def sweep(self, analysis: AnalysisResult, words: SearchTerms) -> AnalysisResult:
-        """Search an examined object for originals that other objects of the patient gave.
+    def search_patient_terms(self, analysis: AnalysisResult, terms: SearchTerms) -> AnalysisResult:
+        """Search an analysed object for the terms of the patient's other objects.
 
         Parameters
         ----------
         examination
             What :meth:`examine` returned, with its tail if it has one.
-        words
-            The originals, see `PatientTermIndex`.
+        terms
+            The terms, see `PatientTermIndex`.
 
         Returns
         -------
@@ -285,27 +285,27 @@ class Deidentifier:
             When the policy says so, or what was found cannot be taken out.
         """
         walk, encoding = analysis.walk, analysis.header.transfer_syntax.encoding
-        finder = matcher_for_terms(words, walk.codecs)
-        self._sweep_meta(analysis, RemovedValues(finder, frozenset()))
+        matcher = matcher_for_terms(terms, walk.codecs)
+        self._search_file_meta(analysis, RemovedValues(matcher, frozenset()))
         tail = analysis.tail
         if tail is not None:
-            residuals = find_residuals(tail, 0, analysis.tail_end, encoding, finder)
+            residuals = find_residuals(tail, 0, analysis.tail_end, encoding, matcher)
             if residuals:
                 self._report(analysis, residuals)
-        residuals = find_residuals(walk, analysis.start, analysis.end, encoding, finder)
+        residuals = find_residuals(walk, analysis.start, analysis.end, encoding, matcher)
         if not residuals:
             return analysis
-        swept = self._sweep(_Given.of(analysis), analysis, residuals)
-        if swept is not analysis:
+        searched = self._apply_residual_policy(_Given.of(analysis), analysis, residuals)
+        if searched is not analysis:
             if tail is not None:
-                self.analyse_tail(swept, tail.data)
-            left = find_residuals(swept.walk, swept.start, swept.end, encoding, finder)
+                self.analyse_tail(searched, tail.data)
+            left = find_residuals(searched.walk, searched.start, searched.end, encoding, matcher)
             if left:
                 raise _refusal(left)
-        return swept
+        return searched
 
-    def words(self, data: bytes, *, size: int | None = None) -> tuple[str, SearchTerms]:
-        """Return whose object it is, and the originals of the patient that the rules take out of it.
+    def patient_terms(self, data: bytes, *, size: int | None = None) -> tuple[str, SearchTerms]:
+        """Return the patient of an object and the identifying values that the rules remove from it.
 
         The same as of an examination, also for an object that is quarantined for what it shows or holds elsewhere.
 
@@ -322,7 +322,7 @@ class Deidentifier:
             When `data` ends before the object's pixel data begins.
         """
         analysis = self._walk_by_rules(self._given(data, size))
-        return analysis.patient, removed_values(analysis.walk).finder.words
+        return analysis.patient, removed_values(analysis.walk).matcher.terms
 
     # One walk
 
@@ -355,11 +355,11 @@ class Deidentifier:
             analysis.walk.noted.update(cleaned.notes)
         if self.settings.residuals == "off":
             return analysis
-        taken = analysis.taken = removed_values(analysis.walk)
+        removed = analysis.removed = removed_values(analysis.walk)
         if analysis.meta is not None:
-            self._sweep_meta(analysis, taken)
-        residuals = find_residuals(analysis.walk, given.start, analysis.end, encoding, *taken)
-        return self._sweep(given, analysis, residuals) if residuals else analysis
+            self._search_file_meta(analysis, removed)
+        residuals = find_residuals(analysis.walk, given.start, analysis.end, encoding, *removed)
+        return self._apply_residual_policy(given, analysis, residuals) if residuals else analysis
 
     def _walk_by_rules(self, given: _Given) -> AnalysisResult:
         sop_class_uid = given.header.media_storage_sop_class_uid
@@ -386,7 +386,9 @@ class Deidentifier:
             self._ask_for_instance(analysis)
         return analysis
 
-    def _sweep(self, given: _Given, analysis: AnalysisResult, residuals: list[Residual]) -> AnalysisResult:
+    def _apply_residual_policy(
+        self, given: _Given, analysis: AnalysisResult, residuals: list[Residual]
+    ) -> AnalysisResult:
         # What is taken out is taken out before the rules act, and the rules act again on what is left.
         policy = self.settings.residuals
         if policy in ("quarantine", "report"):

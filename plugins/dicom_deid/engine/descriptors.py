@@ -1,7 +1,7 @@
 """Descriptions without what may identify: PS3.15 section E.3.5, Clean Descriptors Option.
 
 What is taken out is what can be told by its form, without knowing the patient. What is known of the patient (names, ids
-and dates of this object) is taken out by the residual sweep.
+and dates of this object) is taken out by the residual search.
 """
 
 from __future__ import annotations

@@ -98,7 +98,7 @@ def profile_settings(options: Collection[Option] = (), settings: Settings | None
     """Return the settings that the basic profile with options asks for; everything else stays as given.
 
     Private elements are removed or only safe ones kept; overlays and curves are removed by rules; UIDs that an option
-    retains are not followed; descriptions that are cleaned lose what the residual sweep finds in them.
+    retains are not followed; descriptions that are cleaned lose what the residual search finds in them.
     """
     changed = (settings or Settings()).replace(
         private_elements="safe" if Option.RETAIN_SAFE_PRIVATE in options else "remove",

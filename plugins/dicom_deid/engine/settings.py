@@ -14,7 +14,7 @@ PixelPolicy = Literal["allow", "ocr", "quarantine"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Settings of the engine: the integrity layer, private elements, the residual sweep, pixels and limits.
+    """Settings of the engine: the integrity layer, private elements, the residual search, pixels and limits.
 
     Parameters
     ----------

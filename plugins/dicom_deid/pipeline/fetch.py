@@ -149,7 +149,7 @@ def _look(
         data += read(len(data), wanted)
 
 
-def read_words(
+def read_patient_terms(
     deidentifier: Deidentifier, storage: ObjectStore, key: str, *, size: int, etag: str, version_id: str | None
 ) -> tuple[str, SearchTerms]:
     """Read the beginning of an object, and return whose it is and the originals of the patient that rules take out.
@@ -160,7 +160,7 @@ def read_words(
         As for `fetch_object`.
     """
     read = _reader(storage, key, etag, version_id)
-    return _look(read, size, GLANCE_BYTES, lambda data: deidentifier.words(data, size=size))[1]
+    return _look(read, size, GLANCE_BYTES, lambda data: deidentifier.patient_terms(data, size=size))[1]
 
 
 def _examine_tail(

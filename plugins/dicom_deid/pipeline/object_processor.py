@@ -21,7 +21,7 @@ from dicom_deid.pipeline.configuration import RunConfiguration
 from dicom_deid.pipeline.connections import ObjectStores
 from dicom_deid.pipeline.destination import KeyTemplate
 from dicom_deid.pipeline.executor import PendingObject
-from dicom_deid.pipeline.fetch import GLANCE_BYTES, FetchedObject, fetch_object, read_words
+from dicom_deid.pipeline.fetch import GLANCE_BYTES, FetchedObject, fetch_object, read_patient_terms
 from dicom_deid.pipeline.large import COPIED_OBJECT_MEMORY, STREAMED_OBJECT_MEMORY, Written, copy_whole, write_large
 from dicom_deid.reasons import Outcome, Reason
 
@@ -100,7 +100,7 @@ class ObjectProcessor:
         self._memory_of_large = COPIED_OBJECT_MEMORY if copies else STREAMED_OBJECT_MEMORY
         # A store may refuse to copy after all.
         self._streaming = Semaphore(max(1, configuration.in_flight_bytes // STREAMED_OBJECT_MEMORY))
-        self._sweeps = configuration.settings.residuals != "off"
+        self._searches_residuals = configuration.settings.residuals != "off"
         self._known = PatientTermIndex()
 
     def cost(self, item: BatchItem) -> int:
@@ -126,7 +126,7 @@ class ObjectProcessor:
             )
         except Exception as error:
             failed = self._failed(item, error, began)
-            if not self._sweeps or failed.row.outcome is not Outcome.QUARANTINED:
+            if not self._searches_residuals or failed.row.outcome is not Outcome.QUARANTINED:
                 return failed
             return PendingObject((), self._glance(item, failed))
         analysis = fetched.analysis
@@ -136,7 +136,7 @@ class ObjectProcessor:
     def _glance(self, item: BatchItem, *carried: ObjectResult) -> _HeaderScan:
         """Look at an object's beginning for what it tells of its patient; one that cannot be read tells nothing."""
         try:
-            patient, words = read_words(
+            patient, words = read_patient_terms(
                 self._deidentifier,
                 self._storages.source,
                 item.key,
@@ -151,11 +151,11 @@ class ObjectProcessor:
     def release(self, read: _Read | _HeaderScan) -> tuple[ObjectResult, ...] | None:
         """Learn what an object tells of its patient, and hold against it what those before it told."""
         if isinstance(read, _HeaderScan):
-            self._known.meet(read.patient, read.words)
+            self._known.add_and_get(read.patient, read.words)
             return read.carried
         analysis = read.fetched.analysis
-        if analysis.taken is not None:
-            read.others = self._known.meet(analysis.patient, analysis.taken.finder.words)
+        if analysis.removed is not None:
+            read.others = self._known.add_and_get(analysis.patient, analysis.removed.matcher.terms)
         return None
 
     def write(self, read: _Read | _HeaderScan, pseudonyms: Mapping[Identifier, str]) -> ObjectResult:
@@ -166,7 +166,7 @@ class ObjectProcessor:
         key = ""
         try:
             if read.others:
-                read.fetched.analysis = self._deidentifier.sweep(read.fetched.analysis, read.others)
+                read.fetched.analysis = self._deidentifier.search_patient_terms(read.fetched.analysis, read.others)
             result = self._deidentifier.rewrite(read.fetched.analysis, pseudonyms)
             key = self._template.key(result.identifiers)
             rewritten = time.perf_counter()

@@ -108,9 +108,9 @@ def model(configuration: RunConfiguration, objects: dict[str, bytes]) -> dict[st
     known, placeholders = PatientTermIndex(), PreviewPseudonyms()
     outcomes = {}
     for key, data in sorted(objects.items()):
-        others = known.meet(*deidentifier.words(data))
+        others = known.add_and_get(*deidentifier.patient_terms(data))
         try:
-            analysis = deidentifier.sweep(deidentifier.analyse(data), others)
+            analysis = deidentifier.search_patient_terms(deidentifier.analyse(data), others)
             deidentifier.rewrite(analysis, placeholders.resolve(analysis.identifiers))
             outcomes[key] = "deidentified"
         except Quarantine:

@@ -48,12 +48,12 @@ def engine(policy: str = "quarantine") -> Deidentifier:
 
 
 def known(*given_elements: Element, encoding: Encoding | None = None) -> tuple[str, SearchTerms]:
-    return engine().words(an_object(*given_elements, encoding=encoding))
+    return engine().patient_terms(an_object(*given_elements, encoding=encoding))
 
 
 def swept(data: bytes, words: SearchTerms, policy: str = "quarantine") -> DeidentifyResult:
     deidentifier = engine(policy)
-    analysis = deidentifier.sweep(deidentifier.analyse(data), words)
+    analysis = deidentifier.search_patient_terms(deidentifier.analyse(data), words)
     return deidentifier.rewrite(analysis, pseudonyms(analysis.identifiers))
 
 
@@ -119,9 +119,9 @@ def test_both_ends_of_a_large_object_are_searched(policy: str) -> None:
     words = known(*GIVING)[1]
     if policy == "quarantine":
         with pytest.raises(Quarantine):
-            deidentifier.sweep(analysis, words)
+            deidentifier.search_patient_terms(analysis, words)
         return
-    result = deidentifier.rewrite(deidentifier.sweep(analysis, words), pseudonyms(analysis.identifiers))
+    result = deidentifier.rewrite(deidentifier.search_patient_terms(analysis, words), pseudonyms(analysis.identifiers))
     new = b"".join(
         part if isinstance(part, bytes | memoryview) else data[part.start : part.end] for part in result.parts
     )
@@ -136,7 +136,7 @@ def test_text_after_the_pixel_data_is_searched_for_what_others_gave() -> None:
     analysis = deidentifier.analyse(data[:begin], size=len(data))
     deidentifier.analyse_tail(analysis, data[begin + 2 :])
     with pytest.raises(Quarantine):
-        deidentifier.sweep(analysis, known(*GIVING)[1])
+        deidentifier.search_patient_terms(analysis, known(*GIVING)[1])
 
 
 def test_a_beginning_tells_what_the_whole_tells() -> None:
@@ -144,10 +144,10 @@ def test_a_beginning_tells_what_the_whole_tells() -> None:
     data = an_object(*GIVING, Element(0x7FE10010, "LO", "SOMEBODY"))
     deidentifier = engine()
     analysis = deidentifier.analyse(data)
-    assert analysis.taken is not None
+    assert analysis.removed is not None
     begin = data.index(b"\xe0\x7f\x10\x00") + 12
-    told = (analysis.patient, analysis.taken.finder.words)
-    assert deidentifier.words(data[:begin], size=len(data)) == deidentifier.words(data) == told
+    told = (analysis.patient, analysis.removed.matcher.terms)
+    assert deidentifier.patient_terms(data[:begin], size=len(data)) == deidentifier.patient_terms(data) == told
 
 
 def test_an_object_that_is_quarantined_tells_its_patient_too() -> None:
@@ -155,7 +155,7 @@ def test_an_object_that_is_quarantined_tells_its_patient_too() -> None:
     data = an_object(*GIVING, element("ImageComments", "John"))
     with pytest.raises(Quarantine):
         engine().analyse(data)
-    assert ("Doe", WordBoundary.LETTERS) in engine().words(data)[1]
+    assert ("Doe", WordBoundary.LETTERS) in engine().patient_terms(data)[1]
 
 
 a_word = st.tuples(st.sampled_from("abcdefghij"), st.just(WordBoundary.LETTERS))
@@ -167,16 +167,16 @@ def test_what_is_known_is_what_objects_before_gave(met: list[tuple[str, SearchTe
     knows = PatientTermIndex()
     for index, (patient, words) in enumerate(met):
         before = frozenset[tuple[str, WordBoundary]]().union(*(w for p, w in met[:index] if p == patient and p))
-        assert knows.meet(patient, words) == before - words
+        assert knows.add_and_get(patient, words) == before - words
 
 
 def test_memory_is_bounded_and_a_finder_is_made_once() -> None:
     knows = PatientTermIndex()
     for number in range(10_000):
-        knows.meet(f"p{number}", frozenset({(f"w{number}", WordBoundary.WORD)}))
-        more = knows.meet("one", frozenset({(f"w{number}", WordBoundary.WORD)}))
+        knows.add_and_get(f"p{number}", frozenset({(f"w{number}", WordBoundary.WORD)}))
+        more = knows.add_and_get("one", frozenset({(f"w{number}", WordBoundary.WORD)}))
     assert len(more) <= 512
-    assert not knows.meet("p1", frozenset())
+    assert not knows.add_and_get("p1", frozenset())
     words = known(*GIVING)[1]
     assert matcher_for_terms(words, ("ascii",)) is matcher_for_terms(frozenset(words), ("ascii",))
 
@@ -186,9 +186,9 @@ def test_a_patient_who_is_met_again_and_again_is_not_forgotten() -> None:
     knows = PatientTermIndex()
     words: SearchTerms = frozenset({("Doe", WordBoundary.LETTERS)})
     for number in range(10_000):
-        knows.meet("one", words)
-        knows.meet(f"p{number}", frozenset({(f"w{number}", WordBoundary.WORD)}))
-    assert knows.meet("one", frozenset()) == words
+        knows.add_and_get("one", words)
+        knows.add_and_get(f"p{number}", frozenset({(f"w{number}", WordBoundary.WORD)}))
+    assert knows.add_and_get("one", frozenset()) == words
 
 
 def test_file_meta_information_that_is_kept_is_searched_for_what_others_gave() -> None:
@@ -198,5 +198,5 @@ def test_file_meta_information_that_is_kept_is_searched_for_what_others_gave() -
     settings = RULES_ALONE.replace(residuals="quarantine", rebuild_file_meta=False)
     deidentifier = Deidentifier(rules(RECIPE), settings)
     with pytest.raises(Quarantine) as caught:
-        deidentifier.sweep(deidentifier.analyse(data), known(*GIVING)[1])
+        deidentifier.search_patient_terms(deidentifier.analyse(data), known(*GIVING)[1])
     assert (caught.value.reason, caught.value.where) == (Reason.RESIDUAL_FOUND, "PrivateInformation")

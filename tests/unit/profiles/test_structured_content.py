@@ -431,7 +431,7 @@ def test_coordinates_and_tables_pass(value_type: str) -> None:
     assert [one.ValueType for one in items_of(deidentified(data))] == ["CONTAINER", value_type]
 
 
-# The residual sweep
+# The residual search
 
 SWEEPING = Deidentifier(
     Recipe.resolve(*recipe_names()), profile_settings().replace(residuals="quarantine", documents="allow")

@@ -24,7 +24,7 @@ class PatientTermIndex:
         self._asked: tuple[SearchTerms, SearchTerms] = (frozenset(), frozenset())
         self._answer: SearchTerms = frozenset()
 
-    def meet(self, patient: str, words: SearchTerms) -> SearchTerms:
+    def add_and_get(self, patient: str, words: SearchTerms) -> SearchTerms:
         """Return what is known of a patient beside the words of an object, and learn these.
 
         Parameters

@@ -1,4 +1,4 @@
-"""What the residual sweep searches: in which words, forms and bytes an original may stand elsewhere.
+"""What the residual search searches: in which words, forms and bytes an original may stand elsewhere.
 
 Names are searched by their parts, dates in the forms in which people write them, identifiers and addresses as they
 stand; in the object's character set, in UTF-8, in Latin-1 and in UTF-16.
@@ -86,10 +86,10 @@ class TermMatcher:
         Those originals among them that tell who the patient is: what other objects of the patient are searched for.
     """
 
-    def __init__(self, borders: Mapping[bytes, WordBoundary], words: SearchTerms = frozenset()) -> None:
-        self.words = words
-        patterns = sorted(borders)
-        self._borders = [borders[pattern] for pattern in patterns]
+    def __init__(self, boundaries: Mapping[bytes, WordBoundary], terms: SearchTerms = frozenset()) -> None:
+        self.terms = terms
+        patterns = sorted(boundaries)
+        self._borders = [boundaries[pattern] for pattern in patterns]
         self._automaton = BytesAhoCorasick(patterns, implementation=Implementation.ContiguousNFA) if patterns else None
 
     def matches(self, span: bytes) -> list[tuple[int, int, WordBoundary]]:
@@ -101,7 +101,7 @@ class TermMatcher:
 
 
 @lru_cache(maxsize=_MAX_PATTERN_SETS)
-def finder_of(changed: tuple[Changed, ...]) -> TermMatcher:
+def matcher_for_removed(changed: tuple[Changed, ...]) -> TermMatcher:
     """Return the finder of a set of changed elements, the same for the objects of a study."""
     borders: dict[bytes, WordBoundary] = {}
     words: set[Word] = set()

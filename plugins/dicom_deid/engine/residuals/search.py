@@ -1,4 +1,4 @@
-"""The residual sweep: originals that the rules removed or replaced, searched in what they left.
+"""The residual search: originals that the rules removed or replaced, searched in what they left.
 
 A hit counts where it is a word of its own ("Ann" is not in "Annular") and stands in text: the text VRs, codes and
 titles, UN, bytes, and private elements. What a rule wrote is not searched.
@@ -17,7 +17,7 @@ from dicom_deid.dicom.values import CHARACTER_SET_VRS, LONG_FORM_VRS
 from dicom_deid.dicom.walk import BIG_ENDIAN, LITTLE_ENDIAN
 from dicom_deid.engine.element_refs import ElementRef, iter_elements
 from dicom_deid.engine.handlers.basic import ObjectWalk
-from dicom_deid.engine.residuals.patterns import Changed, TermMatcher, WordBoundary, finder_of, vr_of_original
+from dicom_deid.engine.residuals.patterns import Changed, TermMatcher, WordBoundary, matcher_for_removed, vr_of_original
 
 # Of an instance there is one; its UID would make every object's patterns its own.
 _INSTANCE_UIDS = frozenset(
@@ -58,14 +58,14 @@ class RemovedValues(NamedTuple):
 
     Parameters
     ----------
-    finder
+    matcher
         Finds the originals that objects of a study share.
     uids
         The UIDs of its own: of the instance, and of those that its sequences refer to. They are searched one by one,
-        so that a study keeps its finder.
+        so that a study keeps its matcher.
     """
 
-    finder: TermMatcher
+    matcher: TermMatcher
     uids: frozenset[bytes]
 
 
@@ -78,7 +78,7 @@ def removed_values(*walks: ObjectWalk) -> RemovedValues:
     if len(uids) > _FEW_UIDS:
         changed += [(_LONE_UID + uid, False, False, ()) for uid in sorted(uids)]
         uids = set()
-    return RemovedValues(finder_of(tuple(changed)), frozenset(uids))
+    return RemovedValues(matcher_for_removed(tuple(changed)), frozenset(uids))
 
 
 def find_residuals(
@@ -86,7 +86,7 @@ def find_residuals(
     start: int,
     end: int,
     encoding: Encoding,
-    finder: TermMatcher,
+    matcher: TermMatcher,
     uids: frozenset[bytes] = frozenset(),
 ) -> list[Residual]:
     """Search originals in what the rules left of a walked object.
@@ -99,7 +99,7 @@ def find_residuals(
         Where the data set lies.
     encoding
         How its elements are encoded.
-    finder, uids
+    matcher, uids
         What is searched, see `RemovedValues`.
 
     Returns
@@ -110,7 +110,7 @@ def find_residuals(
     data = walk.data
     pieces = _left(walk, start, end)
     searched = b"\0".join([data[first:last] for first, last in pieces]).lower()
-    hits = finder.matches(searched)
+    hits = matcher.matches(searched)
     hits += _uid_hits(searched, uids)
     if not hits:
         return []
