@@ -1,4 +1,4 @@
-"""How much planted text the text search finds, beside peers: ``python -m bench.bench_ocr``.
+"""Measure recall, precision and time of the text search beside peers: ``python -m bench.bench_ocr``.
 
 Prints Markdown tables: recall by size, contrast and modality, precision, and seconds an image. The images are drawn
 from ``--seed``; identifiers are random, so nothing can be tuned to them. Peers: Tesseract, called as
@@ -31,7 +31,7 @@ from dicom_deid.engine.pixels.text import SURE, UNSURE, FoundText, TextFinder
 SIZES = (8, 12, 20)
 CONTRASTS = (0.3, 0.8)
 
-TermMatcher = Callable[[PlantedImage], "tuple[list[Box], bool]"]
+Finder = Callable[[PlantedImage], "tuple[list[Box], bool]"]
 """Returns the boxes to blank, and whether the object would be quarantined as uncertain."""
 
 
@@ -54,7 +54,7 @@ def ours(image: PlantedImage) -> tuple[list[Box], bool]:
     return boxes, any(UNSURE <= text.confidence < SURE for text in found)  # type: ignore[return-value]
 
 
-def tesseract(*options: str) -> TermMatcher:
+def tesseract(*options: str) -> Finder:
     """Return a finder that runs Tesseract with options."""
 
     def find(image: PlantedImage) -> tuple[list[Box], bool]:
@@ -76,7 +76,7 @@ def tesseract(*options: str) -> TermMatcher:
     return find
 
 
-def deid_filters(recipe: str) -> TermMatcher:
+def deid_filters(recipe: str) -> Finder:
     """Return a finder that applies a recipe that deid ships."""
     from deid.dicom.pixels.clean import DicomCleaner
     from deid.logger import bot
@@ -158,7 +158,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=int(time.time()) % 10**6, help="draws texts, places and noise")
     seed = parser.parse_args().seed
-    finders: dict[str, TermMatcher] = {"text search (extra ocr)": ours}
+    finders: dict[str, Finder] = {"text search (extra ocr)": ours}
     if shutil.which("tesseract"):
         finders["Tesseract as Presidio calls it"] = tesseract()
         finders["Tesseract, sparse text (--psm 11)"] = tesseract("--psm", "11")

@@ -1,4 +1,4 @@
-"""What blanking costs, beside deid on the same object: ``python -m bench.bench_pixels``.
+"""Measure the cost of blanking, beside deid on the same object: ``python -m bench.bench_pixels``.
 
 Prints processor time for a 640 x 480 RGB ultrasound in each transfer syntax that is written again as it came, of 1 and
 20 frames. deid's time is that of `DicomCleaner.detect`, `clean` and `save_dicom`, which include reading and writing the

@@ -112,7 +112,7 @@ class Deidentifier:
         self._functions = dict(functions or {})
         self._variables = dict(variables or {})
         self._deidentification_attributes = attributes_of(recipe, self.plan) if self.settings.stamp_method else ()
-        self._judge = PixelAndDocumentPolicy(recipe, self.settings)
+        self._pixel_policy = PixelAndDocumentPolicy(recipe, self.settings)
         self._lock = Lock()
         self._handler_tables: OrderedDict[Any, HandlerTable] = OrderedDict()
         self._plans = {self.plan.types: self.plan}
@@ -348,7 +348,7 @@ class Deidentifier:
         header = given.header
         encoding = header.transfer_syntax.encoding
         analysis = self._walk_by_rules(given)
-        cleaned = self._judge.classify_http_error(analysis.walk, header, given.source, given.size)
+        cleaned = self._pixel_policy.apply(analysis.walk, header, given.source, given.size)
         if cleaned is not None:
             analysis = self._walk_object(given, self._book_with(analysis.handler_table, cleaned, encoding))
             analysis.transfer_syntax_uid = cleaned.transfer_syntax_uid

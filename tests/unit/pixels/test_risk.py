@@ -1,4 +1,4 @@
-"""What may show the patient is treated as the policy says, and nothing passes by silence."""
+"""Pixel risk: policies, filters and SOP classes."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from pydicom import Dataset
 from pydicom.uid import UID_dictionary
 
 from dicom_deid.engine.pixels import (
+    FilterMatch,
     ObjectFacts,
     PixelDecision,
     PixelFilters,
-    Treatment,
+    decide_document,
+    decide_pixels,
     document_risk,
     pixel_risk,
-    treat_document,
-    treat_pixels,
 )
 from dicom_deid.engine.settings import Settings
 from dicom_deid.exceptions import Quarantine
@@ -61,7 +61,7 @@ def named(*words: str) -> list[str]:
 
 @pytest.mark.parametrize("uid", named("Secondary Capture", "Ultrasound", "Endoscopic", "Photographic", "Microscopic"))
 def test_every_class_of_a_risky_name_is_known(uid: str) -> None:
-    """A class of the standard's list that was forgotten would pass."""
+    """A class of the standard's list that is not listed would pass."""
     assert pixel_risk(ObjectFacts(uid, "1.2.840.10008.1.2.1", True)) in (Reason.PIXEL_RISK, Reason.VIDEO)
 
 
@@ -79,64 +79,64 @@ def test_every_document_class_is_known(words: tuple[str, ...], reason: Reason) -
     assert {uid: document_risk(uid) for uid in classes} == dict.fromkeys(classes, reason)
 
 
-def decision(text: str) -> PixelDecision:
+def match_of(text: str) -> FilterMatch:
     header = Dataset()
     header.Modality = "US"
     return PixelFilters(Recipe.parse("FORMAT dicom\n" + text).filters).match(header)
 
 
-NOTHING = PixelDecision()
-CLEANS = decision("%filter graylist\nLABEL x\n contains Modality US\n coordinates 0,0,5,5\n")
-KEEPS = decision("%filter graylist\nLABEL x\n contains Modality US\n keepcoordinates 0,0,5,5\n")
-MISSES = decision("%filter graylist\nLABEL x\n contains Modality US\n coordinates from:SequenceOfUltrasoundRegions\n")
-WHITE = decision("%filter whitelist\nLABEL x\n contains Modality US\n")
-FLAGS = decision("%filter blacklist\nLABEL x\n contains Modality US\n")
+NOTHING = FilterMatch()
+CLEANS = match_of("%filter graylist\nLABEL x\n contains Modality US\n coordinates 0,0,5,5\n")
+KEEPS = match_of("%filter graylist\nLABEL x\n contains Modality US\n keepcoordinates 0,0,5,5\n")
+MISSES = match_of("%filter graylist\nLABEL x\n contains Modality US\n coordinates from:SequenceOfUltrasoundRegions\n")
+WHITE = match_of("%filter whitelist\nLABEL x\n contains Modality US\n")
+FLAGS = match_of("%filter blacklist\nLABEL x\n contains Modality US\n")
 BURNED = US._replace(burned_in_annotation="YES")
 VIDEO = US._replace(transfer_syntax_uid="1.2.840.10008.1.2.4.102")
 FACE = CT._replace(recognizable_visual_features="YES")
 
 
 @pytest.mark.parametrize(
-    ("facts", "said", "policy", "expected"),
+    ("facts", "match", "policy", "expected"),
     [
-        (CT, NOTHING, "quarantine", Treatment()),
-        (CT, CLEANS, "quarantine", Treatment(clean=True)),
+        (CT, NOTHING, "quarantine", PixelDecision()),
+        (CT, CLEANS, "quarantine", PixelDecision(clean=True)),
         (CT, FLAGS, "quarantine", Reason.PIXEL_RISK),
-        (CT, FLAGS, "ocr", Treatment(find_text=True)),
+        (CT, FLAGS, "ocr", PixelDecision(find_text=True)),
         (US, NOTHING, "quarantine", Reason.PIXEL_RISK),
-        (US, NOTHING, "allow", Treatment(allowed=Reason.PIXEL_RISK)),
-        (US, NOTHING, "ocr", Treatment(find_text=True)),
-        (US, CLEANS, "quarantine", Treatment(clean=True)),
+        (US, NOTHING, "allow", PixelDecision(allowed=Reason.PIXEL_RISK)),
+        (US, NOTHING, "ocr", PixelDecision(find_text=True)),
+        (US, CLEANS, "quarantine", PixelDecision(clean=True)),
         (US, KEEPS, "quarantine", Reason.PIXEL_RISK),
         (US, MISSES, "quarantine", Reason.PIXEL_RISK),
-        (US, WHITE, "quarantine", Treatment()),
+        (US, WHITE, "quarantine", PixelDecision()),
         (BURNED, WHITE, "quarantine", Reason.BURNED_IN_ANNOTATION),
-        (BURNED, CLEANS, "quarantine", Treatment(clean=True)),
-        (BURNED, NOTHING, "ocr", Treatment(find_text=True)),
+        (BURNED, CLEANS, "quarantine", PixelDecision(clean=True)),
+        (BURNED, NOTHING, "ocr", PixelDecision(find_text=True)),
         (VIDEO, NOTHING, "ocr", Reason.VIDEO),
-        (VIDEO, NOTHING, "allow", Treatment(allowed=Reason.VIDEO)),
+        (VIDEO, NOTHING, "allow", PixelDecision(allowed=Reason.VIDEO)),
         (VIDEO, CLEANS, "allow", Reason.VIDEO),
         (FACE, CLEANS, "quarantine", Reason.RECOGNIZABLE_VISUAL_FEATURES),
         (FACE, NOTHING, "ocr", Reason.RECOGNIZABLE_VISUAL_FEATURES),
-        (FACE, CLEANS, "allow", Treatment(clean=True, allowed=Reason.RECOGNIZABLE_VISUAL_FEATURES)),
+        (FACE, CLEANS, "allow", PixelDecision(clean=True, allowed=Reason.RECOGNIZABLE_VISUAL_FEATURES)),
     ],
 )
-def test_treatment(facts: ObjectFacts, said: PixelDecision, policy: str, expected: Treatment | Reason) -> None:
+def test_decision(facts: ObjectFacts, match: FilterMatch, policy: str, expected: PixelDecision | Reason) -> None:
     """A rule that blanks nothing of this object does not clear it; a blanked corner does not hide a face."""
     settings = Settings(pixel_risk=policy)  # type: ignore[arg-type]
-    if isinstance(expected, Treatment):
-        assert treat_pixels(facts, said, settings) == expected
+    if isinstance(expected, PixelDecision):
+        assert decide_pixels(facts, match, settings) == expected
     else:
         with pytest.raises(Quarantine) as caught:
-            treat_pixels(facts, said, settings)
+            decide_pixels(facts, match, settings)
         assert caught.value.reason is expected
 
 
 def test_documents_follow_their_policy() -> None:
     report = STORAGE + "88.33"
     with pytest.raises(Quarantine) as caught:
-        treat_document(report, Settings())
+        decide_document(report, Settings())
     assert caught.value.reason is Reason.STRUCTURED_CONTENT
-    assert treat_document(report, Settings(documents="allow")) is Reason.STRUCTURED_CONTENT
-    assert treat_document(report, Settings(), cleaned=frozenset({Reason.STRUCTURED_CONTENT})) is None
-    assert treat_document(CT.sop_class_uid, Settings()) is None
+    assert decide_document(report, Settings(documents="allow")) is Reason.STRUCTURED_CONTENT
+    assert decide_document(report, Settings(), cleaned=frozenset({Reason.STRUCTURED_CONTENT})) is None
+    assert decide_document(CT.sop_class_uid, Settings()) is None

@@ -1,10 +1,10 @@
-"""Pixels: which objects are at risk, where the filters blank, how regions are blanked, and where text is found.
+"""Pixels: assess the risk of an object, match filters, blank regions and find text.
 
-numpy and the codecs are imported when pixels have to be decoded, never before.
+numpy and the codecs are imported only when pixels have to be decoded.
 """
 
 from dicom_deid.engine.pixels.clean import CleanedPixels, clean_pixels, with_overlays, without_embedded_planes
-from dicom_deid.engine.pixels.filters import PixelDecision, PixelFilters
+from dicom_deid.engine.pixels.filters import FilterMatch, PixelFilters
 from dicom_deid.engine.pixels.overlays import (
     Overlay,
     is_overlay_data,
@@ -16,17 +16,18 @@ from dicom_deid.engine.pixels.overlays import (
 from dicom_deid.engine.pixels.regions import Region
 from dicom_deid.engine.pixels.risk import (
     ObjectFacts,
-    Treatment,
+    PixelDecision,
+    decide_document,
+    decide_pixels,
     document_risk,
     is_video,
     pixel_risk,
-    treat_document,
-    treat_pixels,
 )
 from dicom_deid.engine.pixels.text import FoundText, TextFinder, overlay_text_regions, text_regions
 
 __all__ = [
     "CleanedPixels",
+    "FilterMatch",
     "FoundText",
     "ObjectFacts",
     "Overlay",
@@ -34,8 +35,9 @@ __all__ = [
     "PixelFilters",
     "Region",
     "TextFinder",
-    "Treatment",
     "clean_pixels",
+    "decide_document",
+    "decide_pixels",
     "document_risk",
     "is_overlay_data",
     "is_placed_elsewhere",
@@ -46,8 +48,6 @@ __all__ = [
     "pixel_risk",
     "places_overlay_data",
     "text_regions",
-    "treat_document",
-    "treat_pixels",
     "with_overlays",
     "without_embedded_planes",
 ]

@@ -1,4 +1,4 @@
-"""Blank regions in every frame of an image, whatever its encoding."""
+"""Blank regions in every frame of an image, in any encoding."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ NATIVE = frozenset({_IMPLICIT_LITTLE, _EXPLICIT_LITTLE, _DEFLATED, _EXPLICIT_BIG
 _IMAGE_TYPE = 0x00080008
 _BURNED_IN_ANNOTATION = 0x00280301
 _LOSSY_IMAGE_COMPRESSION = 0x00282110
-# What describes or repeats the old pixels: a thumbnail shows what was blanked, extremes may be those of the text,
-# offsets point into the old frames.
+# Elements that describe or repeat the original pixels: the thumbnail shows what was blanked, the extreme values may be
+# those of the text, the offsets point into the original frames.
 _ICON_IMAGE_SEQUENCE = 0x00880200
 _STALE = (0x00280106, 0x00280107, _ICON_IMAGE_SEQUENCE, 0x7FE00001, 0x7FE00002)
 
@@ -48,19 +48,18 @@ class CleanedPixels:
     Parameters
     ----------
     data
-        The new value of PixelData; when encapsulated, items without the sequence delimitation item. None where it stays
-        as it is, and only overlays change.
+        The new value of PixelData; if encapsulated, items without the sequence delimitation item. None if only overlays
+        change.
     transfer_syntax_uid
-        How it is encoded: as it came, or explicit VR little endian.
+        Its transfer syntax: that of the source, or explicit VR little endian.
     encapsulated
         Whether PixelData has an undefined length and holds items (PS3.5 section A.4).
     vr
         OB or OW.
     elements
-        Root elements that follow from the change: tag to new value, or to None for an element that must go. An
-        element that goes may not have been there.
+        Root elements that must change too: tag to new value, or to None for an element to remove, which may not exist.
     notes
-        Counts of reasons for the audit.
+        Number of each reason, for the audit.
     overlays
         New values of OverlayData, by tag.
     """
@@ -85,35 +84,35 @@ def clean_pixels(
 ) -> CleanedPixels | None:
     """Blank regions in every frame.
 
-    Uncompressed frames are changed in place on one copy: every byte outside the regions stays. Compressed frames are
-    decoded, blanked, and encoded again in the same transfer syntax where that is lossless (RLE, JPEG-LS lossless,
-    JPEG 2000 lossless) and gives the same samples back; otherwise they are written uncompressed. What was lossy is
-    not compressed with loss a second time.
+    Uncompressed frames are changed in place on one copy; no byte outside the regions changes. Compressed frames are
+    decoded, blanked, and encoded again in the same transfer syntax if that is lossless (RLE, JPEG-LS lossless,
+    JPEG 2000 lossless) and returns the same samples; otherwise they are written uncompressed. Nothing is compressed
+    with loss a second time.
 
     Parameters
     ----------
     header
-        The object's original root elements: groups 0008 and 0028, the extended offset table if there is one.
+        The object's original root elements: groups 0008 and 0028, the extended offset table if present.
     pixel_data
-        The value of PixelData; when encapsulated, with or without the sequence delimitation item.
+        The value of PixelData; if encapsulated, with or without the sequence delimitation item.
     transfer_syntax_uid
-        As the file meta information has it; of a deflated data set, the bytes are the inflated ones.
+        From the file meta information; the bytes of a deflated data set are passed inflated.
     regions
-        What to blank and keep, in order.
+        Regions to blank or keep, in order.
     recompress
         False to write compressed frames uncompressed.
     vr
-        VR of PixelData as it came; matters in explicit VR big endian.
+        VR of PixelData in the source; matters in explicit VR big endian.
 
     Returns
     -------
     CleanedPixels or None
-        None when the regions blank nothing of this image: PixelData stays as it is.
+        None if the regions blank nothing of this image.
 
     Raises
     ------
     Quarantine
-        `video`, or `pixel-data-unreadable` when the pixels cannot be decoded for certain.
+        `video`, or `pixel-data-unreadable` if the pixels cannot be decoded reliably.
     """
     if is_video(transfer_syntax_uid):
         raise Quarantine(Reason.VIDEO, PIXEL_DATA)
@@ -121,7 +120,7 @@ def clean_pixels(
     blanked = bands(regions, layout.rows, layout.columns)
     if not blanked:
         return None
-    # Planes in unused bits are blanked with their samples; one that lies elsewhere on the image is refused.
+    # Planes in unused bits are blanked with their samples; a plane with another origin or size is refused.
     embedded_planes(header, layout.rows, layout.columns)
     if transfer_syntax_uid in NATIVE:
         data = blank_native(
@@ -145,15 +144,15 @@ def with_overlays(
     Parameters
     ----------
     cleaned
-        What `clean_pixels` returned.
+        Result of `clean_pixels`.
     header
         As for `clean_pixels`.
     overlays
-        The planes that stay in the object.
+        The planes that the object keeps.
     regions
-        What to blank and keep of them, in order, in pixels of the image.
+        Regions to blank or keep, in order, in pixels of the image.
     transfer_syntax_uid
-        As the object came.
+        Transfer syntax of the source.
     """
     if not overlays or not regions:
         return cleaned
@@ -163,7 +162,7 @@ def with_overlays(
     if not changed:
         return cleaned
     if cleaned is None:
-        # A thumbnail may show what stood in the overlay.
+        # The thumbnail may show the overlay.
         cleaned = CleanedPixels(None, transfer_syntax_uid, False, "", {_ICON_IMAGE_SEQUENCE: None})
     return replace(cleaned, overlays=changed)
 
@@ -177,21 +176,21 @@ def without_embedded_planes(
     *,
     vr: str,
 ) -> CleanedPixels | None:
-    """Blank the overlay planes in unused bits of the samples of which the rules take out the description.
+    """Blank overlay planes in unused bits of the samples whose description the rules remove.
 
     Parameters
     ----------
     cleaned
-        What became of the pixels otherwise.
+        Result of the other cleaning steps.
     header, pixel_data, transfer_syntax_uid, vr
         As for `clean_pixels`.
     groups
-        Of those planes.
+        Groups of those planes.
 
     Raises
     ------
     Quarantine
-        `pixel-data-unreadable` when such a plane stands in compressed pixels, or cannot be told from the samples.
+        `pixel-data-unreadable` if such a plane is in compressed pixels or overlaps the bits of the samples.
     """
     layout = layout_of(header)
     mask = bits_of_planes(header, groups, layout)
@@ -204,7 +203,7 @@ def without_embedded_planes(
     if new is None:
         return cleaned
     if cleaned is None:
-        # A thumbnail may show what stood in the plane.
+        # The thumbnail may show the plane.
         return CleanedPixels(new, transfer_syntax_uid, False, vr, {_ICON_IMAGE_SEQUENCE: None})
     return replace(cleaned, data=new, vr=vr)
 
@@ -218,7 +217,7 @@ def _clean_compressed(
     *,
     recompress: bool,
 ) -> CleanedPixels:
-    """Decode, blank, and encode again or not."""
+    """Decode, blank, and encode again if that is lossless."""
     frames, decoded = codec.decode(pixel_data, header, layout, transfer_syntax_uid)
     if (decoded.rows, decoded.columns) != (layout.rows, layout.columns):
         raise Quarantine(Reason.PIXEL_DATA_UNREADABLE, PIXEL_DATA)
@@ -237,7 +236,7 @@ def _clean_compressed(
 
 
 def _described(header: Dataset, *, lossy: bool = False) -> dict[int, object]:
-    """Return what the header must say of cleaned pixels (PS3.3 section C.7.6.1.1.2, PS3.15 section E.3.1)."""
+    """Return the elements that describe cleaned pixels (PS3.3 section C.7.6.1.1.2, PS3.15 section E.3.1)."""
     elements: dict[int, object] = dict.fromkeys(_STALE)
     try:
         image_type = header.get("ImageType")

@@ -1,4 +1,4 @@
-"""Compressed pixel data: decoded frame by frame, and encoded again where that loses nothing."""
+"""Decode compressed pixel data frame by frame, and encode it again without loss."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _JPEG_2000_LOSSLESS = "1.2.840.10008.1.2.4.90"
 _RLE_LOSSLESS = "1.2.840.10008.1.2.5"
 _OPENJPEG = (_JPEG_2000_LOSSLESS, *(f"1.2.840.10008.1.2.4.{last}" for last in (91, 201, 202, 203)))
 
-# One decoder a transfer syntax, whatever else is installed: the same object must give the same bytes everywhere.
+# One decoder per transfer syntax, whatever else is installed: the same object must give the same bytes everywhere.
 _DECODERS = dict.fromkeys((*_LIBJPEG, *_OPENJPEG, _RLE_LOSSLESS), "pylibjpeg") | dict.fromkeys(
     (_JPEG_LS_LOSSLESS, "1.2.840.10008.1.2.4.81"), "pyjpegls"
 )
@@ -32,12 +32,12 @@ _LARGEST_OFFSET = 2**32 - 1
 
 
 def can_decode(transfer_syntax_uid: str) -> bool:
-    """Tell whether frames of a transfer syntax can be decoded, given the codecs."""
+    """Return whether frames of a transfer syntax can be decoded if the codecs are installed."""
     return transfer_syntax_uid in _DECODERS
 
 
 def can_encode(transfer_syntax_uid: str) -> bool:
-    """Tell whether frames can be written in a transfer syntax without loss."""
+    """Return whether frames can be encoded in a transfer syntax without loss."""
     return transfer_syntax_uid in _ENCODERS
 
 
@@ -46,21 +46,21 @@ def decode(
 ) -> tuple[list[bytes], Layout]:
     """Decode every frame.
 
-    Colours are not converted: what is stored as YBR stays YBR, with a colour for every pixel.
+    Colours are not converted: YBR stays YBR, with a colour for every pixel.
 
     Returns
     -------
     list of bytes, Layout
-        The frames, little endian, samples of a pixel together; and their layout, without `black`.
+        The frames, little endian and interleaved by pixel; and their layout, without `black`.
 
     Raises
     ------
     Quarantine
-        `pixel-data-unreadable` when the codec is missing, or cannot decode every frame that the header announces.
+        `pixel-data-unreadable` if the codec is missing or cannot decode all frames of NumberOfFrames.
     """
     try:
         decoded = _decode(bytes(data), layout, transfer_syntax_uid, _extended_offsets(header))
-    except Exception:  # codecs raise what they like, and their messages may hold values
+    except Exception:  # codecs raise any exception, and messages may hold values
         raise Quarantine(Reason.PIXEL_DATA_UNREADABLE, PIXEL_DATA) from None
     frames = [frame for frame, _ in decoded]
     layouts = {properties for _, properties in decoded}
@@ -75,7 +75,7 @@ def decode(
 def _decode(
     data: bytes, layout: Layout, transfer_syntax_uid: str, offsets: tuple[bytes, bytes] | None = None
 ) -> list[tuple[bytes, Layout]]:
-    """Return each frame with the layout that the codec gave it."""
+    """Return each frame with the layout that the codec reports."""
     return [
         (_little_endian(array), _decoded_layout(layout, properties))
         for array, properties in _decoder(data, layout, transfer_syntax_uid, offsets)
@@ -91,7 +91,7 @@ def _decoder(
     *,
     unused_bits: bool = False,
 ) -> Iterator[tuple[NDArray[Any], dict[str, Any]]]:
-    """Return pydicom's iterator over frames as arrays of stored values, colours as they are stored."""
+    """Return pydicom's iterator over frames as arrays of stored values, without colour conversion."""
     from pydicom.pixels.decoders.base import get_decoder
 
     options: dict[str, Any] = {"correct_unused_bits": False} if unused_bits else {}
@@ -110,7 +110,7 @@ def _decoder(
 
 
 def _extended_offsets(header: Dataset) -> tuple[bytes, bytes] | None:
-    """Return the Extended Offset Table and its lengths (PS3.3 section C.7.6.3.1.8), where there is one."""
+    """Return the Extended Offset Table and its lengths (PS3.3 section C.7.6.3.1.8), if present."""
     table, lengths = header.get("ExtendedOffsetTable"), header.get("ExtendedOffsetTableLengths")
     return (table, lengths) if table and lengths else None
 
@@ -169,7 +169,7 @@ def iterate(
     Raises
     ------
     Quarantine
-        `pixel-data-unreadable` when the codec is missing, or cannot decode every frame that the header announces.
+        `pixel-data-unreadable` if the codec is missing or cannot decode all frames of NumberOfFrames.
     """
     count = 0
     try:
@@ -180,29 +180,29 @@ def iterate(
             yield array, str(properties["photometric_interpretation"])
     except Quarantine:
         raise
-    except Exception:  # codecs raise what they like, and their messages may hold values
+    except Exception:  # codecs raise any exception, and messages may hold values
         raise Quarantine(Reason.PIXEL_DATA_UNREADABLE, PIXEL_DATA) from None
     if count < layout.frames:
         raise Quarantine(Reason.PIXEL_DATA_UNREADABLE, PIXEL_DATA)
 
 
 def encode(frames: Sequence[bytes], layout: Layout, transfer_syntax_uid: str) -> bytes | None:
-    """Encode frames without loss and make sure of it.
+    """Encode frames without loss and verify the result.
 
     Parameters
     ----------
     frames
-        As `decode` gives them.
+        As returned by `decode`.
     layout
-        Of the frames.
+        Layout of the frames.
     transfer_syntax_uid
-        One of those that `can_encode` names.
+        A transfer syntax for which `can_encode` is true.
 
     Returns
     -------
     bytes or None
-        Basic offset table and one fragment a frame, without the sequence delimitation item (PS3.5 section A.4); None
-        when the encoder cannot hold the frames, or they do not come back the same.
+        Basic offset table and one fragment per frame, without the sequence delimitation item (PS3.5 section A.4); None
+        if the encoder fails or decoding gives other frames.
     """
     from pydicom.encaps import encapsulate
     from pydicom.pixels.encoders.base import get_encoder
@@ -215,6 +215,6 @@ def encode(frames: Sequence[bytes], layout: Layout, transfer_syntax_uid: str) ->
         encoded = [encoder.encode(frame, encoding_plugin=_ENCODERS[transfer_syntax_uid], **options) for frame in frames]
         value = encapsulate(encoded, has_bot=sum(map(len, encoded)) + 8 * len(encoded) < _LARGEST_OFFSET)
         again = _decode(value, layout.replace(frames=len(frames)), transfer_syntax_uid)
-    except Exception:  # codecs raise what they like; the frames can still be written uncompressed
+    except Exception:  # codecs raise any exception; the frames can still be written uncompressed
         return None
     return value if [frame for frame, _ in again] == list(frames) else None

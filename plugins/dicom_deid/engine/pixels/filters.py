@@ -1,4 +1,4 @@
-"""What the `%filter` sections of a recipe say of one object's pixels."""
+"""Match the `%filter` sections of a recipe against the header of an object."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _CORNERS = ("RegionLocationMinX0", "RegionLocationMinY0", "RegionLocationMaxX1",
 
 
 @dataclass(frozen=True, slots=True)
-class PixelDecision:
-    """What the filters say of one object.
+class FilterMatch:
+    """The filters that match one object, and the regions that they give.
 
     Parameters
     ----------
     filters
-        Those that match, in the order of the recipe.
+        The filters that match, in the order of the recipe.
     regions
-        What they blank and keep, in order; to be painted one after the other.
+        Regions to blank or keep; a later region overrides an earlier one.
     """
 
     filters: tuple[Filter, ...] = ()
@@ -36,30 +36,30 @@ class PixelDecision:
 
     @property
     def cleans(self) -> bool:
-        """Whether pixels are to be blanked."""
+        """Whether a region is to be blanked."""
         return any(region.blank for region in self.regions)
 
     @property
     def whitelisted(self) -> bool:
-        """Whether a filter of a section named ``whitelist`` says that the pixels are clean."""
+        """Whether a filter without coordinates in a section named ``whitelist`` matches."""
         return any(_is_whitelist(a_filter) for a_filter in self.filters)
 
     @property
     def flagged(self) -> bool:
-        """Whether a filter without coordinates says that the pixels are not clean, but not where."""
+        """Whether a filter without coordinates in any other section matches."""
         return any(not a_filter.coordinates and not _is_whitelist(a_filter) for a_filter in self.filters)
 
 
 class PixelFilters:
-    """All filters of a recipe, ready to be asked about one object after another.
+    """All filters of a recipe.
 
-    Every filter that matches counts, not the first alone: their coordinates are painted on one mask in the order of
-    the recipe, as the `deid` package does.
+    All matching filters apply, not only the first: their coordinates are painted on one mask in the order of the
+    recipe, as in the `deid` package.
 
     Parameters
     ----------
     filters
-        As the recipe has them.
+        The filters of the recipe, in order.
     """
 
     def __init__(self, filters: Sequence[Filter]) -> None:
@@ -68,23 +68,23 @@ class PixelFilters:
         self.tags: frozenset[int] = frozenset[int]().union(*(a_filter.tags for a_filter in filters)) | {
             tag for tag in areas if tag is not None
         }
-        """The elements of the root data set that `match` reads; no other need be in the header."""
+        """Tags of the root data set that `match` reads; other elements may be missing from the header."""
 
     def __bool__(self) -> bool:
         return bool(self._filters)
 
-    def match(self, header: Dataset) -> PixelDecision:
-        """Ask the filters about an object.
+    def match(self, header: Dataset) -> FilterMatch:
+        """Return the filters that match an object, with their regions.
 
         Parameters
         ----------
         header
-            The object's original root elements, those of `tags` at least.
+            The object's original root elements, at least those of `tags`.
 
         Raises
         ------
         Quarantine
-            `malformed` for an element that is asked for and cannot be read as its VR says.
+            `malformed` if an element that a filter reads is not valid for its VR.
         """
 
         def value_of(tag: int) -> str | None:
@@ -97,7 +97,7 @@ class PixelFilters:
             for coordinates in a_filter.coordinates
             for region in _regions(coordinates, header)
         )
-        return PixelDecision(matching, tuple(regions))
+        return FilterMatch(matching, tuple(regions))
 
 
 def _is_whitelist(a_filter: Filter) -> bool:
@@ -105,7 +105,7 @@ def _is_whitelist(a_filter: Filter) -> bool:
 
 
 def _text(header: Dataset, tag: int) -> str | None:
-    r"""Return a value as criteria compare it: components joined by a backslash; nothing when it is missing."""
+    r"""Return a value as text with components joined by a backslash, or None if the element is missing."""
     if tag not in header:
         return None
     try:
@@ -121,7 +121,7 @@ def _text(header: Dataset, tag: int) -> str | None:
 
 
 def _regions(coordinates: Coordinates, header: Dataset) -> Iterator[Region]:
-    """Yield the regions that one line of coordinates stands for in an object."""
+    """Yield the regions of one line of coordinates for an object."""
     blank = not coordinates.keep
     if coordinates.from_tag is None:
         yield Region(blank, coordinates.area)

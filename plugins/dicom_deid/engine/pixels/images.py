@@ -1,4 +1,4 @@
-"""Frames as a person sees them: 8-bit grey or RGB pictures, for text search."""
+"""Render frames as 8-bit grey or RGB pictures for text search."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dicom_deid.engine.pixels import codec
 from dicom_deid.engine.pixels.layout import PIXEL_DATA, layout_of
-from dicom_deid.engine.pixels.overlays import embedded_planes
+from dicom_deid.engine.pixels.overlays import Overlay, embedded_planes
 from dicom_deid.engine.pixels.risk import is_video
 from dicom_deid.exceptions import Quarantine
 from dicom_deid.reasons import Reason
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     Picture = NDArray[np.uint8]
 
-# Where most of the range is taken by few pixels, as by letters at the top of a 16-bit range, a second picture
-# stretches the rest.
+# If few pixels take most of the range, such as letters at the top of a 16-bit range, a second picture stretches the
+# rest.
 _OUTLIERS = (1.0, 99.0)
 _WORTH_A_SECOND_PICTURE = 0.6
 
@@ -28,21 +28,21 @@ _WORTH_A_SECOND_PICTURE = 0.6
 def pictures(
     header: Dataset, pixel_data: bytes | memoryview, transfer_syntax_uid: str, vr: str = "OW"
 ) -> Iterator[list[Picture]]:
-    """Yield the pictures of each frame: one, or two where one range of grey does not show everything.
+    """Yield the pictures of each frame: one, or two if one range of grey does not show everything.
 
-    Overlay planes that stand in unused bits of the samples follow, by themselves.
+    Overlay planes in unused bits of the samples follow as separate pictures.
 
     Parameters
     ----------
     header
-        The object's original root elements, group 0028 at least.
+        The object's original root elements, at least group 0028.
     pixel_data, transfer_syntax_uid, vr
         As for `clean_pixels`.
 
     Raises
     ------
     Quarantine
-        `video`, or `pixel-data-unreadable` when the frames cannot be decoded.
+        `video`, or `pixel-data-unreadable` if the frames cannot be decoded.
     """
     if is_video(transfer_syntax_uid):
         raise Quarantine(Reason.VIDEO, PIXEL_DATA)
@@ -55,6 +55,18 @@ def pictures(
         whole = codec.iterate(pixel_data, header, layout, transfer_syntax_uid, vr, unused_bits=True)
         for array, _ in whole:
             yield [_plane(array, position) for position in planes]
+
+
+def overlay_pictures(overlay: Overlay) -> Iterator[Picture]:
+    """Yield each frame of an overlay plane that is not empty, white on black."""
+    import numpy as np
+
+    size = overlay.rows * overlay.columns
+    every = np.unpackbits(np.frombuffer(overlay.bits(), np.uint8), bitorder="little")
+    for start in range(0, len(every) - size + 1, size):
+        frame = every[start : start + size]
+        if frame.any():
+            yield frame.reshape(overlay.rows, overlay.columns) * np.uint8(255)
 
 
 def _rendered(array: NDArray[Any], photometric: str, header: Dataset) -> list[Picture]:
@@ -85,7 +97,7 @@ def _plane(array: NDArray[Any], position: int) -> Picture:
 
 
 def _greys(array: NDArray[Any]) -> list[Picture]:
-    """Return one picture of the full range, and one of the range of most pixels where that is much smaller."""
+    """Return one picture of the full range, and one of the range of most pixels if that is much smaller."""
     import numpy as np
 
     least, most = int(array.min()), int(array.max())

@@ -1,4 +1,4 @@
-"""How the samples of an image lie in its bytes (PS3.3 section C.7.6.3, PS3.5 section 8)."""
+"""Layout of the samples of an image in its bytes (PS3.3 section C.7.6.3, PS3.5 section 8)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 PIXEL_DATA = "(7fe0,0010)"
 
 UNREADABLE = (AttributeError, BytesLengthException, KeyError, TypeError, ValueError)
-"""What it raises to ask pydicom for a number that is not there, or is none."""
+"""Exceptions of pydicom for an attribute that is missing or not a number."""
 
 _SAMPLES = {
     "MONOCHROME1": 1,
@@ -30,12 +30,12 @@ _SAMPLES = {
     "YBR_RCT": 3,
 }
 SUBSAMPLED = frozenset({"YBR_FULL_422", "YBR_PARTIAL_422"})
-"""Two pixels share their colour: stored as Y1 Y2 CB CR (PS3.3 section C.7.6.3.1.2)."""
+"""Interpretations in which two pixels share their colour, stored as Y1 Y2 CB CR (PS3.3 section C.7.6.3.1.2)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """The attributes of the Image Pixel module that say where a pixel stands and what its numbers mean.
+    """The attributes of the Image Pixel module that describe position and meaning of each sample.
 
     `black` is the darkest stored value of each sample, in the order of the samples.
     """
@@ -79,7 +79,7 @@ def layout_of(header: Dataset) -> Layout:
     Raises
     ------
     Quarantine
-        `pixel-data-unreadable` when an attribute is missing, contradicts another or is of a kind that is not handled.
+        `pixel-data-unreadable` if an attribute is missing, contradicts another or has an unsupported value.
     """
     try:
         photometric = str(header.PhotometricInterpretation)
@@ -106,7 +106,7 @@ def layout_of(header: Dataset) -> Layout:
 
 
 def _is_consistent(layout: Layout) -> bool:
-    """Tell whether the numbers of a layout fit each other and are of a kind that is handled."""
+    """Return whether the values of a layout are consistent and supported."""
     return (
         min(layout.rows, layout.columns, layout.frames) > 0
         and layout.samples == _SAMPLES.get(layout.photometric)
@@ -134,9 +134,9 @@ def black_of(layout: Layout, header: Dataset) -> tuple[int, ...]:
 
 
 def _darkest_index(layout: Layout, header: Dataset) -> int:
-    """Return the index of the darkest colour of a palette; 0 where the palette cannot be read.
+    """Return the index of the darkest colour of a palette, or 0 if the palette cannot be read.
 
-    Any index hides what it replaces, so an unreadable palette costs looks, not safety.
+    Any index hides what it replaces, so an unreadable palette is safe.
     """
     if layout.bits_stored > 16:
         return 0
@@ -155,7 +155,7 @@ def _darkest_index(layout: Layout, header: Dataset) -> int:
 def sample_bytes(layout: Layout, value: int, *, big_endian: bool) -> bytes:
     """Return one stored value as the cell of BitsAllocated bits that holds it (PS3.5 section 8.1.1).
 
-    Bits that are not part of the value are its sign: overlay planes that old objects keep there are blanked with it.
+    Bits outside the value are set to its sign, so that overlay planes in unused bits are blanked with it.
     """
     shifted = value << (layout.high_bit + 1 - layout.bits_stored)
     cell = shifted & ((1 << layout.bits_allocated) - 1)

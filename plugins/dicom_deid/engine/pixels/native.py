@@ -1,4 +1,4 @@
-"""Blank regions of uncompressed frames where they stand, on one copy of the bytes (PS3.5 section 8.1.1)."""
+"""Blank regions of uncompressed frames on one copy of the bytes (PS3.5 section 8.1.1)."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ def blank_native(
 ) -> bytearray:
     """Return a copy of uncompressed pixel data with the bands of every frame blanked.
 
-    Frames beyond NumberOfFrames, which some readers show, are blanked like the others; what is left over after the
-    last whole frame is set to zero, for no reader shows it.
+    Frames beyond NumberOfFrames, which some readers show, are blanked like the others; bytes after the last whole
+    frame are set to zero.
 
     Parameters
     ----------
     data
         The value of PixelData.
     layout
-        Where the pixels stand in it.
+        Layout of the pixels.
     blanked
-        What to blank of each frame.
+        Bands to blank in each frame.
     big_endian
         Whether the transfer syntax is explicit VR big endian.
     words
-        Whether the VR is OW, whose pairs of bytes are swapped in big endian also when a pixel takes 8 bits or fewer
+        Whether the VR is OW, whose bytes are swapped in pairs in big endian even if a pixel has 8 bits or fewer
         (PS3.5 section 8.1.2).
 
     Raises
     ------
     Quarantine
-        `pixel-data-unreadable` when the data are shorter than the frames.
+        `pixel-data-unreadable` if the data are shorter than the frames.
     """
     layout = _as_stored(layout, len(data))
     frames = len(data) * 8 // layout.frame_bits
@@ -62,7 +62,7 @@ def blank_native(
 
 
 def _as_stored(layout: Layout, size: int) -> Layout:
-    """Return the layout of data that say YBR_FULL_422 but hold every sample of every pixel, as some devices write."""
+    """Return the layout of the data; some devices write YBR_FULL_422 without subsampling."""
     whole = layout.rows * layout.columns * 3 * layout.frames
     if layout.subsampled and size >= whole:
         return layout.replace(photometric="RGB", black=(0, 0, 0))
@@ -85,7 +85,7 @@ def _rows(blanked: Sequence[Band]) -> Iterator[tuple[int, int, int]]:
 
 
 def _blank_bytes(buffer: bytearray, layout: Layout, blanked: Sequence[Band], frames: int, *, big_endian: bool) -> None:
-    """Blank pixels that take whole bytes."""
+    """Blank pixels of whole bytes."""
     runs: Callable[..., list[tuple[int, bytes]]]
     runs = _interleaved if not layout.planar else _planar
     if layout.subsampled:
@@ -98,7 +98,7 @@ def _blank_bytes(buffer: bytearray, layout: Layout, blanked: Sequence[Band], fra
 
 
 def _interleaved(layout: Layout, blanked: Sequence[Band], *, big_endian: bool) -> list[tuple[int, bytes]]:
-    """Return (offset in a frame, bytes) of each run where the samples of a pixel follow each other."""
+    """Return (offset in a frame, bytes) of each run for samples interleaved by pixel."""
     pixel = b"".join(sample_bytes(layout, value, big_endian=big_endian) for value in layout.black)
     line = pixel * layout.columns
     return [
@@ -108,7 +108,7 @@ def _interleaved(layout: Layout, blanked: Sequence[Band], *, big_endian: bool) -
 
 
 def _planar(layout: Layout, blanked: Sequence[Band], *, big_endian: bool) -> list[tuple[int, bytes]]:
-    """Return (offset in a frame, bytes) of each run where each sample has a plane of its own."""
+    """Return (offset in a frame, bytes) of each run for samples in separate planes."""
     plane_bytes = layout.rows * layout.columns * layout.bits_allocated // 8
     return [
         (plane * plane_bytes + offset, patch)
@@ -120,8 +120,8 @@ def _planar(layout: Layout, blanked: Sequence[Band], *, big_endian: bool) -> lis
 def _subsampled(layout: Layout, blanked: Sequence[Band], *, big_endian: bool) -> list[tuple[int, bytes]]:
     """Return (offset in a frame, bytes) of each run of Y1 Y2 CB CR quadruples.
 
-    A pixel at the edge of a run that shares its colour with one outside takes the colour from both: the brightness of
-    the pixel outside stays.
+    A pixel at the edge of a run may share its colour with a pixel outside: both lose the colour, and the pixel outside
+    keeps its brightness.
     """
     luma, blue, red = (sample_bytes(layout, value, big_endian=big_endian) for value in layout.black)
     quadruples = (luma + luma + blue + red) * (layout.columns // 2)
@@ -142,7 +142,7 @@ def _subsampled(layout: Layout, blanked: Sequence[Band], *, big_endian: bool) ->
 def blank_bits(
     buffer: bytearray, columns: int, frame_bits: int, blanked: Sequence[Band], frames: int, value: int = 0
 ) -> None:
-    """Blank pixels that share bytes: the first pixel is the least significant bit, frames follow without a gap."""
+    """Blank pixels of one bit: the first pixel is the least significant bit, frames follow without padding."""
     for start in range(0, frames * frame_bits, frame_bits):
         for row, left, right in _rows(blanked):
             first = start + row * columns

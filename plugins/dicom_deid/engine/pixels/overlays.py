@@ -1,8 +1,8 @@
-"""Overlay planes (PS3.3 section C.9.2): blanked where the pixels beneath are, and shown for text search."""
+"""Read and blank overlay planes (PS3.3 section C.9.2)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dicom_deid.dicom.dictionary import tag_text
@@ -16,27 +16,25 @@ from dicom_deid.recipe.filters import Rectangle
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-    from dicom_deid.engine.pixels.images import Picture
-
 _ROWS, _COLUMNS, _FRAMES, _ORIGIN = 0x0010, 0x0011, 0x0015, 0x0050
 _BITS_ALLOCATED, _BIT_POSITION, _DATA = 0x0100, 0x0102, 0x3000
 
-# Farther than any plane reaches, whose size and origin are numbers of 16 bits.
+# Beyond any plane: size and origin of planes are 16-bit numbers.
 _FAR = 2**20
 
 
 def is_overlay_data(tag: int) -> bool:
-    """Tell whether a tag is OverlayData of one of the planes."""
+    """Return whether a tag is OverlayData of an overlay plane."""
     return tag & 0xFF00FFFF == 0x60000000 | _DATA
 
 
 def places_overlay_data(tag: int) -> bool:
-    """Tell whether a tag is one by which a plane may say that its bits stand in PixelData."""
+    """Return whether a tag can state that the bits of a plane are in PixelData."""
     return tag & 0xFF00FFFF in (0x60000000 | _BITS_ALLOCATED, 0x60000000 | _BIT_POSITION)
 
 
 def is_placed_elsewhere(tag: int, value: bytes) -> bool:
-    """Tell whether an element that `places_overlay_data` says that the bits may not stand in OverlayData."""
+    """Return whether the value of a `places_overlay_data` element states that the bits are not in OverlayData."""
     return value.strip(b"\0 ") not in (b"", b"\1" if tag & 0xFFFF == _BITS_ALLOCATED else b"")
 
 
@@ -46,19 +44,19 @@ def overlay_data_of(tag: int) -> int:
 
 
 class Overlay(NamedTuple):
-    """A plane whose bits stand in an element of their own.
+    """An overlay plane with its own OverlayData element.
 
     Parameters
     ----------
     tag
-        Of its OverlayData.
+        Tag of OverlayData.
     rows, columns
-        Its size in pixels, which need not be the image's.
+        Size in pixels, may differ from the image.
     top, left
-        Where its first pixel lies on the image, in pixels counted from 0; it may lie outside.
+        Position of the first pixel on the image, counted from 0; may be outside the image.
     data
-        The value of OverlayData: one bit a pixel, the first in the least significant bit, rows and frames without a
-        gap.
+        The value of OverlayData: one bit per pixel, the first in the least significant bit, rows and frames without
+        padding.
     swapped
         Whether the bytes of each word are swapped (OW in explicit VR big endian, PS3.5 section 8.1.2).
     """
@@ -72,16 +70,16 @@ class Overlay(NamedTuple):
     swapped: bool
 
     def on_plane(self, regions: Sequence[Region]) -> list[Region]:
-        """Return regions of the image as regions of the plane; whole frames stay whole planes."""
+        """Convert regions of the image to regions of the plane; whole frames stay whole planes."""
         return [_moved(region, -self.left, -self.top) for region in regions]
 
     def on_image(self, rectangle: Rectangle) -> Rectangle:
-        """Return a rectangle of the plane as one of the image."""
+        """Convert a rectangle of the plane to one of the image."""
         left, top, right, bottom = rectangle
         return Rectangle(left + self.left, top + self.top, right + self.left, bottom + self.top)
 
     def bits(self) -> bytearray:
-        """Return a copy of the data in the order of the pixels."""
+        """Return a copy of the data in pixel order."""
         copy = bytearray(self.data)
         if self.swapped:
             swap_bytes(copy)
@@ -99,20 +97,20 @@ def _moved(region: Region, right: int, down: int) -> Region:
 
 
 def overlay_of(header: Dataset, tag: int, data: bytes, *, swapped: bool = False) -> Overlay:
-    """Read a plane.
+    """Read an overlay plane.
 
     Parameters
     ----------
     header
         The object's original root elements.
     tag, data, swapped
-        Its OverlayData, see `Overlay`.
+        See `Overlay`.
 
     Raises
     ------
     Quarantine
-        `pixel-data-unreadable` when an attribute is missing, contradicts another or the data: where the plane's text
-        stands cannot be said for certain.
+        `pixel-data-unreadable` if an attribute is missing or contradicts another or the data, because the position of
+        text in the plane is then unknown.
     """
     group = tag & 0xFFFF0000
     try:
@@ -129,9 +127,9 @@ def overlay_of(header: Dataset, tag: int, data: bytes, *, swapped: bool = False)
 
 
 def beyond_edges(regions: Sequence[Region], rows: int, columns: int) -> list[Region]:
-    """Return regions of an image as they hold for planes, which may reach beyond it.
+    """Extend regions of an image to planes that reach beyond it.
 
-    What is blanked up to an edge of the image is blanked beyond that edge; what is kept is kept as it is.
+    A region to blank that touches an edge of the image continues beyond that edge; a region to keep does not change.
     """
     return [
         Region(True, _stretched(region.rectangle, rows, columns)) if region.blank and region.rectangle else region
@@ -152,16 +150,16 @@ def _stretched(rectangle: Rectangle, rows: int, columns: int) -> Rectangle:
 
 
 def _value(header: Dataset, tag: int, default: Any) -> Any:
-    """Return a value, or what holds where there is none."""
+    """Return a value, or the default if it is missing or empty."""
     value = header[tag].value if tag in header else None
     return default if value is None else value
 
 
 def blanked_overlay(overlay: Overlay, regions: Sequence[Region]) -> bytes | None:
-    """Return the data of a plane with regions blanked in every frame; None when nothing of it changes.
+    """Return the data of a plane with regions blanked in every frame, or None if nothing changes.
 
-    Frames beyond NumberOfFramesInOverlay are blanked like the others, and what is left over after the last whole frame
-    is set to zero.
+    Frames beyond NumberOfFramesInOverlay are blanked like the others, and bits after the last whole frame are set to
+    zero.
     """
     blanked = bands(overlay.on_plane(regions), overlay.rows, overlay.columns)
     if not blanked:
@@ -180,27 +178,15 @@ def blanked_overlay(overlay: Overlay, regions: Sequence[Region]) -> bytes | None
     return None if bits == overlay.data else bytes(bits)
 
 
-def overlay_pictures(overlay: Overlay) -> Iterator[Picture]:
-    """Yield each frame of a plane by itself, white on black; nothing for one that is empty."""
-    import numpy as np
-
-    size = overlay.rows * overlay.columns
-    every = np.unpackbits(np.frombuffer(overlay.bits(), np.uint8), bitorder="little")
-    for start in range(0, len(every) - size + 1, size):
-        frame = every[start : start + size]
-        if frame.any():
-            yield frame.reshape(overlay.rows, overlay.columns) * np.uint8(255)
-
-
 def embedded_planes(header: Dataset, rows: int, columns: int) -> list[int]:
-    """Return the bits of a sample in which old objects keep overlay planes (retired in PS3.3-2004).
+    """Return the bit positions of overlay planes in unused bits of the samples (retired in PS3.3-2004).
 
-    Such a plane is blanked with the samples that hold it.
+    Such a plane is blanked with its samples.
 
     Raises
     ------
     Quarantine
-        `pixel-data-unreadable` when a plane does not lie on the image pixel by pixel.
+        `pixel-data-unreadable` if a plane does not have the size and origin of the image.
     """
     found = []
     for group in range(0x60000000, 0x61000000, 0x20000):
@@ -220,23 +206,23 @@ def embedded_planes(header: Dataset, rows: int, columns: int) -> list[int]:
 
 
 def bits_of_planes(header: Dataset, groups: Iterable[int], layout: Layout) -> int:
-    """Return the bits of a cell that hold embedded overlay planes, as a mask.
+    """Return a mask of the bits of a cell that hold embedded overlay planes.
 
-    Bits that hold the sample itself hold no plane: OverlayBitPosition is 0 where the bits have an element of their own.
+    Bits of the sample itself are never part of the mask. OverlayBitPosition is 0 if the plane has its own OverlayData.
 
     Parameters
     ----------
     header
         The object's original root elements.
     groups
-        Of the planes that are asked for.
+        Groups of the planes.
     layout
-        Of the image.
+        Layout of the image.
 
     Raises
     ------
     Quarantine
-        `pixel-data-unreadable` when a position is no number, or one inside the samples and the plane has no other data.
+        `pixel-data-unreadable` if a position is not a number, or inside the sample and the plane has no OverlayData.
     """
     sample = ((1 << layout.bits_stored) - 1) << (layout.high_bit + 1 - layout.bits_stored)
     mask = 0
@@ -255,14 +241,14 @@ def bits_of_planes(header: Dataset, groups: Iterable[int], layout: Layout) -> in
 def without_planes(
     data: bytes | bytearray | memoryview, layout: Layout, mask: int, *, big_endian: bool
 ) -> bytes | None:
-    """Return uncompressed pixel data with the bits of a mask zero in every cell; None when they are zero already.
+    """Return uncompressed pixel data with the bits of a mask set to zero in every cell, or None if they are zero.
 
     Parameters
     ----------
     data
         The value of PixelData.
     layout
-        Where the cells stand in it.
+        Layout of the cells.
     mask
         See `bits_of_planes`.
     big_endian

@@ -1,4 +1,4 @@
-"""What no rule for an element reaches: documents, and what the pixels show."""
+"""Policy checks outside the header rules: encapsulated documents and pixel data."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from dicom_deid.engine.pixels import (
     CleanedPixels,
     ObjectFacts,
     Overlay,
+    PixelDecision,
     PixelFilters,
-    Treatment,
     clean_pixels,
+    decide_document,
+    decide_pixels,
     overlay_of,
     overlay_text_regions,
     text_regions,
-    treat_document,
-    treat_pixels,
     with_overlays,
     without_embedded_planes,
 )
-from dicom_deid.engine.pixels.filters import PixelDecision
+from dicom_deid.engine.pixels.filters import FilterMatch
 from dicom_deid.engine.profiles import Option
 from dicom_deid.engine.settings import Settings
 from dicom_deid.exceptions import ConfigurationError
@@ -40,29 +40,29 @@ FACTS: Mapping[int, str] = {
     0x00280301: "BurnedInAnnotation",
     0x00280302: "RecognizableVisualFeatures",
 }
-"""What the judgement asks of the outermost data set beside the identifiers that every walk keeps."""
+"""Root elements that the policy reads in addition to the identifiers that every walk captures."""
 
 _CLEANED_BY = {
     Option.CLEAN_STRUCTURED_CONTENT: Reason.STRUCTURED_CONTENT,
     Option.CLEAN_GRAPHICS: Reason.GRAPHIC_CONTENT,
 }
-_NO_DECISION = PixelDecision((), ())
+_NO_MATCH = FilterMatch((), ())
 
 
 class PixelAndDocumentPolicy:
-    """Decides, by the filters of the recipe and the policies, what becomes of documents and pixels.
+    """Apply the filters of a recipe and the policies to documents and pixels.
 
     Parameters
     ----------
     recipe
-        Whose ``%filter`` sections blank pixels, and whose options clean reports and graphics.
+        Recipe with the ``%filter`` sections and the options that clean reports and graphics.
     settings
         The policies.
 
     Raises
     ------
     ConfigurationError
-        If pixels may be encoded anew while the file meta information, which says how, is kept.
+        If pixels may be cleaned but the file meta information, which names their transfer syntax, is kept.
     """
 
     def __init__(self, recipe: Recipe, settings: Settings) -> None:
@@ -74,28 +74,26 @@ class PixelAndDocumentPolicy:
         if (self._filters or settings.pixel_risk == "ocr") and not settings.rebuild_file_meta:
             raise ConfigurationError("pixels can be cleaned only where the file meta information is rebuilt")
 
-    def classify_http_error(
-        self, walk: ObjectWalk, header: FileHeader, source: bytes, size: int
-    ) -> CleanedPixels | None:
-        """Judge one walked object, and clean its pixels where that is what is to be done.
+    def apply(self, walk: ObjectWalk, header: FileHeader, source: bytes, size: int) -> CleanedPixels | None:
+        """Check one object and clean its pixels if the filters or the policy require it.
 
-        Overlay planes in unused bits of the pixels go with the elements of planes that rules take out.
+        Overlay planes in unused bits of the samples are blanked if a rule removes the elements of the plane.
 
         Parameters
         ----------
         walk, header, source
             The object.
         size
-            Of the whole object in bytes, where `source` is only its beginning.
+            Bytes of the whole object; `source` may be only its beginning.
 
         Raises
         ------
         Quarantine
             With the risk as its reason.
         NeedMoreDataError
-            If pixels must be cleaned that were not given.
+            If pixels must be cleaned that `source` does not hold.
         """
-        cleaned = None if self._is_idle else self._judged(walk, header, source, size)
+        cleaned = None if self._is_idle else self._decide_and_clean(walk, header, source, size)
         if not walk.planes_removed or walk.pixel_data is None:
             return cleaned
         if walk.partial:
@@ -103,31 +101,31 @@ class PixelAndDocumentPolicy:
         uid, (pixels, vr) = header.transfer_syntax.uid, _pixels(walk, header)
         return without_embedded_planes(cleaned, read_data_set(source), pixels, uid, walk.planes_removed, vr=vr)
 
-    def _judged(self, walk: ObjectWalk, header: FileHeader, source: bytes, size: int) -> CleanedPixels | None:
+    def _decide_and_clean(self, walk: ObjectWalk, header: FileHeader, source: bytes, size: int) -> CleanedPixels | None:
         facts = _facts(walk, header)
-        allowed = treat_document(facts.sop_class_uid, self._settings, cleaned=self._cleaned)
+        allowed = decide_document(facts.sop_class_uid, self._settings, cleaned=self._cleaned)
         if allowed is not None:
             walk.note(allowed)
         if not facts.has_pixel_data:
             return None
         dataset = read_data_set(source) if self._filters else None
-        decision = _NO_DECISION if dataset is None else self._filters.match(dataset)
-        treatment = treat_pixels(facts, decision, self._settings)
-        if treatment.allowed is not None:
+        match = _NO_MATCH if dataset is None else self._filters.match(dataset)
+        decision = decide_pixels(facts, match, self._settings)
+        if decision.allowed is not None:
             walk.note(Reason.PIXEL_RISK_ALLOWED)
-        if not treatment.clean and not treatment.find_text:
+        if not decision.clean and not decision.find_text:
             return None
         if walk.partial:
             raise NeedMoreDataError(size)
-        return self._clean(walk, header, read_data_set(source) if dataset is None else dataset, decision, treatment)
+        return self._clean(walk, header, read_data_set(source) if dataset is None else dataset, match, decision)
 
     def _clean(
-        self, walk: ObjectWalk, header: FileHeader, dataset: Dataset, decision: PixelDecision, treatment: Treatment
+        self, walk: ObjectWalk, header: FileHeader, dataset: Dataset, match: FilterMatch, decision: PixelDecision
     ) -> CleanedPixels | None:
         uid, (pixels, vr) = header.transfer_syntax.uid, _pixels(walk, header)
         overlays = _overlays(walk, header, dataset)
-        regions = overlay_regions = decision.regions if treatment.clean else ()
-        if treatment.find_text:
+        regions = overlay_regions = match.regions if decision.clean else ()
+        if decision.find_text:
             regions = (*regions, *text_regions(dataset, pixels, uid, vr=vr))
             overlay_regions = (*regions, *overlay_text_regions(overlays))
         cleaned = None
@@ -138,16 +136,16 @@ class PixelAndDocumentPolicy:
 
 
 def _pixels(walk: ObjectWalk, header: FileHeader) -> tuple[memoryview, str]:
-    """Return the value of PixelData, all of which was given, and its VR."""
+    """Return the value of PixelData and its VR."""
     start, end = walk.pixel_data or (0, 0)
     vr = walk.data[start - 8 : start - 6]
-    # Some writers fall back to an implicit VR.
+    # Some writers use an implicit VR here.
     is_explicit = not header.transfer_syntax.encoding.implicit and is_vr(vr)
     return memoryview(walk.data)[start:end], vr.decode("ascii") if is_explicit else "OW"
 
 
 def _overlays(walk: ObjectWalk, header: FileHeader, dataset: Dataset) -> list[Overlay]:
-    """Return the overlay planes that neither a rule nor a setting takes out."""
+    """Return the overlay planes that neither a rule nor a setting removes."""
     big_endian = header.transfer_syntax.encoding.big_endian
     return [
         overlay_of(dataset, tag, walk.data[start:end], swapped=big_endian and vr not in ("OB", "UN"))

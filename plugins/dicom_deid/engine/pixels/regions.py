@@ -1,4 +1,4 @@
-"""Which pixels of a frame are blanked: rectangles, taken in order."""
+"""Compute which pixels of a frame are blanked, from rectangles applied in order."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dicom_deid.recipe.filters import Rectangle
 
 
 class Region(NamedTuple):
-    """A step of a mask: blank a rectangle, or keep what an earlier step blanked.
+    """A step of a mask: blank a rectangle, or keep pixels that an earlier step blanked.
 
     `rectangle` is None for the whole frame; it may reach beyond the frame.
     """
@@ -28,12 +28,12 @@ class Band(NamedTuple):
 
 
 def bands(regions: Sequence[Region], rows: int, columns: int) -> tuple[Band, ...]:
-    """Return what the regions leave to be blanked of a frame, from top to bottom.
+    """Return the parts of a frame that are blanked after all regions, from top to bottom.
 
     Parameters
     ----------
     regions
-        Steps in the order of the recipe: a later one overrides an earlier one where they overlap.
+        Steps in the order of the recipe; a later one overrides an earlier one where they overlap.
     rows, columns
         Size of the frame in pixels.
 
@@ -54,7 +54,7 @@ spans=((0, 4),)))
 
 
 def _inside(rectangle: Rectangle | None, rows: int, columns: int) -> Rectangle:
-    """Return the part of a rectangle that lies in the frame, with plain, ordered edges."""
+    """Return the part of a rectangle inside the frame; empty rectangles become zeros."""
     if rectangle is None:
         return Rectangle(0, 0, columns, rows)
     left, right = max(rectangle.left, 0), min(rectangle.right, columns)
@@ -65,7 +65,7 @@ def _inside(rectangle: Rectangle | None, rows: int, columns: int) -> Rectangle:
 
 
 def _spans(steps: Iterable[tuple[bool, Rectangle]]) -> tuple[tuple[int, int], ...]:
-    """Return the spans of columns that are blank after all steps, in order, none touching the next."""
+    """Return the spans of columns that are blank after all steps, in order and merged."""
     spans: list[tuple[int, int]] = []
     for blank, (left, _, right, _) in steps:
         rest = [part for span in spans for part in ((span[0], min(span[1], left)), (max(span[0], right), span[1]))]

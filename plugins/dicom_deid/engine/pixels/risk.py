@@ -1,4 +1,4 @@
-"""Which objects may show who the patient is in what no header rule reaches, and what the policies make of them."""
+"""Assess whether pixels or documents may identify the patient, and apply the policies."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-from dicom_deid.engine.pixels.filters import PixelDecision
+from dicom_deid.engine.pixels.filters import FilterMatch
 from dicom_deid.engine.settings import Settings
 from dicom_deid.exceptions import Quarantine
 from dicom_deid.reasons import Reason
@@ -28,20 +28,20 @@ RISKY_CLASSES = {
     }.items()
     for last in lasts
 }
-"""SOP classes whose pixels often hold identifiers, and of what kind they are."""
+"""SOP classes whose pixels often show identifiers, with the kind of image."""
 
 RISKY_MODALITIES = frozenset(
-    # The classes above under another SOP class, digitised film, and what a person put together at a workstation.
+    # The kinds above stored under another SOP class, digitised film, and images composed at a workstation.
     {"US", "IVUS", "XA", "RF", "ES", "GM", "SM", "XC", "OP", "OPT", "DG", "DMS", "EC", "BDUS", "HC", "OT", "SC", "FID"}
 )
-"""Values of Modality (PS3.3 section C.7.3.1.1.1) whose pixels often hold identifiers."""
+"""Values of Modality (PS3.3 section C.7.3.1.1.1) whose pixels often show identifiers."""
 
 RISKY_IMAGE_TYPE_WORDS = ("SCREEN", "SAVE", "CAPTURE", "DOSE", "PASTED", "REPORT", "FILM")
-"""Words in ImageType by which scanners mark screen shots, dose pages and the like."""
+"""Words in ImageType with which devices mark screen shots, dose pages and similar images."""
 
 
 class ObjectFacts(NamedTuple):
-    r"""What is known of an object's header; values as text, empty when missing, components joined by a backslash."""
+    r"""Header values that the risk depends on, as text; empty if missing, components joined by a backslash."""
 
     sop_class_uid: str = ""
     transfer_syntax_uid: str = ""
@@ -54,17 +54,17 @@ class ObjectFacts(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Treatment:
-    """What is to be done to an object's pixels.
+class PixelDecision:
+    """The action for an object's pixels.
 
     Parameters
     ----------
     clean
-        Blank the regions that the filters give.
+        Whether to blank the regions of the filters.
     find_text
-        Look for text in the pixels and blank what is found, see `TextFinder`.
+        Whether to search text in the pixels and blank it, see `TextFinder`.
     allowed
-        A risk that the policy passes, to be noted in the audit.
+        A risk that the policy allows, recorded in the audit.
     """
 
     clean: bool = False
@@ -73,16 +73,15 @@ class Treatment:
 
 
 def is_video(transfer_syntax_uid: str) -> bool:
-    """Tell whether a transfer syntax is that of a video stream (MPEG-2, MPEG-4, HEVC, SMPTE ST 2110)."""
+    """Return whether a transfer syntax is a video stream (MPEG-2, MPEG-4, HEVC, SMPTE ST 2110)."""
     return transfer_syntax_uid.startswith(_VIDEO_SYNTAXES)
 
 
 @lru_cache(maxsize=4096)
 def pixel_risk(facts: ObjectFacts) -> Reason | None:
-    """Return why the pixels of an object may show who the patient is; None when nothing speaks for it.
+    """Return why the pixels of an object may identify the patient, or None.
 
-    BurnedInAnnotation NO does not clear a kind of object that is known for burned-in text: devices write it without
-    having looked.
+    BurnedInAnnotation NO does not clear an object of a risky kind: devices write it without checking.
     """
     if not facts.has_pixel_data:
         return None
@@ -111,7 +110,7 @@ def _is_risky_kind(facts: ObjectFacts) -> bool:
 
 @lru_cache(maxsize=4096)
 def document_risk(sop_class_uid: str) -> Reason | None:
-    """Return why an object that is no image may hold identifiers beyond its attributes; None when it is no such kind.
+    """Return why an object that is not an image may hold identifiers outside its attributes, or None.
 
     Encapsulated PDF, CDA, STL, OBJ, MTL and voice recordings are `encapsulated-document`; structured reports and key
     object selections `structured-content`; presentation states and the retired overlays and curves
@@ -129,67 +128,66 @@ def document_risk(sop_class_uid: str) -> Reason | None:
     return None
 
 
-def treat_pixels(facts: ObjectFacts, decision: PixelDecision, settings: Settings) -> Treatment:
-    """Decide what becomes of an object's pixels under the filters and the policy for risk.
+def decide_pixels(facts: ObjectFacts, match: FilterMatch, settings: Settings) -> PixelDecision:
+    """Decide what to do with an object's pixels, from the filters that match and the policy for risk.
 
-    A filter with coordinates answers for burned-in text and for the kind of object; a filter of a section named
-    ``whitelist`` for the kind of object. No filter answers for recognisable features or for video, and text search
-    finds no faces.
+    A filter with coordinates clears burned-in text and the kind of object; a filter of a section named ``whitelist``
+    clears the kind of object. No filter clears recognisable features or video, and text search finds no faces.
 
     Raises
     ------
     Quarantine
-        With the risk as its reason, under the policy `quarantine` or where text search is no answer; `video` also
-        when a filter would blank parts of one.
+        With the risk as its reason, under the policy `quarantine` or if text search does not apply; `video` also if a
+        filter would blank parts of a video.
     """
-    risk = _remaining_risk(facts, decision)
+    risk = _remaining_risk(facts, match)
     if risk is None:
-        return Treatment(clean=decision.cleans)
-    if decision.cleans and risk is Reason.VIDEO:
-        raise Quarantine(risk, _where(decision))
+        return PixelDecision(clean=match.cleans)
+    if match.cleans and risk is Reason.VIDEO:
+        raise Quarantine(risk, _where(match))
     if settings.pixel_risk == "allow":
-        return Treatment(clean=decision.cleans, allowed=risk)
+        return PixelDecision(clean=match.cleans, allowed=risk)
     if settings.pixel_risk == "ocr" and risk in (Reason.PIXEL_RISK, Reason.BURNED_IN_ANNOTATION):
-        return Treatment(clean=decision.cleans, find_text=True)
-    raise Quarantine(risk, _where(decision))
+        return PixelDecision(clean=match.cleans, find_text=True)
+    raise Quarantine(risk, _where(match))
 
 
-def _remaining_risk(facts: ObjectFacts, decision: PixelDecision) -> Reason | None:
-    """Return the risk that the filters leave."""
+def _remaining_risk(facts: ObjectFacts, match: FilterMatch) -> Reason | None:
+    """Return the risk that the filters do not clear."""
     risk = pixel_risk(facts)
-    if decision.cleans and risk in (Reason.PIXEL_RISK, Reason.BURNED_IN_ANNOTATION):
+    if match.cleans and risk in (Reason.PIXEL_RISK, Reason.BURNED_IN_ANNOTATION):
         risk = None
-    if decision.whitelisted and risk is Reason.PIXEL_RISK:
+    if match.whitelisted and risk is Reason.PIXEL_RISK:
         risk = None
-    if risk is None and decision.flagged and not decision.cleans and facts.has_pixel_data:
+    if risk is None and match.flagged and not match.cleans and facts.has_pixel_data:
         risk = Reason.PIXEL_RISK
     return risk
 
 
-def _where(decision: PixelDecision) -> str:
-    """Return the place in the recipe that has the last word."""
-    return f"{decision.filters[-1].source}:{decision.filters[-1].line}" if decision.filters else ""
+def _where(match: FilterMatch) -> str:
+    """Return the place in the recipe of the last filter that matches."""
+    return f"{match.filters[-1].source}:{match.filters[-1].line}" if match.filters else ""
 
 
-def treat_document(
+def decide_document(
     sop_class_uid: str, settings: Settings, *, cleaned: frozenset[Reason] = frozenset()
 ) -> Reason | None:
-    """Decide what becomes of an object that is a document, report or presentation state.
+    """Decide what to do with a document, report or presentation state.
 
     Parameters
     ----------
     sop_class_uid
-        Of the object.
+        SOP class of the object.
     settings
-        Whose `documents` policy applies.
+        Settings with the `documents` policy.
     cleaned
-        Kinds that the recipe's options clean: `structured-content` with clean-structured-content,
+        Kinds that options of the recipe clean: `structured-content` with clean-structured-content,
         `graphic-content` with clean-graphics.
 
     Returns
     -------
     Reason or None
-        A risk that the policy passes, to be noted in the audit; None when there is none.
+        A risk that the policy allows, recorded in the audit; None if there is none.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Find text in pixels by a neural network that runs on this machine (extra `ocr`)."""
+"""Find text in pixels with a neural network that runs locally (extra `ocr`)."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dicom_deid.dicom.dictionary import tag_text
-from dicom_deid.engine.pixels.images import pictures
+from dicom_deid.engine.pixels.images import overlay_pictures, pictures
 from dicom_deid.engine.pixels.layout import PIXEL_DATA
-from dicom_deid.engine.pixels.overlays import Overlay, overlay_pictures
+from dicom_deid.engine.pixels.overlays import Overlay
 from dicom_deid.engine.pixels.regions import Region
 from dicom_deid.exceptions import ConfigurationError, Quarantine
 from dicom_deid.reasons import Reason
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from dicom_deid.engine.pixels.images import Picture
 
 SURE = 0.6
-"""Text of this confidence is blanked."""
+"""Text of at least this confidence is blanked."""
 UNSURE = 0.4
-"""Between this and `SURE` there may be text: the object is quarantined. Below, it is taken for anatomy and noise."""
+"""From this to `SURE` the object is quarantined; below, the finding is treated as anatomy or noise."""
 
 _TILE = 736
 _OVERLAP = 160
@@ -35,21 +35,21 @@ _LETTERS_THAT_COUNT = 3
 
 
 class FoundText(NamedTuple):
-    """A place where text stands, and how sure that is (0 to 1); never the text itself."""
+    """Position and confidence (0 to 1) of text; never the text itself."""
 
     rectangle: Rectangle
     confidence: float
 
 
 class TextFinder:
-    """A text detector and recogniser: PP-OCRv6 by way of rapidocr and onnxruntime, the models inside the wheel.
+    """Text detector and recogniser: PP-OCRv6 with rapidocr and onnxruntime, models inside the wheel.
 
-    It loads once, needs no network, and may be used by several threads, one at a time. Use `TextFinder.shared`.
+    The models load once and need no network. Threads take turns. Use `TextFinder.shared`.
 
     Raises
     ------
     ConfigurationError
-        The extra is not installed.
+        If the extra `ocr` is not installed.
     """
 
     def __init__(self) -> None:
@@ -63,7 +63,7 @@ class TextFinder:
         self._engine: Any = RapidOCR(
             params={
                 "Global.log_level": "critical",
-                # Every box is wanted, with its confidence.
+                # Return every box with its confidence.
                 "Global.text_score": 0.0,
                 "Global.use_cls": False,
                 "Global.max_side_len": 1280,
@@ -74,14 +74,14 @@ class TextFinder:
     @staticmethod
     @cache
     def shared() -> TextFinder:
-        """Return the one finder of this process."""
+        """Return the finder of this process."""
         return TextFinder()
 
     def find(self, picture: NDArray[np.uint8]) -> tuple[FoundText, ...]:
         """Find text in a picture.
 
-        A picture larger than a tile is looked at as a whole, for large letters, and tile by tile at its full size, for
-        small ones.
+        A picture larger than a tile is searched as a whole, for large letters, and in tiles at full resolution, for
+        small letters.
 
         Parameters
         ----------
@@ -96,7 +96,7 @@ class TextFinder:
         return tuple(found)
 
     def _look(self, picture: NDArray[np.uint8], left: int, top: int) -> list[FoundText]:
-        """Return what is found in one tile that begins at a column and a row."""
+        """Return the text in one tile whose first pixel is at a column and a row."""
         import numpy as np
 
         coloured = np.stack([picture] * 3, axis=-1) if picture.ndim == 2 else picture[..., ::-1]
@@ -111,7 +111,7 @@ class TextFinder:
 
 
 def _starts(size: int) -> list[int]:
-    """Return where tiles begin along a side: evenly, each overlapping the next."""
+    """Return the start of each tile along a side, evenly spaced and overlapping."""
     if size <= _TILE:
         return [0]
     count = 1 + -(-(size - _TILE) // (_TILE - _OVERLAP))
@@ -119,7 +119,7 @@ def _starts(size: int) -> list[int]:
 
 
 def _around(corners: Any, left: int, top: int) -> Rectangle:
-    """Return the rectangle around four corners, and a margin: half a letter at the ends, soft edges elsewhere."""
+    """Return the rectangle around four corners plus a margin: half a letter at the ends, soft edges elsewhere."""
     across, down = [float(x) for x, _ in corners], [float(y) for _, y in corners]
     width, height = max(across) - min(across), max(down) - min(down)
     ends, edges = 2 + round(0.5 * min(width, height)), 2 + round(0.15 * min(width, height))
@@ -133,7 +133,7 @@ def _around(corners: Any, left: int, top: int) -> Rectangle:
 
 
 def _confidence(text: str, score: float) -> float:
-    """Return the recogniser's score, less for one or two letters: round anatomy reads as 0 or o."""
+    """Return the recogniser's score, reduced for one or two letters because round anatomy reads as 0 or o."""
     letters = len(text.replace(" ", ""))
     return float(score) * min(1.0, letters / _LETTERS_THAT_COUNT)
 
@@ -146,24 +146,24 @@ def text_regions(
     vr: str = "OW",
     finder: TextFinder | None = None,
 ) -> tuple[Region, ...]:
-    """Look for text in every frame and return what to blank, in all frames, to hide it.
+    """Find text in every frame and return the regions to blank in all frames.
 
     Parameters
     ----------
     header
         The object's original root elements: group 0028, the extended offset table if there is one.
     pixel_data, transfer_syntax_uid, vr
-        As for `clean_pixels`, before anything is blanked.
+        As for `clean_pixels`, before any region is blanked.
     finder
-        The finder of this process unless another is given.
+        Defaults to the finder of this process.
 
     Raises
     ------
     Quarantine
-        `pixel-risk` when something may be text or not; `burned-in-annotation` when the header says that there is
-        text and none was found; `video` or `pixel-data-unreadable` when the pixels cannot be looked at.
+        `pixel-risk` if a finding is uncertain; `burned-in-annotation` if the header announces text and none was found;
+        `video` or `pixel-data-unreadable` if the pixels cannot be decoded.
     ConfigurationError
-        The extra `ocr` is not installed.
+        If the extra `ocr` is not installed.
     """
     regions = _found(pictures(header, pixel_data, transfer_syntax_uid, vr), finder, PIXEL_DATA)
     if not regions and str(header.get("BurnedInAnnotation") or "").strip().upper() not in ("", "NO", "N"):
@@ -172,14 +172,14 @@ def text_regions(
 
 
 def overlay_text_regions(overlays: Iterable[Overlay], *, finder: TextFinder | None = None) -> tuple[Region, ...]:
-    """Look for text in every frame of overlay planes, each by itself, and return what to blank, in all planes.
+    """Find text in every frame of each overlay plane and return the regions to blank in all planes.
 
     Parameters
     ----------
     overlays
         The planes.
     finder
-        The finder of this process unless another is given.
+        Defaults to the finder of this process.
 
     Returns
     -------
@@ -189,9 +189,9 @@ def overlay_text_regions(overlays: Iterable[Overlay], *, finder: TextFinder | No
     Raises
     ------
     Quarantine
-        `pixel-risk` when something may be text or not.
+        `pixel-risk` if a finding is uncertain.
     ConfigurationError
-        The extra `ocr` is not installed.
+        If the extra `ocr` is not installed.
     """
     regions: list[Region] = []
     for overlay in overlays:
@@ -202,7 +202,7 @@ def overlay_text_regions(overlays: Iterable[Overlay], *, finder: TextFinder | No
 
 
 def _found(frames: Iterable[list[Picture]], finder: TextFinder | None, where: str) -> dict[Rectangle, None]:
-    """Return where text stands in any of the frames; one that shows what the one before did is not looked at again."""
+    """Return where text is in any frame; a frame equal to the previous one is skipped."""
     rectangles: dict[Rectangle, None] = {}
     previous: bytes | None = None
     for shown in frames:
@@ -220,7 +220,7 @@ def _found(frames: Iterable[list[Picture]], finder: TextFinder | None, where: st
 
 
 def _covered(unsure: FoundText, found: tuple[FoundText, ...]) -> bool:
-    """Tell whether text that is sure covers the middle of one that is not, as where two tiles overlap."""
+    """Return whether certain text covers the middle of an uncertain finding, as where two tiles overlap."""
     middle_x = (unsure.rectangle.left + unsure.rectangle.right) // 2
     middle_y = (unsure.rectangle.top + unsure.rectangle.bottom) // 2
     return any(
