@@ -218,7 +218,8 @@ def test_two_recipes_are_compared(site: Site) -> None:
     )
     report = operator.execute(site.context("p"))
     assert sum(report["objects"].values()) >= 6
-    assert any(each["name"] == "Patient's Birth Date" or each["name"] for each in report["differences"])
+    differing = {each["name"]: (each["one"], each["other"]) for each in report["differences"]}
+    assert differing["Patient's Birth Date"] == ("changed", "emptied")
     text = json.dumps(report)
     assert [patient.name for patient in patients(2) if patient.name in text or patient.patient_id in text] == []
     assert site.keys_of("out") == []
