@@ -1,4 +1,4 @@
-"""The page that shows an object before and after, as it goes to a browser."""
+"""Tests of the comparison page as it is sent to a browser."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dicom_deid.web.rendering import page
 
 
 def rendered(before: list[Element], after: list[Element]) -> str:
-    """Return the page about an original and its new object."""
+    """Return the page that compares two headers."""
     compared = compare(read(before), read(after))
     written = _Written(
         recorded_at=datetime(2026, 1, 2, tzinfo=UTC),
@@ -48,14 +48,14 @@ def rendered(before: list[Element], after: list[Element]) -> str:
 
 
 def saying(value: str, elements: list[Element]) -> list[Element]:
-    """Return the elements with another value."""
+    """Return the elements with `value` as their value."""
     return [each._replace(value=value if isinstance(each.value, str) else value.encode()) for each in elements]
 
 
 @settings(max_examples=100, deadline=None)
 @given(headers())
 def test_no_word_of_an_original_goes_to_a_browser(drawn: tuple[list[Element], list[Element], list[str]]) -> None:
-    """A value that the template shows beside the new one: in a cell, a title, an attribute, a comment."""
+    """The page holds no word of an original value."""
     before, after, words = drawn
     # Words of the page itself, and of the names of elements, may be drawn too.
     without = plain(rendered(saying("0", before), saying("1", after)))
@@ -65,7 +65,7 @@ def test_no_word_of_an_original_goes_to_a_browser(drawn: tuple[list[Element], li
 
 @pytest.mark.parametrize("value", ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>'])
 def test_a_new_value_is_text(value: str) -> None:
-    """A value of an object that becomes a part of the page."""
+    """Values are escaped."""
     text = rendered([element("StudyDescription", "Kidneys")], [element("StudyDescription", value)])
     assert "alert" in text
     assert value not in text

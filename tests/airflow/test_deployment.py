@@ -113,7 +113,7 @@ def test_before_the_first_run_the_pages_say_what_to_do(first_pages: dict[str, ht
     """A newcomer's first page that tells of missing tables, or of nothing."""
     assert len(first_pages) == 2 * len(BEFORE_THE_FIRST_RUN)
     for name, answer in first_pages.items():
-        assert (answer.status_code, "No run yet" in answer.text) == (200, True), name
+        assert (answer.status_code, "No runs yet" in answer.text) == (200, True), name
         assert "/dags/dicom_deid_on_demand" in answer.text, name
 
 

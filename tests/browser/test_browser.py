@@ -1,6 +1,6 @@
-"""A person's way through the UI, in a real browser; the pictures of the documentation are taken on the way.
+"""Tests of the pages in a real browser.
 
-``DICOM_DEID_SCREENSHOTS=docs/images pytest tests/browser`` takes them anew.
+``DICOM_DEID_SCREENSHOTS=docs/images pytest tests/browser`` also writes the pictures of the documentation.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def page(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Page]:
 
 
 def picture(page: Page, name: str) -> None:
-    """Take a picture for the documentation, when asked to."""
+    """Write a picture for the documentation if DICOM_DEID_SCREENSHOTS is set."""
     folder = os.environ.get("DICOM_DEID_SCREENSHOTS")
     if folder and page.evaluate("matchMedia('(prefers-color-scheme: light)').matches"):
         page.wait_for_timeout(500)
@@ -76,7 +76,7 @@ def picture(page: Page, name: str) -> None:
 
 
 def log_in(page: Page, airflow: Deployment, user: str) -> None:
-    """Log in as a person does."""
+    """Log in."""
     page.goto(airflow.airflow.url)
     page.fill("input[name=username]", user)
     page.fill("input[name=password]", airflow.airflow.passwords[user])
@@ -85,7 +85,7 @@ def log_in(page: Page, airflow: Deployment, user: str) -> None:
 
 
 def check(page: Page) -> None:
-    """Check the page that is shown by axe-core, and by the keyboard, on a laptop and on a phone."""
+    """Check the current page with axe-core and the keyboard, at laptop and phone size."""
     for size in (LAPTOP, PHONE):
         page.set_viewport_size(size)
         page.reload()
@@ -98,7 +98,7 @@ def check(page: Page) -> None:
 
 
 def out_of_reach(page: Page) -> list[str]:
-    """Return what a mouse can use and the tabulator does not come to, or comes to without anybody seeing it."""
+    """Return the controls that the Tab key does not reach, or reaches without a visible focus."""
     page.reload()
     for _ in range(page.evaluate(f"{USABLE}.length")):
         page.keyboard.press("Tab")
@@ -113,10 +113,10 @@ USABLE = """[...document.querySelectorAll('a[href], button, input, select, summa
 
 
 def test_before_the_first_run(airflow: Deployment, page: Page) -> None:
-    """A first page that a newcomer cannot read, or that does not lead on."""
+    """The first page explains what to do and links to the DAG."""
     log_in(page, airflow, "olga")
     page.goto(f"{airflow.airflow.url}/dicom-deid/")
-    expect(page.get_by_role("heading", name="No run yet")).to_be_visible()
+    expect(page.get_by_role("heading", name="No runs yet")).to_be_visible()
     check(page)
     page.get_by_role("link", name="dicom_deid_on_demand").click()
     expect(page.get_by_role("button", name="Trigger").first).to_be_visible()
@@ -136,13 +136,13 @@ def keys_of(airflow: Deployment, bucket: str) -> list[str]:
 
 
 def test_from_the_form_to_the_quarantine_list(airflow: Deployment, source: str, page: Page, tmp_path: Path) -> None:
-    """Whatever a person cannot find, read or press on the way from the form to the quarantine list."""
+    """A user gets from the trigger form to the quarantine list."""
     errors: list[str] = []
     destination = airflow.bucket(f"destination-{uuid.uuid4().hex[:8]}")
     log_in(page, airflow, "olga")
     fill_the_form(page, airflow, source, destination)
     run_id = unquote(urlsplit(page.url).path.rpartition("/runs/")[2].partition("/")[0])
-    # The word alone stands on the page before the run has ended, and its first task makes the tables.
+    # The page shows the word before the run has ended, and its first task creates the tables.
     assert airflow.airflow.wait_for_run(DAG, run_id) == "success"
     expect(page.get_by_text("Success").first).to_be_visible()
     picture(page, "run")
@@ -170,7 +170,7 @@ def fill_the_form(page: Page, airflow: Deployment, source: str, destination: str
 
 
 def look_into_the_frame(page: Page) -> None:
-    """Open the pages where a person finds them, inside Airflow's own."""
+    """Open the pages inside Airflow's UI."""
     page.get_by_role("button", name="Browse").click()
     page.get_by_role("menuitem", name="De-identification").click()
     frame = page.frame_locator("iframe")
@@ -194,23 +194,23 @@ def follow_a_quarantined_object(page: Page, airflow: Deployment) -> None:
     page.get_by_role("link", name="not-dicom").click()
     expect(page.get_by_role("heading", name="Objects: not-dicom")).to_be_visible()
     page.locator("table").last.locator("tbody th a").first.click()
-    expect(page.get_by_role("heading", name="What happened to an object")).to_be_visible()
+    expect(page.get_by_role("heading", name="History of an object")).to_be_visible()
     expect(page.get_by_text("The object is not DICOM.").first).to_be_visible()
     check(page)
 
 
 def follow_a_written_object(page: Page, airflow: Deployment, keys: list[str]) -> None:
     page.goto(f"{airflow.airflow.url}/dicom-deid/objects")
-    page.get_by_label("Digest of the source key, or destination key").fill(keys[0])
+    page.get_by_label("Keyed digest of the source key, or destination key").fill(keys[0])
     page.keyboard.press("Enter")
     expect(page.get_by_text("deidentified", exact=True).first).to_be_visible()
     page.goto(f"{airflow.airflow.url}/dicom-deid/")
     page.locator("tbody th a").first.click()
-    page.get_by_role("region", name="De-identified last").get_by_role("link", name=keys[0]).click()
+    page.get_by_role("region", name="Recently de-identified").get_by_role("link", name=keys[0]).click()
     expect(page.get_by_text("deidentified", exact=True).first).to_be_visible()
     picture(page, "object")
     check(page)
-    page.get_by_role("link", name="Before and after").first.click()
+    page.get_by_role("link", name="Compare before and after").first.click()
     patient = page.get_by_role("row", name=re.compile("Patient's Name"))
     expect(patient).to_contain_text("changed")
     expect(patient).to_contain_text("Anonymous")
@@ -245,7 +245,7 @@ def download_the_list(page: Page, airflow: Deployment, place: Path) -> None:
 
 @pytest.mark.parametrize("page", ["dark"], indirect=True)
 def test_a_run_is_shown_as_it_goes(airflow: Deployment, page: Page) -> None:
-    """Counts that stand still until somebody reloads the page, or that stop when the page cannot be asked once."""
+    """Counts of a running run are updated, also after a failed request."""
     bucket = airflow.bucket(f"live-{uuid.uuid4().hex[:8]}").removeprefix("s3://")
     place = ElementContext(airflow.sandbox.s3, bucket, airflow.database_url, airflow.keys)
     place.put(series(patients(2), slices=3))
@@ -264,7 +264,7 @@ def test_a_run_is_shown_as_it_goes(airflow: Deployment, page: Page) -> None:
 
 
 def wait_until_asked(airflow: Deployment, dag: str, run_id: str) -> None:
-    """Return when somebody's answer is awaited: the list of such tasks is fetched once, when its page is opened."""
+    """Wait until the approval is pending: the UI fetches the list of required actions once."""
     place = f"/api/v2/dags/{dag}/dagRuns/{run_id}/hitlDetails"
     deadline = time.monotonic() + PATIENCE / 1000
     while not airflow.airflow.request("GET", place).raise_for_status().json()["total_entries"]:
@@ -274,7 +274,7 @@ def wait_until_asked(airflow: Deployment, dag: str, run_id: str) -> None:
 
 @pytest.mark.parametrize("page", ["light"], indirect=True)
 def test_approved_objects_are_released(airflow: Deployment, source: str, page: Page) -> None:
-    """A release that nobody can approve in the UI, or objects that are released before anybody has."""
+    """Objects are released after the approval in the UI and not before."""
     dag = "dicom_deid_with_approval"
     staging, released = (airflow.bucket(f"{name}-{uuid.uuid4().hex[:8]}") for name in ("staging", "released"))
     airflow.airflow.wait_for_dags(dag)

@@ -1,8 +1,8 @@
-"""Who may see a page. The framework asks nobody by itself, so that every route names one of these.
+"""Authorisation dependencies. FastAPI enforces none by default, so every route declares one.
 
-Two levels. *Reading* is counts, reasons, digests of keys, destination keys and recipes: who may read DAG runs.
-*Locating* is where an original lies, which may name a patient: who may read Airflow's connections, and so could read
-the source.
+Two levels. *Reading* (counts, reasons, keyed digests, destination keys, recipes) needs read access to DAG runs.
+*Locating* (source keys, which may name a patient) needs read access to Airflow's connections, with which a user could
+read the source anyway.
 """
 
 from __future__ import annotations
@@ -14,33 +14,33 @@ from fastapi import HTTPException, status
 
 
 def may_read(user: GetUserDep) -> None:
-    """Let pass who may see Airflow's pages and read DAG runs.
+    """Require access to Airflow's pages and to DAG runs.
 
     Raises
     ------
     HTTPException
-        401 for nobody (raised by `GetUserDep`), 403 without the access.
+        401 without a login (raised by `GetUserDep`), 403 without the access.
     """
     manager = get_auth_manager()
     if not (
         manager.is_authorized_view(access_view=AccessView.WEBSITE, user=user)
         and manager.is_authorized_dag(method="GET", access_entity=DagAccessEntity.RUN, user=user)
     ):
-        raise HTTPException(status.HTTP_403_FORBIDDEN, "Reading DAG runs is needed to see this page.")
+        raise HTTPException(status.HTTP_403_FORBIDDEN, "You need read access to DAG runs to see this page.")
 
 
 def can_locate(user: GetUserDep) -> bool:
-    """Tell whether the user may learn where originals lie."""
+    """Return whether the user may see source keys."""
     return get_auth_manager().is_authorized_connection(method="GET", user=user)
 
 
 def may_locate(user: GetUserDep) -> None:
-    """Let pass who may read Airflow's connections.
+    """Require read access to Airflow's connections.
 
     Raises
     ------
     HTTPException
-        401 for nobody, 403 without the access.
+        401 without a login, 403 without the access.
     """
     if not can_locate(user):
-        raise HTTPException(status.HTTP_403_FORBIDDEN, "Reading connections is needed: this says where originals lie.")
+        raise HTTPException(status.HTTP_403_FORBIDDEN, "You need read access to connections to see source keys.")

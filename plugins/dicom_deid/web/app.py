@@ -1,4 +1,4 @@
-"""The pages as a FastAPI application that Airflow mounts; see `access` for who may see what."""
+"""FastAPI application with the pages, mounted by Airflow; `access` has the permissions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dicom_deid.database.errors import TableMissing
 from dicom_deid.exceptions import DicomDeidError
 from dicom_deid.web.access import may_read
 from dicom_deid.web.comparison import router as comparison
-from dicom_deid.web.database import was_ever_made
+from dicom_deid.web.database import schema_exists
 from dicom_deid.web.objects import router as objects
 from dicom_deid.web.projects import router as projects
 from dicom_deid.web.quarantine import router as quarantine
@@ -41,8 +41,8 @@ _HEADERS = {
 
 
 def create_app() -> FastAPI:
-    """Return the application. Every route reads and none changes anything, so that a forged request does no harm."""
-    # The framework's own documentation routes would be open to everyone.
+    """Return the application."""
+    # FastAPI's own documentation routes would need no login.
     app = FastAPI(title="De-identification", docs_url=None, redoc_url=None, openapi_url=None)
     app.middleware("http")(_add_headers)
     app.add_exception_handler(HTTPException, _show_refusal)
@@ -55,7 +55,7 @@ def create_app() -> FastAPI:
 
 
 def static(name: str) -> Response:
-    """Return a style sheet or script; nothing comes from another host."""
+    """Return a style sheet or script; nothing is loaded from another host."""
     if name not in STATIC:
         raise HTTPException(404, "There is no such file.")
     content = files("dicom_deid.web").joinpath("static", name).read_bytes()
@@ -70,7 +70,7 @@ async def _add_headers(request: Request, call_next: RequestResponseEndpoint) -> 
 
 
 async def _show_refusal(request: Request, error: Exception) -> Response:
-    """Answer a browser with a page, a program with JSON; the status is the same."""
+    """Return the error as a page to a browser and as JSON to a program."""
     status, detail = (error.status_code, error.detail) if isinstance(error, HTTPException) else (500, "")
     if "text/html" not in request.headers.get("accept", ""):
         return JSONResponse({"detail": detail}, status)
@@ -78,12 +78,12 @@ async def _show_refusal(request: Request, error: Exception) -> Response:
 
 
 def _show_no_run(request: Request, error: Exception) -> Response:
-    """Say what to do next when there is nothing to show, for the tables are made by the first run."""
+    """Show the first steps if no run has created the tables yet."""
     try:
-        if was_ever_made():
+        if schema_exists():
             return _show_failure(request, error)
     except DicomDeidError as problem:
-        # What a login may not use looks to it as if it were not there.
+        # A schema without USAGE looks as if it did not exist.
         return _show_failure(request, problem)
     if "text/html" not in request.headers.get("accept", ""):
         return JSONResponse({"detail": "There is no run yet."}, 404)
@@ -91,5 +91,5 @@ def _show_no_run(request: Request, error: Exception) -> Response:
 
 
 def _show_failure(request: Request, error: Exception) -> Response:
-    """Say what to check when the database cannot be asked. Our own messages hold no values."""
+    """Show what to check when the database cannot be read. Messages of this package hold no values."""
     return page("refusal.html", request, status=503, detail=str(error))

@@ -1,4 +1,4 @@
-"""What happened to one object, element by element: places, names and new values, and never an original."""
+"""Page that compares one object before and after, element by element, without original values."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _MOST_ROWS = 2000
 
 
 class _Written(NamedTuple):
-    """What the audit says of an object that was de-identified."""
+    """Audit row of an object that was de-identified."""
 
     recorded_at: datetime
     project: str
@@ -47,7 +47,7 @@ class _Written(NamedTuple):
     destination_size: int
 
     def original(self, key: str) -> SourceObject:
-        """Return the source object, whose key was opened."""
+        """Return the source object with its decrypted key."""
         return SourceObject(key, self.source_size, self.source_etag, self.recorded_at, self.source_version_id)
 
     @property
@@ -64,7 +64,7 @@ FROM audit WHERE run_id = %s AND link_id = %s AND number = %s AND outcome = %s
 
 @router.get("/runs/{run_id}/objects/{link_id}/{number}", dependencies=[Depends(may_locate)])
 def comparison(request: Request, run_id: UUID, link_id: int, number: int, user: GetUserDep) -> Response:
-    """Show what became of the elements of one object, of source and destination as they stand."""
+    """Show how the elements of source and destination object differ now."""
     written, key = _opened(run_id, link_id, number, user.get_name())
     try:
         compared, problem = _compared(written, key), ""
@@ -84,14 +84,14 @@ def comparison(request: Request, run_id: UUID, link_id: int, number: int, user: 
 
 
 def _opened(run_id: UUID, link_id: int, number: int, user: str) -> tuple[_Written, str]:
-    """Return what the audit says of the object, and its source key; that and for whom it is opened is recorded first.
+    """Return the audit row of the object and its source key; the access is recorded first.
 
     Raises
     ------
     ConfigurationError
-        The keys of the connection do not open it, or the login of the pages may not record.
+        The keys of the connection do not decrypt it, or the login of the pages may not record.
     HTTPException
-        404 where nothing was de-identified.
+        404 if no object was de-identified there.
     """
     with closing(connect()) as connection, Database(connection, DicomDeidHook(deid_conn_id()).get_conn()) as database:
         place = (str(run_id), link_id, number, Outcome.DEIDENTIFIED.value)
@@ -114,5 +114,5 @@ def _compared(written: _Written, key: str) -> Comparison:
 
 
 def _storage(url: str, option: str, usual: str) -> ObjectStore:
-    """Open a store as the operators do: with a connection, or without one where the configuration names none."""
+    """Open an object store with the configured connection, or with the AWS environment variables if none is set."""
     return open_object_store(url, s3_connection(conf.get(SECTION, option, fallback=usual) or None))

@@ -1,4 +1,4 @@
-"""The pages' own connection to the store."""
+"""Database connection of the pages."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ SECTION = "dicom_deid"
 
 
 def deid_conn_id() -> str:
-    """Return the id of the `dicom_deid` connection whose store the pages show."""
+    """Return the id of the `dicom_deid` connection of the pages."""
     return str(conf.get(SECTION, "pages_deid_conn_id", fallback=DicomDeidHook.default_conn_name))
 
 
 def database_conn_id() -> str:
-    """Return the id of the `postgres` connection that the pages read; a role that may only read is enough."""
+    """Return the id of the `postgres` connection of the pages; the role `auditor` is enough for reading."""
     return str(conf.get(SECTION, "pages_database_conn_id", fallback="dicom_deid_database"))
 
 
 def connect() -> DatabaseConnection:
-    """Return a connection to the store, to be closed by the caller.
+    """Return a connection to the database; the caller closes it.
 
     Raises
     ------
@@ -46,14 +46,14 @@ def connect() -> DatabaseConnection:
         ) from None
 
 
-def was_ever_made() -> bool:
-    """Tell whether the schema was made, in whichever version."""
+def schema_exists() -> bool:
+    """Return whether the schema exists, in any version."""
     with closing(connect()) as database:
         return current(database) is not None
 
 
 def queries() -> Iterator[Queries]:
-    """Give a route its questions, and close the connection after it.
+    """Yield the queries of a route and close their connection afterwards.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Downloads: the audit of a run, and the list of its quarantined objects."""
+"""CSV downloads: the audit of a run, and its quarantined objects."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def audit_csv_of(run_id: UUID) -> Response:
 def quarantine_csv_of(run_id: UUID, user: str) -> Response:
     """Return the quarantined and failed objects of a run with their source keys.
 
-    That the keys were opened, and for whom, goes into the audit first.
+    The access is recorded in the audit first.
 
     Raises
     ------
     ConfigurationError
-        The keys of the connection do not open them.
+        The keys of the connection do not decrypt them.
     """
     with closing(connect()) as connection, Database(connection, DicomDeidHook(deid_conn_id()).get_conn()) as database:
         run = database.run(str(run_id))
@@ -80,11 +80,11 @@ def _audit(database: DatabaseConnection, run_id: UUID) -> Iterator[str]:
 
 
 def _lines(rows: Iterable[list[Any]]) -> Iterator[str]:
-    """Write rows as CSV, many at a time; no cell begins as a formula of a spreadsheet."""
+    """Yield CSV text, many rows at a time; cells that a spreadsheet would run as a formula are escaped."""
     buffer = io.StringIO()
     writer = csv.writer(buffer)
     for number, row in enumerate(rows, start=1):
-        writer.writerow([_harmless(cell) for cell in row])
+        writer.writerow([_escaped(cell) for cell in row])
         if number % _LINES_AT_ONCE == 0:
             yield buffer.getvalue()
             buffer.seek(0)
@@ -92,7 +92,7 @@ def _lines(rows: Iterable[list[Any]]) -> Iterator[str]:
     yield buffer.getvalue()
 
 
-def _harmless(cell: Any) -> Any:
+def _escaped(cell: Any) -> Any:
     return f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell
 
 

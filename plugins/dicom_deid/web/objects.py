@@ -1,4 +1,4 @@
-"""What happened to one object, found by the digest of its source key or by its destination key."""
+"""History of one object, by the keyed digest of its source key or by its destination key."""
 
 from __future__ import annotations
 
@@ -20,10 +20,7 @@ router = APIRouter()
 
 @router.get("/objects")
 def history(request: Request, ask: Annotated[Queries, Depends(queries)], user: GetUserDep, key: str = "") -> Response:
-    """Show every attempt at an object.
-
-    A source key itself is not taken: it would stand in the address, and so in logs.
-    """
+    """Show every attempt at an object."""
     key = key.strip()
     try:
         entries = ask.history(key_hash=UUID(key)) if key else []

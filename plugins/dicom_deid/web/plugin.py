@@ -1,4 +1,4 @@
-"""The plugin that puts the pages into Airflow's navigation."""
+"""Airflow plugin that registers the pages."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ if TYPE_CHECKING:
 
 
 class LazyApp:
-    """The pages, imported at the first request: every task process loads plugins and serves none of them."""
+    """Imports the application at the first request: every task process loads plugins, only the API server serves."""
 
     @cached_property
     def app(self) -> ASGIApp:
-        """The application itself."""
+        """The FastAPI application."""
         from dicom_deid.web.app import create_app
 
         return create_app()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Serve one request."""
         await self.app(scope, receive, send)
 
 
 class DicomDeidPlugin(AirflowPlugin):
-    """*De-identification* in the navigation, and the application behind it."""
+    """Registers the application and its entry in the navigation."""
 
     name = "dicom_deid"
     fastapi_apps: list[Any] = [  # noqa: RUF012 - as Airflow declares it

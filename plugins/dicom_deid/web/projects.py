@@ -1,4 +1,4 @@
-"""How large the crosswalk of each project is."""
+"""Page of the projects: size of each crosswalk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What was quarantined, by reason, with filters and with what to do."""
+"""Page of the quarantined objects, by reason."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _reason(text: str) -> Reason | None:
     try:
         return Reason(text) if text else None
     except ValueError:
-        raise HTTPException(422, "There is no such reason.") from None
+        raise HTTPException(422, "Unknown reason code.") from None
 
 
 def _uuid(text: str) -> UUID:

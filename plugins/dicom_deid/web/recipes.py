@@ -1,4 +1,4 @@
-"""The recipes that ship: their rules, what they reach, and what they leave alone."""
+"""Pages of the shipped recipes: rules, the elements that each matches, and coverage."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ router = APIRouter()
 
 @router.get("/recipes")
 def recipes(request: Request) -> Response:
-    """List the recipes that ship."""
+    """List the shipped recipes."""
     shown = [Recipe.named(name) for name in Recipe.shipped()]
     return page("recipes.html", request, recipes=shown)
 

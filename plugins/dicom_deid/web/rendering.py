@@ -1,4 +1,4 @@
-"""Templates, and the few words and numbers that they show."""
+"""Render templates and format numbers and times."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _KIBI = 1024
 def page(template: str, request: Request, *, status: int = 200, **values: Any) -> HTMLResponse:
     """Render a template to a page."""
     airflow = _airflow()
-    places = {"airflow": airflow, "root": airflow + PAGES}
-    text = _environment().get_template(template).render(**places, request=request, status=status, **values)
+    paths = {"airflow": airflow, "root": airflow + PAGES}
+    text = _environment().get_template(template).render(**paths, request=request, status=status, **values)
     return HTMLResponse(text, status_code=status)
 
 
 def _airflow() -> str:
-    """Return the path below which Airflow is served, also behind a proxy that adds one."""
+    """Return the path prefix under which Airflow is served (`[api] base_url`)."""
     base: str = conf.get("api", "base_url", fallback="")
     return urlsplit(base).path.rstrip("/")
 
@@ -46,7 +46,7 @@ def _environment() -> Environment:
 
 
 def size(count: float) -> str:
-    """Return a number of bytes for people.
+    """Return a number of bytes with its unit.
 
     Examples
     --------
@@ -61,7 +61,7 @@ def size(count: float) -> str:
 
 
 def number(count: int) -> str:
-    """Return a count with thin groups of digits.
+    """Return a count with thousands separators.
 
     Examples
     --------
@@ -72,12 +72,12 @@ def number(count: int) -> str:
 
 
 def moment(value: datetime | None) -> str:
-    """Return an instant to the second, in UTC as the store has it."""
+    """Return a time to the second, in UTC."""
     return value.strftime("%Y-%m-%d %H:%M:%S") if value else ""
 
 
 def duration(seconds: float) -> str:
-    """Return a length of time.
+    """Return a duration as hours, minutes and seconds.
 
     Examples
     --------

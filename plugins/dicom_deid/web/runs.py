@@ -1,4 +1,4 @@
-"""Runs over time, one run, and the live counts of a running one."""
+"""Pages of the runs: list, one run, and its live counts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MEGABYTE = 1e6
 
 @router.get("/")
 def overview(request: Request, ask: Ask) -> Response:
-    """Show the newest runs as charts and as a table."""
+    """Show the newest runs as charts and a table."""
     runs = ask.runs()
     totals = ask.totals(runs)
     shown = [(run, totals[run.run_id]) for run in runs]
@@ -33,7 +33,7 @@ def overview(request: Request, ask: Ask) -> Response:
 
 @router.get("/runs/{run_id}")
 def run(request: Request, run_id: UUID, ask: Ask, user: GetUserDep) -> Response:
-    """Show one run: totals, reasons and what to do about each."""
+    """Show one run: totals, and its reasons with advice."""
     found = _found(ask, run_id)
     return page(
         "run.html",
@@ -48,7 +48,7 @@ def run(request: Request, run_id: UUID, ask: Ask, user: GetUserDep) -> Response:
 
 @router.get("/runs/{run_id}/live")
 def live(run_id: UUID, ask: Ask) -> dict[str, object]:
-    """Return the counts of a run for the page that shows it as it goes."""
+    """Return the current counts of a run."""
     found = _found(ask, run_id)
     totals = ask.totals([found])[found.run_id]
     rate = totals.objects_per_second
@@ -67,14 +67,14 @@ def live(run_id: UUID, ask: Ask) -> dict[str, object]:
 
 @router.get("/runs/{run_id}/audit.csv")
 def audit_csv(run_id: UUID, ask: Ask) -> Response:
-    """Download the audit rows of a run, source keys as digests."""
+    """Download the audit rows of a run; source keys as keyed digests."""
     _found(ask, run_id)
     return audit_csv_of(run_id)
 
 
 @router.get("/runs/{run_id}/quarantine.csv", dependencies=[Depends(may_locate)])
 def quarantine_csv(run_id: UUID, ask: Ask, user: GetUserDep) -> Response:
-    """Download the quarantined and failed objects of a run, source keys in the open."""
+    """Download the quarantined and failed objects of a run with their source keys."""
     _found(ask, run_id)
     return quarantine_csv_of(run_id, user.get_name())
 
@@ -87,7 +87,7 @@ def _found(ask: Queries, run_id: UUID) -> Run:
 
 
 def _bar(run: Run, totals: Totals) -> dict[str, object]:
-    """Return what the charts show of a run."""
+    """Return the values of a run in the charts."""
     return {
         "label": moment(run.started_at)[5:16],
         "deidentified": totals.deidentified,

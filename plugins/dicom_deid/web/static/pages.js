@@ -1,4 +1,4 @@
-// The little that the pages do by themselves: charts, and the counts of a run as it goes.
+// Charts, and the live counts of a running run.
 (function () {
   "use strict";
 
@@ -62,7 +62,7 @@
     if (!section || !section.dataset.live) return;
     const bar = section.querySelector("progress");
 
-    // A page that cannot be asked for a moment is asked again.
+    // A failed request is repeated.
     async function fetched() {
       try {
         const answer = await fetch(section.dataset.live, { headers: { Accept: "application/json" } });
@@ -82,9 +82,9 @@
     function show(counts) {
       bar.max = Math.max(counts.planned, 1);
       bar.value = counts.done;
-      section.querySelectorAll("[data-count]").forEach((place) => {
-        const value = counts[place.dataset.count];
-        place.textContent = typeof value === "number" ? value.toLocaleString("en") : value;
+      section.querySelectorAll("[data-count]").forEach((cell) => {
+        const value = counts[cell.dataset.count];
+        cell.textContent = typeof value === "number" ? value.toLocaleString("en") : value;
       });
     }
 
