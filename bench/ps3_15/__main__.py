@@ -1,4 +1,4 @@
-"""Write the recipes of the profile and the conformance page, or with ``--check`` say whether they are as made."""
+"""Write the recipes of the profile and the conformance page, or with ``--check`` report those that are stale."""
 
 from __future__ import annotations
 

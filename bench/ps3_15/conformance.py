@@ -1,4 +1,4 @@
-"""The conformance page: every row of both tables, what is done, by which rule, and which test holds it."""
+"""Generate the conformance page: every row of both tables with its action, its rule and its test."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ CONTENT_TEST = "tests/unit/profiles/test_structured_content.py"
 
 HEAD = """# Conformance with PS3.15 Annex E
 
-Made by `python -m bench.ps3_15` from Table E.1-1 and from the very rules that the recipes hold; a test compares this
-page with what the generator makes.
+Made by `python -m bench.ps3_15` from Tables E.1-1 and E.3.4-1 and from the rules of the recipes; a test
+compares this page with the output of the generator.
 
 **Basic profile.** `X` remove, `Z` empty (or a dummy, which the standard allows), `D` dummy of the element's VR, `U` the
 pseudonym of the UID, the same in every object of the project. Composite actions are resolved by the type that the IOD
@@ -43,30 +43,30 @@ dates that are modified are modified even if the device's identity is retained.
 
 CONTENT_HEAD = """## Table E.3.4-1
 
-Content items of a concept name and value type, wherever content items stand: in the tree of a report (ContentSequence,
+Content items of a concept name and value type, wherever content items occur: in the tree of a report (ContentSequence,
 at any depth) and in the sequences of PS3.3 that are made of a content item macro, such as AcquisitionContextSequence or
 SpecimenPreparationStepContentItemSequence, where a rule has not emptied them.
 
 - `X` removes the item with its children; a ContentSequence that is left without items goes too. In an object that
-  refers to items by position (ReferencedContentItemIdentifier) no item is removed: its value, and all values beneath
+  refers to items by position (ReferencedContentItemIdentifier) no item is removed: its value, and all values inside
   it, become dummies.
 - `D` writes a dummy of the value type; of a reference (UIDREF, COMPOSITE, IMAGE, WAVEFORM) the pseudonym of the UID.
-- `X/D` is `D`: whether a template needs the item cannot be told from the object, and a dummy fits in any.
+- `X/D` is `D`: the object does not say whether a template needs the item, and a dummy is valid in any.
 - `K` keeps the value. `C` of a date shifts it by the patient's offset (a time of day stays); `C` of a text takes out
   what identifies.
 - Items that the table does not name follow the rows of Table E.1-1 for their elements: under the basic profile their
   texts, codes, numbers, names, dates and UIDs become dummies; the Clean Structured Content Option keeps codes and
   numbers and cleans texts.
 - SNOMED codes are also recognised as reports wrote them before (SRT).
-- A report is quarantined as `malformed` if an item's rule cannot be told: no value type or an unknown one, no concept
-  name where its value type needs one, or several. Outside of reports, where earlier editions had no value type, the
-  value that the item holds tells it, and an item without a name follows the rows of Table E.1-1.
+- A report is quarantined as `malformed` if the rule of an item cannot be determined: no value type or an unknown one,
+  no concept name where its value type needs one, or several. Outside of reports, where earlier editions had no value
+  type, the value of the item decides, and an item without a name follows the rows of Table E.1-1.
 
 """
 
 ENGINE_ROWS = {
     "(0000": "command elements are in no stored object",
-    "(0002": "engine: file meta information is written anew",
+    "(0002": "engine: file meta information is rebuilt",
     "(0004": "engine: a DICOMDIR is quarantined",
     "(GGGG": "engine: setting `private_elements`",
 }
@@ -96,7 +96,7 @@ def content_row(row: ContentRow) -> tuple[str, ...]:
 
 
 def rule_cell(row: Row) -> str:
-    """Return the rules of the basic profile for one row, as a reader would look for them."""
+    """Return the rules of the basic profile for one row."""
     rules = basic_rules(row)
     if rules:
         return rules_cell(rules)
@@ -124,7 +124,7 @@ def option_cell(row: Row) -> str:
 
 
 def test_cell(row: Row) -> str:
-    """Return the test that holds one row."""
+    """Return the test of one row."""
     if row.in_data_set or row.tag in REPEATING_GROUPS:
         composite = ", `test_composite_action`" if row.is_composite else ""
         return f"`test_row[{row.tag[1:5]}{row.tag[6:10]}]`{composite}"
@@ -159,8 +159,8 @@ def conformance_text() -> str:
         ],
     )
     missing = (
-        "The Clean Recognizable Visual Features Option (E.3.2) is refused: no rule can tell a face from other "
-        "surfaces for certain. Objects that say `RecognizableVisualFeatures` `YES` are quarantined.\n\n"
+        "The Clean Recognizable Visual Features Option (E.3.2) is refused: faces cannot be "
+        "detected reliably. Objects that say `RecognizableVisualFeatures` `YES` are quarantined.\n\n"
     )
     content_head = ("concept", "meaning", "value type", "table", "resolved", "rule", "options", "test")
     content = compact(content_head, [content_row(row) for row in read_content_rows()])

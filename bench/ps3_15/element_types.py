@@ -1,4 +1,4 @@
-"""Which types PS3.3 gives to the attributes of Table E.1-1: ``python -m bench.ps3_15.element_types`` writes the CSV.
+"""Generate the attribute types of PS3.3 for Table E.1-1: ``python -m bench.ps3_15.element_types`` writes the CSV.
 
 The facts are read from the tables of PS3.3 as highdicom (0.28) ships them, module by module and IOD by IOD, functional
 groups included. Only the result ships with the package: for each SOP class, and first for any, the type of each

@@ -34,7 +34,7 @@ OWN_VALUES = {
     "StudyID": "func:generate_value",
     "AccessionNumber": "func:generate_value",
 }
-"""Rows whose action Z or D is a pseudonym or a dummy that people look for (Table E.1-1a allows a dummy for Z)."""
+"""Rows whose action Z or D writes a pseudonym or a well-known dummy (Table E.1-1a allows a dummy for Z)."""
 
 CODE_SEQUENCES = ("InstitutionCodeSequence", "PersonIdentificationCodeSequence")
 """Sequences with action D whose items hold nothing but a code: the code is replaced by a dummy."""
@@ -121,15 +121,15 @@ def sequence_dummies(row: Row) -> list[Rule]:
 
 
 def option_rules(option: str, row: Row) -> list[Rule]:
-    """Return the rules by which an option departs from the basic profile for one row.
+    """Return the rules of an option that differ from the basic profile for one row.
 
-    A rule of an option takes the place of the basic profile's rules for the same field.
+    A rule of an option replaces the basic profile's rules for the same field.
     """
     code = row.options.get(option, "")
     if not code or not row.in_data_set:
         return []
     if code == "K" and row.vr == "UI" and option != "retain-uids":
-        # The engine makes UIDs follow the mapping wherever they stand, unless a rule says otherwise.
+        # The engine replaces every UID by its pseudonym unless a rule says otherwise.
         return [("REPLACE", row.keyword, UNCHANGED)]
     if code == "K":
         return [("KEEP", field, "") for field in basic_fields(row) or [row.keyword]]
@@ -197,7 +197,7 @@ def basic_content_rules(row: ContentRow) -> list[Rule]:
 
 
 def option_content_rules(option: str, row: ContentRow) -> list[Rule]:
-    """Return the rules by which an option departs from the basic profile for content items."""
+    """Return the rules of an option that differ from the basic profile for content items."""
     code = row.options.get(option, "")
     if not code:
         return []

@@ -56,7 +56,7 @@ class Row:
 
     @property
     def is_composite(self) -> bool:
-        """Whether the action depends on the type that the object's IOD gives the attribute."""
+        """True if the action depends on the attribute's type in the object's IOD."""
         return "/" in self.basic
 
     def action(self, sop_class_uid: str = "", *, root: bool = True) -> str:

@@ -94,13 +94,13 @@ def _generated() -> dict[str, bytes]:
 
 
 def nests_in_itself(found: Content) -> bool:
-    """Whether a sequence stands in an item of a sequence of its own tag."""
+    """Return whether a sequence is nested in an item of a sequence of its own tag."""
     items = [(tag, item) for tag, value in found.items() if isinstance(value, list) for item in value]
     return any(isinstance(item.get(tag), list) or nests_in_itself(item) for tag, item in items)
 
 
 def _named(text: str, where: str, data: bytes) -> bool:
-    """Whether a difference is one on purpose: see `test_named_differences.py`."""
+    """Return whether a difference is intentional: see `test_named_differences.py`."""
     tag = where.split(" ")[0]
     if "values:" in text and re.search(r"items \d+ != \d+$| only (deid|engine)$", where) and _is_sequence(tag[-11:]):
         # deid searches a sequence as pydicom prints it, the engine its values: `test_values_in_a_sequence`.

@@ -73,7 +73,7 @@ def test_comment_after_a_field(deid) -> None:  # type: ignore[no-untyped-def]
     "line", ["remove PatientID", "ERASE PatientID", "REMOVE startwith:Patient", "REMOVE PatientNam"]
 )
 def test_what_is_written_wrongly(deid, line: str) -> None:  # type: ignore[no-untyped-def]
-    # deid takes no notice of the line (or, for an unknown verb, empties): nobody hears of it.
+    # deid takes no notice of the line (or, for an unknown verb, empties): without a message.
     assert "PatientID" in deid(line + "\n", an_object())
     with pytest.raises(RecipeError):
         Recipe.parse(HEAD + line + "\n")
@@ -193,7 +193,7 @@ def test_values_of_several_names(deid) -> None:  # type: ignore[no-untyped-def]
 
 @pytest.mark.parametrize("length", ["defined", "undefined"])
 def test_private_sequences_have_their_creator(length: str, tmp_path: Path) -> None:
-    # To deid a private sequence of undefined length has no creator, and so no name by which a rule could select it.
+    # To deid a private sequence of undefined length has no creator, so that no rule can select it by name.
     data = datasets.part10(datasets.mr_elements(1), datasets.Encoding(sequences=length))  # type: ignore[arg-type]
     path = tmp_path / "recipe.dicom"
     path.write_text(f"{HEAD}BLANK contains:Sequence\n")

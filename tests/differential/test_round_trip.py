@@ -79,7 +79,7 @@ def test_no_rules_no_change_in_any_encoding(kind: str, encoding: datasets.Encodi
 
 
 def test_no_rules_new_file_meta() -> None:
-    """With the file meta information written anew the data set is still the same bytes."""
+    """With the file meta information rebuilt the data set is still the same bytes."""
     engine = Deidentifier(Recipe.parse("FORMAT dicom\n%header\n"), OPEN.replace(stamp_method=False))
     data = datasets.ct(3)
     assert data_set(engine.deidentify(data, resolve).to_bytes()) == data_set(data)

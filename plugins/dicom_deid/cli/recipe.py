@@ -1,4 +1,4 @@
-"""`dicom-deid recipe`: look at recipes before they meet an object."""
+"""`dicom-deid recipe`: check, list and score recipes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import click
 
 from dicom_deid.cli.score import score
 from dicom_deid.recipe.check import RecipeReport, RuleReport, check
-from dicom_deid.recipe.dictionary import dictionary_vr
+from dicom_deid.recipe.element_names import dictionary_vr
 from dicom_deid.recipe.errors import RecipeError
 from dicom_deid.recipe.profile_attributes import ProfileAttribute
 from dicom_deid.recipe.recipe import Recipe
@@ -36,9 +36,9 @@ def list_recipes() -> None:
 @click.argument("recipes", nargs=-1, required=True, metavar="RECIPE...")
 @click.option("--all", "everything", is_flag=True, help="Print every element and attribute, however many.")
 def check_recipe(recipes: tuple[str, ...], everything: bool) -> None:
-    """Say what a recipe does: a name that ships, or a path; several are combined in order.
+    """Report what a recipe does. RECIPE is a shipped name or a path; several are combined in order.
 
-    Prints which elements each rule reaches, which rules can never act, and which direct identifiers of PS3.15
+    Prints which elements each rule selects, which rules never apply, and which direct identifiers of PS3.15
     Table E.1-1 are left alone. Exits 0 when the recipe can be used, 2 when it has errors.
     """
     try:
@@ -57,21 +57,21 @@ def check_recipe(recipes: tuple[str, ...], everything: bool) -> None:
 
 
 def _print_rules(report: RecipeReport, limit: int | None) -> None:
-    click.echo("\nWhat each rule reaches")
+    click.echo("\nElements selected by each rule")
     for one in report.rules:
         click.echo(f"  {_place(one)}  {one.rule}")
         if one.reaches is None:
-            click.echo("      the elements in which a value of the list is found")
+            click.echo("      elements that contain a value of the list")
         elif one.reaches != (str(one.rule.field),):
             click.echo(f"      {_count(len(one.reaches), 'element')}: {_some(one.reaches, limit)}")
         if one.by_type:
-            click.echo(f"      by the type of the attribute, in SOP classes at the root: {one.by_type}")
+            click.echo(f"      by attribute type, number of SOP classes at the root: {one.by_type}")
 
 
 def _print_remarks(report: RecipeReport) -> None:
     shadowed = [f"  {_place(one)}  {one.rule}: {one.shadowed}" for one in report.rules if one.shadowed]
     warnings = [f"  {_place(one)}  {one.rule}: {text}" for one in report.rules for text in one.warnings]
-    for title, lines in (("Rules that can never act", shadowed), ("Warnings", warnings)):
+    for title, lines in (("Rules that never apply", shadowed), ("Warnings", warnings)):
         click.echo(f"\n{title}: {len(lines) or 'none'}")
         for line in lines:
             click.echo(line)
@@ -79,14 +79,14 @@ def _print_remarks(report: RecipeReport) -> None:
 
 def _print_untouched(report: RecipeReport, limit: int | None) -> None:
     direct = report.direct_identifiers_untouched
-    click.echo(f"\nDirect identifiers of PS3.15 Table E.1-1 that the recipe leaves alone: {len(direct) or 'none'}")
+    click.echo(f"\nDirect identifiers of PS3.15 Table E.1-1 that the recipe leaves unchanged: {len(direct) or 'none'}")
     shown = direct if limit is None else direct[: 10 * limit]
     for attribute in shown:
         click.echo(f"  {_attribute(attribute)}")
     if len(direct) > len(shown):
         click.echo(f"  ... and {len(direct) - len(shown)} more, see --all")
     others = [attribute for attribute in report.untouched if not attribute.is_direct_identifier]
-    click.echo(f"Other attributes of the table that the recipe leaves alone: {len(others) or 'none'}")
+    click.echo(f"Other attributes of the table that the recipe leaves unchanged: {len(others) or 'none'}")
     if limit is None:
         for attribute in others:
             click.echo(f"  {_attribute(attribute)}")
@@ -97,8 +97,8 @@ def _place(report: RuleReport) -> str:
 
 
 def _attribute(attribute: ProfileAttribute) -> str:
-    beneath = "; what is in the sequence follows its own rules" if dictionary_vr(attribute.example_tag) == "SQ" else ""
-    return f"{attribute.tag} {attribute.name} (basic profile: {attribute.basic_profile}{beneath})"
+    note = "; elements in the sequence have rules of their own" if dictionary_vr(attribute.example_tag) == "SQ" else ""
+    return f"{attribute.tag} {attribute.name} (basic profile: {attribute.basic_profile}{note})"
 
 
 def _some(names: tuple[str, ...], limit: int | None) -> str:

@@ -1,4 +1,4 @@
-"""`dicom-deid recipe score`: how well a recipe protects, and how much it keeps, on a corpus with an answer key."""
+"""`dicom-deid recipe score`: score a recipe on a synthetic corpus with an answer key."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ EXIT_BELOW_THRESHOLD = 1
     help="Policy of the residual search; with `quarantine` few objects of this corpus are delivered.",
 )
 @click.option("--patients", type=click.IntRange(1, 1000), default=4, show_default=True, help="Patients in the corpus.")
-@click.option("--seed", type=int, default=1, show_default=True, help="Another seed, another corpus.")
-@click.option("--threshold", type=click.FloatRange(0, 100), help="Exit 1 when a header category scores less (percent).")
+@click.option("--seed", type=int, default=1, show_default=True, help="Seed of the corpus.")
+@click.option("--threshold", type=click.FloatRange(0, 100), help="Exit 1 if a header category scores less (percent).")
 @click.option("--write", "target", type=click.Path(path_type=Path), help="Write the corpus to this folder, and stop.")
 @click.option(
     "--read",
     "outcome",
     type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Score what another program made of the written corpus: files of the same names.",
+    help="Score the output of another program on the written corpus: files of the same names.",
 )
 def score(
     recipes: tuple[str, ...],
@@ -54,7 +54,7 @@ def score(
 ) -> None:
     """Print a table: for each category the percentage of statements of the answer key that hold.
 
-    RECIPE is a name that ships, or a path; several are combined in order. The corpus holds objects of all modalities
+    RECIPE is a shipped name or a path; several are combined in order. The corpus holds objects of all modalities
     with synthetic identifiers, drawn at random, in standard, nested, private and free-text elements, in pixels, dates
     and UIDs.
     """
@@ -87,7 +87,7 @@ def score(
 
 
 def _engine(recipes: tuple[str, ...], options: tuple[str, ...], residuals: ResidualPolicy) -> Deidentifier:
-    """Return the engine; with the basic profile and its options, under the settings that they ask for."""
+    """Return the engine; for the basic profile, with the settings that the profile and its options require."""
     chosen = parse_options(options)
     if chosen and BASIC not in recipes:
         raise click.UsageError(f"--option refines {BASIC}: name it as a RECIPE")

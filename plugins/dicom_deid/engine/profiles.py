@@ -1,4 +1,4 @@
-"""The profile of PS3.15 Annex E and its options: which recipes, which settings, which codes of CID 7050."""
+"""The basic profile of PS3.15 Annex E and its options: recipes, settings and codes of CID 7050."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BASIC = f"{PREFIX}basic"
 
 
 class Option(StrEnum):
-    """An option of PS3.15 Table E.1-1, in the order in which they are applied: a later one decides over an earlier."""
+    """An option of PS3.15 Table E.1-1, in order of application: a later option overrides an earlier one."""
 
     RETAIN_SAFE_PRIVATE = "retain-safe-private"
     RETAIN_UIDS = "retain-uids"
@@ -62,12 +62,12 @@ _EXCLUSIVE = {Option.RETAIN_LONGITUDINAL_FULL_DATES, Option.RETAIN_LONGITUDINAL_
 
 
 def parse_options(names: Iterable[str]) -> tuple[Option, ...]:
-    """Return options by name, in the order in which they are applied.
+    """Return options by name, in order of application.
 
     Raises
     ------
     ConfigurationError
-        An unknown option, one that cannot be carried out, or two that exclude each other.
+        An unknown or unsupported option, or two that exclude each other.
     """
     chosen = {_parse_option(name) for name in names}
     if chosen >= _EXCLUSIVE:
@@ -78,8 +78,8 @@ def parse_options(names: Iterable[str]) -> tuple[Option, ...]:
 def _parse_option(name: str) -> Option:
     if name == "clean-recognizable-visual-features":
         raise ConfigurationError(
-            "the option clean-recognizable-visual-features cannot be carried out: no rule tells a face from other "
-            "surfaces for certain; such objects are quarantined"
+            "option clean-recognizable-visual-features is not supported: faces cannot be detected reliably; "
+            "such objects are quarantined"
         )
     try:
         return Option(name)
@@ -95,10 +95,10 @@ def recipe_names(options: Collection[Option] = ()) -> tuple[str, ...]:
 
 
 def profile_settings(options: Collection[Option] = (), settings: Settings | None = None) -> Settings:
-    """Return the settings that the basic profile with options asks for; everything else stays as given.
+    """Return `settings` with the changes that the basic profile with options requires.
 
-    Private elements are removed or only safe ones kept; overlays and curves are removed by rules; UIDs that an option
-    retains are not followed; descriptions that are cleaned lose what the residual search finds in them.
+    Private elements are removed, or only safe ones kept; overlays and curves are removed; UID references are not
+    followed if an option retains UIDs; residuals in cleaned descriptions are redacted.
     """
     changed = (settings or Settings()).replace(
         private_elements="safe" if Option.RETAIN_SAFE_PRIVATE in options else "remove",
@@ -115,7 +115,7 @@ def profile_settings(options: Collection[Option] = (), settings: Settings | None
 
 
 def method_codes(recipe_name: str) -> tuple[Code, ...]:
-    """Return the codes of CID 7050 for a recipe by its name; none when it is not the basic profile.
+    """Return the codes of CID 7050 for a recipe by its name; none if it is not the basic profile.
 
     A combined recipe's name joins the names of its parts by ``+``.
     """

@@ -1,4 +1,4 @@
-"""What the engine does beside the recipe, in one frozen object."""
+"""Settings of the engine that are not part of the recipe."""
 
 from __future__ import annotations
 
@@ -14,46 +14,41 @@ PixelPolicy = Literal["allow", "ocr", "quarantine"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Settings of the engine: the integrity layer, private elements, the residual search, pixels and limits.
+    """Settings of the engine: integrity of the output, private elements, residual search, pixels and limits.
 
     Parameters
     ----------
     private_elements
-        `remove` all, keep those that PS3.15 Table E.3.10-1 calls safe (`safe`), or `keep` all. A private
-        element that a
-        rule selects follows the rule in any case.
+        `remove` all, keep those that PS3.15 Table E.3.10-1 lists as safe (`safe`), or `keep` all. A rule that selects
+        a private element always takes precedence.
     rebuild_file_meta
-        Write the file meta information anew (PS3.10 section 7.1): nothing but what the format requires, and
-        a preamble of
-        zeros.
+        Rebuild the file meta information (PS3.10 section 7.1) with the required elements only and a preamble of zeros.
     follow_uid_references
-        Any element of VR UI that holds an instance, series, study or frame of reference UID is replaced by that UID's
-        pseudonym, at any depth, when the recipe replaces UIDs by pseudonyms. Well-known UIDs never change.
+        Replace every instance, series, study or frame of reference UID in an element of VR UI, at any depth, by its
+        pseudonym if the recipe replaces UIDs by pseudonyms. Well-known UIDs never change.
     stamp_method
-        Write PatientIdentityRemoved, DeidentificationMethod, DeidentificationMethodCodeSequence (for a
-        PS3.15 profile) and
-        LongitudinalTemporalInformationModified.
+        Write PatientIdentityRemoved, DeidentificationMethod, DeidentificationMethodCodeSequence (for a PS3.15 profile)
+        and LongitudinalTemporalInformationModified.
     key_empty_identifiers_by_study
-        An empty PatientID or StudyID is keyed by the original StudyInstanceUID, so that two patients
-        without an identifier
-        are not merged. (An empty AccessionNumber always is.)
+        Derive the pseudonym of an empty PatientID or StudyID from the original StudyInstanceUID, so that two patients
+        without an identifier are not merged. (An empty AccessionNumber always is.)
     remove_signatures
-        Remove digital signatures, which are no longer valid, and data set trailing padding, once anything else changes.
+        Remove digital signatures, which become invalid, and data set trailing padding if anything else changes.
     overlays, icon_images, curves
         Keep or remove group 60xx, IconImageSequence and group 50xx.
     residuals
-        What to do with an original value that the rules removed or replaced and that stands elsewhere in the object.
+        Policy for an original value that the rules removed or replaced and that is found elsewhere in the object.
     pixel_risk
-        What to do with an object that often shows identifiers in its pixels when no `%filter` covers it.
+        Policy for an object of a kind that often has burned-in identifiers if no `%filter` covers it.
     documents
-        What to do with encapsulated documents and structured content that no rule cleans.
+        Policy for encapsulated documents and structured content that no rule cleans.
     recompress_pixels
-        Encode cleaned pixels again in the transfer syntax they came in, where that is lossless; else write
-        them uncompressed.
+        Compress cleaned pixels in their original transfer syntax if that is lossless; otherwise write them
+        uncompressed.
     max_depth
-        Sequences nested deeper are quarantined.
+        Quarantine objects with sequences nested deeper.
     max_inflated_bytes
-        A deflated data set that inflates beyond this is quarantined.
+        Quarantine a deflated data set that inflates to more bytes.
     """
 
     private_elements: PrivatePolicy = "safe"
@@ -74,7 +69,7 @@ class Settings:
 
     @classmethod
     def parity(cls) -> Settings:
-        """Return the settings under which the engine does what the `deid` package does, and no more."""
+        """Return the settings that make the engine behave like the `deid` package."""
         return cls(
             private_elements="keep",
             rebuild_file_meta=False,
@@ -93,5 +88,5 @@ class Settings:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of the settings, as 64 hexadecimal digits: the same settings, the same digest."""
+        """SHA-256 of the settings, as 64 hexadecimal digits."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()

@@ -1,9 +1,9 @@
-"""The recipe language: text to rules, rules to a plan; knows no bytes."""
+"""The recipe language: parse recipe files and compile them into steps per element; works on names, not bytes."""
 
 from dicom_deid.recipe.compiler import NO_PRESENCE, Addition, CompiledRecipe, Presence, Step, Steps, ValueLists
 from dicom_deid.recipe.concepts import VALUE_TYPES, Concept
-from dicom_deid.recipe.dictionary import ElementName
-from dicom_deid.recipe.errors import Problem, RecipeError
+from dicom_deid.recipe.element_names import ElementName
+from dicom_deid.recipe.errors import RecipeError, RecipeProblem
 from dicom_deid.recipe.fields import FieldExpression
 from dicom_deid.recipe.filters import Coordinates, CriteriaLine, Criterion, Filter, Question, Rectangle
 from dicom_deid.recipe.functions import load_function
@@ -31,10 +31,10 @@ __all__ = [
     "ListEntry",
     "Literal",
     "Presence",
-    "Problem",
     "Question",
     "Recipe",
     "RecipeError",
+    "RecipeProblem",
     "Rectangle",
     "Rule",
     "Step",

@@ -1,4 +1,4 @@
-"""What a recipe reaches, what in it can never act, and what it leaves alone."""
+"""Report which elements a recipe changes, which of its rules never apply and what it leaves unchanged."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from functools import cache
 
 from dicom_deid.recipe.compiler import CompiledRecipe, Steps
 from dicom_deid.recipe.concepts import Concept
-from dicom_deid.recipe.dictionary import DICTIONARY_TAGS, ElementName, dictionary_vr, keywords_in_any_case
+from dicom_deid.recipe.element_names import DICTIONARY_TAGS, ElementName, dictionary_vr, keywords_in_any_case
 from dicom_deid.recipe.errors import nearest
 from dicom_deid.recipe.fields import ContentItem, Exact, FieldExpression, FieldsList, Search, ValuesList
 from dicom_deid.recipe.profile_attributes import ProfileAttribute, profile_attributes
@@ -25,21 +25,21 @@ _DATES = ("DA", "DT")
 
 @dataclass(frozen=True, slots=True)
 class RuleReport:
-    """What became of one rule.
+    """Report on one rule.
 
     Parameters
     ----------
     rule
         The rule.
     reaches
-        The elements of the dictionary, at the root, that the rule selects, by keyword or else by tag; for a private
-        or nested name and for content items, that name. Nothing when the values of an object decide.
+        Keywords (or tags) of the dictionary elements that the rule selects at the root; for a private or nested name
+        and for content items, that name. None if it depends on the values of an object.
     shadowed
-        Why the rule can never act; empty when it can.
+        Why the rule never applies; empty if it does.
     warnings
-        What may not be meant.
+        Likely mistakes.
     by_type
-        Of a composite action, what it does at the root and in how many SOP classes: `BLANK 12, REMOVE 168`.
+        For a composite action, the number of SOP classes by resolved action at the root: `BLANK 12, REMOVE 168`.
     """
 
     rule: Rule
@@ -51,15 +51,15 @@ class RuleReport:
 
 @dataclass(frozen=True, slots=True)
 class RecipeReport:
-    """What a recipe does, told from the dictionary alone.
+    """Report on a recipe, derived from the dictionary alone.
 
     Parameters
     ----------
     rules
-        One report a rule, in order.
+        One report per rule, in order.
     untouched
-        The attributes of PS3.15 Table E.1-1 that the recipe leaves alone at the root of every object, for certain or
-        unless a condition holds, in the order of their tags.
+        Attributes of PS3.15 Table E.1-1, ordered by tag, that the recipe leaves unchanged at the root, always or
+        depending on a condition.
     """
 
     rules: tuple[RuleReport, ...]
@@ -67,12 +67,12 @@ class RecipeReport:
 
     @property
     def direct_identifiers_untouched(self) -> tuple[ProfileAttribute, ...]:
-        """Those that no option of the standard lets stay."""
+        """Attributes among `untouched` that no option of the standard retains."""
         return tuple(attribute for attribute in self.untouched if attribute.is_direct_identifier)
 
 
 def check(recipe: Recipe) -> RecipeReport:
-    """Say what a recipe reaches, what in it can never act, and what it leaves alone."""
+    """Return the report on a recipe."""
     inspector = _Inspector(recipe)
     return RecipeReport(
         tuple(inspector.report(index, rule) for index, rule in enumerate(recipe.rules)),
@@ -86,12 +86,12 @@ def _dictionary() -> tuple[ElementName, ...]:
 
 
 class _Inspector:
-    """A recipe and its plan, with what was already asked of it."""
+    """A compiled recipe with a cache of steps."""
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
-        self.plan = CompiledRecipe(recipe)
-        self.optional_plan = CompiledRecipe(recipe, all_optional())
+        self.compiled = CompiledRecipe(recipe)
+        self.compiled_all_optional = CompiledRecipe(recipe, all_optional())
         self.steps_known: dict[ElementName, Steps] = {}
 
     def report(self, index: int, rule: Rule) -> RuleReport:
@@ -104,32 +104,32 @@ class _Inspector:
         return RuleReport(rule, names, shadowed, tuple(self.warnings(rule, elements)), _by_type(rule, elements))
 
     def elements(self, expression: FieldExpression) -> list[ElementName]:
-        """Return the elements that an expression reaches: of the dictionary, or made after its own words."""
+        """Return the elements that an expression selects: from the dictionary, or the one that it names."""
         if isinstance(expression, FieldsList):
             entries: Iterable[ListEntry] = self.recipe.fields[expression.name]
             return list(dict.fromkeys(element for entry in entries for element in self.elements(entry.field)))
         if isinstance(expression, Exact):
             return [_element_of(expression)]
         parent = _parent_in(expression)
-        beneath = () if parent is None else (ElementName.of(tag, parent=parent) for tag in DICTIONARY_TAGS)
-        return [element for element in (*_dictionary(), *beneath) if expression.selects(element)]
+        children = () if parent is None else (ElementName.of(tag, parent=parent) for tag in DICTIONARY_TAGS)
+        return [element for element in (*_dictionary(), *children) if expression.selects(element)]
 
     def steps(self, element: ElementName) -> Steps:
         if element not in self.steps_known:
-            presence = self.plan.presence([element])
-            self.steps_known[element] = self.plan.steps(element, presence)
+            presence = self.compiled.presence([element])
+            self.steps_known[element] = self.compiled.steps(element, presence)
         return self.steps_known[element]
 
     def touches(self, tag: int) -> bool:
         element = ElementName.of(tag)
-        if self.plan.is_skipped(element) or self.plan.is_kept(element):
-            return element.tag in {addition.element.tag for addition in self.plan.additions}
+        if self.compiled.is_skipped(element) or self.compiled.is_kept(element):
+            return element.tag in {addition.element.tag for addition in self.compiled.additions}
         return any(
             step.is_certain and (step.action is not Action.JITTER or element.vr in _DATES)
             for step in self.steps(element)
         )
 
-    # Rules that can never act
+    # Rules that never apply
 
     def shadow(self, index: int, rule: Rule, elements: list[ElementName]) -> str:
         if rule.action is Action.KEEP:
@@ -140,9 +140,9 @@ class _Inspector:
         return "" if not all(reasons) else reasons[0] if reasons else "its list is empty"
 
     def reason(self, index: int, rule: Rule, element: ElementName) -> str:
-        """Say why the rule never acts on an element; empty when it does."""
+        """Return why the rule never applies to an element; empty if it does."""
         is_addition = rule.action is Action.ADD
-        if not is_addition and self.plan.is_skipped(element):
+        if not is_addition and self.compiled.is_skipped(element):
             return "no rule but ADD can touch this element"
         kept = next(
             (one for one in self.recipe.rules if one.action is Action.KEEP and one.field.selects(element)), None
@@ -151,8 +151,8 @@ class _Inspector:
             return f"{_place(kept)} keeps the element"
         steps = self.steps(element)
         if rule.action.is_composite:
-            # Where the strictest type holds, the items of a sequence stay.
-            steps = (*steps, *self.optional_plan.steps(element))
+            # With the strictest type the items of a sequence are kept.
+            steps = (*steps, *self.compiled_all_optional.steps(element))
         if any(step.rule_index == index for step in steps):
             return ""
         if rule.action is Action.REMOVE:
@@ -163,11 +163,11 @@ class _Inspector:
         if not steps:
             return "it selects no element of an object"
         later = next((step for step in steps if step.rule_index > index), steps[-1])
-        return f"{_place(self.recipe.rules[later.rule_index])} has the last word on the element"
+        return f"{_place(self.recipe.rules[later.rule_index])} overrides it"
 
     def content_shadow(self, index: int, rule: Rule, concept: Concept) -> str:
-        """Say why the rule never acts on a content item; empty when it does."""
-        steps = self.plan.content_items[concept]
+        """Return why the rule never applies to a content item; empty if it does."""
+        steps = self.compiled.content_items[concept]
         if rule.action is Action.KEEP or any(step.rule_index == index for step in steps):
             return ""
         rivals = [one for one in self.recipe.rules if isinstance(one.field, ContentItem) and one is not rule]
@@ -175,20 +175,20 @@ class _Inspector:
         keeping = next((one for one in rivals if one.action is Action.KEEP), None)
         if keeping is not None:
             return f"{_place(keeping)} keeps the item"
-        return f"{_place(self.recipe.rules[steps[-1].rule_index])} has the last word on the item"
+        return f"{_place(self.recipe.rules[steps[-1].rule_index])} overrides it"
 
-    # What may not be meant
+    # Likely mistakes
 
     @staticmethod
     def warnings(rule: Rule, elements: list[ElementName]) -> Iterable[str]:
         if isinstance(rule.field, Search) and not elements:
-            yield "reaches no element of the dictionary"
+            yield "selects no element of the dictionary"
         if rule.action is Action.JITTER and isinstance(rule.field, Exact):
             vr = dictionary_vr(elements[0].tag)
             if vr not in (*_DATES, "UN"):
-                yield f"shifts dates, and {rule.field} is no date but {vr}"
+                yield f"JITTER shifts dates, but {rule.field} has VR {vr}"
         if rule.action is Action.REMOVE and isinstance(rule.value, Variable):
-            yield "removes nothing, or all that it selects, as the variable is false or true"
+            yield "removes every selected element if the variable is true, and none if it is false"
 
 
 def _by_type(rule: Rule, elements: list[ElementName]) -> str:
@@ -197,7 +197,7 @@ def _by_type(rule: Rule, elements: list[ElementName]) -> str:
     (element,) = elements
     types = (types_of(uid).of(element.keyword, True) for uid in sop_classes())
     actions = (rule.action.resolved(type_, is_sequence=element.vr == "SQ") for type_ in types)
-    counts = Counter("nothing to the sequence itself" if action is None else str(action) for action in actions)
+    counts = Counter("items kept" if action is None else str(action) for action in actions)
     return ", ".join(f"{action} {count}" for action, count in sorted(counts.items()))
 
 
@@ -205,12 +205,12 @@ def _content_warnings(concept: Concept) -> Iterable[str]:
     if concept.scheme == "DCM" and concept.code not in _dicom_codes():
         near = nearest(concept.code, _dicom_codes())
         hint = f"; did you mean {near}?" if near else ""
-        yield f"{concept.code} is no code of the DICOM controlled terminology (PS3.16) that is known here{hint}"
+        yield f"{concept.code} is not a code of the DICOM controlled terminology (PS3.16){hint}"
 
 
 @cache
 def _dicom_codes() -> frozenset[str]:
-    # It costs a quarter of a second, and only a check asks.
+    # Imported here because it takes a quarter of a second and only `recipe check` needs it.
     from pydicom.sr.codedict import codes
 
     return frozenset(code.value.upper() for code in codes.DCM.concepts.values())
@@ -225,7 +225,7 @@ def _idle_keep(rule: Rule, elements: list[ElementName]) -> str:
 
 
 def _parent_in(expression: FieldExpression) -> str | None:
-    """Return the nested name of a sequence that an expression such as ``endswith:A__B__c`` names before its end."""
+    """Return the nested name of the sequence in an expression such as ``endswith:A__B__c``; None without one."""
     parent = expression.text.rpartition(":")[2].rpartition("__")[0]
     known = bool(parent) and all(part.lower() in keywords_in_any_case() for part in parent.split("__"))
     return parent if known else None
@@ -242,7 +242,7 @@ def _shown(element: ElementName) -> str:
 
 
 def _element_of(expression: Exact) -> ElementName:
-    """Make an element that the expression selects."""
+    """Return an element that the expression selects."""
     if expression.tag is not None:
         return ElementName.of(expression.tag)
     private = _PRIVATE_FORM.fullmatch(expression.text)

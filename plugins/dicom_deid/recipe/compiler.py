@@ -1,7 +1,7 @@
-"""A recipe compiled: what happens to an element of a given name.
+"""Compile a recipe into the steps for an element of a given name.
 
-Precedence is that of the `deid` language: KEEP protects from all but ADD; REPLACE and JITTER protect from REMOVE;
-else the order of the recipe decides.
+Precedence follows the `deid` language: KEEP protects from every action but ADD; REPLACE and JITTER protect from
+REMOVE; otherwise the order of the recipe decides.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from dicom_deid.recipe.concepts import Concept
-from dicom_deid.recipe.dictionary import ElementName
+from dicom_deid.recipe.element_names import ElementName
 from dicom_deid.recipe.fields import ContentItem, Exact, FieldsList, ValuesList, lower_case_names
 from dicom_deid.recipe.recipe import Recipe
 from dicom_deid.recipe.rules import Action, ListEntry, Rule
@@ -32,15 +32,15 @@ SKIPPED = frozenset(
         "ImplementationClassUID",
     }
 )
-"""Keywords of the elements that no rule but ADD sees, at any depth, with all that is beneath."""
+"""Keywords of the elements that only ADD can change, at any depth, including everything inside them."""
 
 Presence = frozenset[tuple[str, int]]
-"""Which tags each ``%fields`` list selects in one object: pairs of list name and tag."""
+"""Pairs of ``%fields`` list name and tag that the list selects in one object."""
 NO_PRESENCE: Presence = frozenset()
 
 
 class Step(NamedTuple):
-    """One thing that is done to an element.
+    """One action on an element.
 
     Parameters
     ----------
@@ -49,11 +49,11 @@ class Step(NamedTuple):
     action
         ADD, BLANK, JITTER, REMOVE or REPLACE.
     value
-        What ADD and REPLACE write and by how many days JITTER shifts; nothing for BLANK and REMOVE.
+        The value that ADD and REPLACE write, or the days of JITTER; None for BLANK and REMOVE.
     condition
         REMOVE only: the element is removed when this variable, or what this function returns, is true.
     values_list
-        The step is taken only when a value of this ``%values`` list is found in the element as the steps before
+        The step is taken only if a value of this ``%values`` list is found in the element as the previous steps
         have left it.
     """
 
@@ -65,7 +65,7 @@ class Step(NamedTuple):
 
     @property
     def is_certain(self) -> bool:
-        """Whether the step is taken whatever the object holds."""
+        """Whether the step is taken in every object."""
         return self.condition is None and self.values_list is None
 
 
@@ -107,13 +107,13 @@ class ValueLists:
         self._patterns = patterns
 
     def hits(self, name: str, values: Iterable[str]) -> bool:
-        """Whether a value of the list is found, in any case, in one of the texts."""
+        """Return whether a value of the list is found, in any case, in one of the texts."""
         pattern = self._patterns[name]
         return pattern is not None and any(pattern.search(value) for value in values)
 
 
 class CompiledRecipe:
-    """What a recipe does with an element of a given name; pure, deterministic and safe to share between threads.
+    """Steps of a recipe per element; deterministic, without side effects and thread-safe.
 
     Parameters
     ----------
@@ -125,8 +125,8 @@ class CompiledRecipe:
     Attributes
     ----------
     content_items
-        What is done with content items of a concept: one certain REMOVE, or steps on the item's value in place of
-        what is done with its elements; no steps where the value is kept.
+        Steps for content items, by concept: one unconditional REMOVE, or steps for the item's value that replace the
+        steps for its elements; no steps if the value is kept.
     """
 
     def __init__(self, recipe: Recipe, types: AttributeTypes | None = None) -> None:
@@ -136,7 +136,7 @@ class CompiledRecipe:
         self._keeps = tuple(recipe.rules[index] for index in for_elements if recipe.rules[index].action is Action.KEEP)
         self._additions = _additions(recipe.rules)
         acting = [index for index in for_elements if recipe.rules[index].action not in (Action.KEEP, Action.ADD)]
-        # Most rules name one element: they are found by its names, the others are asked one by one.
+        # Most rules name one element and are looked up by name; the others are tried one after another.
         self._by_name: dict[str, list[int]] = {}
         self._others: list[int] = []
         for index in acting:
@@ -149,11 +149,11 @@ class CompiledRecipe:
         self.content_items = self._content_items()
         self._actions = tuple(map(self._action, recipe.rules))
 
-    # What the engine asks once
+    # Properties of the recipe
 
     @property
     def additions(self) -> tuple[Addition, ...]:
-        """The elements that ADD rules write, one a tag, in the order of the recipe."""
+        """Elements that ADD rules write, one per tag, in the order of the recipe."""
         return tuple(self._additions.values())
 
     @property
@@ -163,15 +163,15 @@ class CompiledRecipe:
 
     @property
     def depends_on_sop_class(self) -> bool:
-        """Whether the recipe has composite actions, which the types of the object's SOP class resolve."""
+        """Whether the recipe has composite actions, which depend on the SOP class of the object."""
         return any(rule.action.is_composite for rule in self.recipe.rules)
 
     @property
     def needs_presence(self) -> bool:
         """Whether the steps depend on which other elements the object holds, see :meth:`presence`.
 
-        A list of ``%fields`` stands for the tags of all elements that it selects in the object; where each of its
-        lines selects by tag alone, an element's own name is enough to know.
+        A list of ``%fields`` selects all elements of the tags that its lines match in the object. If every line matches
+        by tag alone, the name of an element is enough to decide.
         """
         entries = [entry for name in self._fields_used for entry in self.recipe.fields[name]]
         added = [addition.element for addition in self._additions.values()]
@@ -182,7 +182,7 @@ class CompiledRecipe:
         """Whether the steps depend on values that the object holds, see :meth:`collect_values`."""
         return bool(self._values_used)
 
-    # What the engine asks an object
+    # Lists that depend on the object
 
     def presence(self, elements: Iterable[ElementName]) -> Presence:
         """Return what the ``%fields`` lists select in an object.
@@ -190,7 +190,7 @@ class CompiledRecipe:
         Parameters
         ----------
         elements
-            All elements of the original object that rules can see: neither skipped nor kept, nor beneath such.
+            All elements of the original object that rules can see: neither skipped nor kept, nor inside such elements.
         """
         lists = [(name, self.recipe.fields[name]) for name in self._fields_used]
         return frozenset(
@@ -198,7 +198,7 @@ class CompiledRecipe:
         )
 
     def gives_values(self, element: ElementName) -> bool:
-        """Whether a ``%values`` list collects from elements of that name."""
+        """Return whether a ``%values`` list collects from elements of that name."""
         return any(_selected(self.recipe.values[name], element) for name in self._values_used)
 
     def collect_values(
@@ -227,33 +227,32 @@ class CompiledRecipe:
             }
         )
 
-    # What the engine asks for an element
+    # Steps for an element
 
     @staticmethod
     def is_skipped(element: ElementName) -> bool:
-        """Whether no rule but ADD sees the element, nor anything beneath."""
+        """Return whether only ADD can change the element and everything inside it."""
         return element.keyword in SKIPPED
 
     def is_kept(self, element: ElementName) -> bool:
-        """Whether a KEEP rule selects an element of the root data set or the file meta information.
+        """Return whether a KEEP rule selects an element of the root data set or the file meta information.
 
-        A tag that is kept is protected at every depth, with all that is beneath, when an element of that tag stands
-        at the root.
+        If an element of the tag exists at the root, the tag is protected at every depth, including everything inside.
         """
         return element.root and any(rule.field.selects(element) for rule in self._keeps)
 
     def steps(self, element: ElementName, presence: Presence = NO_PRESENCE) -> Steps:
-        """Return what happens to an element that stands in the object and is neither skipped nor kept.
+        """Return the steps, in order, for an element that exists in the object and is neither skipped nor kept.
 
-        The steps are to be taken in order. A step that is overridden in any case is left out: nothing follows a
-        certain REMOVE, and an ADD of the element at the root is the first step.
+        Steps that are always overridden are left out: nothing follows an unconditional REMOVE, and an ADD of the
+        element at the root is the first step.
 
         Parameters
         ----------
         element
             The element's names.
         presence
-            What :meth:`presence` returned for the object, when the plan needs it.
+            Result of :meth:`presence` for the object, if :attr:`needs_presence`.
         """
         return self._ordered(element, self._selected(element, presence, is_original=True))
 
@@ -266,7 +265,7 @@ class CompiledRecipe:
         return self._ordered(addition.element, chosen)
 
     def action(self, rule_index: int) -> Action:
-        """Return what a rule does; a composite action as it is where it differs between root and items."""
+        """Return the action of a rule; a composite action unresolved if it differs between root and items."""
         return self._actions[rule_index]
 
     def _action(self, rule: Rule) -> Action:
@@ -311,11 +310,11 @@ class CompiledRecipe:
         if element.root and element.tag in self._additions:
             added = [_step(index, self.recipe.rules[index]) for index in self._additions[element.tag].rule_indices]
             steps = sorted([*steps, *added], key=lambda step: step.rule_index)
-        # What stands in a nested element for a while may make a sequence around it a hit of a values list.
+        # An intermediate value of a nested element may make an enclosing sequence match a values list.
         return _simplified(steps, may_overwrite=element.root or not self.needs_values)
 
     def _resolved(self, rule: Rule, element: ElementName) -> Rule | None:
-        """Return a rule with one action; nothing where that lets the items of a sequence stay."""
+        """Return the rule with its composite action resolved; None if the items of the sequence are kept."""
         if not rule.action.is_composite:
             return rule
         type_ = self.types.of(element.keyword, element.root)
@@ -338,12 +337,12 @@ def _additions(rules: Sequence[Rule]) -> dict[int, Addition]:
 
 
 def _protects(rule: Rule) -> bool:
-    """Whether the rule protects what it selects from REMOVE; one of a list does not."""
+    """Return whether the rule protects the elements it selects from REMOVE; a rule with a list does not."""
     return rule.action in (Action.REPLACE, Action.JITTER) and not isinstance(rule.field, FieldsList | ValuesList)
 
 
 def _unprotected(chosen: Sequence[tuple[int, Rule]]) -> list[Step]:
-    """Return the steps of rules; of REMOVE none where another rule protects from it."""
+    """Return the steps of rules, without REMOVE if another rule protects from it."""
     is_protected = any(_protects(rule) for _, rule in chosen)
     return [_step(index, rule) for index, rule in chosen if not (is_protected and rule.action is Action.REMOVE)]
 
@@ -372,12 +371,12 @@ def _simplified(candidates: Iterable[Step], may_overwrite: bool) -> Steps:
 
 
 def _makes_idle(last: Step, step: Step) -> bool:
-    """Whether `step` cannot do anything after `last`: all after a removal, a date's shift after it was emptied."""
+    """Return whether `step` has no effect after `last`: any step after REMOVE, JITTER after BLANK."""
     return last.action is Action.REMOVE or (last.action is Action.BLANK and step.action is Action.JITTER)
 
 
 def _overwrites(step: Step, last: Step) -> bool:
-    """Whether it does not matter that `last` comes before `step`."""
+    """Return whether the result of `last` is always overwritten by `step`."""
     if last.action is Action.ADD:
         return False
     if step.action is Action.REMOVE:

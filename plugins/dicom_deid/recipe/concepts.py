@@ -8,15 +8,15 @@ VALUE_TYPES = (
     *("TEXT", "CODE", "NUM", "PNAME", "DATE", "TIME", "DATETIME", "UIDREF"),
     *("COMPOSITE", "IMAGE", "WAVEFORM", "SCOORD", "SCOORD3D", "TCOORD", "TABLE", "CONTAINER"),
 )
-"""What a content item may hold (Value Type, PS3.3 section C.17.3.2.1)."""
+"""Value types of content items (Value Type, PS3.3 section C.17.3.2.1)."""
 
 WRITTEN_VALUE_TYPES = frozenset(
     ("TEXT", "NUM", "PNAME", "DATE", "TIME", "DATETIME", "UIDREF", "COMPOSITE", "IMAGE", "WAVEFORM")
 )
-"""Those whose value is one element, which a rule may write: of a reference, the UID of the instance."""
+"""Value types whose value is one element that a rule may write; for a reference, the UID of the instance."""
 
 DATED_VALUE_TYPES = frozenset(("DATE", "DATETIME"))
-"""Those whose value is a day, which a rule may shift."""
+"""Value types whose value is a date that a rule may shift."""
 
 
 class Concept(NamedTuple):
@@ -38,5 +38,5 @@ class Concept(NamedTuple):
 
     @classmethod
     def of(cls, code: str, scheme: str, value_type: str) -> Concept:
-        """Return the concept by which items are compared."""
+        """Return the concept in upper case, so that concepts compare equal in any case."""
         return cls(code.upper(), scheme.upper(), value_type.upper())

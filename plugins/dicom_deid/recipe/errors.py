@@ -1,4 +1,4 @@
-"""What is wrong with a recipe: every problem of every file, at once."""
+"""Exceptions of the recipe language; all problems of all files are reported together."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from dicom_deid.exceptions import ConfigurationError
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Problem:
-    """One thing that is wrong, and where.
+class RecipeProblem:
+    """One problem in a recipe file.
 
     Parameters
     ----------
@@ -22,7 +22,7 @@ class Problem:
     message
         What is wrong.
     nearest
-        The right word that is nearest to the wrong one, or nothing when none is near.
+        The nearest correct word; None if none is near.
     """
 
     file: str
@@ -36,8 +36,28 @@ class Problem:
         return f"{self.file}:{self.line}:{self.column}: {self.message}{hint}"
 
 
+class RecipeSyntaxError(Exception):
+    """Raised where a line, or a part of one, cannot be parsed.
+
+    Parameters
+    ----------
+    message
+        What is wrong.
+    column
+        Counts from 1.
+    near
+        The nearest correct word, if any.
+    """
+
+    def __init__(self, message: str, column: int, near: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.column = column
+        self.near = near
+
+
 class RecipeError(ConfigurationError):
-    """A recipe that cannot be used, with all its problems in the order of the files and their lines.
+    """Raised for a recipe with problems, ordered by file and line.
 
     Parameters
     ----------
@@ -45,15 +65,15 @@ class RecipeError(ConfigurationError):
         At least one.
     """
 
-    def __init__(self, problems: Iterable[Problem]) -> None:
+    def __init__(self, problems: Iterable[RecipeProblem]) -> None:
         self.problems = tuple(problems)
         count = len(self.problems)
         head = "1 problem in the recipe" if count == 1 else f"{count} problems in the recipe"
         super().__init__("\n".join([head, *map(str, self.problems)]))
 
 
-def nearest(word: str, right_words: Iterable[str]) -> str | None:
-    """Return the right word that is most like `word`, whatever its case, or nothing when none is near."""
-    by_lower = {right.lower(): right for right in right_words}
+def nearest(word: str, candidates: Iterable[str]) -> str | None:
+    """Return the candidate most similar to `word`, ignoring case; None if none is similar."""
+    by_lower = {candidate.lower(): candidate for candidate in candidates}
     close = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
     return by_lower[close[0]] if close else None

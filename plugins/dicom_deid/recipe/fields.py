@@ -1,4 +1,4 @@
-"""Field expressions: which elements a rule selects."""
+"""Field expressions, which select the elements of a rule."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from dicom_deid.recipe.concepts import VALUE_TYPES, Concept
-from dicom_deid.recipe.dictionary import (
+from dicom_deid.recipe.element_names import (
     ElementName,
     is_private_form,
     keywords,
@@ -16,8 +16,8 @@ from dicom_deid.recipe.dictionary import (
     parse_tag,
     tag_of,
 )
-from dicom_deid.recipe.errors import nearest
-from dicom_deid.recipe.lexer import LexicalError, Token, tokens
+from dicom_deid.recipe.errors import RecipeSyntaxError, nearest
+from dicom_deid.recipe.lexer import Token, tokens
 
 _SEARCHING = {
     "startswith": "^({})",
@@ -34,19 +34,9 @@ _SCHEME = re.compile(r"[^\s\\](?:[^\\]{0,14}[^\s\\])?")
 _VRS = frozenset(re.findall("..", "AEASATCSDADSDTFDFLISLOLTOBODOFOLOVOWPNSHSLSQSSSTSVTMUCUIULUNURUSUTUV"))
 
 
-class FieldProblem(Exception):
-    """A field expression that cannot be read; `column` counts from 1."""
-
-    def __init__(self, message: str, column: int, near: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.column = column
-        self.near = near
-
-
 @dataclass(frozen=True, slots=True)
 class FieldExpression:
-    """What stands in the place of a field.
+    """Base of all field expressions.
 
     Parameters
     ----------
@@ -59,18 +49,18 @@ class FieldExpression:
     def __str__(self) -> str:
         try:
             as_it_stands = [token.raw for token in tokens(self.text) if not token.is_quoted] == [self.text]
-        except LexicalError:
+        except RecipeSyntaxError:
             as_it_stands = False
         quote = "" if as_it_stands else "'" if '"' in self.text else '"'
         return f"{quote}{self.text}{quote}"
 
     def selects(self, element: ElementName) -> bool:
-        """Whether the expression selects an element of that name; never for lists, which depend on the object."""
+        """Return whether the expression selects the element; False for lists, which depend on the object."""
         raise NotImplementedError
 
     @property
     def depends_on_tag_only(self) -> bool:
-        """Whether two elements of the same tag are always both selected or both not."""
+        """Whether elements of the same tag are always selected together."""
         return False
 
 
@@ -84,17 +74,17 @@ class Exact(FieldExpression):
         object.__setattr__(self, "lower", self.text.lower())
 
     def selects(self, element: ElementName) -> bool:
-        """Whether one of the element's names is the text."""
+        """Return whether one of the element's names is the text."""
         return self.lower in lower_case_names(element)
 
     @property
     def tag(self) -> int | None:
-        """The tag that the text stands for, whatever the element's place; nothing for nested and private names."""
+        """The tag that the text names; None for nested and private names."""
         return tag_of(self.text)
 
     @property
     def depends_on_tag_only(self) -> bool:
-        """Whether the text stands for a tag that is not private."""
+        """Whether the text names a tag that is not private."""
         return self.tag is not None
 
 
@@ -121,14 +111,14 @@ class Search(FieldExpression):
     pattern
         The regular expression that is searched, in any case, in every name of an element.
     inverted
-        Whether the elements are selected in which nothing is found (``except:``).
+        Whether to select the elements without a match (``except:``).
     """
 
     pattern: re.Pattern[str]
     inverted: bool
 
     def selects(self, element: ElementName) -> bool:
-        """Whether the pattern is found in one of the element's names, or in none for ``except:``."""
+        """Return whether the pattern matches one of the element's names; for ``except:``, none of them."""
         search = self.pattern.search
         return any(search(name) for name in _names(element)) is not self.inverted
 
@@ -140,7 +130,7 @@ class SelectVR(FieldExpression):
     vr: str
 
     def selects(self, element: ElementName) -> bool:
-        """Whether the element has the VR."""
+        """Return whether the element has the VR."""
         return element.vr == self.vr
 
 
@@ -151,7 +141,7 @@ class SelectGroup(FieldExpression):
     group: int
 
     def selects(self, element: ElementName) -> bool:
-        """Whether the element stands in the group."""
+        """Return whether the element belongs to the group."""
         return element.tag >> 16 == self.group
 
     @property
@@ -167,7 +157,7 @@ class ContentItem(FieldExpression):
     concept: Concept
 
     def selects(self, element: ElementName) -> bool:
-        """Leave the decision to the engine, which reads the items."""
+        """Return False: the engine selects content items when it reads them."""
         return False
 
 
@@ -178,7 +168,7 @@ class FieldsList(FieldExpression):
     name: str
 
     def selects(self, element: ElementName) -> bool:
-        """Leave the decision to the plan, which knows what the object holds."""
+        """Return False: `CompiledRecipe` selects elements of a list for each object."""
         return False
 
 
@@ -189,11 +179,11 @@ class ValuesList(FieldExpression):
     name: str
 
     def selects(self, element: ElementName) -> bool:
-        """Leave the decision to the engine, which knows the values."""
+        """Return False: the engine compares the values of each object."""
         return False
 
 
-# A plan asks many rules about one element before it turns to the next.
+# Many rules are tried on one element before the next.
 @lru_cache(maxsize=64)
 def _names(element: ElementName) -> tuple[str, ...]:
     tag = f"{element.tag:08x}"
@@ -207,7 +197,7 @@ def _names(element: ElementName) -> tuple[str, ...]:
 
 @lru_cache(maxsize=64)
 def lower_case_names(element: ElementName) -> frozenset[str]:
-    """Return everything that an element is called, in lower case."""
+    """Return all names of an element in lower case."""
     return frozenset(map(str.lower, _names(element)))
 
 
@@ -216,7 +206,7 @@ def parse_field(token: Token) -> FieldExpression:
 
     Raises
     ------
-    FieldProblem
+    RecipeSyntaxError
         An unknown expander or name, a pattern that is no regular expression, or what ``select:`` does not know.
     """
     text, column = (token.text, token.column + 1) if token.is_quoted else (token.raw, token.column)
@@ -234,9 +224,11 @@ def parse_field(token: Token) -> FieldExpression:
     if word == "content":
         return _content_item(text, expression, column)
     if word not in EXPANDERS:
-        raise FieldProblem(f"unknown expander '{expander[1]}:'", token.column, _with_colon(nearest(word, EXPANDERS)))
+        raise RecipeSyntaxError(
+            f"unknown expander '{expander[1]}:'", token.column, _with_colon(nearest(word, EXPANDERS))
+        )
     if not expression:
-        raise FieldProblem(f"'{word}:' needs the name of a list", column)
+        raise RecipeSyntaxError(f"'{word}:' needs the name of a list", column)
     return FieldsList(text, expression) if word == "fields" else ValuesList(text, expression)
 
 
@@ -246,18 +238,18 @@ def _with_colon(word: str | None) -> str | None:
 
 def _search(text: str, word: str, expression: str, column: int) -> Search:
     if not expression:
-        raise FieldProblem(f"'{word}:' needs an expression", column)
+        raise RecipeSyntaxError(f"'{word}:' needs an expression", column)
     escape = _UPPER_CASE_ESCAPE.search(expression)
     if escape:
         # The language lower-cases expressions, so that \D would silently mean \d.
-        raise FieldProblem(
+        raise RecipeSyntaxError(
             "expressions are read in lower case: an escape in upper case has no meaning", column + escape.end() - 2
         )
     try:
         re.compile(expression.lower())
         pattern = re.compile(_SEARCHING[word].format(expression.lower()), re.IGNORECASE)
     except re.error as error:
-        raise FieldProblem(f"not a regular expression: {error.msg}", column + (error.pos or 0)) from None
+        raise RecipeSyntaxError(f"not a regular expression: {error.msg}", column + (error.pos or 0)) from None
     return Search(text, pattern, word == "except")
 
 
@@ -266,29 +258,31 @@ def _select(text: str, expression: str, column: int) -> SelectVR | SelectGroup:
     column_of_value = column + len(attribute) + 1
     if attribute.upper() == "VR":
         if value.upper() not in _VRS:
-            raise FieldProblem(f"'{value}' is not a VR", column_of_value, nearest(value, _VRS))
+            raise RecipeSyntaxError(f"'{value}' is not a VR", column_of_value, nearest(value, _VRS))
         return SelectVR(text, value.upper())
     if attribute.upper() == "GROUP":
         if not re.fullmatch(r"(0x)?[0-9a-f]{1,4}", value.lower()):
-            raise FieldProblem(f"'{value}' is not a group number of four hexadecimal digits", column_of_value)
+            raise RecipeSyntaxError(f"'{value}' is not a group number of four hexadecimal digits", column_of_value)
         return SelectGroup(text, int(value, 16))
-    raise FieldProblem(f"unknown attribute 'select:{attribute}'", column, "select:VR: or select:GROUP:")
+    raise RecipeSyntaxError(f"unknown attribute 'select:{attribute}'", column, "select:VR: or select:GROUP:")
 
 
 def _content_item(text: str, expression: str, column: int) -> ContentItem:
     # A code may hold a comma; a coding scheme's designator and a value type do not.
     code, *rest = expression.rsplit(",", 2)
     if len(rest) < 2:
-        raise FieldProblem("a content item is named as in content:121022,DCM,TEXT: code, scheme, value type", column)
+        raise RecipeSyntaxError(
+            "a content item is named as in content:121022,DCM,TEXT: code, scheme, value type", column
+        )
     scheme, value_type = rest
     if not _CODE.fullmatch(code):
-        raise FieldProblem(f"'{code}' is not a code", column)
+        raise RecipeSyntaxError(f"'{code}' is not a code", column)
     column += len(code) + 1
     if not _SCHEME.fullmatch(scheme) and not (scheme == "" and code.lower().startswith("urn:")):
-        raise FieldProblem(f"'{scheme}' is not the designator of a coding scheme", column)
+        raise RecipeSyntaxError(f"'{scheme}' is not the designator of a coding scheme", column)
     if value_type.upper() not in VALUE_TYPES:
         column += len(scheme) + 1
-        raise FieldProblem(f"'{value_type}' is not a value type", column, nearest(value_type, VALUE_TYPES))
+        raise RecipeSyntaxError(f"'{value_type}' is not a value type", column, nearest(value_type, VALUE_TYPES))
     return ContentItem(text, Concept.of(code, scheme, value_type))
 
 
@@ -297,10 +291,10 @@ def _exact(text: str, column: int) -> Exact:
     if known or _is_nested_name(text):
         return Exact(text)
     near = f"({text})" if parse_tag(f"({text})") is not None else nearest(text.rpartition("__")[2], keywords())
-    raise FieldProblem(f"unknown field '{text}': no keyword, element name or tag", column, near)
+    raise RecipeSyntaxError(f"unknown field '{text}': no keyword, element name or tag", column, near)
 
 
 def _is_nested_name(text: str) -> bool:
-    """Whether the text is keywords joined by two underscores; private sequences have an empty keyword."""
+    """Return whether the text is keywords joined by two underscores; private sequences have an empty keyword."""
     parts = text.lower().split("__")
     return any(parts) and all(not part or part in keywords_in_any_case() for part in parts)

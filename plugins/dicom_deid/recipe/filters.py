@@ -1,7 +1,7 @@
-"""Sections ``%filter``: which objects have something burned into their pixels, and where.
+"""Sections ``%filter``: criteria for objects with burned-in text, and the regions of pixels to blank.
 
-A filter is a label with criteria and coordinates. Every filter whose criteria hold applies, in the order of the
-recipe; its coordinates are painted one after the other on one mask, so that a later one covers an earlier one.
+A filter is a label with criteria and coordinates. Every filter whose criteria match applies, in the order of the
+recipe; coordinates are drawn in order on one mask, so that a later one overrides an earlier one.
 """
 
 from __future__ import annotations
@@ -12,31 +12,21 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import NamedTuple
 
-from dicom_deid.recipe.dictionary import dictionary_vr, keywords, keywords_in_any_case, parse_tag
-from dicom_deid.recipe.errors import nearest
-
-
-class FilterProblem(Exception):
-    """A line of a filter that cannot be read; `column` counts from 1."""
-
-    def __init__(self, message: str, column: int, near: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.column = column
-        self.near = near
+from dicom_deid.recipe.element_names import dictionary_vr, keywords, keywords_in_any_case, parse_tag
+from dicom_deid.recipe.errors import RecipeSyntaxError, nearest
 
 
 class Question(StrEnum):
-    """What a criterion asks of an element of the root data set."""
+    """Test that a criterion applies to an element of the root data set."""
 
     CONTAINS = "contains"
-    """The regular expression is found in the value, in any case."""
+    """The regular expression matches part of the value, in any case."""
     NOTCONTAINS = "notcontains"
-    """It is not found, or the element is missing."""
+    """It does not match, or the element is missing."""
     EQUALS = "equals"
     """The value is the text, in any case."""
     NOTEQUALS = "notequals"
-    """It is not, or the element is missing."""
+    """The value is another one, or the element is missing."""
     MISSING = "missing"
     """The element is not there."""
     PRESENT = "present"
@@ -52,16 +42,16 @@ class Question(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Criterion:
-    """One question about one element.
+    """One test of one element.
 
     Parameters
     ----------
     question
-        What is asked.
+        The test.
     tag
-        Of which element of the root data set.
+        Tag of an element of the root data set.
     field
-        How the recipe calls the element.
+        The name of the element in the recipe.
     value
         The text or regular expression; empty for questions that take none.
     """
@@ -75,12 +65,12 @@ class Criterion:
         return " ".join(part for part in (self.question, self.field, self.value) if part)
 
     def holds(self, value: str | None) -> bool:
-        r"""Answer the question.
+        r"""Return whether the criterion holds.
 
         Parameters
         ----------
         value
-            The value as text, components joined by a backslash; nothing when the element is missing.
+            The value as text, components joined by a backslash; None if the element is missing.
         """
         text = "" if value is None else value.lower().strip()
         match self.question:
@@ -118,7 +108,7 @@ class CriteriaLine:
         return " ".join(words)
 
     def holds(self, value_of: Callable[[int], str | None]) -> bool:
-        """Whether the line holds for an object, see :meth:`Filter.matches`."""
+        """Return whether the line holds for an object, see :meth:`Filter.matches`."""
         result = self.criteria[0].holds(value_of(self.criteria[0].tag))
         for operator, criterion in zip(self.operators, self.criteria[1:], strict=True):
             holds = criterion.holds(value_of(criterion.tag))
@@ -172,7 +162,7 @@ class Filter:
     group
         Name of the section, for example ``graylist``.
     label
-        What stands after ``LABEL``.
+        The name after ``LABEL``.
     lines
         All must hold; with none, the filter holds for every object. An operator at the beginning of a line changes
         nothing.
@@ -205,13 +195,13 @@ class Filter:
         return frozenset(criterion.tag for line in self.lines for criterion in line.criteria)
 
     def matches(self, value_of: Callable[[int], str | None]) -> bool:
-        r"""Whether the filter holds for an object.
+        r"""Return whether the filter holds for an object.
 
         Parameters
         ----------
         value_of
             The value of an element of the root data set by its tag, as text, components joined by a backslash;
-            empty when the element has no value, nothing when it is missing.
+            empty if the element has no value, None if it is missing.
         """
         return all(line.holds(value_of) for line in self.lines)
 
@@ -244,12 +234,12 @@ def parse_coordinates(line: str, column: int) -> Coordinates:
 
     Raises
     ------
-    FilterProblem
+    RecipeSyntaxError
         Coordinates that are not four numbers in order, ``all``, or ``from:`` a sequence.
     """
     head = _COORDINATES.match(line)
     if head is None:
-        raise FilterProblem("not a line of coordinates", column)
+        raise RecipeSyntaxError("not a line of coordinates", column)
     where = line[head.end() :].strip()
     column += len(line) - len(where)
     keep = head[2] is not None
@@ -260,13 +250,13 @@ def parse_coordinates(line: str, column: int) -> Coordinates:
     four = _FOUR.fullmatch(where)
     if four is None:
         forms = "four numbers, or all" if head[1] else "four numbers, all, or from:SEQUENCE"
-        raise FilterProblem(f"coordinates are {forms}", column)
+        raise RecipeSyntaxError(f"coordinates are {forms}", column)
     left, top, right, bottom = map(int, four.groups())
     if head[1]:
         # The CTP convention gives width and height instead of the far sides.
         right, bottom = left + right, top + bottom
     if left > right or top > bottom:
-        raise FilterProblem("coordinates are xmin,ymin,xmax,ymax: a maximum is below its minimum", column)
+        raise RecipeSyntaxError("coordinates are xmin,ymin,xmax,ymax: a maximum is below its minimum", column)
     return Coordinates(keep, Rectangle(left, top, right, bottom))
 
 
@@ -282,7 +272,7 @@ def parse_criteria(line: str, column: int) -> CriteriaLine:
 
     Raises
     ------
-    FilterProblem
+    RecipeSyntaxError
         An unknown test or field, a missing value, or a value that is no regular expression.
     """
     lead = re.match(r"(\+|\|\|)\s*", line)
@@ -303,19 +293,19 @@ def _criterion(text: str, column: int) -> Criterion:
     word = head[1] if head else ""
     if word.lower() not in list(Question):
         known = [*Question, "coordinates", "keepcoordinates", "ctpcoordinates", "ctpkeepcoordinates", "LABEL"]
-        raise FilterProblem(f"unknown criterion '{word}'", column, nearest(word, known))
+        raise RecipeSyntaxError(f"unknown criterion '{word}'", column, nearest(word, known))
     question = Question(word.lower())
     if head is None or head[2] is None:
-        raise FilterProblem(f"{question} needs a field", column)
+        raise RecipeSyntaxError(f"{question} needs a field", column)
     tag = _tag(head[2], column + head.start(2))
     value = text[head.end() :].strip()
     column_of_value = column + head.end()
     if not question.takes_value:
         if value:
-            raise FilterProblem(f"{question} takes a field only", column_of_value)
+            raise RecipeSyntaxError(f"{question} takes a field only", column_of_value)
         return Criterion(question, tag, head[2])
     if not value:
-        raise FilterProblem(f"{question} needs a field and a value", column + head.start(2))
+        raise RecipeSyntaxError(f"{question} needs a field and a value", column + head.start(2))
     if question in (Question.CONTAINS, Question.NOTCONTAINS):
         _check_expression(value, column_of_value)
     return Criterion(question, tag, head[2], value)
@@ -325,7 +315,7 @@ def _check_expression(value: str, column: int) -> None:
     try:
         re.compile(value.lower())
     except re.error as error:
-        raise FilterProblem(f"not a regular expression: {error.msg}", column + (error.pos or 0)) from None
+        raise RecipeSyntaxError(f"not a regular expression: {error.msg}", column + (error.pos or 0)) from None
 
 
 def _tag(text: str, column: int) -> int:
@@ -335,7 +325,7 @@ def _tag(text: str, column: int) -> int:
     if tag is None:
         tag = parse_tag(text)
     if tag is None:
-        raise FilterProblem(f"unknown field '{text}': no keyword or tag", column, nearest(text, keywords()))
+        raise RecipeSyntaxError(f"unknown field '{text}': no keyword or tag", column, nearest(text, keywords()))
     return tag
 
 
@@ -343,9 +333,9 @@ def _sequence(text: str, column: int) -> int:
     tag = keywords_in_any_case().get(text.lower())
     sequences = [keyword for keyword in keywords() if keyword.endswith("Sequence") or keyword.startswith("SequenceOf")]
     if tag is None:
-        raise FilterProblem(f"unknown sequence '{text}'", column, nearest(text, sequences))
+        raise RecipeSyntaxError(f"unknown sequence '{text}'", column, nearest(text, sequences))
     if dictionary_vr(tag) != "SQ":
-        raise FilterProblem(f"{text} is not a sequence", column)
+        raise RecipeSyntaxError(f"{text} is not a sequence", column)
     return tag
 
 

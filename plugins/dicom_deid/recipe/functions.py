@@ -1,4 +1,4 @@
-"""User functions for ``func:NAME``."""
+"""Load the user functions of ``func:NAME``."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ def load_function(name: str) -> Callable[..., Any]:
     Raises
     ------
     ConfigurationError
-        No entry point or module of that name, a module that fails on import, or what was found cannot be called.
+        No entry point or module of that name, a module that fails on import, or an object that is not callable.
     """
     found = _from_path(name) if ":" in name else _from_entry_point(name)
     if not callable(found):
-        raise ConfigurationError(f"func:{name} is no function")
+        raise ConfigurationError(f"func:{name} is not callable")
     return found
 
 
@@ -51,5 +51,5 @@ def _loaded(name: str, load: Callable[[], object]) -> object:
     try:
         return load()
     except Exception as error:
-        # Whatever a foreign module raises on import, the recipe cannot be used.
+        # A module may raise anything on import.
         raise ConfigurationError(f"func:{name} cannot be loaded: {type(error).__name__}: {error}") from error

@@ -1,21 +1,14 @@
-"""One line of a recipe to tokens."""
+"""Split a line of a recipe into tokens."""
 
 from __future__ import annotations
 
 import re
 from typing import NamedTuple
 
+from dicom_deid.recipe.errors import RecipeSyntaxError
+
 _PIECE = re.compile(r"""[^\s"'#]+|"[^"]*"|'[^']*'""")
 _QUOTES = "\"'"
-
-
-class LexicalError(Exception):
-    """A line that cannot be split; `column` counts from 1."""
-
-    def __init__(self, message: str, column: int) -> None:
-        super().__init__(message)
-        self.message = message
-        self.column = column
 
 
 class Token(NamedTuple):
@@ -24,9 +17,9 @@ class Token(NamedTuple):
     Parameters
     ----------
     raw
-        The characters as they stand, quotes included.
+        The characters as written, including quotes.
     text
-        The characters with the quotes taken away, as a value means them.
+        The characters without quotes.
     column
         Where the token begins; counts from 1.
     """
@@ -42,7 +35,7 @@ class Token(NamedTuple):
 
     @property
     def begins_quoted(self) -> bool:
-        """Whether the token begins with a quote, so that no prefix such as ``var:`` is meant."""
+        """Whether the token begins with a quote, and therefore has no prefix such as ``var:``."""
         return self.raw[0] in _QUOTES
 
 
@@ -51,7 +44,7 @@ def tokens(line: str) -> list[Token]:
 
     Raises
     ------
-    LexicalError
+    RecipeSyntaxError
         A quote that is not closed.
     """
     found: list[Token] = []
@@ -65,7 +58,7 @@ def tokens(line: str) -> list[Token]:
             continue
         piece = _PIECE.match(line, position)
         if piece is None:
-            raise LexicalError(f"the quote {line[position]} is not closed", position + 1)
+            raise RecipeSyntaxError(f"the quote {line[position]} is not closed", position + 1)
         if not raw:
             begin = position
         raw += piece[0]

@@ -1,4 +1,4 @@
-"""Text of recipe files to rules, lists and filters, with every problem on the way."""
+"""Parse recipe files into rules, lists and filters, and collect every problem found."""
 
 from __future__ import annotations
 
@@ -7,22 +7,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from dicom_deid.recipe.concepts import DATED_VALUE_TYPES, WRITTEN_VALUE_TYPES
-from dicom_deid.recipe.dictionary import dictionary_vr
-from dicom_deid.recipe.errors import Problem, RecipeError, nearest
+from dicom_deid.recipe.element_names import dictionary_vr
+from dicom_deid.recipe.errors import RecipeError, RecipeProblem, RecipeSyntaxError, nearest
 from dicom_deid.recipe.fields import (
     ContentItem,
     Exact,
     FieldExpression,
-    FieldProblem,
     FieldsList,
     ValuesList,
     parse_field,
 )
-from dicom_deid.recipe.filters import Filter, FilterProblem, parse_filter_line, without_comment
-from dicom_deid.recipe.lexer import LexicalError, Token, tokens
+from dicom_deid.recipe.filters import Filter, parse_filter_line, without_comment
+from dicom_deid.recipe.lexer import Token, tokens
 from dicom_deid.recipe.profile_attributes import composite_tags
 from dicom_deid.recipe.rules import Action, ListEntry, Rule
-from dicom_deid.recipe.values import DeidFunction, Function, Literal, Value, ValueProblem, Variable, parse_value
+from dicom_deid.recipe.values import DeidFunction, Function, Literal, Value, Variable, parse_value
 
 SECTIONS = ("header", "option", "labels", "filter", "values", "fields")
 _NAMED = ("filter", "values", "fields")
@@ -30,19 +29,9 @@ _NEEDS_VALUE = (Action.ADD, Action.JITTER, Action.REPLACE)
 _PARAMETER = re.compile(r"""\s*(\w+)\s*=\s*("[^"]*"|'[^']*'|[^;\s"']+)\s*(?:;|$)""")
 
 
-class _Wrong(Exception):
-    """A line that is wrong, at a column, with the nearest right word."""
-
-    def __init__(self, message: str, column: int, near: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.column = column
-        self.near = near
-
-
 @dataclass(slots=True)
 class _Reference:
-    """A place where a list is used."""
+    """The use of a list by a rule, to be checked once all files are read."""
 
     name: str
     section: str
@@ -53,7 +42,7 @@ class _Reference:
 
 @dataclass(slots=True)
 class ParsedRecipe:
-    """What several files hold, in their order.
+    """Content of one or more recipe files, in the order of the files.
 
     Parameters
     ----------
@@ -82,24 +71,24 @@ def parse_files(files: Sequence[tuple[str, str]]) -> ParsedRecipe:
     RecipeError
         With all problems of all files.
     """
-    draft = ParsedRecipe()
-    problems: list[Problem] = []
+    parsed = ParsedRecipe()
+    problems: list[RecipeProblem] = []
     references: list[_Reference] = []
     for name, text in files:
-        parser = _FileParser(name, draft, references)
+        parser = _FileParser(name, parsed, references)
         parser.read(text)
         problems += parser.problems
-    problems += _undefined(references, draft)
+    problems += _undefined(references, parsed)
     if problems:
         order = {name: index for index, (name, _) in enumerate(files)}
         raise RecipeError(sorted(problems, key=lambda problem: (order[problem.file], problem.line, problem.column)))
-    return draft
+    return parsed
 
 
-def _undefined(references: Sequence[_Reference], draft: ParsedRecipe) -> list[Problem]:
-    lists = {"fields": draft.fields, "values": draft.values}
+def _undefined(references: Sequence[_Reference], parsed: ParsedRecipe) -> list[RecipeProblem]:
+    lists = {"fields": parsed.fields, "values": parsed.values}
     return [
-        Problem(
+        RecipeProblem(
             reference.file,
             reference.line,
             reference.column,
@@ -112,13 +101,13 @@ def _undefined(references: Sequence[_Reference], draft: ParsedRecipe) -> list[Pr
 
 
 class _FileParser:
-    """The state while one file is read."""
+    """State of reading one file."""
 
-    def __init__(self, name: str, draft: ParsedRecipe, references: list[_Reference]) -> None:
+    def __init__(self, name: str, parsed: ParsedRecipe, references: list[_Reference]) -> None:
         self.name = name
-        self.draft = draft
+        self.parsed = parsed
         self.references = references
-        self.problems: list[Problem] = []
+        self.problems: list[RecipeProblem] = []
         self.has_format = False
         self.section: str | None = None
         self.section_name = ""
@@ -134,15 +123,16 @@ class _FileParser:
         }
 
     def read(self, text: str) -> None:
-        """Read the whole file; what is wrong is kept in `problems`."""
+        """Read the whole file and collect what is wrong in `problems`."""
         for self.line_number, line in enumerate(text.removeprefix("\ufeff").split("\n"), start=1):
             try:
                 self.read_line(line.rstrip())
-            except (_Wrong, LexicalError, FieldProblem, ValueProblem, FilterProblem) as wrong:
-                near = getattr(wrong, "near", None)
-                self.problems.append(Problem(self.name, self.line_number, wrong.column, wrong.message, near))
+            except RecipeSyntaxError as error:
+                self.problems.append(
+                    RecipeProblem(self.name, self.line_number, error.column, error.message, error.near)
+                )
         if not self.has_format:
-            self.problems.insert(0, Problem(self.name, 1, 1, "the line 'FORMAT dicom' is missing"))
+            self.problems.insert(0, RecipeProblem(self.name, 1, 1, "the line 'FORMAT dicom' is missing"))
 
     def read_line(self, line: str) -> None:
         stripped = line.lstrip()
@@ -154,7 +144,7 @@ class _FileParser:
         elif stripped.split()[0].upper() == "FORMAT":
             self.read_format(line)
         elif self.section is None:
-            raise _Wrong("a line before the first section, such as %header", column)
+            raise RecipeSyntaxError("a line before the first section, such as %header", column)
         else:
             self.readers[self.section](line)
 
@@ -162,61 +152,62 @@ class _FileParser:
         words = tokens(line)
         self.has_format = True
         if words[0].raw != "FORMAT":
-            raise _Wrong(f"'{words[0].raw}' must be in upper case", words[0].column, "FORMAT")
+            raise RecipeSyntaxError(f"'{words[0].raw}' must be in upper case", words[0].column, "FORMAT")
         if len(words) != 2 or words[1].raw.lower() != "dicom":
-            raise _Wrong("the format is 'FORMAT dicom'", words[-1].column, "dicom")
+            raise RecipeSyntaxError("the format is 'FORMAT dicom'", words[-1].column, "dicom")
 
     def read_section(self, line: str, column: int) -> None:
         word, *rest = line.split("#", 1)[0].split(maxsplit=1)
         section = word[1:].lower()
-        # What follows a wrong section line is not read by the rules of the section before it.
+        # Lines after a wrong section line are not read as lines of the section before it.
         self.section, self.labelled = "labels", False
         if section not in SECTIONS:
             near = nearest(section, SECTIONS)
-            raise _Wrong(f"unknown section {word}", column, near and f"%{near}")
+            raise RecipeSyntaxError(f"unknown section {word}", column, near and f"%{near}")
         name = rest[0].strip() if rest else ""
         if section in _NAMED and not name:
-            raise _Wrong(f"%{section} needs a name", column)
+            raise RecipeSyntaxError(f"%{section} needs a name", column)
         if section not in _NAMED and name:
-            raise _Wrong(f"%{section} takes no name", column + line.index(name, len(word)))
+            raise RecipeSyntaxError(f"%{section} takes no name", column + line.index(name, len(word)))
         self.section, self.section_name = section, name
         if section in ("fields", "values"):
             self.list_of(section).setdefault(name, [])
 
     def list_of(self, section: str) -> dict[str, list[ListEntry]]:
-        return self.draft.fields if section == "fields" else self.draft.values
+        return self.parsed.fields if section == "fields" else self.parsed.values
 
     # %header and %option
 
     def read_action(self, line: str) -> None:
         rule = self.rule_of(line)
         if rule is not None:
-            self.draft.rules.append(rule)
+            self.parsed.rules.append(rule)
 
     def read_option(self, line: str) -> None:
-        """Read a rule that takes the place of all rules of other files for the same field.
+        """Read a rule that replaces all rules of other files for the same field.
 
-        KEEP of an element only takes it; KEEP of a content item stays, as other rules reach the item's elements.
+        KEEP of an element only removes those rules; KEEP of a content item remains as a rule, because rules for
+        elements would otherwise apply to the item.
         """
         rule = self.rule_of(line)
         if rule is None:
             return
         text = rule.field.text.lower()
-        self.draft.rules[:] = [
-            other for other in self.draft.rules if other.source == self.name or other.field.text.lower() != text
+        self.parsed.rules[:] = [
+            other for other in self.parsed.rules if other.source == self.name or other.field.text.lower() != text
         ]
         if rule.action is not Action.KEEP or isinstance(rule.field, ContentItem):
-            self.draft.rules.append(rule)
+            self.parsed.rules.append(rule)
 
     def rule_of(self, line: str) -> Rule | None:
         word, *rest = tokens(line)
         if word.raw == "LABEL":
             return None
         if word.raw not in list(Action):
-            raise _Wrong(f"unknown action '{word.raw}'", word.column, nearest(word.raw, Action))
+            raise RecipeSyntaxError(f"unknown action '{word.raw}'", word.column, nearest(word.raw, Action))
         action = Action(word.raw)
         if not rest:
-            raise _Wrong(f"{action} needs a field", word.column)
+            raise RecipeSyntaxError(f"{action} needs a field", word.column)
         expression = parse_field(rest[0])
         self.note_reference(expression, rest[0])
         if action is Action.ADD:
@@ -240,17 +231,19 @@ class _FileParser:
         allowed = ("FIELD", "SPLIT") if self.section == "values" else ("FIELD",)
         if word.raw not in allowed:
             near = nearest(word.raw, allowed)
-            raise _Wrong(f"%{self.section} takes {' and '.join(allowed)}, not '{word.raw}'", word.column, near)
+            raise RecipeSyntaxError(
+                f"%{self.section} takes {' and '.join(allowed)}, not '{word.raw}'", word.column, near
+            )
         if not rest:
-            raise _Wrong(f"{word.raw} needs a field", word.column)
+            raise RecipeSyntaxError(f"{word.raw} needs a field", word.column)
         expression = parse_field(rest[0])
         if isinstance(expression, FieldsList | ValuesList):
-            raise _Wrong("a list cannot be made of another list", rest[0].column)
+            raise RecipeSyntaxError("a list cannot be made of another list", rest[0].column)
         if isinstance(expression, ContentItem):
-            raise _Wrong("a list is made of elements, not of content items", rest[0].column)
+            raise RecipeSyntaxError("a list is made of elements, not of content items", rest[0].column)
         if word.raw == "FIELD":
             if len(rest) > 1:
-                raise _Wrong("nothing may follow the field of FIELD", rest[1].column)
+                raise RecipeSyntaxError("nothing may follow the field of FIELD", rest[1].column)
             entry = ListEntry(expression)
         else:
             entry = _split_entry(expression, rest[1:])
@@ -265,28 +258,28 @@ class _FileParser:
         if stripped.split()[0].upper() == "LABEL":
             label = " ".join(stripped.split()[1:])
             if not label:
-                raise _Wrong("LABEL needs a name", column)
+                raise RecipeSyntaxError("LABEL needs a name", column)
             self.labelled = True
-            self.draft.filters.append(Filter(self.section_name, label, source=self.name, line=self.line_number))
+            self.parsed.filters.append(Filter(self.section_name, label, source=self.name, line=self.line_number))
             return
         if not self.labelled:
-            raise _Wrong("a line before the first LABEL of the section", column)
-        self.draft.filters[-1] = self.draft.filters[-1].with_line(parse_filter_line(stripped, column))
+            raise RecipeSyntaxError("a line before the first LABEL of the section", column)
+        self.parsed.filters[-1] = self.parsed.filters[-1].with_line(parse_filter_line(stripped, column))
 
 
 def _check_addition(expression: FieldExpression, rest: Sequence[Token]) -> None:
     column = rest[0].column
     tag = expression.tag if isinstance(expression, Exact) else None
     if tag is None:
-        raise _Wrong("ADD needs one element: a keyword, an element name or a tag", column)
+        raise RecipeSyntaxError("ADD needs one element: a keyword, an element name or a tag", column)
     if dictionary_vr(tag) == "SQ" and len(rest) > 1 and rest[1].text:
-        raise _Wrong('ADD can write an empty sequence only: ADD KEYWORD ""', rest[1].column)
+        raise RecipeSyntaxError('ADD can write an empty sequence only: ADD KEYWORD ""', rest[1].column)
 
 
 def _check_composite(action: Action, expression: FieldExpression, rest: Sequence[Token]) -> None:
     tag = expression.tag if isinstance(expression, Exact) else None
     if tag not in composite_tags():
-        raise _Wrong(
+        raise RecipeSyntaxError(
             f"{action} needs an attribute that has such an action in PS3.15 Table E.1-1; others take REMOVE, BLANK "
             "or REPLACE",
             rest[0].column,
@@ -294,37 +287,43 @@ def _check_composite(action: Action, expression: FieldExpression, rest: Sequence
     is_sequence = dictionary_vr(tag) == "SQ"
     takes_value = action.value.endswith("D") and not is_sequence
     if takes_value and len(rest) < 2:
-        raise _Wrong(f'{action} needs a value; "" is the empty one', rest[0].column + len(rest[0].raw))
+        raise RecipeSyntaxError(f'{action} needs a value; "" is the empty one', rest[0].column + len(rest[0].raw))
     if not takes_value and len(rest) > 1:
-        raise _Wrong(f"{action} of {'a sequence' if is_sequence else 'an element'} takes no value", rest[1].column)
+        raise RecipeSyntaxError(
+            f"{action} of {'a sequence' if is_sequence else 'an element'} takes no value", rest[1].column
+        )
     if action is Action.X_OR_Z_OR_U and not is_sequence:
-        raise _Wrong(f"{action} needs a sequence", rest[0].column, Action.X_OR_Z_OR_D)
+        raise RecipeSyntaxError(f"{action} needs a sequence", rest[0].column, Action.X_OR_Z_OR_D)
 
 
 def _check_content_item(action: Action, item: ContentItem, word: Token, rest: Sequence[Token]) -> None:
     value_type = item.concept.value_type
     if action.is_composite:
-        raise _Wrong(f"{action} is for attributes: a content item has no type", word.column, "REMOVE or REPLACE")
+        raise RecipeSyntaxError(
+            f"{action} is for attributes: a content item has no type", word.column, "REMOVE or REPLACE"
+        )
     if action in (Action.BLANK, Action.REPLACE) and value_type not in WRITTEN_VALUE_TYPES:
-        raise _Wrong(
+        raise RecipeSyntaxError(
             f"{action} cannot write the value of a {value_type} item: REMOVE or KEEP it", word.column, "REMOVE"
         )
     if action is Action.JITTER and value_type not in DATED_VALUE_TYPES:
-        raise _Wrong(f"JITTER shifts the day of a DATE or DATETIME item, not a {value_type} item", word.column)
+        raise RecipeSyntaxError(
+            f"JITTER shifts the day of a DATE or DATETIME item, not a {value_type} item", word.column
+        )
     if action is Action.REMOVE and len(rest) > 1:
-        raise _Wrong("REMOVE of a content item takes no condition", rest[1].column)
+        raise RecipeSyntaxError("REMOVE of a content item takes no condition", rest[1].column)
 
 
 def _value_of(action: Action, rest: Sequence[Token]) -> Value | None:
     field_token, *words = rest
     if action in (Action.BLANK, Action.KEEP):
         if words:
-            raise _Wrong(f"{action} takes no value", words[0].column)
+            raise RecipeSyntaxError(f"{action} takes no value", words[0].column)
         return None
     if not words:
         if action in _NEEDS_VALUE:
             end = field_token.column + len(field_token.raw)
-            raise _Wrong(f'{action} needs a value; "" is the empty one', end)
+            raise RecipeSyntaxError(f'{action} needs a value; "" is the empty one', end)
         return None
     value = parse_value(words)
     _check_value(action, value, words[0].column)
@@ -334,15 +333,17 @@ def _value_of(action: Action, rest: Sequence[Token]) -> Value | None:
 def _check_value(action: Action, value: Value, column: int) -> None:
     match action, value:
         case Action.JITTER, Literal(text) if not re.fullmatch(r"[+-]?[0-9]{1,7}", text):
-            raise _Wrong("JITTER takes a whole number of days, of at most 7 digits", column)
+            raise RecipeSyntaxError("JITTER takes a whole number of days, of at most 7 digits", column)
         case Action.JITTER, DeidFunction(name):
-            raise _Wrong(f"JITTER takes a number of days; deid_func:{name} is a value of REPLACE", column, "REPLACE")
+            raise RecipeSyntaxError(
+                f"JITTER takes a number of days; deid_func:{name} is a value of REPLACE", column, "REPLACE"
+            )
         case Action.REMOVE, Literal() | DeidFunction():
-            raise _Wrong("the condition of REMOVE is func:NAME or var:NAME", column)
+            raise RecipeSyntaxError("the condition of REMOVE is func:NAME or var:NAME", column)
         case Action.ADD, DeidFunction("jitter"):
-            raise _Wrong("ADD has no date to shift", column, "REPLACE")
+            raise RecipeSyntaxError("ADD has no date to shift", column, "REPLACE")
         case Action.ADD, DeidFunction("pydicom_uuid", arguments) if arguments["stable_remapping"]:
-            raise _Wrong("ADD has no UID to map: give stable_remapping=false", column)
+            raise RecipeSyntaxError("ADD has no UID to map: give stable_remapping=false", column)
         case _, Literal() | Variable() | Function() | DeidFunction():
             return
 
@@ -356,7 +357,7 @@ def _split_entry(expression: FieldExpression, words: Sequence[Token]) -> ListEnt
     while position < len(text):
         parameter = _PARAMETER.match(text, position)
         if parameter is None:
-            raise _Wrong('SPLIT takes by="TEXT";minlength=NUMBER', column + position)
+            raise RecipeSyntaxError('SPLIT takes by="TEXT";minlength=NUMBER', column + position)
         name, written = parameter.groups()
         argument = written[1:-1] if written[0] in "\"'" else written
         if name == "by" and argument:
@@ -365,9 +366,9 @@ def _split_entry(expression: FieldExpression, words: Sequence[Token]) -> ListEnt
             minlength = int(argument)
         elif name in ("by", "minlength"):
             what = "a text" if name == "by" else "a number from 1"
-            raise _Wrong(f"{name} is {what}", column + parameter.start(2))
+            raise RecipeSyntaxError(f"{name} is {what}", column + parameter.start(2))
         else:
             near = nearest(name, ("by", "minlength"))
-            raise _Wrong(f"SPLIT takes by and minlength, not '{name}'", column + parameter.start(1), near)
+            raise RecipeSyntaxError(f"SPLIT takes by and minlength, not '{name}'", column + parameter.start(1), near)
         position = parameter.end()
     return ListEntry(expression, by, minlength)

@@ -24,7 +24,7 @@ class ProfileAttribute(NamedTuple):
     name
         Attribute name.
     in_composite_iod
-        Whether the attribute stands in a standard composite IOD.
+        Whether the attribute is part of a standard composite IOD.
     basic_profile
         Action code of the basic profile (PS3.15 Table E.1-1a), for example ``X/Z/D``.
     options
@@ -39,13 +39,13 @@ class ProfileAttribute(NamedTuple):
 
     @property
     def example_tag(self) -> int:
-        """The tag as an integer; the first one that is meant when it stands for several."""
+        """The tag as an integer; the first one for a range of tags."""
         digits = _TAG.fullmatch(self.tag)
         return _ANY_PRIVATE_TAG if digits is None else int("".join(digits.groups()).replace("X", "0"), 16)
 
     @property
     def is_direct_identifier(self) -> bool:
-        """Whether no option of the standard lets the attribute stay, be it cleaned."""
+        """Whether no option of the standard retains or cleans the attribute."""
         return not self.options
 
 

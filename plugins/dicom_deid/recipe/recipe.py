@@ -1,4 +1,4 @@
-"""A recipe: the rules, lists and filters of one file, or of several in order."""
+"""Recipe: the rules, lists and filters of one file, or of several combined in order."""
 
 from __future__ import annotations
 
@@ -104,23 +104,23 @@ class Recipe:
     @classmethod
     def combine(cls, *recipes: Recipe) -> Recipe:
         """Join recipes: rules and filters one after the other, lists of one name as one."""
-        draft = ParsedRecipe()
+        parsed = ParsedRecipe()
         for recipe in recipes:
-            draft.rules += recipe.rules
-            draft.filters += recipe.filters
-            for mine, theirs in ((draft.fields, recipe.fields), (draft.values, recipe.values)):
-                for list_name, entries in theirs.items():
-                    mine.setdefault(list_name, []).extend(entries)
-        return cls._of("+".join(recipe.name for recipe in recipes), draft)
+            parsed.rules += recipe.rules
+            parsed.filters += recipe.filters
+            for own, added in ((parsed.fields, recipe.fields), (parsed.values, recipe.values)):
+                for list_name, entries in added.items():
+                    own.setdefault(list_name, []).extend(entries)
+        return cls._of("+".join(recipe.name for recipe in recipes), parsed)
 
     @classmethod
-    def _of(cls, name: str, draft: ParsedRecipe) -> Recipe:
+    def _of(cls, name: str, parsed: ParsedRecipe) -> Recipe:
         return cls(
             name,
-            tuple(draft.rules),
-            tuple(draft.filters),
-            MappingProxyType({key: tuple(entries) for key, entries in draft.fields.items()}),
-            MappingProxyType({key: tuple(entries) for key, entries in draft.values.items()}),
+            tuple(parsed.rules),
+            tuple(parsed.filters),
+            MappingProxyType({key: tuple(entries) for key, entries in parsed.fields.items()}),
+            MappingProxyType({key: tuple(entries) for key, entries in parsed.values.items()}),
         )
 
     @property
@@ -144,7 +144,7 @@ class Recipe:
 
 
 def _shown_name(path: Path, paths: Sequence[Path]) -> str:
-    """Return the file name where it tells the file from the others, else the whole path."""
+    """Return the file name if it is unique among the paths, else the whole path."""
     return path.name if sum(other.name == path.name for other in paths) == 1 else str(path)
 
 

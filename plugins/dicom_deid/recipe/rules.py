@@ -1,4 +1,4 @@
-"""Rules: what is done with which elements, and where the recipe says so."""
+"""Rules of a recipe and entries of its lists."""
 
 from __future__ import annotations
 
@@ -12,38 +12,38 @@ from dicom_deid.recipe.values import Value
 
 
 class Action(StrEnum):
-    """What a rule does."""
+    """Action of a rule."""
 
     ADD = "ADD"
-    """Write the element at the root, or in the file meta information, whether or not it was there."""
+    """Write the element at the root or in the file meta information, whether or not it exists."""
     BLANK = "BLANK"
-    """Leave the element with an empty value."""
+    """Empty the value."""
     JITTER = "JITTER"
     """Shift a date by a number of days."""
     KEEP = "KEEP"
-    """Protect the element from every other rule but ADD."""
+    """Protect the element from every action but ADD."""
     REMOVE = "REMOVE"
-    """Delete the element, with all that is beneath."""
+    """Delete the element, including everything inside it."""
     REPLACE = "REPLACE"
-    """Write another value into an element that exists."""
+    """Write a new value if the element exists."""
     X_OR_Z = "X/Z"
-    """Remove or empty the element, as its type in the object's IOD demands (PS3.15 Table E.1-1a); so do those below."""
+    """Remove or empty the element, depending on its type in the object's IOD (PS3.15 Table E.1-1a)."""
     X_OR_D = "X/D"
-    """Remove the element, or write a dummy; the items of a sequence stay in place of one."""
+    """Remove the element or write a dummy; for a sequence, keep the items instead."""
     Z_OR_D = "Z/D"
     """Empty the element, or write a dummy."""
     X_OR_Z_OR_D = "X/Z/D"
     """Remove the element, empty it, or write a dummy."""
     X_OR_Z_OR_U = "X/Z/U*"
-    """Remove the sequence, or let the items stay, whose UIDs have rules of their own."""
+    """Remove the sequence or keep its items, whose UIDs have rules of their own."""
 
     @property
     def is_composite(self) -> bool:
-        """Whether the type that the object's IOD gives the attribute decides what is done."""
+        """Whether the action depends on the attribute's type in the object's IOD."""
         return "/" in self
 
     def resolved(self, type_: str, *, is_sequence: bool) -> Action | None:
-        """Return what is done for an attribute of a type; nothing where the items of a sequence stay.
+        """Return the action for an attribute type; None if the items of a sequence are kept.
 
         Parameters
         ----------
@@ -67,13 +67,13 @@ class Rule:
     Parameters
     ----------
     action
-        What is done.
+        The action.
     field
-        With which elements.
+        The elements it applies to.
     value
-        What ADD and REPLACE write, the days of JITTER, the condition of REMOVE; nothing for BLANK and KEEP.
+        The value of ADD and REPLACE, the days of JITTER, the condition of REMOVE; None for BLANK and KEEP.
     source, line
-        Recipe file and line, counted from 1; two rules that say the same are equal wherever they stand.
+        Recipe file and line, counted from 1; ignored when rules are compared.
     """
 
     action: Action
@@ -96,9 +96,9 @@ class ListEntry:
     field
         The elements that the line selects.
     by
-        For SPLIT, the text at which values are split; nothing for FIELD.
+        For SPLIT, the separator; None for FIELD.
     minlength
-        For SPLIT, the length below which a part of a value is left out.
+        For SPLIT, the minimum length of a part.
     """
 
     field: FieldExpression
@@ -112,7 +112,7 @@ class ListEntry:
         return f"SPLIT {self.field} by={quote}{self.by}{quote};minlength={self.minlength}"
 
     def parts(self, value: str) -> list[str]:
-        """Return what the line collects from one value."""
+        """Return the parts that the line collects from one value."""
         if self.by is None:
             return [value] if value else []
         return [part for part in value.split(self.by) if len(part) >= self.minlength]

@@ -1,4 +1,4 @@
-"""The types that PS3.3 gives to attributes, on which the composite actions of PS3.15 Table E.1-1a depend."""
+"""Attribute types of PS3.3, which decide the composite actions of PS3.15 Table E.1-1a."""
 
 from __future__ import annotations
 
@@ -12,39 +12,39 @@ _NO_TYPE = "3"
 
 
 class AttributeTypes(NamedTuple):
-    """The types that a SOP class gives to the attributes with composite actions.
+    """Types of the attributes with composite actions in one SOP class.
 
-    Conditional types count as if the condition held. In a sequence, the strictest type of all places holds.
+    Conditional types count as required. In sequences, the strictest type of all places applies.
 
     Parameters
     ----------
     types
-        One digit for each place that is known.
+        One digit per known place.
     """
 
     types: str
 
     def of(self, keyword: str, root: bool) -> str:
-        """Return the type of an attribute: `1`, `2`, or `3` also where the SOP class does not have it.
+        """Return the type of an attribute: `1`, `2`, or `3` (also if the SOP class does not have it).
 
         Parameters
         ----------
         keyword
-            Of the attribute.
+            Keyword of the attribute.
         root
-            Whether it stands in the root data set; else in an item.
+            Whether it is in the root data set or in a sequence item.
         """
         index = _places().get(keyword if root else f">{keyword}")
         return _NO_TYPE if index is None else self.types[index]
 
 
 def types_of(sop_class_uid: str) -> AttributeTypes:
-    """Return the types that a SOP class gives; the strictest that any gives where it is none of the standard's."""
+    """Return the types of a SOP class; for a SOP class that is not in the standard, the strictest of all."""
     return _by_sop_class().get(sop_class_uid) or _by_sop_class()[""]
 
 
 def all_optional() -> AttributeTypes:
-    """Return the types of a SOP class that needs none of the attributes."""
+    """Return types that make every attribute optional."""
     return AttributeTypes(_NO_TYPE * len(_places()))
 
 
@@ -55,7 +55,7 @@ def sop_classes() -> tuple[str, ...]:
 
 
 def resolve(code: str, type_: str) -> str:
-    """Return the action of a composite one for the type of the attribute (PS3.15 Table E.1-1a).
+    """Return the single action of a composite one for an attribute type (PS3.15 Table E.1-1a).
 
     Parameters
     ----------

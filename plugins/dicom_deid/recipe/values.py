@@ -1,4 +1,4 @@
-"""The value of a rule: a text, a variable or a function."""
+"""Values of rules: texts, variables and functions."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from dicom_deid.recipe.errors import nearest
+from dicom_deid.recipe.errors import RecipeSyntaxError, nearest
 from dicom_deid.recipe.lexer import Token, quoted
 
 _PREFIX = re.compile(r"(var|func|deid_func):", re.IGNORECASE)
@@ -16,19 +16,9 @@ _ROOT = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))*\.?")
 Argument = int | bool | str | None
 
 
-class ValueProblem(Exception):
-    """A value that cannot be read; `column` counts from 1."""
-
-    def __init__(self, message: str, column: int, near: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.column = column
-        self.near = near
-
-
 @dataclass(frozen=True, slots=True)
 class Literal:
-    """A text, cast to the VR of the element it is written to; a backslash separates components."""
+    """A text, converted to the VR of the element; a backslash separates components."""
 
     text: str
 
@@ -38,7 +28,7 @@ class Literal:
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """``var:NAME``: a value that is given to the engine under that name."""
+    """``var:NAME``: a variable passed to the engine."""
 
     name: str
 
@@ -48,7 +38,7 @@ class Variable:
 
 @dataclass(frozen=True, slots=True)
 class Function:
-    """``func:NAME``: what a function that is given to the engine, or found by its dotted path, returns."""
+    """``func:NAME``: the result of a function passed to the engine or found by its dotted path."""
 
     name: str
 
@@ -65,7 +55,7 @@ class DeidFunction:
     name
         ``jitter``, ``dicom_uuid``, ``suffix_uuid``, ``basic_uuid`` or ``pydicom_uuid``.
     arguments
-        Every argument that the function takes, defaults filled in: `days` and `years` (int) of ``jitter``,
+        All arguments of the function, including defaults: `days` and `years` (int) of ``jitter``,
         `org_root` (str) of ``dicom_uuid``, `prefix` (str or None) and `stable_remapping` (bool) of ``pydicom_uuid``.
     """
 
@@ -100,8 +90,8 @@ def parse_value(tokens: Sequence[Token]) -> Value:
 
     Raises
     ------
-    ValueProblem
-        A prefix, name or argument that is not right.
+    RecipeSyntaxError
+        A wrong prefix, name or argument.
     """
     first = tokens[0]
     prefix = None if first.begins_quoted else _PREFIX.match(first.raw)
@@ -109,30 +99,30 @@ def parse_value(tokens: Sequence[Token]) -> Value:
         return Literal(" ".join(token.text for token in tokens))
     kind, name = prefix[1], first.raw[prefix.end() :]
     if kind != kind.lower():
-        raise ValueProblem(f"'{kind}:' must be in lower case", first.column, f"{kind.lower()}:{name}")
+        raise RecipeSyntaxError(f"'{kind}:' must be in lower case", first.column, f"{kind.lower()}:{name}")
     if not _NAME.fullmatch(name):
-        raise ValueProblem(f"'{name}' is not a name", first.column + prefix.end())
+        raise RecipeSyntaxError(f"'{name}' is not a name", first.column + prefix.end())
     if kind == "deid_func":
         return _deid_function(name, first.column + prefix.end(), tokens[1:])
     if len(tokens) > 1:
-        raise ValueProblem(f"nothing may follow {first.raw}", tokens[1].column)
+        raise RecipeSyntaxError(f"nothing may follow {first.raw}", tokens[1].column)
     return Variable(name) if kind == "var" else Function(name)
 
 
 def _deid_function(name: str, column: int, tokens: Sequence[Token]) -> DeidFunction:
     if name not in _DEFAULTS:
-        raise ValueProblem(f"unknown function deid_func:{name}", column, nearest(name, _DEFAULTS))
+        raise RecipeSyntaxError(f"unknown function deid_func:{name}", column, nearest(name, _DEFAULTS))
     arguments = dict(_DEFAULTS[name])
     for token in tokens:
         key, equals, text = token.text.partition("=")
         if not equals:
-            raise ValueProblem(f"'{token.raw}' is not KEY=VALUE", token.column)
+            raise RecipeSyntaxError(f"'{token.raw}' is not KEY=VALUE", token.column)
         if key not in arguments:
             takes = f"takes {', '.join(arguments)}" if arguments else "takes no argument"
-            raise ValueProblem(f"deid_func:{name} {takes}, not '{key}'", token.column, nearest(key, arguments))
+            raise RecipeSyntaxError(f"deid_func:{name} {takes}, not '{key}'", token.column, nearest(key, arguments))
         arguments[key] = _argument(key, text, token.column + len(key) + 1)
     if arguments.get("stable_remapping") is True and arguments["prefix"] is None:
-        raise ValueProblem("stable remapping needs a prefix: give one, or stable_remapping=false", column)
+        raise RecipeSyntaxError("stable remapping needs a prefix: give one, or stable_remapping=false", column)
     return DeidFunction(name, MappingProxyType(arguments))
 
 
@@ -141,19 +131,19 @@ def _argument(key: str, text: str, column: int) -> Argument:
         return _whole_number(key, text, column)
     if key == "stable_remapping":
         if text not in ("true", "false"):
-            raise ValueProblem("stable_remapping is true or false", column)
+            raise RecipeSyntaxError("stable_remapping is true or false", column)
         return text == "true"
     if key == "prefix":
         if text in ("none", "null"):
             return None
         if not _ROOT.fullmatch(text) or not text.endswith(".") or len(text) > 54:
-            raise ValueProblem("prefix is a UID root that ends with a dot, of at most 54 characters", column)
+            raise RecipeSyntaxError("prefix is a UID root that ends with a dot, of at most 54 characters", column)
     elif not text or not _ROOT.fullmatch(text) or text.endswith(".") or len(text) > 24:
-        raise ValueProblem("org_root is a UID root without a dot at its end, of at most 24 characters", column)
+        raise RecipeSyntaxError("org_root is a UID root without a dot at its end, of at most 24 characters", column)
     return text
 
 
 def _whole_number(key: str, text: str, column: int) -> int:
     if not re.fullmatch(r"[+-]?[0-9]{1,7}", text):
-        raise ValueProblem(f"{key} is a whole number of at most 7 digits", column)
+        raise RecipeSyntaxError(f"{key} is a whole number of at most 7 digits", column)
     return int(text)

@@ -1,1 +1,1 @@
-"""A score for every recipe: a corpus with planted identifiers, an answer key, and a scorer that reads the outcome."""
+"""Score recipes on a synthetic corpus with planted identifiers and an answer key."""

@@ -1,4 +1,4 @@
-"""Builds one object of the corpus and writes its answer key beside it."""
+"""Build one object of the corpus together with its answer key."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ def tag(keyword: str) -> int:
 
 
 class Builder:
-    """One object in the making: every method adds an element and what must become of it.
+    """Builder of one object: every method adds an element and the expected result.
 
     Parameters
     ----------
     rng
-        Source of all that is random.
+        Random number generator.
     patient
-        Whose object it is.
+        The patient of the object.
     modality, sop_class
-        What it is.
+        Kind of object.
     """
 
     def __init__(self, rng: random.Random, patient: Patient, modality: str, sop_class: str) -> None:
@@ -52,10 +52,10 @@ class Builder:
         self.instance_uid = uid(rng)
         self.may_be_quarantined = False
 
-    # Where an element goes
+    # Paths
 
     def place(self, path: Path, value: object, vr: str | None = None) -> None:
-        """Write an element at a path; sequences and items on the way are made."""
+        """Write an element at a path, creating sequences and items as needed."""
         target = self.dataset
         for index in range(0, len(path) - 1, 2):
             sequence, number = path[index], path[index + 1]
@@ -79,28 +79,28 @@ class Builder:
         return tuple(tag(name) if isinstance(name, str) else name for name in names)
 
     def expect(self, category: Category, path: Path, value: str = "") -> None:
-        """Add a statement to the key."""
+        """Add an expectation to the answer key."""
         self.key.append(Expectation(category, path, value))
 
-    # What an element says
+    # Elements
 
     def plain(self, keyword: str, value: object) -> None:
-        """Add an element that says nothing of the patient and must stay."""
+        """Add an element without patient information that must be kept."""
         self.place(self.path(keyword), value)
         self.expect(Category.TAG_RETAINED, self.path(keyword), str(value))
 
     def filling(self, keyword: str, value: object) -> None:
-        """Add an element on which the key is silent."""
+        """Add an element that is not scored."""
         self.place(self.path(keyword), value)
 
     def identifier(self, path: Path, value: str, vr: str | None = None) -> None:
-        """Add an element whose whole value identifies."""
+        """Add an element whose whole value is an identifier."""
         self.place(path, value, vr)
         self.expect(Category.TEXT_REMOVED, path, value)
         self.planted.add(value)
 
     def sentence(self, path: Path, words: str, identifier: str, vr: str | None = None) -> None:
-        """Add a text of harmless words and one identifier: the words should stay, the identifier must go."""
+        """Add a text of harmless words, which should be kept, and one identifier, which must be removed."""
         form = self.rng.choice(("{words} for {identifier}", "{identifier}: {words}", "{words}, {identifier}, {words}"))
         self.place(path, form.format(words=words, identifier=identifier), vr)
         self.expect(Category.TEXT_REMOVED, path, identifier)
@@ -127,7 +127,7 @@ class Builder:
         self.references.append((path, target.name))
 
     def unsafe_private(self) -> None:
-        """Add private elements that tell who the patient is, as text and as bytes."""
+        """Add private elements that identify the patient, as text and as bytes."""
         name = self.patient.name
         creator = f"{word(self.rng).upper()} {self.rng.randrange(10)}"
         self.identifier((PrivateTag(0x0099, creator, 0x01),), name, "LO")
@@ -168,7 +168,7 @@ class Builder:
         return target.getvalue()
 
     def _fragments(self) -> set[str]:
-        """Return what must be found nowhere: planted values, and the words of names that are long enough to tell."""
+        """Return the planted values, and the parts of names that are long enough to identify."""
         found = set()
         for value in self.planted:
             found.add(value)

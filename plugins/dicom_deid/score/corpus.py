@@ -1,4 +1,4 @@
-"""The corpus: objects of all modalities, identifiers planted in every kind of place, and the answer key."""
+"""Generate the corpus: objects of all modalities with planted identifiers, and the answer key."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ MODALITIES: dict[str, str] = {
     "ECG": f"{_STORAGE}.9.1.1",
     "DOC": f"{_STORAGE}.104.1",
 }
-"""The kinds of object, by the name in the table, with their SOP classes."""
+"""SOP class by the name of the kind of object in the table."""
 
 _BURNED_IN = ("US", "OT", "CR", "XA")
 _WITHOUT_PIXELS = ("SR", "KO", "PR", "RTSTRUCT", "RTPLAN", "ECG", "DOC")
 _WORDS = ("follow up", "with contrast", "axial thin slices", "routine protocol", "left knee", "low dose", "repeat view")
-# Technical elements that no row of Table E.1-1 names: some people write what they like into them.
+# Technical elements that are not in Table E.1-1, into which some users write free text.
 _UNLISTED = (
     "ReceiveCoilName",
     "ConvolutionKernel",
@@ -60,7 +60,7 @@ _DESCRIPTIONS = (
     "DerivationDescription",
     "AcquisitionProtocolDescription",
 )
-# Private elements that PS3.15 Table E.3.10-1 calls safe.
+# Private elements that PS3.15 Table E.3.10-1 lists as safe.
 _SAFE_PRIVATE: tuple[tuple[PrivateTag, str, object], ...] = (
     (PrivateTag(0x0019, "GEMS_ACQU_01", 0x23), "DS", "27.5"),
     (PrivateTag(0x2001, "Philips Imaging DD 001", 0x03), "FL", 1000.0),
@@ -69,14 +69,14 @@ _SAFE_PRIVATE: tuple[tuple[PrivateTag, str, object], ...] = (
 
 
 def generate(seed: int, *, patients: int = 4) -> list[Case]:
-    """Return the corpus: for every patient one object of each kind.
+    """Return the corpus: one object of each kind per patient.
 
     Parameters
     ----------
     seed
-        The same seed, the same corpus.
+        Seed of the random number generator.
     patients
-        How many.
+        Number of patients.
     """
     rng = random.Random(seed)  # noqa: S311 - a corpus is no secret
     cases: list[Case] = []
@@ -95,7 +95,7 @@ def generate(seed: int, *, patients: int = 4) -> list[Case]:
 
 
 def _common(builder: Builder) -> None:
-    """Write what every object has: patient, study, series, equipment."""
+    """Write the elements that every object has: patient, study, series, equipment."""
     _own_elements(builder)
     _people(builder)
     _dates(builder)
@@ -156,7 +156,7 @@ def _dates(builder: Builder) -> None:
 
 
 def _descriptions(builder: Builder) -> None:
-    """Write sentences with an identifier into some descriptions, and a name where no table expects one."""
+    """Write sentences with an identifier into some descriptions, and a name into an element that no table lists."""
     patient, rng = builder.patient, builder.rng
     family, given = patient.name.split("^")
     earlier = patient.study_date - timedelta(days=rng.randrange(30, 900))
@@ -209,7 +209,7 @@ def _nested(builder: Builder) -> None:
 
 
 def _image(builder: Builder, images: list[Case]) -> None:
-    """Write an image; some kinds with text in the picture, all with a reference to an earlier object."""
+    """Write an image, some kinds with burned-in text, with a reference to an earlier object."""
     rng, modality = builder.rng, builder.modality
     colour = modality in ("US", "OT")
     bits = 8 if colour else 16
@@ -224,11 +224,11 @@ def _image(builder: Builder, images: list[Case]) -> None:
         builder.may_be_quarantined = True
         builder.expect(Category.PIXELS_HIDDEN, ())
         builder.expect(Category.PIXELS_RETAINED, ())
-    # Fluoroscopy often shows text; a careful policy keeps it back even where this one does not.
+    # Fluoroscopy often has burned-in text: a policy may quarantine it even though this object has none.
     builder.may_be_quarantined |= modality == "RF"
     _pixel_module(builder, pixels, bits)
     if images:
-        # PS3.15 Table E.1-1 removes other references from an image (SourceImageSequence) where its IOD can do without.
+        # PS3.15 Table E.1-1 removes other references from an image unless its IOD requires them.
         builder.reference(builder.path("ReferencedInstanceSequence", 0, "ReferencedSOPInstanceUID"), rng.choice(images))
     if modality == "PT":
         isotope = builder.path("RadiopharmaceuticalInformationSequence", 0)
@@ -280,7 +280,7 @@ def _report(builder: Builder, images: list[Case]) -> None:
     study = _content(builder, 3, "UIDREF", ("110180", "Study Instance UID"))
     builder.own_uid((*study, tag("UID")), patient.study_uid)
     if images:
-        # Of references, PS3.15 Table E.3.4-1 lets this one stay.
+        # PS3.15 Table E.3.4-1 retains this reference.
         image = _content(builder, 4, "IMAGE", ("121112", "Source of Measurement"))
         reference = (*image, tag("ReferencedSOPSequence"), 0, tag("ReferencedSOPInstanceUID"))
         builder.reference(reference, rng.choice(images))
@@ -330,7 +330,7 @@ def _waveform(builder: Builder, images: list[Case]) -> None:
 
 
 def _document(builder: Builder, images: list[Case]) -> None:
-    """Write an encapsulated document: nothing can clean it, so that it should be kept back."""
+    """Write an encapsulated document, which cannot be cleaned and should be quarantined."""
     builder.may_be_quarantined = True
     builder.filling("MIMETypeOfEncapsulatedDocument", "application/pdf")
     text = f"%PDF-1.4 % report for {builder.patient.name} {word(builder.rng)}".encode()

@@ -1,4 +1,4 @@
-"""The answer key: what must be true of a de-identified object, one statement at a time."""
+"""Expectations about a de-identified object: the answer key."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from pydicom.dataset import Dataset
 
 
 class Category(StrEnum):
-    """What a statement is about: the categories of the MIDI-B challenge, then those that it does not have."""
+    """Category of an expectation: those of the MIDI-B challenge, then our own."""
 
     TAG_RETAINED = "tag_retained"
-    """An element that says nothing of the patient is still there."""
+    """An element without patient information is still present."""
     TEXT_NOTNULL = "text_notnull"
     """An element that every object of the kind must have holds a value."""
     TEXT_RETAINED = "text_retained"
-    """The harmless words of a description are still there."""
+    """The harmless words of a description are still present."""
     TEXT_REMOVED = "text_removed"
     """A planted identifier is no longer in its element."""
     DATE_SHIFTED = "date_shifted"
     """A date has another day, and is a date."""
     UID_CHANGED = "uid_changed"
-    """A UID of the patient's objects is another one."""
+    """A UID of the patient's objects was replaced."""
     PIXELS_HIDDEN = "pixels_hidden"
-    """Text in the picture cannot be read."""
+    """Burned-in text cannot be read."""
     PIXELS_RETAINED = "pixels_retained"
-    """The picture away from text is as it was."""
+    """Pixels outside of text are unchanged."""
     UID_CONSISTENT = "uid_consistent"
     """One original UID has one new UID in all objects, and no other has it."""
     PATID_CONSISTENT = "patid_consistent"
@@ -35,22 +35,22 @@ class Category(StrEnum):
     DATE_INTERVALS = "date_intervals"
     """All dates of a patient are shifted by the same number of days."""
     REFERENCES_RESOLVE = "references_resolve"
-    """A reference leads to the object that it led to."""
+    """A reference still points to the same object."""
     METHOD_STAMPED = "method_stamped"
-    """The object says that it was de-identified, and how."""
+    """The object records that it was de-identified, and how."""
     IDENTIFIERS_ELSEWHERE = "identifiers_elsewhere"
-    """A planted identifier stands nowhere in the object's bytes, in no encoding."""
+    """A planted identifier is not found in the object's bytes, in any encoding."""
     DELIVERED = "delivered"
-    """An object without risk was de-identified, not quarantined, and can be read."""
+    """An object without pixel or document risk was de-identified, not quarantined, and is readable."""
 
 
 HEADER_CATEGORIES = tuple(category for category in Category if not category.startswith("pixels"))
-"""All but those that look into the picture."""
+"""All categories but those about pixels."""
 
 
 @dataclass(frozen=True, slots=True)
 class PrivateTag:
-    """A private element by its creator; the block that it stands in may change."""
+    """A private element by its private creator; its block may change."""
 
     group: int
     creator: str
@@ -64,16 +64,16 @@ Path = tuple[PathPart, ...]
 
 @dataclass(frozen=True, slots=True)
 class Expectation:
-    """One statement about one element (or about the object where `path` is empty).
+    """One expectation about one element, or about the object if `path` is empty.
 
     Parameters
     ----------
     category
-        What the statement is about.
+        Category of the expectation.
     path
         Tag, item number, tag, ... down to the element.
     value
-        The word, date, UID or identifier that the statement is about, as the original object has it.
+        The words, date, UID or identifier in the original object.
     """
 
     category: Category
@@ -83,7 +83,7 @@ class Expectation:
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A rectangle of pixels in which text stands, in every frame; the far edges are not part of it."""
+    """A rectangle of pixels that contains text, in every frame; right and bottom are exclusive."""
 
     left: int
     top: int
@@ -100,19 +100,19 @@ class Case:
     name
         File name, unique in the corpus.
     modality, patient
-        Kind of object, and whose it is (a number).
+        Kind of object, and number of the patient.
     data
         The object as stored.
     key
-        What must be true of the outcome.
+        Expectations about the output.
     identifiers
-        Planted texts that must stand nowhere in the outcome.
+        Planted texts that must not occur anywhere in the output.
     references
-        Path of a reference and the name of the case that it leads to.
+        Path of each reference and the name of the case it points to.
     text_boxes
-        Where text stands in the picture.
+        Regions of burned-in text.
     may_be_quarantined
-        True for an object that a careful policy keeps back (text in pixels, documents).
+        True for an object that a policy may quarantine (burned-in text, documents).
     """
 
     name: str
@@ -127,7 +127,7 @@ class Case:
 
 
 def find(dataset: Dataset, path: Path) -> DataElement | None:
-    """Return the element at a path, or None where the path ends before it."""
+    """Return the element at a path, or None if it does not exist."""
     current: Dataset = dataset
     for index in range(0, len(path), 2):
         element = _element(current, path[index])

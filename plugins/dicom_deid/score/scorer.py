@@ -1,4 +1,4 @@
-"""Reads what became of the corpus and counts, category by category, what is as the answer key says."""
+"""Compare de-identified objects with the answer key and count, by category, the expectations that hold."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _DATE = re.compile(r"(\d{8})(\d{6}(\.\d+)?)?([+-]\d{4})?")
 
 @dataclass
 class Tally:
-    """Passed and failed statements of one category; the first failures by name, never with a value."""
+    """Passed and failed expectations of one category; failures by path, never with a value."""
 
     passed: int = 0
     failed: int = 0
@@ -39,11 +39,11 @@ class Tally:
 
     @property
     def percent(self) -> float:
-        """Passed statements of all, 0 to 100; 100 where there are none."""
+        """Percentage passed, 0 to 100; 100 if there are none."""
         return 100 * self.passed / (self.passed + self.failed) if self.passed + self.failed else 100.0
 
     def count(self, passed: bool, where: str) -> None:
-        """Count one statement."""
+        """Count one expectation."""
         if passed:
             self.passed += 1
         else:
@@ -53,20 +53,20 @@ class Tally:
 
 @dataclass
 class Score:
-    """The outcome: a tally a category, and how many objects were quarantined that may be."""
+    """The score: one tally per category, and the number of quarantined objects."""
 
     tallies: dict[Category, Tally] = field(default_factory=lambda: {category: Tally() for category in Category})
     quarantined: int = 0
     objects: int = 0
 
     def percent(self, categories: Sequence[Category] = tuple(Category)) -> float:
-        """Return the passed statements of all in some categories, 0 to 100."""
+        """Return the percentage passed in some categories, 0 to 100."""
         passed = sum(self.tallies[category].passed for category in categories)
         total = passed + sum(self.tallies[category].failed for category in categories)
         return 100 * passed / total if total else 100.0
 
     def worst(self, categories: Sequence[Category] = HEADER_CATEGORIES) -> float:
-        """Return the percentage of the category that has the least."""
+        """Return the lowest percentage of all categories."""
         return min(self.tallies[category].percent for category in categories)
 
 
@@ -78,7 +78,7 @@ def score(cases: Sequence[Case], outcomes: Mapping[str, bytes | None]) -> Score:
     cases
         The corpus.
     outcomes
-        For the name of each case the de-identified object, or None where it was quarantined.
+        The de-identified object by name of the case, or None if it was quarantined.
     """
     return _Scorer(cases, outcomes).run()
 

@@ -53,7 +53,7 @@ VALUES = {
     "UR": "http://secret.example",
     "US": 7,
 }
-# With a value type, so that it is a content item where such must stand.
+# With a value type, so that it is a content item in sequences that require one.
 ITEM = [element("RetrieveLocationUID", "1.2.3.4.5"), element("ValueType", "CONTAINER")]
 
 

@@ -19,7 +19,7 @@ def test_every_option_ships() -> None:
 
 @pytest.mark.parametrize("option", Option)
 def test_option_takes_the_place_of_rules(option: Option) -> None:
-    # Would catch an option whose rules stand beside the profile's for the same field: REPLACE would win over nothing.
+    # Would catch an option whose rules are added to the profile's for the same field: REPLACE would win over nothing.
     recipe = Recipe.resolve(*recipe_names([option]))
     fields = [rule.field.text.lower() for rule in recipe.rules]
     assert len(fields) == len(set(fields))

@@ -1,8 +1,8 @@
-"""Every row of PS3.15 Table E.3.4-1 is carried out on the content items of its concept, wherever they stand.
+"""Every row of PS3.15 Table E.3.4-1 is applied to the content items of its concept at any place.
 
 Catches: an item that a row names and the recipe leaves, or of which a child stays; an item that no row names and that
 goes; a value that an option should keep, shift or clean and does not; a reference by position that points elsewhere
-afterwards; an item whose rule cannot be told and that passes. `docs/conformance.md` names these tests row by row.
+afterwards; an item whose rule cannot be determined and that passes. `docs/conformance.md` names these tests row by row.
 """
 
 from __future__ import annotations
@@ -321,7 +321,7 @@ def test_no_value_survives_in_any_tree(tree: list[list[Element]], by_reference: 
         assert secret not in text
 
 
-# Where content items stand outside of reports
+# Content items outside of reports
 
 
 def macro(concept: Sequence[str], held: Element, value_type: str | None = None) -> list[Element]:
@@ -378,7 +378,7 @@ def test_specimen_preparation() -> None:
     assert value(left) == "SECRET"
 
 
-# Items whose rule cannot be told
+# Items whose rule cannot be determined
 
 NAME = element("ConceptNameCodeSequence", [code("121022", "DCM", "Accession Number")])
 MALFORMED = {
@@ -416,7 +416,7 @@ MALFORMED = {
 
 @pytest.mark.parametrize("encoding", ENCODINGS, ids=str)
 @pytest.mark.parametrize("case", MALFORMED)
-def test_an_item_whose_rule_cannot_be_told(case: str, encoding: Encoding) -> None:
+def test_an_item_whose_rule_cannot_be_determined(case: str, encoding: Encoding) -> None:
     for tree in ([MALFORMED[case]], [container(MALFORMED[case])]):
         with pytest.raises(Quarantine) as problem:
             deidentified(report(*tree, encoding=encoding))

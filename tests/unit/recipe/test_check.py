@@ -1,4 +1,4 @@
-"""What `recipe check` tells, and how it exits."""
+"""Tests of `recipe check`: the report and the exit code."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.support.recipes import recipe_texts
 from dicom_deid.cli.recipe import recipe
 from dicom_deid.recipe import CompiledRecipe, ElementName, Recipe
 from dicom_deid.recipe.check import check
-from dicom_deid.recipe.dictionary import DICTIONARY_TAGS
+from dicom_deid.recipe.element_names import DICTIONARY_TAGS
 from dicom_deid.recipe.profile_attributes import profile_attributes
 
 
@@ -23,20 +23,20 @@ def shadows(rules: str) -> list[str]:
 @pytest.mark.parametrize(
     ("rules", "index", "words"),
     [
-        ("REMOVE contains:Trial\nREMOVE ClinicalTrialSponsorName", 1, "r:3 has the last word"),
+        ("REMOVE contains:Trial\nREMOVE ClinicalTrialSponsorName", 1, "r:3 overrides it"),
         ("REMOVE PatientName\nREPLACE PatientName X", 0, "r:4 changes the element"),
         ("KEEP PatientName\nBLANK PatientName", 1, "r:3 keeps the element"),
         ("BLANK PixelData", 0, "no rule but ADD"),
         ("KEEP ReferencedStudySequence__PatientID", 0, "at the root only"),
-        ("REPLACE PatientName X\nREPLACE PatientName Y", 0, "r:4 has the last word"),
-        ("ADD PatientComments X\nADD PatientComments Y", 0, "r:4 has the last word"),
-        ("X/D OperatorIdentificationSequence\nX/D OperatorIdentificationSequence", 1, "r:3 has the last word"),
+        ("REPLACE PatientName X\nREPLACE PatientName Y", 0, "r:4 overrides it"),
+        ("ADD PatientComments X\nADD PatientComments Y", 0, "r:4 overrides it"),
+        ("X/D OperatorIdentificationSequence\nX/D OperatorIdentificationSequence", 1, "r:3 overrides it"),
         ("KEEP ContentDate\nZ/D ContentDate 19000101", 1, "r:3 keeps the element"),
         ("REMOVE content:121022,DCM,TEXT\nKEEP content:121022,dcm,text", 0, "r:4 keeps the item"),
-        ("REMOVE content:121022,DCM,TEXT\nREPLACE content:121022,DCM,TEXT x", 0, "r:4 has the last word"),
+        ("REMOVE content:121022,DCM,TEXT\nREPLACE content:121022,DCM,TEXT x", 0, "r:4 overrides it"),
     ],
 )
-def test_rules_that_can_never_act_are_told_with_the_reason(rules: str, index: int, words: str) -> None:
+def test_rules_that_never_apply_are_reported_with_the_reason(rules: str, index: int, words: str) -> None:
     """Catches a shadow that is not seen, or blamed on the wrong line."""
     found = shadows(rules)
     assert words in found[index]
@@ -82,9 +82,9 @@ def test_an_empty_recipe_leaves_every_attribute_of_the_table_alone() -> None:
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("REMOVE contains:NoSuchWord", "reaches no element"),
-        ("JITTER PatientID 3", "no date but LO"),
-        ("REMOVE PatientID var:x", "false or true"),
+        ("REMOVE contains:NoSuchWord", "selects no element"),
+        ("JITTER PatientID 3", "has VR LO"),
+        ("REMOVE PatientID var:x", "if the variable is true"),
     ],
 )
 def test_what_may_not_be_meant_is_warned_about(line: str, words: str) -> None:
@@ -94,11 +94,11 @@ def test_what_may_not_be_meant_is_warned_about(line: str, words: str) -> None:
 
 
 def test_the_command_prints_the_report_and_exits_0() -> None:
-    """What a person reads."""
+    """Tests of the printed report."""
     result = CliRunner().invoke(recipe, ["check", "desktop"])
     assert result.exit_code == 0
     assert "desktop.dicom:65  JITTER endswith:Date 31\n      50 elements: InstanceCreationDate" in result.output
-    assert "Rules that can never act: 3" in result.output
+    assert "Rules that never apply: 3" in result.output
     assert "(0010,1090) Medical Record Locator" in result.output
     assert "desktop" in CliRunner().invoke(recipe, ["list"]).output
 
@@ -113,7 +113,7 @@ def test_the_command_prints_every_problem_and_exits_2(tmp_path: Path) -> None:
     assert "bad.dicom:4:8: unknown field 'PatientNam'" in result.output
 
 
-def test_a_code_that_the_terminology_of_dicom_does_not_hold_is_told() -> None:
+def test_an_unknown_code_of_the_dicom_terminology_is_reported() -> None:
     """Catches a slip of the pen in a code, which would let an item pass, and a warning on a local code."""
     rules = "REMOVE content:12102,DCM,TEXT\nREMOVE content:121022,DCM,TEXT\nREMOVE content:12102,99LOCAL,TEXT"
     report = check(Recipe.parse(f"FORMAT dicom\n%header\n{rules}\n"))
@@ -124,7 +124,7 @@ def test_a_code_that_the_terminology_of_dicom_does_not_hold_is_told() -> None:
     assert [one.reaches for one in report.rules][1] == ("content:121022,DCM,TEXT",)
 
 
-def test_what_a_composite_action_does_is_told_by_sop_class() -> None:
+def test_composite_actions_are_reported_by_sop_class() -> None:
     """Catches a report that promises one action where the object's SOP class decides."""
     rules = "Z/D ContentDate 19000101\nX/D OperatorIdentificationSequence\nREMOVE PatientName"
     date, sequence, name = check(Recipe.parse(f"FORMAT dicom\n%header\n{rules}\n")).rules

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from dicom_deid.recipe import Action, CompiledRecipe, Concept, ElementName, Literal, Recipe, types_of
-from dicom_deid.recipe.dictionary import DICTIONARY_TAGS
+from dicom_deid.recipe.element_names import DICTIONARY_TAGS
 
 PATIENT_ID = ElementName.of(0x00100020)
 STUDY_DATE = ElementName.of(0x00080020)

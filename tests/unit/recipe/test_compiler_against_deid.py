@@ -67,7 +67,7 @@ PARTS = (
 
 
 def _object(parts: frozenset[str]) -> FileDataset:
-    """Make an object that holds every kind of element that precedence tells apart, as far as `parts` names them."""
+    """Make an object that holds every kind of element that precedence distinguishes, as far as `parts` names them."""
     dataset = FileDataset("memory", {}, file_meta=FileMetaDataset(), preamble=b"\0" * 128)
     dataset.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.1"
     dataset.Modality = "CT"
@@ -139,7 +139,7 @@ class ElementContext:
 
 
 def _walk(plan: CompiledRecipe, dataset: FileDataset) -> Iterator[ElementContext]:
-    """Yield what rules can see; what is skipped or kept, and all beneath, is left out."""
+    """Yield what rules can see; without skipped and kept elements and everything inside them."""
     levels = [(dataset, None, ()), (dataset.file_meta, None, ())]
     kept = {
         element.tag

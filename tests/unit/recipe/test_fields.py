@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 
 from dicom_deid.recipe import ElementName, Recipe
-from dicom_deid.recipe.dictionary import DICTIONARY_TAGS, dictionary_vr
+from dicom_deid.recipe.element_names import DICTIONARY_TAGS, dictionary_vr
 from dicom_deid.recipe.fields import FieldExpression
 
 CREATOR = "SIEMENS CSA HEADER"

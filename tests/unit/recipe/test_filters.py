@@ -58,7 +58,7 @@ def label_bodies(draw: st.DrawFn) -> str:
     for number in range(draw(st.integers(1, 3))):
         lines.append(f"LABEL Device {number}")
         for index in range(draw(st.integers(1, 3))):
-            # deid mixes up the values of a line in which a criterion without a value stands before one with a value.
+            # deid mixes up the values of a line with a criterion without a value before one with a value.
             criteria = draw(st.lists(draw(st.sampled_from([CRITERIA, PRESENCE])), min_size=1, max_size=3))
             operators = draw(st.lists(st.sampled_from([" + ", " || "]), min_size=2, max_size=2))
             line = criteria[0] + "".join(a + b for a, b in zip(operators, criteria[1:], strict=False))

@@ -38,11 +38,11 @@ def test_a_function_is_found(name: str) -> None:
         ("hash_di", "did you mean hash_id"),
         ("nowhere:function", "No module named"),
         ("clinic_rules:nothing", "has no attribute"),
-        ("clinic_rules:NUMBER", "no function"),
+        ("clinic_rules:NUMBER", "not callable"),
         ("broken_rules:f", "no licence"),
     ],
 )
-def test_a_function_that_cannot_be_had_is_told_before_the_first_object(name: str, words: str) -> None:
+def test_a_missing_function_is_reported_before_the_first_object(name: str, words: str) -> None:
     """Catches a traceback of a foreign module, or a name that fails at the first object."""
     with pytest.raises(ConfigurationError, match=words):
         load_function(name)

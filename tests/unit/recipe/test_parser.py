@@ -95,7 +95,7 @@ def test_every_invalid_line_is_named_by_its_number(text: str, data: st.DataObjec
     assert all(problem.file == "r.dicom" and problem.column >= 1 for problem in caught.value.problems)
 
 
-def test_all_problems_are_told_at_once_with_place_and_nearest_word() -> None:
+def test_all_problems_are_reported_together_with_place_and_nearest_word() -> None:
     """Catches a parser that stops at the first problem, and columns that are off."""
     text = """%headr
 %header
@@ -266,8 +266,8 @@ def test_combined_lists_and_filters_are_joined_in_order() -> None:
     assert [one.label for one in both.filters] == ["x", "y"]
 
 
-def test_problems_of_several_files_are_told_together(tmp_path: Path) -> None:
-    """Catches a second file whose problems wait until the first is mended."""
+def test_problems_of_several_files_are_reported_together(tmp_path: Path) -> None:
+    """Catches a second file whose problems are reported only after the first is corrected."""
     paths = [tmp_path / "b.dicom", tmp_path / "a.dicom"]
     for path in paths:
         path.write_text("FORMAT dicom\n%header\nREMOVE Nonsenses\n")
@@ -285,7 +285,7 @@ def test_the_desktop_recipe_is_read_in_full() -> None:
 
 
 @pytest.mark.parametrize("name", ["desktp", "missing.dicom", "some/where.dicom"])
-def test_a_recipe_that_is_not_there_is_told_plainly(name: str) -> None:
+def test_a_missing_recipe_is_reported(name: str) -> None:
     """Catches a traceback where a message is due."""
     with pytest.raises(ConfigurationError, match=r"did you mean desktop|No such file"):
         Recipe.resolve(name)

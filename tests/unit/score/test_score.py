@@ -1,4 +1,4 @@
-"""The profile reaches its goal on corpora that nobody has seen, and the scorer sees every fault."""
+"""The profile reaches its goal on other seeds, and the scorer detects every kind of fault."""
 
 import io
 import random

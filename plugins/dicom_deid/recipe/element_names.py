@@ -1,4 +1,4 @@
-"""The words of the DICOM dictionary (PS3.6) that a recipe may use, and how an element is called by them."""
+"""Names of elements as recipes use them: keywords, element names and tags of the DICOM dictionary (PS3.6)."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ PRIVATE_NAME = "Private tag data"
 GROUP_LENGTH_NAME = "Group Length"
 
 DICTIONARY_TAGS = tuple(sorted({*DicomDictionary, *(int(mask.replace("x", "0"), 16) for mask in RepeatersDictionary)}))
-"""Every tag of the dictionary, in order; of a repeating group (60xx) the first."""
+"""Every tag of the dictionary, in order; for a repeating group (60xx) the first group."""
 
 _TAG = re.compile(r"\(([0-9a-f]{4}),([0-9a-f]{4})\)|([0-9a-f]{8})", re.IGNORECASE)
 _PRIVATE = re.compile(r"""(\(?)([0-9a-f]{4}),"([^"]+)",([0-9a-f]{2})(\)?)""", re.IGNORECASE)
-# Where the dictionary leaves a choice of VR, the one that needs no other element to be understood.
+# VR chosen where the dictionary allows several: the one that needs no other element to be interpreted.
 _CHOSEN_VR = {"US or SS": "US", "US or OW": "US", "US or SS or OW": "US", "OB or OW": "OW", "NONE": "UN"}
 
 
 class ElementName(NamedTuple):
-    """Everything by which a rule can tell an element from another.
+    """All names by which rules can select an element.
 
     Parameters
     ----------
@@ -40,11 +40,11 @@ class ElementName(NamedTuple):
     nested_name
         Keywords of the sequences that hold the element and its own, joined by two underscores.
     private_creator
-        Creator of the block that a private element stands in; nothing for a creator itself.
+        Private creator of the block of a private element; None for a private creator itself.
     file_meta
-        Whether the element stands in the file meta information.
+        Whether the element is in the file meta information.
     root
-        Whether the element stands in the root data set or in the file meta information.
+        Whether the element is in the root data set or in the file meta information.
     """
 
     tag: int
@@ -72,7 +72,7 @@ class ElementName(NamedTuple):
         tag
             Group and element number as one integer.
         vr
-            Value representation; the dictionary's when it is not given.
+            Value representation; by default the dictionary's.
         parent
             Nested name of the sequence that holds the element (empty for a private sequence at the root);
             nothing for an element of the root data set or of the file meta information.
@@ -158,19 +158,19 @@ def dictionary_vr(tag: int) -> str:
 
 
 def parse_tag(text: str) -> int | None:
-    """Read ``(gggg,eeee)`` or ``ggggeeee``, hexadecimal digits of any case; nothing when it is neither."""
+    """Read ``(gggg,eeee)`` or ``ggggeeee``, hexadecimal digits in any case; return None if it is neither."""
     match = _TAG.fullmatch(text)
     return None if match is None else int("".join(group for group in match.groups() if group), 16)
 
 
 def is_private_form(text: str) -> bool:
-    """Whether the text is ``(gggg,"CREATOR",ee)`` or ``gggg,"CREATOR",ee`` of an odd group (PS3.5 section 7.8)."""
+    """Return whether the text is ``(gggg,"CREATOR",ee)`` or ``gggg,"CREATOR",ee`` with an odd group."""
     match = _PRIVATE.fullmatch(text)
     return match is not None and bool(match[1]) == bool(match[5]) and int(match[2], 16) % 2 == 1
 
 
 def tag_of(text: str) -> int | None:
-    """Return the tag that a keyword, an element name or a tag form stands for, in any case; else nothing."""
+    """Return the tag for a keyword, an element name or a tag, in any case; None if unknown."""
     tag = parse_tag(text)
     if tag is None:
         tag = keywords_in_any_case().get(text.lower())
