@@ -7,7 +7,7 @@ from typing import NamedTuple
 from dicom_deid import __version__
 from dicom_deid.dicom.values import LONG_FORM_VRS
 from dicom_deid.dicom.walk import DatasetContext
-from dicom_deid.engine.profiles import method_codes
+from dicom_deid.engine.profiles import method_codes, method_edition
 from dicom_deid.recipe import Action, CompiledRecipe, ElementName, Recipe
 
 _PATIENT_IDENTITY_REMOVED = 0x00120062
@@ -57,6 +57,7 @@ def attributes_of(recipe: Recipe, plan: CompiledRecipe) -> tuple[Deidentificatio
         (
             f"airflow-provider-dicom-deid {__version__}"[:_MAX_LO],
             f"recipe {name}".replace("\\", "_")[: _MAX_LO - 24] + f" sha256 {recipe.digest[:16]}",
+            *method_edition(recipe.name),
         )
     )
     deidentification_attributes = [

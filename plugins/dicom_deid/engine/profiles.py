@@ -9,6 +9,7 @@ from typing import NamedTuple
 from dicom_deid.engine.settings import Settings
 from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.recipe.errors import nearest
+from dicom_deid.recipe.profile_attributes import EDITION
 
 PREFIX = "ps3.15-"
 BASIC = f"{PREFIX}basic"
@@ -97,11 +98,12 @@ def recipe_names(options: Collection[Option] = ()) -> tuple[str, ...]:
 def profile_settings(options: Collection[Option] = (), settings: Settings | None = None) -> Settings:
     """Return `settings` with the changes that the basic profile with options requires.
 
-    Private elements are removed, or only safe ones kept; overlays and curves are removed; UID references are not
-    followed if an option retains UIDs; residuals in cleaned descriptions are redacted.
+    Private elements are removed, or only safe ones kept; unknown public elements, overlays and curves are removed; UID
+    references are not followed if an option retains UIDs; residuals in cleaned descriptions are redacted.
     """
     changed = (settings or Settings()).replace(
         private_elements="safe" if Option.RETAIN_SAFE_PRIVATE in options else "remove",
+        unknown_elements="remove",
         overlays="remove",
         curves="remove",
         icon_images="remove",
@@ -112,6 +114,11 @@ def profile_settings(options: Collection[Option] = (), settings: Settings | None
     if Option.CLEAN_PIXEL_DATA in options and changed.pixel_risk == "quarantine":
         changed = changed.replace(pixel_risk="ocr")
     return changed
+
+
+def method_edition(recipe_name: str) -> tuple[str, ...]:
+    """Return the edition of the basic profile as DeidentificationMethod states it; nothing for other recipes."""
+    return (f"PS3.15 {EDITION}",) if BASIC in recipe_name.split("+") else ()
 
 
 def method_codes(recipe_name: str) -> tuple[Code, ...]:

@@ -9,6 +9,7 @@ from typing import Literal
 
 PrivatePolicy = Literal["remove", "safe", "keep"]
 ResidualPolicy = Literal["off", "report", "redact-token", "remove-element", "quarantine"]
+UnknownPolicy = Literal["keep", "remove"]
 PixelPolicy = Literal["allow", "ocr", "quarantine"]
 
 
@@ -21,6 +22,9 @@ class Settings:
     private_elements
         `remove` all, keep those that PS3.15 Table E.3.10-1 lists as safe (`safe`), or `keep` all. A rule that selects
         a private element always takes precedence.
+    unknown_elements
+        `keep` or `remove` public elements that the dictionary (PS3.6) does not contain. A rule that selects such an
+        element takes precedence.
     rebuild_file_meta
         Rebuild the file meta information (PS3.10 section 7.1) with the required elements only and a preamble of zeros.
     follow_uid_references
@@ -52,6 +56,7 @@ class Settings:
     """
 
     private_elements: PrivatePolicy = "safe"
+    unknown_elements: UnknownPolicy = "keep"
     rebuild_file_meta: bool = True
     follow_uid_references: bool = True
     stamp_method: bool = True

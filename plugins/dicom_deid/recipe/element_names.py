@@ -11,6 +11,8 @@ from pydicom._dicom_dict import DicomDictionary, RepeatersDictionary
 from pydicom._private_dict import private_dictionaries
 from pydicom.tag import Tag
 
+from dicom_deid.dicom.dictionary import is_private
+
 PRIVATE_CREATOR_NAME = "Private Creator"
 PRIVATE_NAME = "Private tag data"
 GROUP_LENGTH_NAME = "Group Length"
@@ -96,7 +98,7 @@ class ElementName(NamedTuple):
     @property
     def is_private(self) -> bool:
         """Whether the group number is odd (PS3.5 section 7.8)."""
-        return bool(self.tag & 0x10000)
+        return is_private(self.tag)
 
 
 @cache

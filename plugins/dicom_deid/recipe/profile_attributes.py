@@ -8,6 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+EDITION = "2026d"
+"""Edition of PS3.15 that the tables and the recipes `ps3.15-*` follow."""
 _TABLE = Path(__file__).parent / "data" / "e1_1_attributes.csv"
 _TAG = re.compile(r"\(([0-9A-FX]{4}),([0-9A-FX]{4})\)")
 _ANY_PRIVATE_TAG = 0x00091001
@@ -19,8 +21,8 @@ class ProfileAttribute(NamedTuple):
     Parameters
     ----------
     tag
-        As the table writes it, for example ``(0010,0010)``, or ``(50XX,XXXX)`` for repeating groups; a text for
-        private attributes.
+        As the table writes it, for example ``(0010,0010)``, or ``(50XX,XXXX)`` for repeating groups; ``PRIVATE``
+        for private attributes.
     name
         Attribute name.
     in_composite_iod

@@ -10,9 +10,8 @@ import io
 from functools import cache
 
 import pytest
-from bench.ps3_15.recipes import OWN_VALUES
-from bench.ps3_15.table import Row, read_rows
 from pydicom import dcmread
+from pydicom.datadict import dictionary_VR, tag_for_keyword
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from tests.support.datasets import (
@@ -25,12 +24,15 @@ from tests.support.datasets import (
     encode_value,
     part10,
 )
+from tools.ps3_15.recipes import OWN_VALUES, SUPPLEMENTS
+from tools.ps3_15.table import Row, read_rows
 
 from dicom_deid.dicom.part10 import read_header
 from dicom_deid.engine import Deidentifier
 from dicom_deid.engine.profiles import Option, profile_settings, recipe_names
 from dicom_deid.identifiers import IdentifierKind
-from dicom_deid.recipe import Recipe
+from dicom_deid.recipe import CompiledRecipe, ElementName, Recipe
+from dicom_deid.recipe.element_names import DICTIONARY_TAGS
 from dicom_deid.recipe.types import sop_classes, types_of
 
 ROWS = read_rows()
@@ -227,13 +229,30 @@ def test_dates_are_shifted(row: Row) -> None:
 def test_rows_of_the_engine() -> None:
     """Rows that no rule of the recipe carries out: commands, file meta, DICOMDIR and private attributes."""
     others = [row.tag for row in ROWS if not row.in_data_set and not row.tag.startswith(("(50XX", "(60XX"))]
-    assert {tag[1:5] for tag in others} == {"0000", "0002", "0004", "GGGG"}
+    assert {tag[1:5] for tag in others} == {"0000", "0002", "0004", "RIVA"}
     data = part10(
         [*ITEM, element("SOPInstanceUID", "1.2.3"), Element(0x00090010, "LO", "ACME"), Element(0x00091001, "LO", "x")]
     )
     dataset = dcmread(io.BytesIO(engine().deidentify(data, resolve).to_bytes()))
     assert dataset.file_meta.MediaStorageSOPInstanceUID == dataset.SOPInstanceUID != "1.2.3"
     assert not [e for e in dataset if e.tag.is_private]
+
+
+@pytest.mark.parametrize("keyword", [keyword for keywords in SUPPLEMENTS.values() for keyword in keywords])
+def test_supplement(keyword: str) -> None:
+    """Attributes that may identify, that Table E.1-1 does not name and that the recipe removes."""
+    tag = tag_for_keyword(keyword)
+    assert tag is not None
+    row = Row(f"({tag >> 16:04X},{tag & 0xFFFF:04X})", keyword, keyword, dictionary_VR(tag), "X", {})
+    assert row.tag not in {one.tag for one in ROWS}
+    assert outcome(row) == [None, None]
+
+
+def test_no_name_of_a_person_is_left_out() -> None:
+    """Every attribute of VR PN in the dictionary is removed, emptied or replaced."""
+    compiled = CompiledRecipe(Recipe.named("ps3.15-basic"))
+    left = [tag for tag in DICTIONARY_TAGS if tag >> 16 > 4 and not compiled.steps(ElementName.of(tag))]
+    assert [tag for tag in left if ElementName.of(tag).vr == "PN"] == []
 
 
 @pytest.mark.parametrize("tag", ["50XXXXXX", "60XX3000", "60XX4000"])

@@ -1,9 +1,16 @@
 """The profile's recipes are what the generator makes, combine as options should, and carry the right codes."""
 
 import pytest
-from bench.ps3_15.__main__ import made
+from tools.ps3_15.__main__ import made
 
-from dicom_deid.engine.profiles import Option, method_codes, parse_options, profile_settings, recipe_names
+from dicom_deid.engine.profiles import (
+    Option,
+    method_codes,
+    method_edition,
+    parse_options,
+    profile_settings,
+    recipe_names,
+)
 from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.recipe import Recipe
 
@@ -39,6 +46,11 @@ def test_codes_of_a_combined_recipe() -> None:
     assert method_codes("desktop") == ()
 
 
+def test_edition_of_a_combined_recipe() -> None:
+    assert method_edition("ps3.15-basic+ps3.15-retain-uids+mine") == ("PS3.15 2026d",)
+    assert method_edition("desktop") == ()
+
+
 @pytest.mark.parametrize(
     "names",
     [
@@ -54,6 +66,7 @@ def test_refuses_what_cannot_be_done(names: list[str]) -> None:
 
 def test_settings_follow_the_options() -> None:
     assert profile_settings().private_elements == "remove"
+    assert profile_settings().unknown_elements == "remove"
     assert profile_settings([Option.RETAIN_SAFE_PRIVATE]).private_elements == "safe"
     assert not profile_settings([Option.RETAIN_UIDS]).follow_uid_references
     assert profile_settings([Option.CLEAN_DESCRIPTORS]).residuals == "redact-token"

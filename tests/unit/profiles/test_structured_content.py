@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 
 import pytest
-from bench.ps3_15.table import ContentRow, read_content_rows
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom import dcmread
@@ -29,6 +28,7 @@ from tests.support.datasets import (
     part10,
     reference,
 )
+from tools.ps3_15.table import ContentRow, read_content_rows
 
 from dicom_deid.engine import Deidentifier
 from dicom_deid.engine.profiles import Option, profile_settings, recipe_names

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 
-from bench.measure import table
-from bench.ps3_15.recipes import (
+from dicom_deid.recipe.types import sop_classes
+from tools.ps3_15.recipes import (
     REPEATING_GROUPS,
+    SUPPLEMENTS,
     TITLES,
     Rule,
     basic_content_rules,
@@ -14,16 +15,16 @@ from bench.ps3_15.recipes import (
     line_of,
     option_content_rules,
     option_rules,
+    supplementary_rules,
 )
-from bench.ps3_15.table import ContentRow, Row, read_content_rows, read_rows
-from dicom_deid.recipe.types import sop_classes
+from tools.ps3_15.table import ContentRow, Row, read_content_rows, read_rows
 
 TEST = "tests/unit/profiles/test_conformance.py::test_row"
 CONTENT_TEST = "tests/unit/profiles/test_structured_content.py"
 
-HEAD = """# Conformance with PS3.15 Annex E
+HEAD = """# Conformance with PS3.15 Annex E, edition 2026d
 
-Made by `python -m bench.ps3_15` from Tables E.1-1 and E.3.4-1 and from the rules of the recipes; a test
+Made by `python -m tools.ps3_15` from Tables E.1-1 and E.3.4-1 and from the rules of the recipes; a test
 compares this page with the output of the generator.
 
 **Basic profile.** `X` remove, `Z` empty (or a dummy, which the standard allows), `D` dummy of the element's VR, `U` the
@@ -64,11 +65,21 @@ SpecimenPreparationStepContentItemSequence, where a rule has not emptied them.
 
 """
 
+SUPPLEMENT_HEAD = """## Attributes that the table does not name
+
+The basic profile also removes these attributes, which may identify a patient or a person, or lead to the original
+objects, and which Table E.1-1 does not list. They are an addition of this package, not a part of the standard; an
+option does not keep them, a rule of your own does. Tests: `tests/unit/profiles/test_conformance.py::test_supplement`.
+
+Public elements that the dictionary does not know are removed too (setting `unknown_elements` = `remove`).
+
+"""
+
 ENGINE_ROWS = {
     "(0000": "command elements are in no stored object",
     "(0002": "engine: file meta information is rebuilt",
     "(0004": "engine: a DICOMDIR is quarantined",
-    "(GGGG": "engine: setting `private_elements`",
+    "PRIVA": "engine: setting `private_elements`",
 }
 
 
@@ -147,13 +158,13 @@ def conformance_text() -> str:
         for row in read_rows()
     ]
     head = ("tag", "attribute", "VR", "table", "resolved", "rule", "options", "test")
-    options = table(
+    options = compact(
         ("option", "fragment", "rows"),
         [
             (
                 title,
                 f"`ps3.15-{option}.dicom`",
-                sum(1 for row in read_rows() if option in row.options),
+                str(sum(1 for row in read_rows() if option in row.options)),
             )
             for option, title in TITLES.items()
         ],
@@ -162,10 +173,15 @@ def conformance_text() -> str:
         "The Clean Recognizable Visual Features Option (E.3.2) is refused: faces cannot be "
         "detected reliably. Objects that say `RecognizableVisualFeatures` `YES` are quarantined.\n\n"
     )
+    supplements = compact(
+        ("attributes", "rule"),
+        [(text, rules_cell(supplementary_rules(keywords))) for text, keywords in SUPPLEMENTS.items()],
+    )
     content_head = ("concept", "meaning", "value type", "table", "resolved", "rule", "options", "test")
     content = compact(content_head, [content_row(row) for row in read_content_rows()])
     return (
-        f"{HEAD}{options}\n\n{missing}## Table E.1-1\n\nTests: `{TEST}`.\n\n{compact(head, rows)}\n"
+        f"{HEAD}{options}\n{missing}## Table E.1-1\n\nTests: `{TEST}`.\n\n{compact(head, rows)}\n"
+        f"{SUPPLEMENT_HEAD}{supplements}\n"
         f"{CONTENT_HEAD}Tests: `{CONTENT_TEST}`; the options' in `test_option`.\n\n{content}"
     )
 

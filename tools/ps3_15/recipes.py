@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
-from bench.ps3_15.table import ContentRow, Row, read_content_rows, read_rows
+from dicom_deid.recipe.profile_attributes import EDITION
+from tools.ps3_15.table import ContentRow, Row, read_content_rows, read_rows
 
 DUMMIES = {
     "AE": "ANONYMIZED",
@@ -52,9 +53,42 @@ FREE_TEXT = {
         ("REMOVE", "endswith:ContentSequence__MeasuredValueSequence__RationalNumeratorValue", ""),
         ("REMOVE", "endswith:ContentSequence__MeasuredValueSequence__RationalDenominatorValue", ""),
     ],
-    "GraphicAnnotationSequence": [("REPLACE", "UnformattedTextValue", "Anonymized")],
 }
 """Sequences with action D whose items hold values that no row of the table names."""
+
+SUPPLEMENTS = {
+    "dates in alternative calendars": (
+        "PatientBirthDateInAlternativeCalendar",
+        "PatientDeathDateInAlternativeCalendar",
+        "PatientAlternativeCalendar",
+    ),
+    "placer and filler order numbers, and their issuers": (
+        "OrderPlacerIdentifierSequence",
+        "OrderFillerIdentifierSequence",
+        "PlacerOrderNumberProcedure",
+        "FillerOrderNumberProcedure",
+        "PlacerOrderNumberImagingServiceRequestRetired",
+        "FillerOrderNumberImagingServiceRequestRetired",
+    ),
+    "addresses at which originals are stored or retrieved": (
+        "StoredInstanceBaseURI",
+        "FolderAccessURI",
+        "FileAccessURI",
+        "FilenameInContainer",
+        "RetrieveURL",
+        "PixelDataProviderURL",
+        "StorageURL",
+        "RetrieveURI",
+    ),
+    "names of persons and how to reach them": (
+        "SecondaryReviewerName",
+        "EvaluatorName",
+        "DocumentAuthorTrial",
+        "ContactDisplayName",
+        "ContactURI",
+    ),
+}
+"""Identifying attributes that Table E.1-1 does not name, by kind; the basic profile removes them too."""
 
 REPEATING_GROUPS = {
     "(50XX,XXXX)": "startswith:50[0-9a-f]{6}",
@@ -211,17 +245,35 @@ def option_content_rules(option: str, row: ContentRow) -> list[Rule]:
 def basic_text() -> str:
     """Return the recipe of the Basic Application Level Confidentiality Profile."""
     head = (
-        "# DICOM PS3.15 Annex E, Basic Application Level Confidentiality Profile: every row of Table E.1-1.\n"
-        "# Made by `python -m bench.ps3_15`; docs/conformance.md shows each row, its action and its test.\n"
+        f"# DICOM PS3.15 {EDITION} Annex E, Basic Application Level Confidentiality Profile: all rows of Table E.1-1.\n"
+        "# Made by `python -m tools.ps3_15`; docs/conformance.md shows each row, its action and its test.\n"
         "# Composite actions (X/Z/D ...) are resolved by the type that the object's SOP class gives the attribute.\n"
     )
     rules = (rule for row in read_rows() for rule in basic_rules(row))
-    return head + _body("header", rules) + _content_body((row, basic_content_rules(row)) for row in read_content_rows())
+    return (
+        head
+        + _body("header", rules)
+        + _supplement()
+        + _content_body((row, basic_content_rules(row)) for row in read_content_rows())
+    )
+
+
+def supplementary_rules(keywords: Sequence[str]) -> list[Rule]:
+    """Return the rules for attributes that Table E.1-1 does not name."""
+    return [("REMOVE", keyword, "") for keyword in keywords]
+
+
+def _supplement() -> str:
+    lines = ["\n# Not in Table E.1-1: added by this package.\n"]
+    for text, keywords in SUPPLEMENTS.items():
+        lines.append(f"\n# {text}\n")
+        lines += [f"{line_of(rule)}\n" for rule in supplementary_rules(keywords)]
+    return "".join(lines)
 
 
 def option_text(option: str) -> str:
     """Return the fragment of one option."""
-    head = [f"# DICOM PS3.15 Annex E, {TITLES[option]}.", "# Made by `python -m bench.ps3_15`."]
+    head = [f"# DICOM PS3.15 {EDITION} Annex E, {TITLES[option]}.", "# Made by `python -m tools.ps3_15`."]
     head.append(
         "# A rule here takes the place of the recipe's rules for the same field; KEEP of an element only takes them."
     )

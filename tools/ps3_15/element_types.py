@@ -1,4 +1,4 @@
-"""Generate the attribute types of PS3.3 for Table E.1-1: ``python -m bench.ps3_15.element_types`` writes the CSV.
+"""Generate the attribute types of PS3.3 for Table E.1-1: ``python -m tools.ps3_15.element_types`` writes the CSV.
 
 The facts are read from the tables of PS3.3 as highdicom (0.28) ships them, module by module and IOD by IOD, functional
 groups included. Only the result ships with the package: for each SOP class, and first for any, the type of each
@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from bench.ps3_15.table import E1_1, read_rows
+from tools.ps3_15.table import E1_1, read_rows
 
 TYPES = E1_1.with_name("attribute_types.csv")
 NO_TYPE = "3"

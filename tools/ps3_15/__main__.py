@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from bench.ps3_15.conformance import conformance_text
-from bench.ps3_15.recipes import TITLES, basic_text, option_text
+from tools.ps3_15.conformance import conformance_text
+from tools.ps3_15.recipes import TITLES, basic_text, option_text
 
 ROOT = Path(__file__).parents[2]
 RECIPES = ROOT / "plugins/dicom_deid/recipes"
