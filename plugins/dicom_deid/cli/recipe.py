@@ -70,7 +70,8 @@ def _print_rules(report: RecipeReport, limit: int | None) -> None:
 
 def _print_remarks(report: RecipeReport) -> None:
     shadowed = [f"  {_place(one)}  {one.rule}: {one.shadowed}" for one in report.rules if one.shadowed]
-    warnings = [f"  {_place(one)}  {one.rule}: {text}" for one in report.rules for text in one.warnings]
+    warnings = [f"  {text}" for text in report.warnings]
+    warnings += [f"  {_place(one)}  {one.rule}: {text}" for one in report.rules for text in one.warnings]
     for title, lines in (("Rules that never apply", shadowed), ("Warnings", warnings)):
         click.echo(f"\n{title}: {len(lines) or 'none'}")
         for line in lines:

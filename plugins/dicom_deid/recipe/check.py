@@ -21,6 +21,8 @@ from dicom_deid.recipe.values import Variable
 
 _PRIVATE_FORM = re.compile(r"""\(?([0-9a-f]{4}),"([^"]+)",([0-9a-f]{2})\)?""", re.IGNORECASE)
 _DATES = ("DA", "DT")
+# Codes of PS3.15 Table E.3.4-1 that pydicom 3.0.2 does not know.
+_NEWER_CODES = frozenset(("130884", "130885", "131561", "131562", "131563"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +62,13 @@ class RecipeReport:
     untouched
         Attributes of PS3.15 Table E.1-1, ordered by tag, that the recipe leaves unchanged at the root, always or
         depending on a condition.
+    warnings
+        Likely mistakes in the recipe as a whole.
     """
 
     rules: tuple[RuleReport, ...]
     untouched: tuple[ProfileAttribute, ...]
+    warnings: tuple[str, ...] = ()
 
     @property
     def direct_identifiers_untouched(self) -> tuple[ProfileAttribute, ...]:
@@ -77,6 +82,7 @@ def check(recipe: Recipe) -> RecipeReport:
     return RecipeReport(
         tuple(inspector.report(index, rule) for index, rule in enumerate(recipe.rules)),
         tuple(attribute for attribute in profile_attributes() if not inspector.touches(attribute.example_tag)),
+        tuple(map(str, recipe.warnings)) + tuple(inspector.unshifted_date_times()),
     )
 
 
@@ -179,6 +185,22 @@ class _Inspector:
 
     # Likely mistakes
 
+    def unshifted_date_times(self) -> Iterable[str]:
+        """Warn if the recipe shifts dates (DA) and leaves dates with time (DT) of Table E.1-1 unshifted."""
+        shifting = [rule for rule in self.recipe.rules if rule.action is Action.JITTER]
+        dates = [element for element in _dictionary() if element.vr == "DA"]
+        if not any(step.action is Action.JITTER for element in dates for step in self.steps(element)):
+            return
+        tags = (attribute.example_tag for attribute in profile_attributes())
+        elements = [element for element in map(ElementName.of, tags) if element.vr == "DT"]
+        left = [element.keyword for element in elements if not self.touches(element.tag)]
+        if left:
+            shown = ", ".join(left[:3]) + (f" and {len(left) - 3} more" if len(left) > 3 else "")
+            yield (
+                f"dates (VR DA) are shifted, but dates with time (VR DT) keep the original day: {shown}; "
+                f"to shift them, add: JITTER select:VR:DT {shifting[0].value}"
+            )
+
     @staticmethod
     def warnings(rule: Rule, elements: list[ElementName]) -> Iterable[str]:
         if isinstance(rule.field, Search) and not elements:
@@ -213,7 +235,7 @@ def _dicom_codes() -> frozenset[str]:
     # Imported here because it takes a quarter of a second and only `recipe check` needs it.
     from pydicom.sr.codedict import codes
 
-    return frozenset(code.value.upper() for code in codes.DCM.concepts.values())
+    return _NEWER_CODES | {code.value.upper() for code in codes.DCM.concepts.values()}
 
 
 def _idle_keep(rule: Rule, elements: list[ElementName]) -> str:

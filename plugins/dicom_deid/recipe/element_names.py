@@ -12,6 +12,7 @@ from pydicom._private_dict import private_dictionaries
 from pydicom.tag import Tag
 
 from dicom_deid.dicom.dictionary import is_private
+from dicom_deid.recipe.errors import nearest
 
 PRIVATE_CREATOR_NAME = "Private Creator"
 PRIVATE_NAME = "Private tag data"
@@ -121,6 +122,25 @@ def names_in_any_case() -> dict[str, int | None]:
     special = dict.fromkeys((PRIVATE_CREATOR_NAME, PRIVATE_NAME, GROUP_LENGTH_NAME))
     standard = {entry[2]: tag for tag, entry in DicomDictionary.items() if entry[2]}
     return {name.lower(): tag for name, tag in {**private, **repeating, **special, **standard}.items()}
+
+
+def nearest_field(text: str, *, quoted: bool) -> str | None:
+    """Return the field that an unknown word probably means; None if none is near.
+
+    Attributes of repeating groups (60xx) have no keyword in the language: their name (`quoted`) or tag is returned.
+    """
+    mask = _repeating_keywords().get(text.lower())
+    if mask is None:
+        return nearest(text, keywords())
+    if quoted:
+        return f'"{RepeatersDictionary[mask][2]}"'
+    first = mask.replace("x", "0").lower()
+    return f"({first[:4]},{first[4:]})"
+
+
+@cache
+def _repeating_keywords() -> dict[str, str]:
+    return {entry[4].lower(): mask for mask, entry in RepeatersDictionary.items() if entry[4]}
 
 
 def describe(tag: int, private_creator: str | None = None) -> tuple[str, str]:

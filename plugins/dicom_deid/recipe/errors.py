@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import heapq
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from dicom_deid.exceptions import ConfigurationError
+
+_COMPARED = 8
+"""`difflib` compares a word with this many candidates; of a longer list, with the most similar ones by trigrams."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -47,13 +53,16 @@ class RecipeSyntaxError(Exception):
         Counts from 1.
     near
         The nearest correct word, if any.
+    ignored_by_deid
+        Whether the `deid` package ignores the line silently, so that `%compat deid` may.
     """
 
-    def __init__(self, message: str, column: int, near: str | None = None) -> None:
+    def __init__(self, message: str, column: int, near: str | None = None, *, ignored_by_deid: bool = False) -> None:
         super().__init__(message)
         self.message = message
         self.column = column
         self.near = near
+        self.ignored_by_deid = ignored_by_deid
 
 
 class RecipeError(ConfigurationError):
@@ -75,5 +84,28 @@ class RecipeError(ConfigurationError):
 def nearest(word: str, candidates: Iterable[str]) -> str | None:
     """Return the candidate most similar to `word`, ignoring case; None if none is similar."""
     by_lower = {candidate.lower(): candidate for candidate in candidates}
-    close = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
+    compared = list(by_lower) if len(by_lower) <= _COMPARED else _similar(word.lower(), tuple(by_lower))
+    close = difflib.get_close_matches(word.lower(), compared, n=1, cutoff=0.6)
     return by_lower[close[0]] if close else None
+
+
+def _similar(word: str, words: tuple[str, ...]) -> list[str]:
+    """Return the words that share most trigrams with a word."""
+    index = _trigram_index(words)
+    shared = Counter(position for trigram in _trigrams(word) for position in index.get(trigram, ()))
+    scores = {position: 2 * count / (len(word) + len(words[position])) for position, count in shared.items()}
+    return [words[position] for position in heapq.nlargest(_COMPARED, scores, key=scores.__getitem__)]
+
+
+@lru_cache(maxsize=4)
+def _trigram_index(words: tuple[str, ...]) -> dict[str, list[int]]:
+    index = defaultdict(list)
+    for position, word in enumerate(words):
+        for trigram in _trigrams(word):
+            index[trigram].append(position)
+    return index
+
+
+def _trigrams(word: str) -> set[str]:
+    padded = f"^{word}$"
+    return {padded[start : start + 3] for start in range(len(padded) - 2)}

@@ -10,9 +10,9 @@ from dicom_deid.recipe.concepts import VALUE_TYPES, Concept
 from dicom_deid.recipe.element_names import (
     ElementName,
     is_private_form,
-    keywords,
     keywords_in_any_case,
     names_in_any_case,
+    nearest_field,
     parse_tag,
     tag_of,
 )
@@ -224,9 +224,8 @@ def parse_field(token: Token) -> FieldExpression:
     if word == "content":
         return _content_item(text, expression, column)
     if word not in EXPANDERS:
-        raise RecipeSyntaxError(
-            f"unknown expander '{expander[1]}:'", token.column, _with_colon(nearest(word, EXPANDERS))
-        )
+        near = _with_colon(nearest(word, EXPANDERS))
+        raise RecipeSyntaxError(f"unknown expander '{expander[1]}:'", token.column, near, ignored_by_deid=True)
     if not expression:
         raise RecipeSyntaxError(f"'{word}:' needs the name of a list", column)
     return FieldsList(text, expression) if word == "fields" else ValuesList(text, expression)
@@ -290,8 +289,11 @@ def _exact(text: str, column: int) -> Exact:
     known = parse_tag(text) is not None or is_private_form(text) or text.lower() in names_in_any_case()
     if known or _is_nested_name(text):
         return Exact(text)
-    near = f"({text})" if parse_tag(f"({text})") is not None else nearest(text.rpartition("__")[2], keywords())
-    raise RecipeSyntaxError(f"unknown field '{text}': no keyword, element name or tag", column, near)
+    is_tag = parse_tag(f"({text})") is not None
+    near = f"({text})" if is_tag else nearest_field(text.rpartition("__")[2], quoted=True)
+    raise RecipeSyntaxError(
+        f"unknown field '{text}': no keyword, element name or tag", column, near, ignored_by_deid=True
+    )
 
 
 def _is_nested_name(text: str) -> bool:

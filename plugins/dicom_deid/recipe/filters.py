@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import NamedTuple
 
-from dicom_deid.recipe.element_names import dictionary_vr, keywords, keywords_in_any_case, parse_tag
+from dicom_deid.recipe.element_names import dictionary_vr, keywords, keywords_in_any_case, nearest_field, parse_tag
 from dicom_deid.recipe.errors import RecipeSyntaxError, nearest
 
 
@@ -217,9 +217,11 @@ def without_comment(line: str) -> str:
     return re.split(r"(?:^|(?<=\s))#", line, maxsplit=1)[0].rstrip()
 
 
-def parse_filter_line(line: str, column: int) -> CriteriaLine | Coordinates:
+def parse_filter_line(
+    line: str, column: int, unknown: list[RecipeSyntaxError] | None = None
+) -> CriteriaLine | Coordinates:
     """Read a line that follows ``LABEL``, see :func:`parse_criteria` and :func:`parse_coordinates`."""
-    return parse_coordinates(line, column) if _COORDINATES.match(line) else parse_criteria(line, column)
+    return parse_coordinates(line, column) if _COORDINATES.match(line) else parse_criteria(line, column, unknown)
 
 
 def parse_coordinates(line: str, column: int) -> Coordinates:
@@ -260,7 +262,7 @@ def parse_coordinates(line: str, column: int) -> Coordinates:
     return Coordinates(keep, Rectangle(left, top, right, bottom))
 
 
-def parse_criteria(line: str, column: int) -> CriteriaLine:
+def parse_criteria(line: str, column: int, unknown: list[RecipeSyntaxError] | None = None) -> CriteriaLine:
     """Read a line of criteria.
 
     Parameters
@@ -269,6 +271,8 @@ def parse_criteria(line: str, column: int) -> CriteriaLine:
         Without comment and surrounding blanks.
     column
         Where the line begins.
+    unknown
+        If given, an unknown field is an element that no object has, as in `deid`, and its error is added here.
 
     Raises
     ------
@@ -281,23 +285,29 @@ def parse_criteria(line: str, column: int) -> CriteriaLine:
     operators: list[str] = []
     for join in [*_JOIN.finditer(line, position), None]:
         end = join.start() if join else len(line)
-        criteria.append(_criterion(line[position:end], column + position))
+        criteria.append(_criterion(line[position:end], column + position, unknown))
         if join:
             operators.append(join[1])
             position = join.end()
     return CriteriaLine(tuple(criteria), tuple(operators))
 
 
-def _criterion(text: str, column: int) -> Criterion:
+def _criterion(text: str, column: int, unknown: list[RecipeSyntaxError] | None) -> Criterion:
     head = re.match(r"(\S+)(?:\s+(\S+))?\s*", text)
     word = head[1] if head else ""
     if word.lower() not in list(Question):
         known = [*Question, "coordinates", "keepcoordinates", "ctpcoordinates", "ctpkeepcoordinates", "LABEL"]
-        raise RecipeSyntaxError(f"unknown criterion '{word}'", column, nearest(word, known))
+        raise RecipeSyntaxError(f"unknown criterion '{word}'", column, nearest(word, known), ignored_by_deid=True)
     question = Question(word.lower())
     if head is None or head[2] is None:
         raise RecipeSyntaxError(f"{question} needs a field", column)
-    tag = _tag(head[2], column + head.start(2))
+    try:
+        tag = _tag(head[2], column + head.start(2))
+    except RecipeSyntaxError as error:
+        if unknown is None:
+            raise
+        unknown.append(error)
+        return _criterion_on_missing_element(question)
     value = text[head.end() :].strip()
     column_of_value = column + head.end()
     if not question.takes_value:
@@ -309,6 +319,12 @@ def _criterion(text: str, column: int) -> Criterion:
     if question in (Question.CONTAINS, Question.NOTCONTAINS):
         _check_expression(value, column_of_value)
     return Criterion(question, tag, head[2], value)
+
+
+def _criterion_on_missing_element(question: Question) -> Criterion:
+    """Return a criterion with the same answer as `question` about an element that no object has."""
+    holds = Criterion(question, 0, "", "x").holds(None)
+    return Criterion(Question.MISSING if holds else Question.PRESENT, 0, "(0000,0000)")
 
 
 def _check_expression(value: str, column: int) -> None:
@@ -325,7 +341,12 @@ def _tag(text: str, column: int) -> int:
     if tag is None:
         tag = parse_tag(text)
     if tag is None:
-        raise RecipeSyntaxError(f"unknown field '{text}': no keyword or tag", column, nearest(text, keywords()))
+        raise RecipeSyntaxError(
+            f"unknown field '{text}': no keyword or tag",
+            column,
+            nearest_field(text, quoted=False),
+            ignored_by_deid=True,
+        )
     return tag
 
 

@@ -23,9 +23,10 @@ from dicom_deid.recipe.profile_attributes import composite_tags
 from dicom_deid.recipe.rules import Action, ListEntry, Rule
 from dicom_deid.recipe.values import DeidFunction, Function, Literal, Value, Variable, parse_value
 
-SECTIONS = ("header", "option", "labels", "filter", "values", "fields")
-_NAMED = ("filter", "values", "fields")
+SECTIONS = ("header", "option", "labels", "filter", "values", "fields", "compat")
+_NAMED = ("filter", "values", "fields", "compat")
 _NEEDS_VALUE = (Action.ADD, Action.JITTER, Action.REPLACE)
+_IGNORED = "ignored, as deid does: "
 _PARAMETER = re.compile(r"""\s*(\w+)\s*=\s*("[^"]*"|'[^']*'|[^;\s"']+)\s*(?:;|$)""")
 
 
@@ -38,6 +39,7 @@ class _Reference:
     file: str
     line: int
     column: int
+    compat: bool
 
 
 @dataclass(slots=True)
@@ -50,12 +52,15 @@ class ParsedRecipe:
         In the order of the files and their lines.
     fields, values
         The lists by name; sections of one name are read as one.
+    warnings
+        Lines that are ignored because of ``%compat deid``.
     """
 
     rules: list[Rule] = field(default_factory=list)
     filters: list[Filter] = field(default_factory=list)
     fields: dict[str, list[ListEntry]] = field(default_factory=dict)
     values: dict[str, list[ListEntry]] = field(default_factory=dict)
+    warnings: list[RecipeProblem] = field(default_factory=list)
 
 
 def parse_files(files: Sequence[tuple[str, str]]) -> ParsedRecipe:
@@ -79,25 +84,30 @@ def parse_files(files: Sequence[tuple[str, str]]) -> ParsedRecipe:
         parser.read(text)
         problems += parser.problems
     problems += _undefined(references, parsed)
+    order = {name: index for index, (name, _) in enumerate(files)}
+    for found in (problems, parsed.warnings):
+        found.sort(key=lambda problem: (order[problem.file], problem.line, problem.column))
     if problems:
-        order = {name: index for index, (name, _) in enumerate(files)}
-        raise RecipeError(sorted(problems, key=lambda problem: (order[problem.file], problem.line, problem.column)))
+        raise RecipeError(problems)
     return parsed
 
 
 def _undefined(references: Sequence[_Reference], parsed: ParsedRecipe) -> list[RecipeProblem]:
+    """Return the uses of undefined lists; with ``%compat deid``, drop their rules and add warnings instead."""
     lists = {"fields": parsed.fields, "values": parsed.values}
-    return [
-        RecipeProblem(
-            reference.file,
-            reference.line,
-            reference.column,
-            f"no section %{reference.section} {reference.name} defines this list",
-            nearest(reference.name, lists[reference.section]),
-        )
-        for reference in references
-        if reference.name not in lists[reference.section]
-    ]
+    problems = []
+    for reference in references:
+        if reference.name in lists[reference.section]:
+            continue
+        message = f"no section %{reference.section} {reference.name} defines this list"
+        near = nearest(reference.name, lists[reference.section])
+        place = (reference.file, reference.line)
+        if reference.compat:
+            parsed.warnings.append(RecipeProblem(*place, reference.column, _IGNORED + message, near))
+            parsed.rules[:] = [rule for rule in parsed.rules if (rule.source, rule.line) != place]
+        else:
+            problems.append(RecipeProblem(*place, reference.column, message, near))
+    return problems
 
 
 class _FileParser:
@@ -109,6 +119,7 @@ class _FileParser:
         self.references = references
         self.problems: list[RecipeProblem] = []
         self.has_format = False
+        self.compat = False
         self.section: str | None = None
         self.section_name = ""
         self.labelled = False
@@ -128,11 +139,16 @@ class _FileParser:
             try:
                 self.read_line(line.rstrip())
             except RecipeSyntaxError as error:
-                self.problems.append(
-                    RecipeProblem(self.name, self.line_number, error.column, error.message, error.near)
-                )
+                self.note(error)
         if not self.has_format:
             self.problems.insert(0, RecipeProblem(self.name, 1, 1, "the line 'FORMAT dicom' is missing"))
+
+    def note(self, error: RecipeSyntaxError) -> None:
+        """Add an error to the problems; with ``%compat deid``, one that `deid` ignores to the warnings."""
+        is_ignored = self.compat and error.ignored_by_deid
+        message = _IGNORED + error.message if is_ignored else error.message
+        found = RecipeProblem(self.name, self.line_number, error.column, message, error.near)
+        (self.parsed.warnings if is_ignored else self.problems).append(found)
 
     def read_line(self, line: str) -> None:
         stripped = line.lstrip()
@@ -169,7 +185,12 @@ class _FileParser:
             raise RecipeSyntaxError(f"%{section} needs a name", column)
         if section not in _NAMED and name:
             raise RecipeSyntaxError(f"%{section} takes no name", column + line.index(name, len(word)))
-        self.section, self.section_name = section, name
+        if section == "compat":
+            if name.lower() != "deid":
+                raise RecipeSyntaxError("%compat takes deid", column + line.index(name, len(word)), "%compat deid")
+            self.compat = True
+        else:
+            self.section, self.section_name = section, name
         if section in ("fields", "values"):
             self.list_of(section).setdefault(name, [])
 
@@ -204,7 +225,8 @@ class _FileParser:
         if word.raw == "LABEL":
             return None
         if word.raw not in list(Action):
-            raise RecipeSyntaxError(f"unknown action '{word.raw}'", word.column, nearest(word.raw, Action))
+            near = nearest(word.raw, Action)
+            raise RecipeSyntaxError(f"unknown action '{word.raw}'", word.column, near, ignored_by_deid=True)
         action = Action(word.raw)
         if not rest:
             raise RecipeSyntaxError(f"{action} needs a field", word.column)
@@ -216,13 +238,22 @@ class _FileParser:
             _check_content_item(action, expression, word, rest)
         elif action.is_composite:
             _check_composite(action, expression, rest)
-        return Rule(action, expression, _value_of(action, rest), self.name, self.line_number)
+        try:
+            value = _value_of(action, rest)
+        except RecipeSyntaxError as error:
+            if not (self.compat and error.ignored_by_deid):
+                raise
+            # The line is not ignored, only its value.
+            self.note(error)
+            value = None
+        return Rule(action, expression, value, self.name, self.line_number)
 
     def note_reference(self, expression: FieldExpression, token: Token) -> None:
         if isinstance(expression, FieldsList | ValuesList):
             section = "fields" if isinstance(expression, FieldsList) else "values"
             column = token.column + token.raw.index(":") + 1
-            self.references.append(_Reference(expression.name, section, self.name, self.line_number, column))
+            place = (self.name, self.line_number, column)
+            self.references.append(_Reference(expression.name, section, *place, self.compat))
 
     # %fields and %values
 
@@ -264,7 +295,11 @@ class _FileParser:
             return
         if not self.labelled:
             raise RecipeSyntaxError("a line before the first LABEL of the section", column)
-        self.parsed.filters[-1] = self.parsed.filters[-1].with_line(parse_filter_line(stripped, column))
+        unknown: list[RecipeSyntaxError] | None = [] if self.compat else None
+        parsed_line = parse_filter_line(stripped, column, unknown)
+        for error in unknown or ():
+            self.note(error)
+        self.parsed.filters[-1] = self.parsed.filters[-1].with_line(parsed_line)
 
 
 def _check_addition(expression: FieldExpression, rest: Sequence[Token]) -> None:
@@ -318,7 +353,7 @@ def _value_of(action: Action, rest: Sequence[Token]) -> Value | None:
     field_token, *words = rest
     if action in (Action.BLANK, Action.KEEP):
         if words:
-            raise RecipeSyntaxError(f"{action} takes no value", words[0].column)
+            raise RecipeSyntaxError(f"{action} takes no value", words[0].column, ignored_by_deid=True)
         return None
     if not words:
         if action in _NEEDS_VALUE:
@@ -339,7 +374,7 @@ def _check_value(action: Action, value: Value, column: int) -> None:
                 f"JITTER takes a number of days; deid_func:{name} is a value of REPLACE", column, "REPLACE"
             )
         case Action.REMOVE, Literal() | DeidFunction():
-            raise RecipeSyntaxError("the condition of REMOVE is func:NAME or var:NAME", column)
+            raise RecipeSyntaxError("the condition of REMOVE is func:NAME or var:NAME", column, ignored_by_deid=True)
         case Action.ADD, DeidFunction("jitter"):
             raise RecipeSyntaxError("ADD has no date to shift", column, "REPLACE")
         case Action.ADD, DeidFunction("pydicom_uuid", arguments) if arguments["stable_remapping"]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from dicom_deid.exceptions import ConfigurationError
-from dicom_deid.recipe.errors import nearest
+from dicom_deid.recipe.errors import RecipeProblem, nearest
 from dicom_deid.recipe.filters import Filter
 from dicom_deid.recipe.parser import ParsedRecipe, parse_files
 from dicom_deid.recipe.rules import ListEntry, Rule
@@ -34,6 +34,8 @@ class Recipe:
         The labels of ``%filter``.
     fields, values
         The lists of ``%fields`` and ``%values`` by name.
+    warnings
+        Lines that were ignored because the file has the line ``%compat deid``.
     """
 
     name: str = field(compare=False)
@@ -41,6 +43,7 @@ class Recipe:
     filters: tuple[Filter, ...] = ()
     fields: Mapping[str, tuple[ListEntry, ...]] = field(default_factory=dict)
     values: Mapping[str, tuple[ListEntry, ...]] = field(default_factory=dict)
+    warnings: tuple[RecipeProblem, ...] = field(default=(), compare=False)
 
     @classmethod
     def parse(cls, text: str, name: str = "recipe") -> Recipe:
@@ -108,6 +111,7 @@ class Recipe:
         for recipe in recipes:
             parsed.rules += recipe.rules
             parsed.filters += recipe.filters
+            parsed.warnings += recipe.warnings
             for own, added in ((parsed.fields, recipe.fields), (parsed.values, recipe.values)):
                 for list_name, entries in added.items():
                     own.setdefault(list_name, []).extend(entries)
@@ -121,6 +125,7 @@ class Recipe:
             tuple(parsed.filters),
             MappingProxyType({key: tuple(entries) for key, entries in parsed.fields.items()}),
             MappingProxyType({key: tuple(entries) for key, entries in parsed.values.items()}),
+            tuple(parsed.warnings),
         )
 
     @property

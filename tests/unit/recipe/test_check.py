@@ -93,6 +93,23 @@ def test_what_may_not_be_meant_is_warned_about(line: str, words: str) -> None:
     assert words in report.warnings[0]
 
 
+def test_dates_with_time_that_keep_their_day_are_warned_about() -> None:
+    """Catches a true date beside the shifted one: DA is shifted and DT is not."""
+    (warning,) = check(Recipe.named("desktop")).warnings
+    assert "AcquisitionDateTime" in warning
+    line = warning.rpartition("add: ")[2]
+    fragment = Recipe.parse(f"FORMAT dicom\n%header\n{line}\n")
+    assert check(Recipe.combine(Recipe.named("desktop"), fragment)).warnings == ()
+    assert check(Recipe.parse("FORMAT dicom\n%header\nREMOVE StudyDate\n")).warnings == ()
+
+
+def test_the_profile_has_no_warnings() -> None:
+    """Catches a code or an attribute of the table that the check does not know."""
+    report = check(Recipe.named("ps3.15-basic"))
+    assert [warning for one in report.rules for warning in one.warnings] == []
+    assert report.warnings == ()
+
+
 def test_the_command_prints_the_report_and_exits_0() -> None:
     """Tests of the printed report."""
     result = CliRunner().invoke(recipe, ["check", "desktop"])
