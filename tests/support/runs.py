@@ -112,7 +112,7 @@ class ElementContext:
         """Plan and run everything, in this process."""
         configuration = configuration or self.configuration(**changes)
         planned = plan_run(configuration, self.connections)
-        return self.work(configuration, planned)
+        return self.work(planned.configuration, planned)
 
     def work(self, configuration: RunConfiguration, planned: PlannedRun, **options: Any) -> Ran:
         """Run all batches of a plan."""

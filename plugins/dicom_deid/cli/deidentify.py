@@ -170,7 +170,7 @@ def deidentify(
         connections = Connections(database=access.url, keys=access.keys, schema=schema)
         planned = plan_run(configuration, connections)
         with _stopping() as should_stop:
-            complete = _run_batches(configuration, connections, planned, recorded, should_stop)
+            complete = _run_batches(planned.configuration, connections, planned, recorded, should_stop)
         totals = report_run(connections, run_id=planned.run_id, state=_state(complete))
     _print_summary(planned, totals)
     sys.exit(_exit_code(complete, totals))

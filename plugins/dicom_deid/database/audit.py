@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 from dicom_deid import __version__
 from dicom_deid.database.copy_format import line
+from dicom_deid.database.quarantine import DeviceFacts, ItemDecision
 from dicom_deid.reasons import Outcome, Reason
 
 AUDIT_COLUMNS = (
@@ -44,6 +45,7 @@ class BatchItem:
     key_hash: str
     encrypted_key: bytes = field(repr=False)
     recorded: bool = False
+    decision: ItemDecision | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +72,8 @@ class AuditRow:
         Reason codes noted on an object that was de-identified, with counts.
     milliseconds
         Time from reading to writing.
+    device
+        Attributes of a quarantined object by which it is grouped for review; not part of the audit.
     """
 
     item: BatchItem
@@ -87,6 +91,7 @@ class AuditRow:
     actions: Mapping[str, int] = field(default_factory=dict)
     notes: Mapping[str, int] = field(default_factory=dict)
     milliseconds: int = 0
+    device: DeviceFacts | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,6 +16,7 @@ from dicom_deid.database.connection import DatabaseConnection
 from dicom_deid.database.errors import LeaseLost
 from dicom_deid.database.hash_chain import link_hash
 from dicom_deid.database.projects import Project, open_key
+from dicom_deid.database.quarantine import decisions_of_batch, settle_held
 from dicom_deid.database.runs import Run
 from dicom_deid.exceptions import ConfigurationError
 
@@ -161,6 +162,7 @@ class Lease:
             "reading the batch", "SELECT retry_quarantined FROM run WHERE run_id = %s", (self.run.run_id,)
         )
         rows = self._database.query("reading the batch", _ITEMS, self._parameters(retry=retry[0][0], recorded=recorded))
+        decisions = decisions_of_batch(self._database, self.batch_id, self.run.scope_id)
         items = []
         for item, size, etag, version_id, key_hash, sealed, was_recorded in rows:
             items.append(
@@ -173,6 +175,7 @@ class Lease:
                     key_hash=key_hash,
                     encrypted_key=bytes(sealed),
                     recorded=bool(was_recorded),
+                    decision=decisions.get(item),
                 )
             )
         return items
@@ -258,6 +261,7 @@ class Lease:
                     outcomes=[row.outcome.value for row in rows],
                 ),
             )
+            settle_held(self._database, self._project, rows, self._parameters(link=link, recorded_at=moment))
 
     def finish(self) -> None:
         """End the batch. Objects without an outcome stay open until another run plans them.

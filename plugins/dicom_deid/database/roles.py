@@ -4,6 +4,7 @@
 - `{schema}_writer` is what runs use: it makes pseudonyms, plans, and appends to the audit; it reads no original, and
   changes no row of mapping or audit.
 - `{schema}_reader` reads runs, plans and the audit; of the mapping only kinds and counts.
+- `{schema}_reviewer` reads what a reader reads, and records decisions about quarantined objects.
 - `{schema}_reidentifier` looks originals up, one committed reason at a time.
 
 They cannot log in; logins are made members of them.
@@ -16,13 +17,13 @@ from collections.abc import Mapping
 from dicom_deid.database.connection import DatabaseConnection
 from dicom_deid.exceptions import ConfigurationError
 
-ROLES = ("owner", "writer", "reader", "reidentifier")
+ROLES = ("owner", "writer", "reader", "reviewer", "reidentifier")
 
 _EVENT_COLUMNS = "recorded_at, kind, run_id, project, body, previous, hash"
 
 _READ = (
     "SELECT ON project, alembic_version, work_scope, processed_object, run, batch, batch_item, secret, "
-    "audit_event, audit_link, audit"
+    "audit_event, audit_link, audit, held_object, decision, decided_object"
 )
 
 _GRANTS: Mapping[str, tuple[str, ...]] = {
@@ -31,7 +32,8 @@ _GRANTS: Mapping[str, tuple[str, ...]] = {
         "INSERT ON project, work_scope, processed_object, run, batch, batch_item, secret, mapping, audit_link, audit",
         "UPDATE (patient_ids, accession_numbers, study_ids) ON project",
         "SELECT (project_id, kind, keyed_hash, pseudonym, is_unique) ON mapping",
-        "UPDATE ON processed_object, run, batch, batch_item",
+        "UPDATE ON processed_object, run, batch, batch_item, held_object, decided_object",
+        "INSERT, DELETE ON held_object",
         "DELETE ON batch, batch_item",
         f"INSERT ({_EVENT_COLUMNS}) ON audit_event",
         "USAGE ON SEQUENCE audit_link_link_id_seq",
@@ -40,6 +42,15 @@ _GRANTS: Mapping[str, tuple[str, ...]] = {
     "reader": (
         _READ,
         "SELECT (project_id, kind, created_at) ON mapping",
+    ),
+    "reviewer": (
+        _READ,
+        f"INSERT ({_EVENT_COLUMNS}) ON audit_event",
+        "INSERT ON decision, decided_object",
+        "DELETE ON decided_object",
+        "UPDATE ON decided_object",
+        "UPDATE (approved_by, approved_at, revoked_by, revoked_at) ON decision",
+        "UPDATE (four_eyes) ON project",
     ),
     "reidentifier": (
         "SELECT ON project, alembic_version, work_scope, secret, audit_event, audit",

@@ -125,7 +125,7 @@ class DicomPlanOperator(DicomDeidOperator):
             return []
         planned = plan_run(configuration, self.connections)
         self._tell(planned.summary)
-        run = {"run_id": planned.run_id, "configuration": json.loads(configuration.to_json())}
+        run = {"run_id": planned.run_id, "configuration": json.loads(planned.configuration.to_json())}
         context["ti"].xcom_push(key="run", value=run)
         RunPageLink.persist(context, self, planned.run_id)
         return [{"batch_id": batch.batch_id, "label": batch.label} for batch in planned.summary.batches]

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import NamedTuple
 
 from dicom_deid.dicom.part10 import read_header
 from dicom_deid.exceptions import DicomDeidError, Quarantine
 from dicom_deid.objects import SourceObject
 from dicom_deid.objectstore import ObjectStore
 from dicom_deid.pipeline.changes import ChangeKind, Element, Elements, changes_between, count_unchanged, read_elements
+from dicom_deid.pipeline.object_file import MAX_HEADER_BYTES, open_object
 from dicom_deid.pipeline.phi_masking import with_something_of
 from dicom_deid.reasons import Reason
 
-MOST_BYTES = 16 * 2**20
-"""What is read of an object at most: a page is no batch, and shares its memory with the whole API server."""
-
-_READ_AT_ONCE = 2**18
 _BEGINNING = 2**12
 
 
@@ -108,7 +104,7 @@ def compare(before: dict[str, Element], after: dict[str, Element]) -> Comparison
 _WHY = {
     Reason.OBJECT_VANISHED: "is gone, or cannot be reached from Airflow's API server",
     Reason.OBJECT_CHANGED: "was overwritten since; what stands there now is not what the audit tells of",
-    Reason.HEADER_TOO_LARGE: f"has more than {MOST_BYTES // 2**20} MB before its pixel data",
+    Reason.HEADER_TOO_LARGE: f"has more than {MAX_HEADER_BYTES // 2**20} MB before its pixel data",
     Reason.UNSUPPORTED_TRANSFER_SYNTAX: "is deflated as a whole, and is not inflated here",
 }
 
@@ -122,53 +118,15 @@ def _elements(storage: ObjectStore, stored: SourceObject, which: str, original: 
 
 
 def _read(storage: ObjectStore, stored: SourceObject, original: Elements | None) -> Elements:
-    file = io.BufferedReader(cast(Any, _Beginning(storage, stored)), _READ_AT_ONCE)
-    if read_header(file.peek(_BEGINNING)).transfer_syntax.deflated:
+    file = open_object(storage, stored, MAX_HEADER_BYTES)
+    beginning = file.read(_BEGINNING)
+    file.seek(0)
+    if read_header(beginning).transfer_syntax.deflated:
         raise Quarantine(Reason.UNSUPPORTED_TRANSFER_SYNTAX)
     try:
-        return read_elements(cast(BinaryIO, file), original)
+        return read_elements(file, original)
     except DicomDeidError:
         raise
     except Exception:
         # Whatever pydicom says of a value could hold it.
         raise Quarantine(Reason.MALFORMED) from None
-
-
-class _Beginning(io.RawIOBase):
-    """An object as a file that is fetched as far as somebody reads it."""
-
-    name = ""
-    """pydicom asks buffered files for one."""
-
-    def __init__(self, storage: ObjectStore, stored: SourceObject) -> None:
-        self._storage = storage
-        self._stored = stored
-        self._position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._position = offset + (0, self._position, self._stored.size)[whence]
-        return self._position
-
-    def tell(self) -> int:
-        return self._position
-
-    def readinto(self, buffer: Any) -> int:
-        start, stored = self._position, self._stored
-        end = min(start + len(buffer), stored.size)
-        if end <= start:
-            return 0
-        if start >= MOST_BYTES:
-            raise Quarantine(Reason.HEADER_TOO_LARGE)
-        end = min(end, MOST_BYTES)
-        data = self._storage.read(
-            stored.key, etag=stored.etag, version_id=stored.version_id, size=stored.size, start=start, end=end
-        )
-        buffer[: len(data)] = data
-        self._position = end
-        return len(data)

@@ -40,6 +40,8 @@ class RunConfiguration:
         What the engine does beside the recipe.
     variables, functions
         Values of ``var:NAME``; dotted paths (``package.module:function``) of ``func:NAME``.
+    project_rules
+        Recipe text that is added to the recipes: the active device rules of the project when the run was planned.
     destination_key_template
         Template of destination keys, see `KeyTemplate`.
     org_root, single_patient_id, uid_strategy, max_date_offset_days
@@ -82,6 +84,7 @@ class RunConfiguration:
     settings: Settings = field(default_factory=Settings)
     variables: Mapping[str, str | int | float] = field(default_factory=dict)
     functions: Mapping[str, str] = field(default_factory=dict)
+    project_rules: str = ""
     destination_key_template: str = DEFAULT_TEMPLATE
     org_root: str | None = None
     single_patient_id: str | None = None
@@ -147,12 +150,14 @@ class RunConfiguration:
         An object that went from the same source to the same destination under the same project, recipe and digest need
         not be done again.
         """
-        decides = {
+        decides: dict[str, object] = {
             "settings": self.settings.digest,
             "variables": dict(self.variables),
             "functions": dict(self.functions),
             "destination_key_template": self.destination_key_template,
         }
+        if self.project_rules:
+            decides["project_rules"] = self.project_rules
         return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
     def load_functions(self) -> dict[str, Callable[..., Any]]:

@@ -7,22 +7,26 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from threading import Semaphore
+from threading import Lock, Semaphore
 from typing import Final
 
 from dicom_deid.database import AuditRow, BatchItem
+from dicom_deid.database.quarantine import DeviceFacts, ItemDecision
 from dicom_deid.engine import Deidentifier, DeidentifyResult, PatientTermIndex, SearchTerms
-from dicom_deid.exceptions import ConfigurationError, ObjectStoreError, Quarantine
+from dicom_deid.exceptions import ConfigurationError, DicomDeidError, ObjectStoreError, Quarantine
 from dicom_deid.identifiers import Identifier
-from dicom_deid.objects import SourceRange
+from dicom_deid.objects import SourceObject, SourceRange
 from dicom_deid.objectstore import ObjectStore
 from dicom_deid.pipeline.configuration import RunConfiguration
 from dicom_deid.pipeline.connections import ObjectStores
 from dicom_deid.pipeline.destination import KeyTemplate
+from dicom_deid.pipeline.engine import amend, make_deidentifier
 from dicom_deid.pipeline.executor import PendingObject
 from dicom_deid.pipeline.fetch import GLANCE_BYTES, FetchedObject, fetch_object, read_patient_terms
 from dicom_deid.pipeline.large import COPIED_OBJECT_MEMORY, STREAMED_OBJECT_MEMORY, Written, copy_whole, write_large
+from dicom_deid.pipeline.object_file import read_device_facts
 from dicom_deid.reasons import Outcome, Reason
 
 _LOG = logging.getLogger(__name__)
@@ -102,6 +106,8 @@ class ObjectProcessor:
         self._streaming = Semaphore(max(1, configuration.in_flight_bytes // STREAMED_OBJECT_MEMORY))
         self._searches_residuals = configuration.settings.residuals != "off"
         self._known = PatientTermIndex()
+        self._amended: dict[ItemDecision, Deidentifier] = {}
+        self._amending = Lock()
 
     def cost(self, item: BatchItem) -> int:
         """Return the bytes that an object takes in memory while it is in flight."""
@@ -114,9 +120,11 @@ class ObjectProcessor:
         if item.recorded:
             return PendingObject((), self._glance(item))
         began = time.perf_counter()
+        if item.decision is not None and item.decision.excluded:
+            return ObjectResult(AuditRow(item=item, outcome=Outcome.EXCLUDED, detail="decision"))
         try:
             fetched = fetch_object(
-                self._deidentifier,
+                self._deidentifier_of(item),
                 self._storages.source,
                 item.key,
                 size=item.size,
@@ -166,8 +174,10 @@ class ObjectProcessor:
         key = ""
         try:
             if read.others:
-                read.fetched.analysis = self._deidentifier.search_patient_terms(read.fetched.analysis, read.others)
-            result = self._deidentifier.rewrite(read.fetched.analysis, pseudonyms)
+                read.fetched.analysis = self._deidentifier_of(read.item).search_patient_terms(
+                    read.fetched.analysis, read.others
+                )
+            result = self._deidentifier_of(read.item).rewrite(read.fetched.analysis, pseudonyms)
             key = self._template.key(result.identifiers)
             rewritten = time.perf_counter()
             written = self._put(read, result, key)
@@ -192,6 +202,16 @@ class ObjectProcessor:
             milliseconds=_milliseconds(read.seconds + ended - began),
         )
         return ObjectResult(row, None, read.seconds, rewritten - began, ended - rewritten)
+
+    def _deidentifier_of(self, item: BatchItem) -> Deidentifier:
+        """Return the engine for an object: with the rules and settings of the decision about it, if there is one."""
+        decision = item.decision
+        if decision is None or not (decision.rules or decision.settings != "{}"):
+            return self._deidentifier
+        with self._amending:
+            if decision not in self._amended:
+                self._amended[decision] = make_deidentifier(amend(self._configuration, decision))
+            return self._amended[decision]
 
     def _put(self, read: _Read, result: DeidentifyResult, key: str) -> Written:
         fetched = read.fetched
@@ -237,9 +257,18 @@ class ObjectProcessor:
             transfer_syntax_uid=analysis.transfer_syntax_uid if analysis else None,
             modality=analysis.modality if analysis else None,
             milliseconds=_milliseconds(spent + (read.seconds if read else 0.0)),
+            device=self._device(item) if outcome is Outcome.QUARANTINED else None,
         )
         raised = error if reason is Reason.STORAGE_ERROR else None
         return ObjectResult(row, raised, read.seconds if read else spent, 0.0, spent if read else 0.0)
+
+    def _device(self, item: BatchItem) -> DeviceFacts | None:
+        """Return the attributes by which a held object is grouped; None if its header cannot be read."""
+        stored = SourceObject(item.key, item.size, item.etag, datetime.now(UTC), item.version_id)
+        try:
+            return read_device_facts(self._storages.source, stored)
+        except DicomDeidError:
+            return None
 
 
 def _copy_to_quarantine(source: ObjectStore, item: BatchItem, quarantine: ObjectStore, reason: Reason) -> None:

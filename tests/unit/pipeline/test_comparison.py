@@ -173,8 +173,7 @@ def test_an_object_that_is_another_by_now_is_not_shown(tmp_path, change, message
 )
 def test_what_cannot_be_read_is_not_shown(tmp_path, monkeypatch, data, message):
     """An exception of a library, whose text may hold a value, or a header that fills the memory of the API server."""
-    monkeypatch.setattr(comparison, "MOST_BYTES", 4096)
-    monkeypatch.setattr(comparison, "_READ_AT_ONCE", 1024)
+    monkeypatch.setattr(comparison, "MAX_HEADER_BYTES", 4096)
     storage = LocalStore(tmp_path)
     one, other = stored(storage, "a", data), stored(storage, "b", part10([element("PatientName", "A")]))
     with pytest.raises(NotCompared, match=message):

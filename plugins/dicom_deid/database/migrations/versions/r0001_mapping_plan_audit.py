@@ -22,8 +22,10 @@ CREATE TABLE project (
     -- How many pseudonyms of each counted kind there are: the number of digits grows with them.
     patient_ids bigint NOT NULL DEFAULT 0,
     accession_numbers bigint NOT NULL DEFAULT 0,
-    study_ids bigint NOT NULL DEFAULT 0
+    study_ids bigint NOT NULL DEFAULT 0,
+    four_eyes boolean NOT NULL DEFAULT false
 );
+COMMENT ON COLUMN project.four_eyes IS 'Whether quarantine decisions need a second person.';
 COMMENT ON COLUMN project.secret IS 'Random key of the project, sealed under key_id of the key ring.';
 
 CREATE TABLE mapping (
@@ -187,6 +189,77 @@ CREATE INDEX audit_run ON audit (run_id, link_id, number);
 CREATE INDEX audit_key ON audit (key_hash);
 CREATE INDEX audit_destination ON audit (destination_key) WHERE destination_key IS NOT NULL;
 
+CREATE TABLE held_object (
+    project_id integer NOT NULL REFERENCES project,
+    source text NOT NULL,
+    destination text NOT NULL,
+    key_hash uuid NOT NULL,
+    encrypted_key bytea NOT NULL,
+    version_id text,
+    etag text NOT NULL,
+    size bigint NOT NULL,
+    run_id uuid NOT NULL,
+    link_id bigint NOT NULL,
+    number integer NOT NULL,
+    recorded_at timestamptz NOT NULL,
+    held_since timestamptz NOT NULL,
+    reason text NOT NULL,
+    detail text NOT NULL,
+    element text NOT NULL,
+    modality text NOT NULL,
+    sop_class_uid text NOT NULL,
+    transfer_syntax_uid text NOT NULL,
+    manufacturer text NOT NULL,
+    model text NOT NULL,
+    software text NOT NULL,
+    rows integer,
+    columns integer,
+    patient uuid,
+    study uuid,
+    group_id uuid NOT NULL,
+    PRIMARY KEY (project_id, source, destination, key_hash)
+);
+COMMENT ON TABLE held_object IS 'Objects whose newest attempt was quarantined: one row per object.';
+COMMENT ON COLUMN held_object.element IS 'The detail without offset and item numbers.';
+COMMENT ON COLUMN held_object.patient IS 'Keyed digest of PatientID, to count patients; study likewise.';
+COMMENT ON COLUMN held_object.group_id IS 'Digest of project, reason, device, size and element.';
+CREATE INDEX held_object_group ON held_object (group_id, held_since);
+CREATE INDEX held_object_row ON held_object (link_id, number);
+
+CREATE TABLE decision (
+    decision_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    project_id integer NOT NULL REFERENCES project,
+    action text NOT NULL,
+    is_rule boolean NOT NULL,
+    rules text NOT NULL,
+    settings text NOT NULL,
+    note text NOT NULL,
+    person text NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    approved_by text,
+    approved_at timestamptz,
+    revoked_by text,
+    revoked_at timestamptz
+);
+COMMENT ON TABLE decision IS 'Decisions of reviewers about held objects; rules are in the recipe language.';
+COMMENT ON COLUMN decision.is_rule IS 'Whether the rules apply to all later runs of the project.';
+
+CREATE TABLE decided_object (
+    project_id integer NOT NULL REFERENCES project,
+    source text NOT NULL,
+    destination text NOT NULL,
+    key_hash uuid NOT NULL,
+    etag text NOT NULL,
+    decision_id bigint NOT NULL REFERENCES decision,
+    outcome text,
+    run_id uuid,
+    link_id bigint,
+    number integer,
+    PRIMARY KEY (project_id, source, destination, key_hash, decision_id)
+);
+COMMENT ON TABLE decided_object IS 'The objects of each decision, and the audit row of their outcome under it.';
+CREATE INDEX decided_object_decision ON decided_object (decision_id);
+
 CREATE FUNCTION audit_is_append_only() RETURNS trigger LANGUAGE plpgsql AS $body$
 BEGIN
     RAISE EXCEPTION 'the audit is append-only' USING ERRCODE = 'insufficient_privilege';
@@ -226,6 +299,7 @@ REVOKE ALL ON FUNCTION ensure_audit_partition(timestamptz) FROM PUBLIC;
 
 _DOWN = """
 DROP FUNCTION ensure_audit_partition(timestamptz);
+DROP TABLE held_object, decided_object, decision;
 DROP TABLE audit, audit_link, audit_event, secret, batch_item, batch, run, processed_object, work_scope, mapping,
     project;
 DROP FUNCTION audit_is_append_only();

@@ -1,0 +1,145 @@
+"""A stored object as a file that is read in ranges, and the attributes of its header that say what it is."""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import Any, BinaryIO, cast
+
+from pydicom.dataset import Dataset
+from pydicom.filereader import read_partial
+from pydicom.tag import BaseTag
+
+from dicom_deid.database.quarantine import DeviceFacts
+from dicom_deid.exceptions import DicomDeidError, Quarantine
+from dicom_deid.objects import SourceObject
+from dicom_deid.objectstore import ObjectStore
+from dicom_deid.reasons import Reason
+
+MAX_HEADER_BYTES = 16 * 2**20
+"""Limit of what the API server reads of a header: it shares its memory with all other pages."""
+
+_READ_AT_ONCE = 2**18
+_MAX_FACT = 64
+_COLUMNS = 0x00280011
+_SHORTEST_WORD = 3
+# SOPClassUID, Modality, Manufacturer, ManufacturerModelName, PatientName, PatientID, SoftwareVersions,
+# StudyInstanceUID, Rows, Columns.
+_FACTS: list[BaseTag | int] = [
+    0x00080016, 0x00080060, 0x00080070, 0x00081090, 0x00100010, 0x00100020, 0x00181020, 0x0020000D, 0x00280010, _COLUMNS
+]  # fmt: skip
+
+
+def open_object(storage: ObjectStore, stored: SourceObject, max_bytes: int = MAX_HEADER_BYTES) -> BinaryIO:
+    """Return an object as a file that reads ranges of it when they are needed.
+
+    Parameters
+    ----------
+    storage, stored
+        The object, as it was listed.
+    max_bytes
+        Reading more than this in total raises `Quarantine` with `HEADER_TOO_LARGE`.
+    """
+    return cast(BinaryIO, io.BufferedReader(cast(Any, _ObjectFile(storage, stored, max_bytes)), _READ_AT_ONCE))
+
+
+def read_device_facts(storage: ObjectStore, stored: SourceObject) -> DeviceFacts | None:
+    """Return the attributes of a held object by which objects of one device are grouped.
+
+    A value that holds a word of the patient's name or the PatientID is left out.
+
+    Returns
+    -------
+    DeviceFacts or None
+        None if the header cannot be read.
+
+    Raises
+    ------
+    Quarantine, ObjectStoreError
+        The object cannot be read.
+    """
+    try:
+        header = read_partial(
+            open_object(storage, stored, 2**20),
+            stop_when=lambda tag, _vr, _length: int(tag) > _COLUMNS,
+            force=True,
+            specific_tags=_FACTS,
+        )
+        return _device_facts(header)
+    except DicomDeidError:
+        raise
+    except Exception:
+        # Messages of pydicom may hold values.
+        return None
+
+
+def _device_facts(header: Dataset) -> DeviceFacts:
+    patient = f"{_text(header, 'PatientName')} {_text(header, 'PatientID')}".lower()
+    words = {word for word in re.split(r"[\W_]+", patient) if len(word) >= _SHORTEST_WORD}
+
+    def fact(keyword: str) -> str:
+        text = _text(header, keyword)
+        is_safe = text.isprintable() and len(text) <= _MAX_FACT and not any(word in text.lower() for word in words)
+        return text if is_safe else ""
+
+    return DeviceFacts(
+        modality=fact("Modality"),
+        sop_class_uid=fact("SOPClassUID"),
+        transfer_syntax_uid=str(getattr(header, "file_meta", Dataset()).get("TransferSyntaxUID") or "")[:_MAX_FACT],
+        manufacturer=fact("Manufacturer"),
+        model=fact("ManufacturerModelName"),
+        software=fact("SoftwareVersions"),
+        rows=header.get("Rows"),
+        columns=header.get("Columns"),
+        patient_id=_text(header, "PatientID"),
+        study_instance_uid=_text(header, "StudyInstanceUID"),
+    )
+
+
+def _text(header: Dataset, keyword: str) -> str:
+    value = header.get(keyword)
+    if value is None:
+        return ""
+    return "\\".join(map(str, value)).strip() if isinstance(value, list | tuple) else str(value).strip()
+
+
+class _ObjectFile(io.RawIOBase):
+    """Reads ranges of an object."""
+
+    name = ""
+    """pydicom asks buffered files for one."""
+
+    def __init__(self, storage: ObjectStore, stored: SourceObject, max_bytes: int) -> None:
+        self._storage = storage
+        self._stored = stored
+        self._left = max_bytes
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._position = offset + (0, self._position, self._stored.size)[whence]
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def readinto(self, buffer: Any) -> int:
+        start, stored = self._position, self._stored
+        end = min(start + len(buffer), stored.size)
+        if end <= start:
+            return 0
+        if self._left <= 0:
+            raise Quarantine(Reason.HEADER_TOO_LARGE)
+        end = min(end, start + self._left)
+        self._left -= end - start
+        data = self._storage.read(
+            stored.key, etag=stored.etag, version_id=stored.version_id, size=stored.size, start=start, end=end
+        )
+        buffer[: len(data)] = data
+        self._position = start + len(data)
+        return len(data)

@@ -1,0 +1,301 @@
+"""Held objects, from the run that quarantined them to their release by decisions."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import numpy as np
+import psycopg2
+import pydicom
+import pytest
+from numpy.typing import NDArray
+from tests.support.held import Device, held_image, held_images
+from tests.support.runs import ElementContext, cursor
+
+from dicom_deid.database import Database
+from dicom_deid.database.quarantine import (
+    DecisionAction,
+    HeldGroup,
+    approve_decision,
+    count_held,
+    list_decisions,
+    list_held_groups,
+    list_held_objects,
+    list_released,
+    pending_reviews,
+    project_rules,
+    record_decision,
+    revoke_decision,
+    set_four_eyes,
+)
+from dicom_deid.engine.settings import Settings
+from dicom_deid.exceptions import ConfigurationError
+from dicom_deid.pipeline.decisions import make_decision
+from dicom_deid.pipeline.planning import plan_review
+from dicom_deid.recipe.filters import Rectangle
+
+CT = "1.2.840.10008.5.1.4.1.1.2"
+STRICT = Settings(residuals="quarantine", pixel_risk="quarantine", documents="quarantine")
+
+
+@pytest.fixture
+def place(s3, s3_bucket, postgres_url) -> ElementContext:
+    return ElementContext(s3, s3_bucket, postgres_url)
+
+
+def held(place: ElementContext, **filters: str) -> list[HeldGroup]:
+    with place.connections.open_database() as database:
+        return list_held_groups(database.connection, filters)
+
+
+def decide(place: ElementContext, group: HeldGroup, action: str, **options: object) -> int:
+    new = make_decision(group, DecisionAction(action), person="ada", **options)  # type: ignore[arg-type]
+    with place.connections.open_database() as database:
+        return record_decision(database.connection, database.chain_key, new)
+
+
+def review(place: ElementContext) -> dict[str, tuple[str, str | None]]:
+    """Process all decided objects and return their outcomes."""
+    outcomes = {}
+    with place.connections.open_database() as database:
+        runs = pending_reviews(database.connection)
+    for each in runs:
+        planned = plan_review(place.connections, each.run_id, triggered_by="ada")
+        outcomes |= place.work(planned.configuration, planned).outcomes
+    return outcomes
+
+
+def pixels(data: bytes) -> NDArray[np.generic]:
+    return pydicom.dcmread(io.BytesIO(data)).pixel_array
+
+
+def test_each_held_object_is_counted_once(place):
+    """Several attempts at an object, under one recipe or two, are one held object."""
+    place.put(held_images(Device("ACME", "Echo 1"), patients=2, images=3))
+    place.run(settings=STRICT)
+    place.run(settings=STRICT, retry_quarantined=True)
+    place.run(settings=STRICT.replace(max_depth=63))
+    (group,) = held(place)
+    assert (group.objects, group.studies, group.patients) == (6, 2, 2)
+    assert (group.reason, group.modality, group.manufacturer, group.model) == ("pixel-risk", "US", "ACME", "Echo 1")
+    assert (group.software, group.rows, group.columns) == ("1.0", 64, 96)
+
+
+def test_groups_are_filtered_and_sorted(place):
+    place.put(held_images(Device("ACME", "Echo 1"), patients=1, images=1))
+    place.put(held_images(Device("ACME", "Echo 2"), patients=1, images=3))
+    place.run(settings=STRICT)
+    assert [group.model for group in held(place)] == ["Echo 2", "Echo 1"]
+    assert [group.model for group in held(place, model="echo 1", reason="pixel-risk")] == ["Echo 1"]
+    assert held(place, manufacturer="other") == []
+    with place.connections.open_database() as database:
+        assert count_held(database.connection, {"modality": "US"}) == (2, 4, 0)
+
+
+def test_names_are_not_stored_as_device(place):
+    """A technician who types the patient's name into a device attribute."""
+    place.put({"a.dcm": held_image(Device("Doe's scanner", "Echo"), name="Doe^John", patient_id="4711")})
+    place.run(settings=STRICT)
+    (group,) = held(place)
+    assert (group.manufacturer, group.model) == ("", "Echo")
+    with place.connections.open_database() as database:
+        rows = database.connection.query("reading", "SELECT h::text FROM held_object h")
+    assert "Doe" not in str(rows)
+    assert "4711" not in str(rows)
+
+
+def test_a_mask_for_one_object(place):
+    """Only that object is released, blank inside the mask and unchanged outside."""
+    sources = held_images(Device("ACME", "Echo 1"), patients=1, images=2)
+    place.put(sources)
+    place.run(settings=STRICT)
+    (group,) = held(place)
+    with place.connections.open_database() as database:
+        first, _ = list_held_objects(database.connection, {"group_id": group.group_id})
+    decide(
+        place,
+        group,
+        "mask",
+        rectangles=[Rectangle(0, 0, 96, 8)],
+        objects=[(first.link_id, first.number)],
+        note="banner",
+    )
+    outcomes = review(place)
+    assert [outcome for outcome, _ in outcomes.values()] == ["deidentified"]
+    ((key, _),) = outcomes.items()
+    (written,) = place.get().values()
+    before, after = pixels(sources[key]), pixels(written)
+    assert not after[:8].any()
+    assert (after[8:] == before[8:]).all()
+    (left,) = held(place)
+    assert (left.objects, left.decided) == (1, 0)
+    assert review(place) == {}
+
+
+def test_a_device_rule_releases_the_group_and_later_objects(place):
+    place.put(held_images(Device("ACME", "Echo 1"), patients=2, images=2))
+    place.put(held_images(Device("ACME", "Echo 2"), patients=1, images=1))
+    place.run(settings=STRICT)
+    group = held(place, model="Echo 1")[0]
+    decide(place, group, "mask", rectangles=[Rectangle(0, 0, 96, 8)], is_rule=True)
+    assert set(review(place).values()) == {("deidentified", None)}
+    place.put({"later.dcm": held_image(Device("ACME", "Echo 1"))})
+    later = place.run(settings=STRICT)
+    assert later.outcomes["later.dcm"] == ("deidentified", None)
+    assert [left.model for left in held(place)] == ["Echo 2"]
+    assert all(not pixels(data)[:8].any() for data in place.get().values())
+
+
+def test_a_device_rule_is_part_of_the_settings_digest(place):
+    place.put(held_images(Device("ACME", "Echo 1"), patients=1, images=1))
+    before = place.run(settings=STRICT)
+    decide(place, held(place)[0], "mask", rectangles=[Rectangle(0, 0, 96, 8)], is_rule=True)
+    after = place.run(settings=STRICT)
+    assert before.planned.configuration.digest != after.planned.configuration.digest
+    with place.connections.open_database() as database:
+        request = database.run(after.planned.run_id).request
+        assert request.settings_digest == after.planned.configuration.digest
+        assert "coordinates 0,0,96,8" in str(request.parameters["project_rules"])
+
+
+def test_a_revoked_rule_no_longer_applies_and_names_what_it_released(place):
+    place.put(held_images(Device("ACME", "Echo 1"), patients=1, images=2))
+    place.run(settings=STRICT)
+    number = decide(place, held(place)[0], "allow", is_rule=True)
+    review(place)
+    with place.connections.open_database() as database:
+        released = revoke_decision(database.connection, database.chain_key, number, "bob")
+        assert project_rules(database.connection, "test") == ""
+        assert list_released(database.connection, number) == released
+        assert list_decisions(database.connection)[0].state == "revoked"
+    assert {each.destination_key for each in released} == set(place.get())
+    place.put({"later.dcm": held_image(Device("ACME", "Echo 1"))})
+    assert place.run(settings=STRICT).outcomes["later.dcm"] == ("quarantined", "pixel-risk")
+
+
+def test_excluded_and_left_objects(place):
+    place.put({"a.dcm": held_image(Device("ACME", "Echo 1")), "b.dcm": held_image(Device("ACME", "Echo 2"))})
+    place.run(settings=STRICT)
+    decide(place, held(place, model="Echo 1")[0], "exclude")
+    decide(place, held(place, model="Echo 2")[0], "hold", note="ask the vendor")
+    assert review(place) == {"a.dcm": ("excluded", None)}
+    (left,) = held(place)
+    assert (left.model, left.decided) == ("Echo 2", 1)
+    assert place.get() == {}
+
+
+def test_decisions_add_up(place):
+    """An object with two problems: the second decision does not undo the first."""
+    place.put({"a.dcm": held_image(Device("ACME", "Echo 1"), name="Quixote^Ana", comment="seen with Quixote")})
+    place.run(settings=STRICT)
+    decide(place, held(place)[0], "mask", rectangles=[Rectangle(0, 0, 96, 8)])
+    review(place)
+    (group,) = held(place)
+    assert (group.reason, group.element, group.decided) == ("residual-found", "ImageComments", 0)
+    decide(place, group, "remove")
+    assert review(place) == {"a.dcm": ("deidentified", None)}
+    (written,) = place.get().values()
+    assert not pixels(written)[:8].any()
+    assert "ImageComments" not in pydicom.dcmread(io.BytesIO(written))
+
+
+def test_a_rule_for_an_element(place):
+    """The element of a residual is removed from all later objects."""
+    place.put({"a.dcm": held_image(Device("ACME", "Echo 1"), modality="CT", sop_class=CT, comment="Ms Roe")})
+    place.run(settings=STRICT)
+    decide(place, held(place)[0], "remove", is_rule=True)
+    assert review(place) == {"a.dcm": ("deidentified", None)}
+    later = held_image(Device("Other", "X"), number=2, modality="CT", sop_class=CT, comment="again Ms Roe")
+    place.put({"b.dcm": later})
+    assert place.run(settings=STRICT).outcomes["b.dcm"] == ("deidentified", None)
+    assert all(b"again" not in data for data in place.get().values())
+
+
+def test_a_newer_decision_replaces_one_that_was_not_applied(place):
+    place.put({"a.dcm": held_image(Device("ACME", "Echo 1"))})
+    place.run(settings=STRICT)
+    decide(place, held(place)[0], "mask", rectangles=[Rectangle(0, 0, 96, 64)])
+    decide(place, held(place)[0], "mask", rectangles=[Rectangle(0, 0, 96, 8)])
+    review(place)
+    (written,) = place.get().values()
+    assert pixels(written)[8:].any()
+
+
+def test_a_second_person_has_to_approve(place):
+    place.put({"a.dcm": held_image(Device("ACME", "Echo 1"))})
+    place.run(settings=STRICT)
+    with place.connections.open_database() as database:
+        set_four_eyes(database.connection, database.chain_key, "test", True, "root")
+    number = decide(place, held(place)[0], "allow", is_rule=True)
+    assert review(place) == {}
+    with place.connections.open_database() as database:
+        with pytest.raises(ConfigurationError, match="second person"):
+            approve_decision(database.connection, database.chain_key, number, "ada")
+        assert project_rules(database.connection, "test") == ""
+        approve_decision(database.connection, database.chain_key, number, "bob")
+    assert review(place) == {"a.dcm": ("deidentified", None)}
+
+
+def test_decisions_are_audit_events(place):
+    place.put({"a.dcm": held_image(Device("ACME", "Echo 1"))})
+    place.run(settings=STRICT)
+    number = decide(place, held(place)[0], "allow", note="nothing to see")
+    with place.connections.open_database() as database:
+        rows = database.connection.query(
+            "reading events", "SELECT project, body FROM audit_event WHERE kind = 'quarantine-decision'"
+        )
+        assert database.verify().problems == []
+    ((project, body),) = rows
+    event = json.loads(body)
+    assert (project, event["decision"], event["person"], event["action"]) == ("test", number, "ada", "allow")
+    assert (event["objects"], event["note"]) == (1, "nothing to see")
+
+
+@pytest.mark.parametrize("value", ["A+B || C # d", "Größe", "a  b", "x,y (1)", "%header", "REMOVE ALL"])
+def test_a_device_of_any_name_becomes_a_rule(place, value):
+    """Text of an object that is part of the recipe language."""
+    place.put({"a.dcm": held_image(Device(value, value))})
+    place.run(settings=STRICT)
+    decide(place, held(place)[0], "allow", is_rule=True)
+    assert review(place) == {"a.dcm": ("deidentified", None)}
+    place.put({"other.dcm": held_image(Device("other", "other"))})
+    assert place.run(settings=STRICT).outcomes["other.dcm"] == ("quarantined", "pixel-risk")
+
+
+@pytest.mark.parametrize(
+    ("action", "options", "message"),
+    [
+        ("mask", {}, "1 to"),
+        ("mask", {"rectangles": [Rectangle(0, 0, 97, 8)]}, "not inside"),
+        ("redact", {}, "not possible"),
+        ("exclude", {"is_rule": True}, "cannot become a rule"),
+        ("hold", {"note": "two\nlines"}, "one line"),
+    ],
+)
+def test_wrong_decisions_are_refused(place, action, options, message):
+    place.put({"a.dcm": held_image(Device("ACME", "Echo 1"))})
+    place.run(settings=STRICT)
+    with pytest.raises(ConfigurationError, match=message):
+        decide(place, held(place)[0], action, **options)
+
+
+def test_the_reviewer_role_is_enough(place):
+    """Decisions with the grants of the role, and nothing of the mapping."""
+    place.put({"a.dcm": held_image(Device("ACME", "Echo 1"))})
+    place.run(settings=STRICT)
+    with place.connections.open_database() as database:
+        from dicom_deid.database.roles import create_roles
+
+        create_roles(database.connection)
+        chain_key = database.chain_key
+        group = list_held_groups(database.connection, {})[0]
+        database.connection.query("as reviewer", "SET ROLE dicom_deid_reviewer")
+        new = make_decision(group, DecisionAction.ALLOW, person="ada", is_rule=True)
+        number = record_decision(database.connection, chain_key, new)
+        revoke_decision(database.connection, chain_key, number, "ada")
+        assert isinstance(database, Database)
+    with cursor(place.database) as asked:
+        asked.execute("SET ROLE dicom_deid_reviewer")
+        with pytest.raises(psycopg2.errors.InsufficientPrivilege):
+            asked.execute("SELECT * FROM mapping")
