@@ -45,7 +45,7 @@ def denied(database: Database, sql: str) -> None:
 
 
 def test_each_role_does_its_work_and_nothing_else(logins, steps):
-    owner, writer, reader, reidentifier = (logins[role] for role in ROLES)
+    owner, writer, reader, _, reidentifier = (logins[role] for role in ROLES)
     identifiers = [Identifier(IdentifierKind.PATIENT_ID, "A"), Identifier(IdentifierKind.UID, "1.2")]
 
     # The writer runs a whole run, the first of all included.
