@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-# Airflow with dicom-deid installed from this folder. Runs as Airflow's own user, never as root.
+# Airflow with dicom-deid installed from this directory. Runs as the image's user airflow, never as root.
 ARG AIRFLOW_IMAGE=apache/airflow:3.3.2-python3.11
 
 FROM ${AIRFLOW_IMAGE} AS build
@@ -9,16 +9,16 @@ COPY --chown=airflow:0 plugins plugins
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /tmp/wheels .
 
 FROM ${AIRFLOW_IMAGE}
-# The constraints are those of the tests, so that the image is what was tested.
+# The constraints of the tests, so that the image holds the tested versions.
 COPY --chown=airflow:0 constraints.txt /tmp/constraints.txt
 RUN --mount=type=bind,from=build,source=/tmp/wheels,target=/tmp/wheels \
     wheel="$(echo /tmp/wheels/airflow_provider_dicom_deid-*.whl)" \
     && pip install --no-cache-dir --constraint /tmp/constraints.txt \
-        "${wheel}[sandbox]" apache-airflow-providers-celery redis
+        "${wheel}[codecs,ocr,parquet,sandbox]" apache-airflow-providers-celery redis
 COPY --chown=airflow:0 dags /opt/airflow/dags
 
-# Volumes take the owner of the folder that they cover.
+# A new volume gets the owner and the mode of the directory that it is mounted on.
 USER root
-RUN install -d -o airflow -g 0 -m 0750 /run/dicom-deid \
+RUN install -d -o airflow -g 0 -m 0750 /run/dicom-deid /run/login \
     && install -d -o airflow -g 0 -m 0755 /run/servers /var/lib/dicom-deid/storage
 USER airflow

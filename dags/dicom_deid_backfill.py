@@ -1,20 +1,20 @@
-"""De-identify an archive a month at a time, with Airflow's backfill:
+"""De-identify an archive month by month, with Airflow's backfill:
 
     airflow backfill create --dag-id dicom_deid_backfill --from-date 2016-01-01 --to-date 2025-12-31 \\
-        --max-active-runs 4 --run-backwards --dag-run-conf '{"partition": "last-modified"}'
+        --max-active-runs 4 --run-backwards \\
+        --dag-run-conf '{"source": "s3://archive", "destination": "s3://deidentified", "partition": "last-modified"}'
 
-A partition is what was last modified in the month, or what lies below the month's prefix. What is done already is left
-out, so that a backfill can be stopped, repeated and overlapped. A run without a date takes whatever no partition took.
+A partition is what was last modified in the month, or the objects below the month's prefix. Objects that are done are
+skipped, so that a backfill can be stopped, repeated and overlapped. Runs that the schedule starts are skipped; a run
+that is triggered without a date processes all objects of the source.
 """
 
 from datetime import datetime, timedelta
 
-from airflow.sdk import DAG, CronDataIntervalTimetable
+from airflow.sdk import DAG
 
-from dicom_deid.operators import forms
-from dicom_deid.operators.deidentify import DicomDeidentifyOperator
-from dicom_deid.operators.plan import DicomPlanOperator
-from dicom_deid.operators.report import DicomReportOperator
+from dicom_deid.airflow_compat import CronDataIntervalTimetable
+from dicom_deid.operators import DicomDeidTaskGroup, forms
 
 MONTH = "dag_run.data_interval_start"
 BY_TIME = f"params.partition == 'last-modified' and {MONTH}"
@@ -30,34 +30,14 @@ with DAG(
     is_paused_upon_creation=True,
     max_active_runs=4,
     tags=["dicom", "de-identification"],
-    params={
-        **forms.source_params("s3://incoming", prefix=False),
-        **forms.partition_params(),
-        **forms.destination_params("s3://deidentified"),
-        **forms.rule_params(),
-        **forms.purpose_param(),
-    },
+    params={**forms.run_params(required=False, preview=False), **forms.partition_params()},
     default_args={"retries": 5, "retry_delay": timedelta(minutes=1), "retry_exponential_backoff": True},
 ) as dag:
-    plan = DicomPlanOperator(
-        task_id="plan",
-        source=dag.param("source"),
-        prefix=f"{{{{ {MONTH}.strftime(params.prefix_format) if {BY_PREFIX} else '' }}}}",
+    DicomDeidTaskGroup(
+        **forms.run_arguments(dag)
+        | {"prefix": f"{{{{ {MONTH}.strftime(params.prefix_format) if {BY_PREFIX} else params.prefix or '' }}}}"},
         newer_than=f"{{{{ {MONTH}.isoformat() if {BY_TIME} else '' }}}}",
         older_than=f"{{{{ dag_run.data_interval_end.isoformat() if {BY_TIME} else '' }}}}",
-        destination=dag.param("destination"),
-        quarantine=dag.param("quarantine"),
-        project=dag.param("project"),
-        recipes=dag.param("recipe"),
-        profile_options=dag.param("profile_options"),
-        settings={"private_elements": dag.param("private_elements"), "pixel_risk": dag.param("pixel_risk")},
-        reason=dag.param("reason"),
+        skip_scheduled=True,
+        max_active_batches=4,
     )
-    deidentify = DicomDeidentifyOperator.partial(
-        task_id="deidentify",
-        run=plan.output["run"],
-        map_index_template="{{ batch_label }}",
-        max_active_tis_per_dagrun=4,
-    ).expand(batch=plan.output)
-    report = DicomReportOperator(task_id="report", run=plan.output["run"])
-    deidentify >> report

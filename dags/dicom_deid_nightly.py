@@ -1,20 +1,17 @@
 """De-identify every night what is new or changed in the archive.
 
-What is new is what the audit does not know, whatever the clock says: a night that was missed is made up for by the next
-one, and an object that arrives late is not lost.
+Set the Airflow Variables `dicom_deid_nightly_source` and `dicom_deid_nightly_destination` (`s3://bucket/prefix`) before
+you unpause the DAG. New is what the audit does not hold yet: the next run makes up for a night that was missed, and an
+object that arrives late is not lost.
 """
 
 from datetime import datetime, timedelta
 
-from airflow.sdk import DAG, Asset, AsyncCallback, DeadlineAlert, DeadlineReference
+from airflow.sdk import DAG, Asset
 
-from dicom_deid.notifications.notifiers import DeadlineNotifier, QuarantineNotifier
-from dicom_deid.operators.deidentify import DicomDeidentifyOperator
-from dicom_deid.operators.plan import DicomPlanOperator
-from dicom_deid.operators.report import DicomReportOperator
-
-SOURCE = "s3://incoming"
-DESTINATION = "s3://deidentified"
+from dicom_deid.airflow_compat import AsyncCallback, DeadlineAlert, DeadlineReference
+from dicom_deid.notifications import DeadlineNotifier, QuarantineNotifier
+from dicom_deid.operators import DicomDeidTaskGroup
 
 with DAG(
     "dicom_deid_nightly",
@@ -26,27 +23,19 @@ with DAG(
     max_active_runs=1,
     tags=["dicom", "de-identification"],
     default_args={"retries": 5, "retry_delay": timedelta(minutes=1), "retry_exponential_backoff": True},
-    # By seven the day's work begins.
+    # Six hours after one o'clock the working day begins.
     deadline=DeadlineAlert(
         reference=DeadlineReference.DAGRUN_QUEUED_AT,
         interval=timedelta(hours=6),
         callback=AsyncCallback(DeadlineNotifier, kwargs={"dag_id": "dicom_deid_nightly"}),
     ),
 ) as dag:
-    plan = DicomPlanOperator(task_id="plan", source=SOURCE, destination=DESTINATION, reason="nightly")
-    deidentify = DicomDeidentifyOperator.partial(
-        task_id="deidentify",
-        run=plan.output["run"],
-        map_index_template="{{ batch_label }}",
-        max_active_tis_per_dagrun=8,
-    ).expand(batch=plan.output)
-    report = DicomReportOperator(
-        task_id="report",
-        run=plan.output["run"],
+    DicomDeidTaskGroup(
+        source="{{ var.value.get('dicom_deid_nightly_source', '') }}",
+        destination="{{ var.value.get('dicom_deid_nightly_destination', '') }}",
+        reason="nightly",
         max_quarantine_ratio=0.05,
-        on_excess="warn",
         # Downstream DAGs schedule on this asset; its events carry the counts.
-        outlets=[Asset("dicom_deid_deidentified", uri=DESTINATION)],
+        outlets=[Asset("dicom_deid_deidentified")],
         on_success_callback=QuarantineNotifier(),
     )
-    deidentify >> report

@@ -1,4 +1,4 @@
-"""The face that Airflow reads of the provider."""
+"""Provider metadata that Airflow reads."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def get_provider_info() -> dict[str, Any]:
-    """Return the provider's metadata, as Airflow's provider schema describes it."""
+    """Return the provider metadata, after Airflow's provider schema."""
     return {
         "package-name": "airflow-provider-dicom-deid",
         "name": "DICOM de-identification",
@@ -21,26 +21,20 @@ def get_provider_info() -> dict[str, Any]:
         "hooks": [
             {
                 "integration-name": "DICOM de-identification",
-                "python-modules": ["dicom_deid.hooks.dicom_deid"],
+                "python-modules": ["dicom_deid.hooks"],
             }
         ],
         "operators": [
             {
                 "integration-name": "DICOM de-identification",
-                "python-modules": [
-                    "dicom_deid.operators.plan",
-                    "dicom_deid.operators.deidentify",
-                    "dicom_deid.operators.report",
-                    "dicom_deid.operators.preview",
-                    "dicom_deid.operators.release",
-                ],
+                "python-modules": ["dicom_deid.operators"],
             }
         ],
         "connection-types": [_CONNECTION_TYPE],
         "extra-links": ["dicom_deid.links.RunPageLink"],
         "notifications": [
-            "dicom_deid.notifications.notifiers.QuarantineNotifier",
-            "dicom_deid.notifications.notifiers.DeadlineNotifier",
+            "dicom_deid.notifications.QuarantineNotifier",
+            "dicom_deid.notifications.DeadlineNotifier",
         ],
     }
 
@@ -51,7 +45,7 @@ def _field(label: str, description: str, **schema: Any) -> dict[str, Any]:
 
 _CONNECTION_TYPE = {
     "connection-type": "dicom_deid",
-    "hook-class-name": "dicom_deid.hooks.dicom_deid.DicomDeidHook",
+    "hook-class-name": "dicom_deid.hooks.DicomDeidHook",
     "hook-name": "DICOM de-identification",
     "ui-field-behaviour": {
         "hidden-fields": ["host", "port", "login", "schema", "extra"],
@@ -59,15 +53,15 @@ _CONNECTION_TYPE = {
         "placeholders": {"password": "2026:base64 of 32 bytes, the active key first, then older ones"},
     },
     "conn-fields": {
-        "project": _field("Project", "The mapping domain; pseudonyms are consistent inside one."),
-        "recipe": _field("Recipe", "Name or path of a recipe; several with commas.", default="desktop"),
+        "project": _field("Project", "Pseudonyms are consistent inside a project."),
+        "recipe": _field("Recipe", "Name or path of a recipe; separate several with commas.", default="desktop"),
         "org_root": _field(
             "UID root",
             "Root of new UIDs, at most 33 characters.",
             maxLength=33,
             pattern="^$|^[0-2](\\.(0|[1-9][0-9]*))+$",
         ),
-        "single_patient_id": _field("Single PatientID", "Give every patient this PatientID. Empty: one each."),
+        "single_patient_id": _field("Single PatientID", "PatientID given to every patient. Empty: one per patient."),
         "uid_strategy": _field(
             "UID strategy",
             "Store each new UID, or derive it from the keys.",
@@ -76,7 +70,7 @@ _CONNECTION_TYPE = {
         ),
         "max_date_offset_days": {
             "label": "Largest date offset",
-            "description": "Days by which a patient's dates are shifted at most.",
+            "description": "Maximum number of days by which the dates of a patient are shifted.",
             "schema": {"type": ["integer", "null"], "minimum": 1, "maximum": 36500},
         },
         "database_schema": _field("Database schema", "Schema of the crosswalk and the audit.", default="dicom_deid"),

@@ -1,10 +1,11 @@
-"""Buttons on a task instance that lead to the pages of this package."""
+"""Extra links of task instances to the pages of this package."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
+from airflow.configuration import conf
 from airflow.sdk import BaseOperatorLink
 
 if TYPE_CHECKING:
@@ -12,27 +13,28 @@ if TYPE_CHECKING:
     from airflow.sdk.types import TaskInstanceKey
 
 PAGES = "/dicom-deid"
-"""Where the pages are mounted in Airflow's API server."""
+"""Path of the pages in Airflow's API server, below the path of `[api] base_url`."""
 
 
 class RunPageLink(BaseOperatorLink):
-    """Leads from a task to the page of its de-identification run."""
+    """Link from a task to the page of its de-identification run."""
 
     name = "De-identification run"
 
     @classmethod
     def persist(cls, context: Context, operator: BaseOperator, run_id: str) -> None:
-        """Store the address at once, so that the button works while the task runs."""
+        """Push the link's address to XCom, so that it works while the task is running."""
         address = run_page(run_id)
         operator.__dict__["run_page"] = address
         context["ti"].xcom_push(key=cls().xcom_key, value=address)
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
-        """Return the address, or nothing for a task that ended before it knew its run."""
+        """Return the address, or an empty text for a task that ended before its run was known."""
         address: str = operator.__dict__.get("run_page", "")
         return address
 
 
 def run_page(run_id: str) -> str:
-    """Return the address of the page of a run."""
-    return f"{PAGES}/runs/{quote(run_id, safe='')}"
+    """Return the address of the page of a run, with the path of `[api] base_url` when Airflow has one."""
+    root = urlsplit(conf.get("api", "base_url", fallback="")).path.rstrip("/")
+    return f"{root}{PAGES}/runs/{quote(run_id, safe='')}"

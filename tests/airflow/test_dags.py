@@ -11,6 +11,9 @@ from pathlib import Path
 import pytest
 from tests.support.airflow import DAGS
 
+from dicom_deid.operators import forms
+from dicom_deid.recipe import Recipe
+
 DAG_IDS = sorted(path.stem for path in DAGS.glob("*.py"))
 
 READ = """
@@ -74,13 +77,35 @@ def test_a_dag_fits_a_page(dag_id: str) -> None:
 
 @pytest.mark.parametrize("dag_id", DAG_IDS)
 def test_a_form_is_in_words(parsed: dict[str, object], dag_id: str) -> None:
-    """A field of the trigger form without a title, a description or a section."""
+    """A field of the trigger form without a title or a description, or an important one in a closed section."""
     params = dict(parsed["dags"][dag_id].get("params", []))
+    opened = {name for name, param in params.items() if not param["schema"]["__var"].get("section")}
+    assert opened <= {"preview", "source", "destination", "release_to", "recipe", "compare_with"}
     for name, param in params.items():
         schema = param["schema"]["__var"]
         assert schema.get("title"), name
         assert schema.get("description_md"), name
-        assert schema.get("section"), name
+
+
+def test_no_dag_has_a_default_location(parsed: dict[str, object]) -> None:
+    """A DAG that reads or writes a bucket of ours because nobody named another."""
+    assert "s3://" not in "".join(
+        line for dag_id in DAG_IDS for line in (DAGS / f"{dag_id}.py").read_text().split('"""', 2)[2].splitlines()
+    )
+    for dag_id in DAG_IDS:
+        for name, param in dict(parsed["dags"][dag_id].get("params", [])).items():
+            assert "s3://" not in str(param.get("default")), (dag_id, name)
+
+
+def test_own_recipes_are_in_the_drop_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A site that has to edit a DAG to choose its own recipe in the form."""
+    (tmp_path / "site.dicom").write_text("FORMAT dicom\n%header\nREMOVE PatientName\n")
+    monkeypatch.setenv("AIRFLOW__DICOM_DEID__RECIPES_FOLDER", str(tmp_path))
+    schema = forms.recipe_param("Recipe", "Rules").schema
+    path = str(tmp_path / "site.dicom")
+    assert path in schema["enum"]
+    assert schema["values_display"][path] == "site (own)"
+    assert Recipe.resolve(path).rules
 
 
 def test_the_nightly_run_is_alone(parsed: dict[str, object]) -> None:

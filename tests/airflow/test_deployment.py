@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import astuple
@@ -75,9 +76,16 @@ def done(airflow: Deployment, first_pages: dict[str, httpx.Response]) -> Done:
     objects[f"{name}/notes.txt"] = f"{PATIENTS[0].name} was here".encode()
     source = airflow.bucket(f"source-{uuid.uuid4().hex[:8]}", objects)
     destination = airflow.bucket(f"destination-{uuid.uuid4().hex[:8]}")
-    conf = {"source": source, "destination": destination, "pixel_risk": "allow", "reason": "a test"}
+    conf = {
+        "source": source,
+        "destination": destination,
+        "pixel_risk": "allow",
+        "reason": "a test",
+        "create_project": True,
+        "max_quarantine_ratio": 1,
+    }
     run_id, state = airflow.run(DAG, conf)
-    counts = airflow.xcom(DAG, run_id, "report", "counts")
+    counts = airflow.xcom(DAG, run_id, "dicom_deid.report", "counts")
     assert isinstance(counts, dict)
     with psycopg2.connect(airflow.database_url) as connection, connection.cursor() as cursor:
         cursor.execute("SET search_path TO dicom_deid")
@@ -132,17 +140,17 @@ def test_a_second_run_finds_nothing_to_do(airflow: Deployment, done: Done) -> No
     """A plan that forgets what the audit knows, and a report that fails when there is no batch."""
     conf = {"source": done.source, "destination": done.destination, "pixel_risk": "allow"}
     run_id, state = airflow.run(DAG, conf)
-    counts = airflow.xcom(DAG, run_id, "report", "counts")
+    counts = airflow.xcom(DAG, run_id, "dicom_deid.report", "counts")
     assert isinstance(counts, dict)
     assert (state, counts["planned"], counts["already_done"]) == ("success", 0, 14)
 
 
-def test_a_dry_run_writes_nothing(airflow: Deployment, done: Done) -> None:
-    """A dry run that leaves objects, pseudonyms or a run behind."""
+def test_a_preview_writes_nothing(airflow: Deployment, done: Done) -> None:
+    """A preview that leaves objects, pseudonyms or a run behind."""
     destination = airflow.bucket(f"dry-{uuid.uuid4().hex[:8]}")
     with Database.connect(airflow.database_url, keys=airflow.keys) as database:
         before = len(database.runs()), database.crosswalk_sizes()
-        _, state = airflow.run(DAG, {"source": done.source, "destination": destination, "dry_run": True})
+        _, state = airflow.run(DAG, {"source": done.source, "destination": destination, "preview": True})
         assert state == "success"
         assert (len(database.runs()), database.crosswalk_sizes()) == before
     assert airflow.sandbox.s3.client().list_objects_v2(Bucket=destination.removeprefix("s3://"))["KeyCount"] == 0
@@ -156,7 +164,8 @@ def test_a_dry_run_writes_nothing(airflow: Deployment, done: Done) -> None:
         ({"recipe": "dekstop"}, "recipe"),
         ({"private_elements": "some"}, "private_elements"),
         ({"limit": 0}, "limit"),
-        ({"dry_run": "perhaps"}, "dry_run"),
+        ({"limit": 10**12}, "limit"),
+        ({"preview": "perhaps"}, "preview"),
         ({"profile_options": ["retain-everything"]}, "profile_options"),
     ],
 )
@@ -164,7 +173,7 @@ def test_wrong_values_are_refused_at_the_trigger(airflow: Deployment, wrong: dic
     """A form that takes a value on which the run fails later, or says not which field is wrong."""
     airflow.airflow.wait_for_dags(DAG)
     with pytest.raises(ConfigurationError, match=named):
-        airflow.airflow.trigger(DAG, wrong)
+        airflow.airflow.trigger(DAG, {"source": "s3://source", "destination": "s3://destination"} | wrong)
 
 
 def test_the_form_of_the_connection(airflow: Deployment) -> None:
@@ -208,7 +217,7 @@ def test_a_partition_is_what_was_modified_in_its_period(
     answer = airflow.airflow.request("POST", f"/api/v2/dags/{dag}/dagRuns", json=body).raise_for_status()
     run_id = answer.json()["dag_run_id"]
     assert airflow.airflow.wait_for_run(dag, run_id) == "success"
-    counts = airflow.xcom(dag, run_id, "report", "counts")
+    counts = airflow.xcom(dag, run_id, "dicom_deid.report", "counts")
     assert isinstance(counts, dict)
     assert counts["planned"] == planned
 
@@ -217,13 +226,13 @@ def test_a_wrong_recipe_option_fails_at_once(airflow: Deployment, done: Done) ->
     """Configuration errors that are retried: they would fail again, minutes later."""
     conf = {"source": done.source, "destination": done.destination, "profile_options": ["retain-uids"]}
     run_id, state = airflow.run(DAG, conf)
-    tries = airflow.airflow.request("GET", f"/api/v2/dags/{DAG}/dagRuns/{run_id}/taskInstances/plan").json()
+    tries = airflow.airflow.request("GET", f"/api/v2/dags/{DAG}/dagRuns/{run_id}/taskInstances/dicom_deid.plan").json()
     assert (state, tries["state"], tries["try_number"]) == ("failed", "failed", 1)
 
 
 def test_the_task_links_to_its_page(airflow: Deployment, done: Done) -> None:
     """An extra link that is empty or leads to no page."""
-    place = f"/api/v2/dags/{DAG}/dagRuns/{done.run_id}/taskInstances/report/links"
+    place = f"/api/v2/dags/{DAG}/dagRuns/{done.run_id}/taskInstances/dicom_deid.report/links"
     links = airflow.airflow.request("GET", place).raise_for_status().json()["extra_links"]
     address = links["De-identification run"]
     assert address == f"/dicom-deid/runs/{done.deid_run_id}"
@@ -232,7 +241,7 @@ def test_the_task_links_to_its_page(airflow: Deployment, done: Done) -> None:
 
 def test_batches_are_labelled(airflow: Deployment, done: Done) -> None:
     """A mapped task that shows a bare number."""
-    place = f"/api/v2/dags/{DAG}/dagRuns/{done.run_id}/taskInstances/deidentify/listMapped"
+    place = f"/api/v2/dags/{DAG}/dagRuns/{done.run_id}/taskInstances/dicom_deid.deidentify/listMapped"
     mapped = airflow.airflow.request("GET", place).raise_for_status().json()["task_instances"]
     assert [re.match(r"\d+: 14 objects, ", each["rendered_map_index"]) is not None for each in mapped] == [True]
 
@@ -390,15 +399,73 @@ def test_metrics_are_sent(airflow: Deployment, done: Done, metrics: Metrics) -> 
     assert any("dicom_deid.stage,stage=reading" in line for line in metrics.lines)
 
 
-def test_the_nightly_run(airflow: Deployment) -> None:
+def test_a_failed_plan_is_named_in_the_log_of_the_report(airflow: Deployment, done: Done) -> None:
+    """A report that ends with an error about XCom, where it should name the task to look at."""
+    conf = {"source": "s3://no-such-bucket-here", "destination": done.destination}
+    run_id, state = airflow.run(DAG, conf)
+    assert state == "failed"
+    assert "the planning task failed" in log_of(airflow, DAG, run_id, "dicom_deid.report")
+    assert "no-such-bucket-here" in log_of(airflow, DAG, run_id, "dicom_deid.plan")
+
+
+def test_an_unknown_parameter_fails_the_run(airflow: Deployment, done: Done) -> None:
+    """A misspelt parameter that Airflow accepts and ignores."""
+    run_id, state = airflow.run(DAG, {"source": done.source, "destination": done.destination, "limt": 1})
+    assert state == "failed"
+    assert "did you mean limit?" in log_of(airflow, DAG, run_id, "dicom_deid.plan")
+
+
+def test_a_warning_is_a_failed_task_of_a_successful_run(airflow: Deployment, done: Done) -> None:
+    """A run over nothing, because of a misspelt prefix, that looks like any other."""
+    conf = {"source": done.source, "destination": done.destination, "prefix": "no-such-folder/"}
+    run_id, state = airflow.run(DAG, conf)
+    place = f"/api/v2/dags/{DAG}/dagRuns/{run_id}/taskInstances"
+    instances = airflow.airflow.request("GET", place).raise_for_status().json()["task_instances"]
+    states = {each["task_id"]: each["state"] for each in instances}
+    assert (state, states["dicom_deid.report"], states["dicom_deid.warnings"]) == ("success", "success", "failed")
+    assert "No object was listed" in log_of(airflow, DAG, run_id, "dicom_deid.warnings")
+
+
+def log_of(airflow: Deployment, dag_id: str, run_id: str, task_id: str) -> str:
+    """Return the log of the first try of a task."""
+    place = f"/api/v2/dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/1"
+    return airflow.airflow.request("GET", place).raise_for_status().text
+
+
+def test_unpausing_starts_nothing_without_a_source(airflow: Deployment, done: Done) -> None:
+    """A DAG that processes a default bucket, or all of the archive, because somebody unpaused it."""
+    for dag, states in (("dicom_deid_nightly", {"failed"}), ("dicom_deid_backfill", {"success"})):
+        airflow.airflow.wait_for_dags(dag)
+        airflow.airflow.request("PATCH", f"/api/v2/dags/{dag}", json={"is_paused": False}).raise_for_status()
+        found = scheduled_runs(airflow, dag)
+        assert {airflow.airflow.wait_for_run(dag, run_id) for run_id in found} == states
+        for run_id in found:
+            log = log_of(airflow, dag, run_id, "dicom_deid.plan")
+            assert "No source is given" in log or "start a backfill" in log
+        airflow.airflow.request("PATCH", f"/api/v2/dags/{dag}", json={"is_paused": True}).raise_for_status()
+
+
+def scheduled_runs(airflow: Deployment, dag: str) -> list[str]:
+    """Return the ids of the runs that the schedule started, of which there is one at least."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        query = {"run_type": "scheduled"}
+        found = airflow.airflow.request("GET", f"/api/v2/dags/{dag}/dagRuns", params=query).raise_for_status().json()
+        if found["dag_runs"]:
+            return [run["dag_run_id"] for run in found["dag_runs"]]
+        time.sleep(0.5)
+    raise AssertionError(f"the schedule started no run of {dag}")
+
+
+def test_the_nightly_run(airflow: Deployment, done: Done) -> None:
     """A nightly run that its deadline, its asset event or its notifier breaks, which `dag.test` does not show."""
-    client = airflow.sandbox.s3.client()
-    for bucket in {"incoming", "deidentified"} - {each["Name"] for each in client.list_buckets()["Buckets"]}:
-        client.create_bucket(Bucket=bucket)
-    client.put_object(Bucket="incoming", Key="notes.txt", Body=b"no DICOM")
+    source = airflow.bucket(f"nightly-{uuid.uuid4().hex[:8]}", {"notes.txt": b"no DICOM"})
+    destination = airflow.bucket(f"nightly-{uuid.uuid4().hex[:8]}-out")
+    for name, value in (("source", source), ("destination", destination)):
+        body = {"key": f"dicom_deid_nightly_{name}", "value": value}
+        airflow.airflow.request("POST", "/api/v2/variables", json=body).raise_for_status()
     run_id, state = airflow.run("dicom_deid_nightly", {})
     assert state == "success"
     events = airflow.airflow.request("GET", "/api/v2/assets/events").raise_for_status().json()["asset_events"]
-    # Airflow begins the run of the past night itself; whichever came first had something to do.
-    told = [event["extra"] for event in events if event["source_dag_id"] == "dicom_deid_nightly"]
-    assert any(extra["reasons"] == {"not-dicom": 1} for extra in told), run_id
+    (event,) = [event for event in events if event["source_run_id"] == run_id]
+    assert event["extra"]["reasons"] == {"not-dicom": 1}

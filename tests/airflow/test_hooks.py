@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Literal, get_args
 
 import jsonschema
 import pytest
@@ -165,12 +165,20 @@ def test_what_provider_info_names_can_be_imported() -> None:
 def test_the_form_says_what_the_settings_do() -> None:
     """A default of the form that is another than the engine's: the form does not import it, for the sake of speed."""
     from dicom_deid.engine.profiles import Option
-    from dicom_deid.engine.settings import Settings
+    from dicom_deid.engine.settings import PixelPolicy, PrivatePolicy, ResidualPolicy, Settings
     from dicom_deid.operators import forms
     from dicom_deid.recipe import Recipe
 
     params = forms.rule_params()
-    assert params["private_elements"].value == Settings().private_elements
-    assert params["pixel_risk"].value == Settings().pixel_risk
+    words = {
+        "private_elements": PrivatePolicy,
+        "residuals": ResidualPolicy,
+        "pixel_risk": PixelPolicy,
+        "documents": Literal["allow", "quarantine"],
+    }
+    assert set(words) == set(forms.SETTINGS)
+    for name, valid in words.items():
+        assert params[name].value == getattr(Settings(), name)
+        assert set(params[name].schema["enum"]) == set(get_args(valid))
     assert set(forms.profile_options()) == {option.value for option in Option}
-    assert set(forms.installed_recipes()) == set(Recipe.shipped()) - {option.recipe_name for option in Option}
+    assert set(forms.shipped_recipes()) == set(Recipe.shipped()) - {option.recipe_name for option in Option}

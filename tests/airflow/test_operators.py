@@ -9,19 +9,27 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.sdk import RetryAction
-from airflow.sdk.exceptions import AirflowSkipException
+from airflow.sdk import DAG
+from airflow.utils.types import DagRunType
 from tests.support.runs import patients, series
 
+from dicom_deid.airflow_compat import AirflowFailException, AirflowSkipException, XComNotFound
 from dicom_deid.database import Database, KeyRing
-from dicom_deid.exceptions import ConfigurationError, DatabaseError, ObjectStoreError, Quarantine
-from dicom_deid.notifications.notifiers import QuarantineNotifier, message
-from dicom_deid.operators.base import RETRY_POLICY, TooManyQuarantined, WorkLeft
-from dicom_deid.operators.deidentify import BatchStopped, DicomDeidentifyOperator
-from dicom_deid.operators.plan import DicomPlanOperator
-from dicom_deid.operators.preview import DicomPreviewOperator
-from dicom_deid.operators.release import DicomReleaseOperator
-from dicom_deid.operators.report import DicomReportOperator
+from dicom_deid.exceptions import ConfigurationError, DatabaseError, ObjectStoreError, ProgramAtFault, Quarantine
+from dicom_deid.notifications import QuarantineNotifier
+from dicom_deid.notifications.notifiers import message
+from dicom_deid.operators import (
+    DicomDeidentifyOperator,
+    DicomDeidTaskGroup,
+    DicomPlanOperator,
+    DicomPreviewOperator,
+    DicomReleaseOperator,
+    DicomReportOperator,
+    DicomWarningsOperator,
+)
+from dicom_deid.operators.base import DicomDeidOperator, TooManyQuarantined, WorkLeft
+from dicom_deid.operators.deidentify import BatchStopped
+from dicom_deid.reasons import Reason
 from dicom_deid.recipe import RecipeError
 from dicom_deid.sandbox import S3Service
 from dicom_deid.sandbox.deployment import connection_documents
@@ -49,15 +57,24 @@ class Site:
     def __init__(self, s3: S3Service, bucket: str, database: str, keys: KeyRing) -> None:
         self.s3, self.bucket, self.database, self.keys = s3, bucket, database, keys
         self.run_id = f"run-{uuid.uuid4().hex}"
+        self.conf: dict[str, Any] = {}
 
     def context(self, task_id: str) -> dict[str, Any]:
         """Return the context of a run that was triggered without a logical date."""
-        dag_run = SimpleNamespace(run_type="manual", triggering_user_name="olga", logical_date=None)
-        return {"ti": Instance(task_id, self.run_id), "dag_run": dag_run, "outlet_events": {}}
+        dag_run = SimpleNamespace(
+            run_type=DagRunType.MANUAL, triggering_user_name="olga", logical_date=None, conf=self.conf
+        )
+        dag = SimpleNamespace(params={"limit": None, "source": None})
+        return {"ti": Instance(task_id, self.run_id), "dag": dag, "dag_run": dag_run, "outlet_events": {}}
 
     def plan(self, **changes: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         """Plan a run; return what the other tasks get."""
-        given = {"source": f"s3://{self.bucket}/in", "destination": f"s3://{self.bucket}/out", "settings": CALM}
+        given = {
+            "source": f"s3://{self.bucket}/in",
+            "destination": f"s3://{self.bucket}/out",
+            "settings": CALM,
+            "create_project": True,
+        }
         context = self.context("plan")
         batches = DicomPlanOperator(task_id="plan", **(given | changes)).execute(context)
         return context["ti"].pushed["run"], batches
@@ -115,6 +132,7 @@ def test_who_asked_and_why_is_recorded(site: Site) -> None:
     with Database.connect(site.database, keys=site.keys) as database:
         request = database.run(run["run_id"]).request
     assert (request.triggered_by, request.reason, request.airflow["run_id"]) == ("olga", "a study", site.run_id)
+    assert request.airflow["run_type"] == "manual"
 
 
 def test_planning_again_is_the_same_run(site: Site) -> None:
@@ -147,8 +165,9 @@ def test_on_kill_before_the_work_does_nothing() -> None:
 def test_work_that_is_left_fails_the_run(site: Site) -> None:
     """A run that is called a success although a batch was never done."""
     run, _ = site.plan()
-    with pytest.raises(WorkLeft, match="13 objects"):
+    with pytest.raises(AirflowFailException, match="13 objects") as raised:
         site.report(run)
+    assert isinstance(raised.value.__cause__, WorkLeft)
     with Database.connect(site.database, keys=site.keys) as database:
         assert database.run(run["run_id"]).state == "failed"
 
@@ -156,7 +175,9 @@ def test_work_that_is_left_fails_the_run(site: Site) -> None:
 def test_lineage_names_places_and_counts(site: Site) -> None:
     """Lineage that names an object, another place than the one that is read, or a destination that is not written."""
     source, destination = f"s3://{site.bucket}", f"s3://{site.bucket}/out"
-    plan = DicomPlanOperator(task_id="plan", source=source, prefix="in", destination=destination, settings=CALM)
+    plan = DicomPlanOperator(
+        task_id="plan", source=source, prefix="in", destination=destination, settings=CALM, create_project=True
+    )
     context = site.context("plan")
     (batch,) = plan.execute(context)
     run = context["ti"].pushed["run"]
@@ -172,19 +193,62 @@ def test_lineage_names_places_and_counts(site: Site) -> None:
     assert written == [12, 12]
     for looking in (
         DicomPreviewOperator(task_id="p", source=source, prefix="in"),
-        DicomPlanOperator(task_id="p", source=source, prefix="in", destination=destination, only_preview=True),
+        DicomPlanOperator(task_id="p", source=source, prefix="in", destination=destination, preview=True),
     ):
         assert looking.get_openlineage_facets_on_start().outputs == []
 
 
-def test_too_many_quarantined(site: Site, caplog: pytest.LogCaptureFixture) -> None:
-    """A ratio that is not looked at, or a warning that fails the task all the same."""
+def test_too_many_quarantined(site: Site) -> None:
+    """A ratio that is ignored, or a warning that fails the report."""
     run, (batch,) = site.plan()
     site.deidentify(run, batch)
-    with pytest.raises(TooManyQuarantined, match=r"7\.7%.*5\.0%"):
-        site.report(run, max_quarantine_ratio=0.05)
-    assert site.report(run, max_quarantine_ratio=0.05, on_excess="warn")["quarantined"] == 1
-    assert site.report(run, max_quarantine_ratio=0.08)["quarantined"] == 1
+    with pytest.raises(AirflowFailException, match=r"7\.7%.*5\.0%") as raised:
+        site.report(run, max_quarantine_ratio=0.05, on_excess="fail")
+    assert isinstance(raised.value.__cause__, TooManyQuarantined)
+    (warning,) = site.report(run, max_quarantine_ratio="0.05")["warnings"]
+    assert "7.7%" in warning
+    assert site.report(run, max_quarantine_ratio=0.08)["warnings"] == []
+
+
+def test_a_source_without_objects_is_a_warning(site: Site) -> None:
+    """A misspelt prefix that ends in a green run over nothing."""
+    run, batches = site.plan(prefix="no-such-folder/")
+    assert batches == []
+    (warning,) = site.report(run)["warnings"]
+    assert f"s3://{site.bucket}/in/no-such-folder/" in warning
+
+
+@pytest.mark.parametrize(
+    ("counts", "error"),
+    [
+        ({"warnings": ["No object was listed at s3://b."]}, AirflowFailException),
+        (None, AirflowSkipException),
+        ({"warnings": []}, None),
+    ],
+)
+def test_warnings_are_shown_as_a_failed_task(counts: dict[str, Any] | None, error: type[Exception] | None) -> None:
+    """Warnings that nobody sees, or a red task for a run without one."""
+    instance = Instance("warnings", "r")
+    instance.pushed["counts"] = counts
+    operator = DicomWarningsOperator(task_id="warnings", report_task_id="report")
+    if error is None:
+        operator.execute({"ti": instance})
+    else:
+        with pytest.raises(error):
+            operator.execute({"ti": instance})
+
+
+def test_a_failed_plan_is_named_by_the_report() -> None:
+    """A report whose log has a stack trace of XCom where it should say that nothing was planned."""
+    with DAG("failed_plan"):
+        group = DicomDeidTaskGroup(source="s3://a", destination="s3://b")
+
+    class NoXCom:
+        def xcom_pull(self, **_: Any) -> Any:
+            raise XComNotFound("failed_plan", "dicom_deid.plan", "run")
+
+    with pytest.raises(AirflowFailException, match="planning task failed"):
+        group.report.render_template_fields({"ti": NoXCom(), "expanded_ti_count": None})
 
 
 def test_only_what_was_written_is_released(site: Site) -> None:
@@ -199,13 +263,14 @@ def test_only_what_was_written_is_released(site: Site) -> None:
     changed = site.keys_of("out")[0]
     client.put_object(Bucket=site.bucket, Key=changed, Body=b"changed since")
     again = DicomReleaseOperator(task_id="release", run=run, release_to=f"s3://{site.bucket}/released-again")
-    with pytest.raises(Quarantine, match="object-changed"):
+    with pytest.raises(AirflowFailException, match="object-changed") as raised:
         again.execute(site.context("release"))
+    assert isinstance(raised.value.__cause__, Quarantine)
 
 
-def test_a_dry_run_is_skipped_by_the_others(site: Site) -> None:
-    """A report that fails after a dry run, for want of a run."""
-    run, batches = site.plan(only_preview=True)
+def test_a_preview_is_skipped_by_the_others(site: Site) -> None:
+    """A report that fails after a preview, because there is no run."""
+    run, batches = site.plan(preview=True)
     assert batches == []
     with pytest.raises(AirflowSkipException):
         site.report(run)
@@ -226,40 +291,88 @@ def test_two_recipes_are_compared(site: Site) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "error", "message"),
+    ("changes", "message"),
     [
-        ({"source": "s3://no-such-bucket-here"}, ConfigurationError, "the bucket does not exist"),
-        ({"recipes": "no-such-recipe"}, ConfigurationError, "no-such-recipe"),
-        ({"profile_options": ["retain-uids"]}, ConfigurationError, r"ps3\.15-basic"),
-        ({"settings": {"colour": "red"}}, ConfigurationError, "colour"),
-        ({"options": {"colour": "red"}}, ConfigurationError, "colour"),
-        ({"limit": 0}, ConfigurationError, "limit"),
-        ({"newer_than": "yesterday"}, ConfigurationError, "newer_than"),
+        ({"source": "s3://no-such-bucket-here"}, "the bucket does not exist"),
+        ({"source": ""}, "No source is given"),
+        ({"destination": "s3//deidentified"}, "destination must be s3://"),
+        ({"destination": "out"}, "destination must be s3://"),
+        ({"quarantine": "s3:/quarantine"}, "quarantine must be s3://"),
+        ({"recipes": "no-such-recipe"}, "no-such-recipe"),
+        ({"profile_options": ["retain-uids"]}, r"ps3\.15-basic"),
+        ({"settings": {"colour": "red"}}, "colour"),
+        ({"options": {"colour": "red"}}, "colour"),
+        ({"limit": 0}, "limit"),
+        ({"limit": "ten"}, "limit"),
+        ({"limit": True}, "limit"),
+        ({"limit": 10**12}, "limit"),
+        ({"preview": "perhaps"}, "preview must be true or false"),
+        ({"preview": 1}, "preview must be true or false"),
+        ({"retry_quarantined": ""}, "retry_quarantined must be true or false"),
+        ({"create_project": "no"}, "create_project must be true or false"),
+        ({"newer_than": "yesterday"}, "newer_than"),
     ],
 )
-def test_what_cannot_work_is_said_before_the_first_object(
-    site: Site, changes: dict[str, Any], error: type[Exception], message: str
-) -> None:
-    """A wrong word that is found out by a batch, hours later."""
-    with pytest.raises(error, match=message):
+def test_what_cannot_work_fails_before_the_first_object(site: Site, changes: dict[str, Any], message: str) -> None:
+    """A wrong value that a batch finds hours later, or that is taken for another one."""
+    with pytest.raises(AirflowFailException, match=message):
         site.plan(**changes)
 
 
+@pytest.mark.parametrize(("preview", "planned"), [("False", 1), ("false", 1), ("True", 0)])
+def test_a_templated_switch_means_what_it_says(site: Site, preview: str, planned: int) -> None:
+    """The text "False", which Python takes for true."""
+    assert len(site.plan(preview=preview)[1]) == planned
+
+
+def test_an_unknown_key_of_the_conf_is_refused(site: Site) -> None:
+    """A misspelt limit that Airflow ignores, so that the run takes the whole archive."""
+    site.conf = {"limt": 10}
+    with pytest.raises(AirflowFailException, match="no parameter limt; did you mean limit"):
+        site.plan()
+
+
+def test_a_project_is_created_only_on_request(site: Site) -> None:
+    """A misspelt project that becomes a new pseudonymisation domain."""
+    with pytest.raises(AirflowFailException, match="There is no project 'operators'"):
+        site.plan(create_project=False)
+    site.plan()
+    with pytest.raises(AirflowFailException, match="did you mean 'operators'"):
+        site.plan(project="operator", create_project="false")
+    site.plan(create_project=False)
+
+
+def test_a_scheduled_run_can_be_skipped(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A backfill DAG that starts a run over everything when it is unpaused."""
+    context = site.context("plan")
+    context["dag_run"].run_type = DagRunType.SCHEDULED
+    plan = DicomPlanOperator(task_id="plan", source="", destination="", skip_scheduled=True)
+    assert plan.execute(context) == []
+    with pytest.raises(AirflowSkipException, match="start a backfill"):
+        site.report(context["ti"].pushed["run"])
+
+
 @pytest.mark.parametrize(
-    ("error", "action"),
+    ("error", "fails"),
     [
-        (ConfigurationError("x"), RetryAction.FAIL),
-        (RecipeError([]), RetryAction.FAIL),
-        (TooManyQuarantined("x"), RetryAction.FAIL),
-        (WorkLeft("x"), RetryAction.FAIL),
-        (ObjectStoreError("x"), RetryAction.DEFAULT),
-        (DatabaseError("x"), RetryAction.DEFAULT),
-        (BatchStopped("x"), RetryAction.DEFAULT),
+        (ConfigurationError("x"), True),
+        (RecipeError([]), True),
+        (ProgramAtFault("x"), True),
+        (Quarantine(Reason.OBJECT_CHANGED), True),
+        (ObjectStoreError("x"), False),
+        (DatabaseError("x"), False),
+        (BatchStopped("x"), False),
     ],
 )
-def test_which_errors_are_worth_a_retry(error: Exception, action: RetryAction) -> None:
-    """A wrong recipe that is tried six times, or a storage that is away for a minute and fails the night."""
-    assert RETRY_POLICY.evaluate(error, 1, 3).action is action
+def test_which_errors_are_retried(error: Exception, fails: bool) -> None:
+    """A wrong recipe that is tried six times, or a store that is unavailable for a minute and fails the night."""
+
+    class Failing(DicomDeidOperator):
+        def run_task(self, context: Any) -> Any:
+            raise error
+
+    with pytest.raises(AirflowFailException if fails else type(error)):
+        Failing(task_id="x").execute({})
 
 
 def test_the_notifier_speaks_only_when_there_is_reason() -> None:
@@ -272,10 +385,10 @@ def test_the_notifier_speaks_only_when_there_is_reason() -> None:
 
     instance = Instance("report", "r")
     notifier = QuarantineNotifier(deliver)
-    counts = {"deidentified": 9, "quarantined": 0, "failed": 0, "reasons": {}}
+    counts = {"deidentified": 9, "quarantined": 0, "failed": 0, "reasons": {}, "warnings": []}
     for quarantined in (0, 2):
         instance.pushed["counts"] = counts | {"quarantined": quarantined, "reasons": {"truncated": quarantined}}
         notifier.notify({"ti": instance})
-    assert [subject for subject, _ in sent] == ["2 quarantined objects need a look"]
+    assert [subject for subject, _ in sent] == ["2 objects quarantined, 0 warnings"]
     assert sent[0] == message("d, r", instance.pushed["counts"])
     assert "Send it again from its source." in sent[0][1]

@@ -1,9 +1,10 @@
-"""The topology of ``docker-compose.yaml`` as processes: its commands and environment, Celery, Redis, two workers."""
+"""The services of ``docker-compose.yaml`` as processes: its commands, environment and mounts, with two workers."""
 
 from __future__ import annotations
 
 import json
-import secrets
+import os
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -22,7 +23,7 @@ from tests.support.runs import patients, series
 from dicom_deid.database import Database, KeyRing
 from dicom_deid.sandbox import Sandbox
 from dicom_deid.sandbox.airflow import AirflowOptions, AirflowSandbox, create_database
-from dicom_deid.sandbox.deployment import connection_documents, write_secrets
+from dicom_deid.sandbox.deployment import connection_documents
 from dicom_deid.sandbox.ports import free_ports
 
 pytestmark = [
@@ -43,75 +44,129 @@ QUICK = {
 }
 
 
-@pytest.fixture(scope="module")
-def redis() -> Iterator[str]:
-    """A Redis that asks for a password; its address without one."""
-    (port,) = free_ports(1)
-    password = secrets.token_urlsafe(12)
-    words = f"--port {port} --bind 127.0.0.1 --requirepass {password} --save"
-    command = [program("redis-server"), *words.split(), ""]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=tempfile.gettempdir())
-    yield f":{password}@127.0.0.1:{port}/0"
-    process.terminate()
-    process.wait()
+VOLUMES = ("secrets", "server-secrets", "login", "logs")
+"""The volumes of the compose file that Airflow and Redis mount; they are directories here."""
+
+
+class Services:
+    """The services of the compose file as processes of this machine, each with the mounts that the file gives it."""
+
+    def __init__(self, home: Path, replaced: dict[str, str]) -> None:
+        self.home = home
+        self.replaced = {f"{target}": str(home / volume) for volume, target in targets().items()} | replaced
+        for volume in VOLUMES:
+            (home / volume).mkdir()
+
+    def translate(self, text: str) -> str:
+        """Return a text of the file with the paths and addresses of this machine."""
+        for theirs, ours in self.replaced.items():
+            text = text.replace(theirs, ours)
+        return text.replace("$$", "$")
+
+    def environment(self, service: str) -> dict[str, str]:
+        """Return the environment of a service."""
+        found = COMPOSE["services"][service].get("environment") or {}
+        return {name: self.translate(value) for name, value in found.items()}
+
+    def command(self, service: str) -> str:
+        """Return the command of a service."""
+        return self.translate(COMPOSE["services"][service]["command"])
+
+    def wrapper(self, service: str) -> list[str]:
+        """Return the words that start a process with the service's mounts: read-only, writable, or not at all."""
+        given = dict(volume.split(":", 1) for volume in COMPOSE["services"][service]["volumes"])
+        steps = []
+        for volume in VOLUMES:
+            place = shlex.quote(str(self.home / volume))
+            if volume not in given:
+                steps.append(f"mount -t tmpfs -o ro none {place}")
+            elif given[volume].endswith(":ro"):
+                steps.append(f"mount --bind {place} {place} && mount -o remount,bind,ro {place}")
+        user = [] if os.geteuid() == 0 else ["--map-root-user"]
+        script = " && ".join([*steps, 'exec "$@"'])
+        return ["unshare", "--mount", *user, "sh", "-c", script, "sh"]
+
+    def run(self, service: str, environment: dict[str, str]) -> None:
+        """Run the command of a service to its end."""
+        words = [*self.wrapper(service), *shlex.split(self.command(service))]
+        subprocess.run(words, env=environment, check=True, cwd=self.home)
+
+
+def targets() -> dict[str, str]:
+    """Return where the volumes are mounted in the containers."""
+    mounts = [volume.split(":") for service in COMPOSE["services"].values() for volume in service.get("volumes", [])]
+    return {mount[0]: mount[1] for mount in mounts if mount[0] in VOLUMES}
+
+
+class Topology(Deployment):
+    """A deployment of the services of the compose file."""
+
+    def __init__(self, sandbox: Sandbox, airflow: AirflowSandbox, url: str, keys: KeyRing, services: Services) -> None:
+        super().__init__(sandbox, airflow, url, keys)
+        self.services = services
 
 
 @pytest.fixture(scope="module")
-def topology(sandbox_servers: Sandbox, redis: str) -> Iterator[Deployment]:
-    """The services of the compose file, their names resolved to this machine."""
+def topology(sandbox_servers: Sandbox) -> Iterator[Topology]:
+    """The services of the compose file, with their mounts; PostgreSQL and S3 are those of the sandbox."""
     name = f"t{uuid.uuid4().hex[:12]}"
     for database in ("airflow", "deid"):
         create_database(sandbox_servers.postgres_url, f"{name}_{database}")
     home = Path(tempfile.mkdtemp(prefix="dicom-deid-topology-"))
+    # The image's user of Redis is another than Airflow's.
+    home.chmod(0o755)
+    (port,) = free_ports(1)
     keys = KeyRing.generate()
     url = sandbox_servers.database_url(f"{name}_airflow").replace("postgresql://", "postgresql+psycopg2://")
-    airflow = AirflowSandbox(AirflowOptions(home=home, database_url=url, dags_folder=DAGS))
-    write_secrets(home / "secrets", home / "servers")
-    replace_addresses(home / "secrets", sandbox_servers, f"{name}_deid", url, redis, keys)
-    airflow.passwords = json.loads((home / "secrets" / "passwords.json").read_text())
-    for key, value in compose_environment("api-server", airflow, home).items():
-        # A plain variable would win over the command that reads the secret.
-        airflow.environment.pop(key.removesuffix("_CMD"), None)
-        airflow.environment[key] = value
-    airflow.environment |= QUICK
-    deployed = Deployment(sandbox_servers, airflow, sandbox_servers.database_url(f"{name}_deid"), keys)
-    try:
-        airflow.start([command("api-server"), command("scheduler"), command("dag-processor"), command("triggerer")])
-        for number in (1, 2):
-            start_worker(airflow, home, number)
-        yield deployed
-    finally:
-        airflow.stop()
-        shutil.rmtree(home, ignore_errors=True)
-
-
-def command(service: str) -> str:
-    """Return what a service runs."""
-    found: str = COMPOSE["services"][service]["command"]
-    return found
-
-
-def compose_environment(service: str, airflow: AirflowSandbox, home: Path) -> dict[str, str]:
-    """Return the environment of a service, with the places of this machine."""
+    airflow = AirflowSandbox(AirflowOptions(home=home / "airflow", database_url=url, dags_folder=DAGS))
     places = {
-        "/run/dicom-deid": str(home / "secrets"),
         "/opt/airflow/dags": str(DAGS),
         "http://api-server:8080": airflow.url,
         "${AIRFLOW_BASE_URL:-http://localhost:8080}": airflow.url,
     }
-    found = {}
-    for key, value in COMPOSE["services"][service]["environment"].items():
-        for theirs, ours in places.items():
-            value = value.replace(theirs, ours)
-        found[key] = value
-    return found
+    services = Services(home, places)
+    services.run("secrets", {"PATH": airflow.environment["PATH"], "PYTHONPATH": os.environ.get("PYTHONPATH", "")})
+    replace_addresses(home, sandbox_servers, f"{name}_deid", url, port, keys)
+    airflow.passwords = json.loads((home / "login" / "passwords.json").read_text())
+    for key, value in services.environment("api-server").items():
+        # A plain variable would win over the command that reads the secret.
+        airflow.environment.pop(key.removesuffix("_CMD"), None)
+        airflow.environment[key] = value
+    airflow.environment |= QUICK | {"AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(home / "logs")}
+    (home / "airflow").mkdir()
+    redis = start_redis(services, port)
+    try:
+        services.run("migrate", airflow.environment)
+        for service in ("api-server", "scheduler", "dag-processor", "triggerer"):
+            airflow.start_component(services.command(service), wrapper=services.wrapper(service))
+        airflow.wait_until_healthy(("scheduler", "dag-processor", "triggerer"), 240)
+        database_url = sandbox_servers.database_url(f"{name}_deid")
+        deployed = Topology(sandbox_servers, airflow, database_url, keys, services)
+        for number in (1, 2):
+            start_worker(deployed, number)
+        yield deployed
+    finally:
+        airflow.stop()
+        redis.terminate()
+        redis.wait()
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def start_redis(services: Services, port: int) -> subprocess.Popen[bytes]:
+    """Start the service's command as a user that is not root, which the file says too."""
+    assert COMPOSE["services"]["redis"]["user"] == "redis"
+    program("redis-server")
+    script = services.command("redis").replace("redis-server", f"redis-server --port {port} --bind 127.0.0.1")
+    other = ["setpriv", "--reuid=nobody", "--clear-groups"] if os.geteuid() == 0 else []
+    words = [*services.wrapper("redis"), *other, *shlex.split(script)]
+    return subprocess.Popen(words, stdout=subprocess.DEVNULL, cwd=tempfile.gettempdir(), start_new_session=True)
 
 
 def replace_addresses(
-    place: Path, sandbox: Sandbox, database: str, airflow_url: str, redis: str, keys: KeyRing
+    home: Path, sandbox: Sandbox, database: str, airflow_url: str, redis_port: int, keys: KeyRing
 ) -> None:
     """Write the addresses of this machine into the files that hold them."""
-    s3 = sandbox.s3
+    place, s3 = home / "secrets", sandbox.s3
     storage = {"endpoint_url": s3.endpoint_url, "login": s3.access_key, "password": s3.secret_key}
     documents = connection_documents(storage, sandbox.database_url(database), keys, project="topology")
     connections = {name: json.loads(document) for name, document in documents.items()}
@@ -120,16 +175,48 @@ def replace_addresses(
     (place / "connections.json").write_text(json.dumps(connections))
     (place / "database-url").write_text(airflow_url)
     (place / "result-backend-url").write_text(f"db+{airflow_url}")
-    (place / "broker-url").write_text(f"redis://{redis}")
+    password = (home / "server-secrets" / "redis-password").read_text()
+    (place / "broker-url").write_text(f"redis://:{password}@127.0.0.1:{redis_port}/0")
 
 
-def start_worker(airflow: AirflowSandbox, home: Path, number: int) -> None:
+def start_worker(deployed: Topology, number: int) -> None:
     """Start a worker with the service's command; containers have names of their own, processes must be given them."""
     (port,) = free_ports(1)
-    environment = compose_environment("worker", airflow, home)
-    environment["AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT"] = str(port)
-    words = f"{command('worker')} --celery-hostname worker{number}@%h"
-    airflow.start_component(words, name=f"worker{number}", environment=environment)
+    services = deployed.services
+    environment = services.environment("worker") | {"AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(port)}
+    words = f"{services.command('worker')} --celery-hostname worker{number}@%h"
+    deployed.airflow.start_component(
+        words, name=f"worker{number}", environment=environment, wrapper=services.wrapper("worker")
+    )
+
+
+def test_connections_can_be_changed_in_the_ui(topology: Topology) -> None:
+    """A connection of the deployment that shadows what was changed in the UI, or that the UI does not show."""
+    place = "/api/v2/connections/dicom_deid_destination"
+    found = topology.airflow.request("GET", place).raise_for_status().json()
+    assert found["conn_type"] == "aws"
+    body = {"connection_id": "dicom_deid_destination", "conn_type": "aws", "description": "changed"}
+    answer = topology.airflow.request("PATCH", place, params={"update_mask": ["description"]}, json=body)
+    assert answer.raise_for_status().json()["description"] == "changed"
+    topology.services.run("migrate", topology.airflow.environment)
+    assert topology.airflow.request("GET", place).json()["description"] == "changed"
+
+
+def test_the_secrets_are_read_only(topology: Topology) -> None:
+    """A mount of this test that is not what the compose file says: then the other tests prove nothing."""
+    services = topology.services
+    for volume, service, writable in (
+        ("secrets", "scheduler", False),
+        ("secrets", "api-server", False),
+        ("login", "api-server", True),
+        ("login", "worker", False),
+        ("server-secrets", "worker", False),
+    ):
+        path = services.home / volume / "probe"
+        done = subprocess.run([*services.wrapper(service), "touch", str(path)], capture_output=True, check=False)
+        assert (done.returncode == 0) is writable, (volume, service)
+    hidden = [*services.wrapper("worker"), "ls", str(services.home / "server-secrets")]
+    assert subprocess.run(hidden, capture_output=True, check=True).stdout == b""
 
 
 def wait_until(true: Callable[[], object], seconds: float, what: str) -> None:
@@ -146,19 +233,21 @@ def objects_done(deployed: Deployment) -> int:
         return int(database.connection.query("", "SELECT count(*) FROM audit")[0][0])
 
 
-def test_a_worker_dies_in_the_middle(topology: Deployment) -> None:
+def test_a_worker_dies_in_the_middle(topology: Topology) -> None:
     """A run that hangs, fails, loses objects or does them twice when a worker's machine is lost."""
     airflow = topology.airflow
     source = topology.bucket(f"source-{uuid.uuid4().hex[:8]}", series(patients(3), slices=20))
     destination = topology.bucket(f"destination-{uuid.uuid4().hex[:8]}")
     airflow.wait_for_dags(ON_DEMAND)
-    conf = {"source": source, "destination": destination, "pixel_risk": "allow"}
+    conf = {"source": source, "destination": destination, "pixel_risk": "allow", "create_project": True}
     run_id = airflow.trigger(ON_DEMAND, conf)
     place = f"/api/v2/dags/{ON_DEMAND}/dagRuns/{run_id}/taskInstances"
 
     def batch() -> dict[str, Any]:
         instances = airflow.request("GET", place).raise_for_status().json()["task_instances"]
-        return next((each for each in instances if each["task_id"] == "deidentify" and each["map_index"] >= 0), {})
+        return next(
+            (each for each in instances if each["task_id"] == "dicom_deid.deidentify" and each["map_index"] >= 0), {}
+        )
 
     wait_until(lambda: batch().get("state") == "running", 240, "the batch runs")
     written = topology.sandbox.s3.client()
@@ -168,12 +257,12 @@ def test_a_worker_dies_in_the_middle(topology: Deployment) -> None:
     airflow.stop_component(with_task, kill=True)
     assert written.list_objects_v2(Bucket=bucket)["KeyCount"] < 60
     assert airflow.wait_for_run(ON_DEMAND, run_id, timeout=600) == "success"
-    counts = topology.xcom(ON_DEMAND, run_id, "report", "counts")
+    counts = topology.xcom(ON_DEMAND, run_id, "dicom_deid.report", "counts")
     assert isinstance(counts, dict)
     assert counts["deidentified"] + counts["quarantined"] == 60
     assert written.list_objects_v2(Bucket=bucket)["KeyCount"] == counts["deidentified"]
     assert batch()["try_number"] >= 2
-    start_worker(airflow, airflow.options.home, int(with_task.removeprefix("worker")))
+    start_worker(topology, int(with_task.removeprefix("worker")))
 
 
 def worker_of(airflow: AirflowSandbox, task_instance_id: str) -> str:
@@ -186,7 +275,7 @@ def worker_of(airflow: AirflowSandbox, task_instance_id: str) -> str:
     return found[0]
 
 
-def test_thirty_partitions_and_a_dead_worker(topology: Deployment) -> None:
+def test_thirty_partitions_and_a_dead_worker(topology: Topology) -> None:
     """A backfill that stops, skips a partition, or mixes up prefixes when a worker is lost on the way."""
     airflow = topology.airflow
     months = [f"{2020 + number // 12}/{number % 12 + 1:02d}" for number in range(PARTITIONS)]
@@ -197,7 +286,13 @@ def test_thirty_partitions_and_a_dead_worker(topology: Deployment) -> None:
     airflow.wait_for_dags(BACKFILL)
     airflow.request("PATCH", f"/api/v2/dags/{BACKFILL}", json={"is_paused": False}).raise_for_status()
     before = objects_done(topology)
-    conf = {"source": source, "destination": destination, "partition": "prefix", "pixel_risk": "allow"}
+    conf = {
+        "source": source,
+        "destination": destination,
+        "partition": "prefix",
+        "pixel_risk": "allow",
+        "create_project": True,
+    }
     airflow.run(
         "backfill", "create", "--dag-id", BACKFILL, "--from-date", "2020-01-01", "--to-date", "2022-06-30",
         "--max-active-runs", "4", "--run-backwards", "--dag-run-conf", json.dumps(conf),
@@ -210,7 +305,7 @@ def test_thirty_partitions_and_a_dead_worker(topology: Deployment) -> None:
 
     wait_until(lambda: len(ended()) >= 3, 600, "three partitions are done")
     airflow.stop_component("worker2", kill=True)
-    start_worker(airflow, airflow.options.home, 2)
+    start_worker(topology, 2)
     wait_until(lambda: len(ended()) >= PARTITIONS, 1200, "thirty partitions are done")
     assert set(ended()) == {"success"}
     assert objects_done(topology) - before == PARTITIONS

@@ -159,12 +159,13 @@ def test_from_the_form_to_the_quarantine_list(airflow: Deployment, source: str, 
 def fill_the_form(page: Page, airflow: Deployment, source: str, destination: str) -> None:
     page.goto(f"{airflow.airflow.url}/dags/{DAG}")
     page.get_by_role("button", name="Trigger").first.click()
-    page.get_by_role("button", name="From where to where").click()
     page.fill("input[name=element_source]", source)
     page.fill("input[name=element_destination]", destination)
     picture(page, "form")
-    page.get_by_role("button", name="Who asks, and why").click()
-    page.fill("textarea[name=element_purpose]", "To see the way")
+    page.get_by_role("button", name="Project and quarantine").click()
+    page.locator("[id=element_create_project]").click()
+    page.get_by_role("button", name="Audit").click()
+    page.fill("textarea[name=element_reason]", "To see the way")
     page.locator("[role=dialog]").get_by_role("button", name=re.compile("^Trigger")).last.click()
     page.wait_for_url(re.compile(r"/runs/manual"))
 
@@ -278,7 +279,13 @@ def test_approved_objects_are_released(airflow: Deployment, source: str, page: P
     dag = "dicom_deid_with_approval"
     staging, released = (airflow.bucket(f"{name}-{uuid.uuid4().hex[:8]}") for name in ("staging", "released"))
     airflow.airflow.wait_for_dags(dag)
-    conf = {"source": source, "destination": staging, "release_to": released, "pixel_risk": "allow"}
+    conf = {
+        "source": source,
+        "destination": staging,
+        "release_to": released,
+        "pixel_risk": "allow",
+        "create_project": True,
+    }
     run_id = airflow.airflow.trigger(dag, conf)
     log_in(page, airflow, "olga")
     wait_until_asked(airflow, dag, run_id)

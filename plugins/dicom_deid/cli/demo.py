@@ -86,7 +86,9 @@ def seed(endpoint_url: str | None, connections: Path | None) -> None:
     client = boto3.client("s3", **settings)
     count = load_samples(client, SOURCE, PREFIX)
     ensure_bucket(client, DESTINATION)
-    click.echo(f"{count} objects in s3://{SOURCE}/{PREFIX}; trigger the DAG {DAG} with the prefix {PREFIX}.")
+    click.echo(
+        f"{count} objects in s3://{SOURCE}/{PREFIX}; trigger the DAG {DAG}: source s3://{SOURCE}, destination s3://{DESTINATION}."
+    )
 
 
 def _run(console: Console, dags: Path, directory: Path, keep: bool) -> None:
@@ -136,7 +138,13 @@ def _step(console: Console, what: str) -> Iterator[Any]:
 def _trigger(console: Console, airflow: AirflowSandbox) -> None:
     airflow.wait_for_dags(DAG)
     began = time.monotonic()
-    conf = {"prefix": PREFIX, "reason": "Demonstration"}
+    conf = {
+        "source": f"s3://{SOURCE}",
+        "prefix": f"{PREFIX}/",
+        "destination": f"s3://{DESTINATION}",
+        "create_project": True,
+        "reason": "Demonstration",
+    }
     run_id = airflow.trigger(DAG, conf)
     state = airflow.wait_for_run(DAG, run_id)
     console.print(f"DAG {DAG}, run {run_id}: [bold]{state}[/] after {time.monotonic() - began:.0f} s")

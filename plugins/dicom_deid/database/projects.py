@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import asdict, dataclass, field, fields
+from difflib import get_close_matches
 from functools import cached_property
 from typing import Literal
 from uuid import UUID
@@ -114,7 +115,10 @@ def open_project(
         _create(connection, ring, name, options or ProjectOptions())
         found = _find(connection, ring, name)
     if found is None:
-        raise ConfigurationError(f"There is no project {name!r}.")
+        names = [found for (found,) in connection.query("reading the projects", "SELECT name FROM project")]
+        similar = get_close_matches(name, names, n=1)
+        hint = f"did you mean {similar[0]!r}?" if similar else "create it, or name one that exists."
+        raise ConfigurationError(f"There is no project {name!r}: {hint}")
     if options is not None and options != found.options:
         _refuse(found, options)
     return found

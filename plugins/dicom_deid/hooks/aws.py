@@ -1,4 +1,4 @@
-"""From an `aws` connection to the connection that the storage uses."""
+"""The S3 connection of an `aws` connection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The project's own connection: which mapping domain, which recipe, which keys."""
+"""Hook of the `dicom_deid` connection: project, recipe and keys."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from dicom_deid.database import KeyRing
 
 PROJECT_OPTIONS = ("org_root", "single_patient_id", "uid_strategy", "max_date_offset_days")
-"""Fields of the connection form that are options of the project, fixed when it is created."""
+"""Connection fields that are options of the project, fixed when it is created."""
 
 
 class DicomDeidHook(BaseHook):
-    """Reads a `dicom_deid` connection.
+    """Read a `dicom_deid` connection.
 
-    The keys are the connection's password, so that Airflow masks and encrypts them like any other.
+    The keys are the connection's password, so that Airflow masks and encrypts them.
 
     Parameters
     ----------
@@ -38,37 +38,37 @@ class DicomDeidHook(BaseHook):
 
     @cached_property
     def fields(self) -> dict[str, Any]:
-        """The fields of the form that were filled in."""
+        """Fields of the connection form that have a value."""
         extra = self.get_connection(self.deid_conn_id).extra_dejson
         known = ("project", "recipe", "database_schema", *PROJECT_OPTIONS)
         return {name: extra[name] for name in known if extra.get(name) not in (None, "")}
 
     @property
     def project(self) -> str | None:
-        """The project that a task uses when it names none."""
+        """Project of tasks that name none."""
         return self.fields.get("project")
 
     @property
     def recipes(self) -> tuple[str, ...]:
-        """The recipes that a task uses when it names none."""
+        """Recipes of tasks that name none."""
         named = str(self.fields.get("recipe", "desktop"))
         return tuple(name.strip() for name in named.split(",") if name.strip())
 
     @property
     def database_schema(self) -> str:
-        """The PostgreSQL schema that holds the crosswalk and the audit."""
+        """PostgreSQL schema of the crosswalk and the audit."""
         return str(self.fields.get("database_schema", "dicom_deid"))
 
     @property
     def project_options(self) -> dict[str, Any]:
-        """Options of the project, as fields of `RunConfiguration`."""
+        """Project options, as fields of `RunConfiguration`."""
         options = {name: self.fields[name] for name in PROJECT_OPTIONS if name in self.fields}
         if "max_date_offset_days" in options:
             options["max_date_offset_days"] = int(options["max_date_offset_days"])
         return options
 
     def get_conn(self) -> KeyRing:
-        """Return the keys under which originals are looked up and encrypted.
+        """Return the keys of the crosswalk, which hash and encrypt original values.
 
         Raises
         ------
@@ -86,7 +86,7 @@ class DicomDeidHook(BaseHook):
         return KeyRing.parse(keys)
 
     def test_connection(self) -> tuple[bool, str]:
-        """Tell whether the keys and the recipes can be read; the test button of the connection form."""
+        """Return whether keys and recipes can be read, and a message, for the connection form's test button."""
         from dicom_deid.recipe import Recipe
 
         try:
@@ -94,5 +94,5 @@ class DicomDeidHook(BaseHook):
             recipe = Recipe.resolve(*self.recipes)
         except (DicomDeidError, ValueError) as error:
             return False, str(error)
-        project = f"project {self.project}" if self.project else "no project, so each task names one"
+        project = f"project {self.project}" if self.project else "no project: each task must name one"
         return True, f"{project}; recipe {recipe.name}, {len(recipe.rules)} rules; keys are readable"

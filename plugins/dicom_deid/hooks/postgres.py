@@ -1,4 +1,4 @@
-"""From a `postgres` connection to the URL that the store connects to."""
+"""The libpq URL of a `postgres` connection."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LIBPQ_OPTIONS = (
     "target_session_attrs",
     "tcp_user_timeout",
 )
-"""What the connection's extra may add; anything else there belongs to other users of the connection."""
+"""libpq options that are read from the connection's extra; other keys there belong to other users of it."""
 
 
 def database_url(postgres_conn_id: str) -> str:
@@ -41,7 +41,7 @@ def database_url(postgres_conn_id: str) -> str:
     Parameters
     ----------
     postgres_conn_id
-        Id of the connection. With ``"iam": true`` in its extra, a token of AWS IAM stands for the password.
+        Id of the connection. With ``"iam": true`` in its extra, an AWS IAM token is used as the password.
 
     Raises
     ------
@@ -61,8 +61,8 @@ def database_url(postgres_conn_id: str) -> str:
     host = f"[{connection.host}]" if ":" in (connection.host or "") else quote(connection.host or "", safe=",")
     options = {name: extra[name] for name in LIBPQ_OPTIONS if extra.get(name) not in (None, "")}
     query = urlencode({"application_name": "dicom-deid", **options}, quote_via=quote)
-    place = f"{user}{'@' if user else ''}{host}{f':{port}' if port else ''}"
-    return f"postgresql://{place}/{quote(connection.schema, safe='')}?{query}"
+    netloc = f"{user}{'@' if user else ''}{host}{f':{port}' if port else ''}"
+    return f"postgresql://{netloc}/{quote(connection.schema, safe='')}?{query}"
 
 
 def _iam_token(postgres_conn_id: str) -> tuple[Any, Any, Any]:

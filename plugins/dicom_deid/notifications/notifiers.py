@@ -1,4 +1,4 @@
-"""Who is told, and in which words, when people have to look at something."""
+"""Notifiers for quarantined objects, warnings and late runs."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 Deliver = Callable[[str, str], BaseNotifier]
-"""Makes, of a subject and a text, the notifier that delivers them: by mail, chat, or whatever a provider has."""
+"""Return a notifier of any provider (mail, chat) that delivers a subject and a text."""
 
 
 class QuarantineNotifier(BaseNotifier):
-    """Tells that quarantined objects need a look; an `on_success_callback` or `on_failure_callback` of the report task.
+    """Notify of quarantined objects and warnings; an `on_success_callback` or `on_failure_callback` of the report task.
 
-    Says nothing when nothing was quarantined. The text holds counts, reason codes and advice, and nothing of an object.
+    Nothing is sent for a run without either. The text holds counts, reason codes and advice, and no data of an object.
 
     Parameters
     ----------
     deliver
         For example ``lambda subject, text: SmtpNotifier(to="imaging@example.org", subject=subject,
-        html_content=f"<pre>{text}</pre>")``. Without one the text goes to the task's log as a warning.
+        html_content=f"<pre>{text}</pre>")``. If not given, the text is logged as a warning of the task.
 
     Examples
     --------
@@ -39,10 +39,10 @@ class QuarantineNotifier(BaseNotifier):
         self.deliver = deliver
 
     def notify(self, context: Context) -> None:
-        """Send the message, if there is reason to."""
+        """Send the message if objects were quarantined or the run has warnings."""
         instance = context["ti"]
         counts = instance.xcom_pull(task_ids=instance.task_id, key="counts")
-        if not counts or not counts["quarantined"]:
+        if not counts or not (counts["quarantined"] or counts["warnings"]):
             return
         subject, text = message(f"{instance.dag_id}, {instance.run_id}", counts)
         if self.deliver is None:
@@ -52,7 +52,7 @@ class QuarantineNotifier(BaseNotifier):
 
 
 class DeadlineNotifier(BaseNotifier):
-    """Tells that a run has missed its deadline; the callback of a `DeadlineAlert`, which Airflow's triggerer calls.
+    """Notify that a DAG run missed its deadline; the callback of a `DeadlineAlert`, called by Airflow's triggerer.
 
     Parameters
     ----------
@@ -72,7 +72,7 @@ class DeadlineNotifier(BaseNotifier):
     async def async_notify(self, context: Context) -> None:
         """Send the message."""
         subject = f"{self.dag_id} has missed its deadline"
-        text = "The run is still going on, or waits for a free slot. Its page shows how far it is."
+        text = "The run is still active, or waits for a free slot. Its page shows the progress."
         if self.deliver is None:
             self.log.warning("%s. %s", subject, text)
         else:
@@ -85,16 +85,17 @@ def message(run: str, counts: dict[str, Any]) -> tuple[str, str]:
     Parameters
     ----------
     run
-        Its name.
+        Name of the run.
     counts
-        What `DicomReportOperator` returns.
+        Counts that `DicomReportOperator` returns.
     """
     lines = [
         f"Run: {run}",
         f"De-identified {counts['deidentified']}, quarantined {counts['quarantined']}, failed {counts['failed']}.",
+        *counts["warnings"],
         "",
     ]
     for code, count in sorted(counts["reasons"].items(), key=lambda each: -each[1]):
         advice = Reason(code).advice
         lines.append(f"{count:>8}  {code}: {advice.meaning} {advice.what_to_do}")
-    return f"{counts['quarantined']} quarantined objects need a look", "\n".join(lines)
+    return f"{counts['quarantined']} objects quarantined, {len(counts['warnings'])} warnings", "\n".join(lines)

@@ -1,1 +1,19 @@
-"""Airflow operators."""
+"""Airflow operators and the task group; import them from here."""
+
+from dicom_deid.operators.deidentify import DicomDeidentifyOperator
+from dicom_deid.operators.plan import DicomPlanOperator
+from dicom_deid.operators.preview import DicomPreviewOperator
+from dicom_deid.operators.release import DicomReleaseOperator
+from dicom_deid.operators.report import DicomReportOperator
+from dicom_deid.operators.run_warnings import DicomWarningsOperator
+from dicom_deid.operators.task_group import DicomDeidTaskGroup
+
+__all__ = [
+    "DicomDeidTaskGroup",
+    "DicomDeidentifyOperator",
+    "DicomPlanOperator",
+    "DicomPreviewOperator",
+    "DicomReleaseOperator",
+    "DicomReportOperator",
+    "DicomWarningsOperator",
+]

@@ -1,22 +1,28 @@
-"""What all operators share: the connections by their ids, and which errors are worth a retry."""
+"""Base class of the operators: Airflow connections, and which errors are retried."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import BaseOperator, ExceptionRetryPolicy, RetryAction, RetryRule
-from airflow.sdk.exceptions import AirflowSkipException, XComNotFound
+from airflow.sdk import BaseOperator
 
-from dicom_deid.exceptions import ConfigurationError, ProgramAtFault
+from dicom_deid.airflow_compat import AirflowFailException, AirflowSkipException, XComNotFound
+from dicom_deid.exceptions import ConfigurationError, ProgramAtFault, Quarantine
 from dicom_deid.hooks.dicom_deid import DicomDeidHook
 from dicom_deid.links import RunPageLink
 
 if TYPE_CHECKING:
+    import jinja2
+    from airflow.sdk import Context
+
     from dicom_deid.objectstore import S3Connection
     from dicom_deid.pipeline.configuration import RunConfiguration
     from dicom_deid.pipeline.connections import Connections
+
+NOTHING_PLANNED = "No run was planned: the planning task failed, was skipped or has not run; see its log."
 
 
 class TooManyQuarantined(ConfigurationError):
@@ -24,41 +30,19 @@ class TooManyQuarantined(ConfigurationError):
 
 
 class WorkLeft(ConfigurationError):
-    """A run ended with objects that were planned and are not done."""
-
-
-RETRY_POLICY = ExceptionRetryPolicy(
-    rules=[
-        RetryRule(
-            exception=ConfigurationError,
-            action=RetryAction.FAIL,
-            reason="What was asked cannot be done as it stands; a retry would not help.",
-        ),
-        RetryRule(
-            exception=ProgramAtFault,
-            action=RetryAction.FAIL,
-            reason="The program is at fault, and would be again.",
-        ),
-        RetryRule(
-            exception=XComNotFound,
-            action=RetryAction.FAIL,
-            reason="Nothing was planned: look at the task that plans the run.",
-        ),
-    ]
-)
-"""What a retry would not help fails at once; storage and database errors are retried as the task says."""
+    """A run ended with planned objects that have no final outcome."""
 
 
 class DicomDeidOperator(BaseOperator):
-    """Base of the operators: reads Airflow's connections and nothing else.
+    """Base class of the operators: reads Airflow connections, and fails without retry where a retry cannot help.
 
     Parameters
     ----------
     source_conn_id, destination_conn_id, quarantine_conn_id
-        Ids of `aws` connections; the quarantine's is the destination's if not given. None reads the AWS environment
-        variables.
+        Ids of `aws` connections. The quarantine uses the destination's connection if none is given. None uses the AWS
+        environment variables.
     database_conn_id
-        Id of the `postgres` connection of mapping, plan and audit.
+        Id of the `postgres` connection of the mapping, the plan and the audit.
     deid_conn_id
         Id of the `dicom_deid` connection: project, recipe and keys.
     """
@@ -75,7 +59,6 @@ class DicomDeidOperator(BaseOperator):
         deid_conn_id: str = DicomDeidHook.default_conn_name,
         **kwargs: Any,
     ) -> None:
-        kwargs.setdefault("retry_policy", RETRY_POLICY)
         super().__init__(**kwargs)
         self.source_conn_id = source_conn_id
         self.destination_conn_id = destination_conn_id
@@ -83,21 +66,46 @@ class DicomDeidOperator(BaseOperator):
         self.database_conn_id = database_conn_id
         self.deid_conn_id = deid_conn_id
 
+    def execute(self, context: Context) -> Any:
+        """Run the task.
+
+        Raises
+        ------
+        AirflowFailException
+            A retry cannot help: the configuration is wrong, an object must not be released, or the package has a
+            fault. Object store and database errors are raised as they are, and retried as the task is configured.
+        """
+        try:
+            return self.run_task(context)
+        except (ConfigurationError, ProgramAtFault, Quarantine) as error:
+            raise AirflowFailException(str(error)) from error
+
+    @abstractmethod
+    def run_task(self, context: Context) -> Any:
+        """Do the work of the operator."""
+
+    def render_template_fields(self, context: Context, jinja_env: jinja2.Environment | None = None) -> None:
+        """Render the template fields; fail with a clear message if the planning task left no result."""
+        try:
+            super().render_template_fields(context, jinja_env)
+        except XComNotFound:
+            raise AirflowFailException(NOTHING_PLANNED) from None
+
     @cached_property
     def hook(self) -> DicomDeidHook:
-        """The `dicom_deid` connection."""
+        """The hook of the `dicom_deid` connection."""
         return DicomDeidHook(self.deid_conn_id)
 
     @cached_property
     def source_connection(self) -> S3Connection | None:
-        """How to reach the source, None where the AWS environment variables say it."""
+        """S3 connection of the source; None to use the AWS environment variables."""
         from dicom_deid.hooks.aws import s3_connection
 
         return s3_connection(self.source_conn_id)
 
     @cached_property
     def connections(self) -> Connections:
-        """How to reach database and storages; never handed to another task."""
+        """Database and object store credentials. They are never passed to another task."""
         from dicom_deid.hooks.aws import s3_connection
         from dicom_deid.hooks.postgres import database_url
         from dicom_deid.pipeline.connections import Connections
@@ -113,19 +121,19 @@ class DicomDeidOperator(BaseOperator):
 
 
 def planned_run(run: Mapping[str, Any] | None) -> tuple[str, RunConfiguration]:
-    """Return the run's id and configuration as the planning task handed them over.
+    """Return the id and the configuration of the run that the planning task pushed to XCom.
 
     Raises
     ------
     ConfigurationError
-        Nothing was handed over: the planning task failed or did not run.
+        The planning task pushed nothing.
     AirflowSkipException
-        It was a dry run.
+        The planning task planned nothing on purpose, such as for a preview.
     """
     from dicom_deid.pipeline.configuration import RunConfiguration
 
     if not run:
-        raise ConfigurationError("Nothing was planned: look at the task that plans the run.")
-    if run.get("dry_run"):
-        raise AirflowSkipException("A dry run: its report is in the log of the task that plans.")
+        raise ConfigurationError(NOTHING_PLANNED)
+    if "skip" in run:
+        raise AirflowSkipException(run["skip"])
     return run["run_id"], RunConfiguration.from_mapping(run["configuration"])

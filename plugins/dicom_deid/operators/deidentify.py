@@ -1,4 +1,4 @@
-"""The work: one batch a mapped task."""
+"""De-identify one batch as one mapped task."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from collections.abc import Mapping, Sequence
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk.observability.stats import Stats
-
+from dicom_deid.airflow_compat import Stats
 from dicom_deid.exceptions import DicomDeidError
 from dicom_deid.links import RunPageLink
 from dicom_deid.operators.base import DicomDeidOperator, planned_run
-from dicom_deid.operators.lineage import between
+from dicom_deid.operators.lineage import run_lineage
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
@@ -24,21 +23,21 @@ if TYPE_CHECKING:
 
 
 class BatchStopped(DicomDeidError):
-    """The task was told to stop; what was in hand is finished and recorded, and a retry takes the rest."""
+    """The task was killed; objects in flight are finished and recorded, and a retry processes the rest."""
 
 
 class DicomDeidentifyOperator(DicomDeidOperator):
-    """De-identifies the objects of one batch.
+    """De-identify the objects of one batch.
 
-    Killed anywhere and run again, it gives the same result: the same pseudonyms, the same keys, the same bytes.
+    A task that is killed at any point and run again gives the same result: the same pseudonyms, keys and bytes.
 
     Parameters
     ----------
     run
         ``plan.output["run"]`` of `DicomPlanOperator`.
     batch
-        One of the references that `DicomPlanOperator` returns; to be mapped over. With
-        ``map_index_template="{{ batch_label }}"`` the UI shows its label.
+        One of the references that `DicomPlanOperator` returns; map over them. With
+        ``map_index_template="{{ batch_label }}"`` the UI shows the batch's label.
     """
 
     template_fields: Sequence[str] = ("run", "batch")
@@ -51,15 +50,15 @@ class DicomDeidentifyOperator(DicomDeidOperator):
         self._stop: Event | None = None
         self._result: BatchResult | None = None
 
-    def execute(self, context: Context) -> dict[str, Any]:
+    def run_task(self, context: Context) -> dict[str, Any]:
         """De-identify the batch and return its counts.
 
         Raises
         ------
         ConfigurationError
-            A retry would not help.
+            A retry cannot help.
         ObjectStoreError, DatabaseError
-            Storage or database failed; a retry resumes.
+            The object store or the database failed; a retry resumes.
         BatchStopped
             The task was killed; a retry resumes.
         """
@@ -75,15 +74,15 @@ class DicomDeidentifyOperator(DicomDeidOperator):
             run_id=run_id,
             batch_id=self.batch["batch_id"],
             worker=f"{socket.gethostname()}:{os.getpid()}",
-            progress=self._tell,
+            progress=self._log_progress,
             should_stop=stop.is_set,
         )
         self._result = result
-        self._count(result)
+        self._send_metrics(result)
         if result.stopped:
-            raise BatchStopped(f"Stopped after {result.objects} objects; a retry takes the rest.")
+            raise BatchStopped(f"Stopped after {result.objects} objects; a retry processes the rest.")
         if not result.taken:
-            self.log.info("Another worker has the batch, or it was finished before: nothing to do.")
+            self.log.info("The batch was finished before: nothing to do.")
         return {
             "objects": result.objects,
             "outcomes": {str(outcome): count for outcome, count in result.outcomes.items()},
@@ -94,28 +93,28 @@ class DicomDeidentifyOperator(DicomDeidOperator):
         }
 
     def on_kill(self) -> None:
-        """Stop between two objects: what is in hand is finished and recorded, and the batch is given back."""
+        """Stop between two objects: objects in flight are finished and recorded, and the lease is released."""
         if self._stop is not None:
             self._stop.set()
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:
-        """Return the places, and how much was written."""
+        """Return source and destination with the number of objects and bytes written."""
         from dicom_deid.reasons import Outcome
 
         _, configuration = planned_run(self.run)
         result = self._result
-        return between(
+        return run_lineage(
             configuration.source,
             configuration.destination,
             objects=result.outcomes.get(Outcome.DEIDENTIFIED, 0) if result else None,
             size=result.bytes_out if result else None,
         )
 
-    def _tell(self, progress: Progress) -> None:
+    def _log_progress(self, progress: Progress) -> None:
         self.log.info("%s", progress)
 
     @staticmethod
-    def _count(result: BatchResult) -> None:
+    def _send_metrics(result: BatchResult) -> None:
         for outcome, count in result.outcomes.items():
             Stats.incr("dicom_deid.objects", count, tags={"outcome": str(outcome)})
         for reason, count in result.reasons.items():

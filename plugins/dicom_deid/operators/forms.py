@@ -1,199 +1,223 @@
-"""The trigger form: one place that says what can be asked of a run, in which words, and what is refused."""
+"""Fields of the trigger forms, and the operator arguments made of them."""
 
 from __future__ import annotations
 
 from importlib.resources import files
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from airflow.configuration import conf
 from airflow.sdk import Param
+
+from dicom_deid.operators.arguments import LIMIT_MAXIMUM
+
+if TYPE_CHECKING:
+    from airflow.sdk import DAG
 
 _PROFILE = "ps3.15-"
 _BASIC = f"{_PROFILE}basic"
 _URL = r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?$"
 _PREFIX = r"^[^/].*$"
-_FROM_WHERE, _RULES, _HOW_MUCH, _WHY = "From where to where", "Rules", "How much", "Who asks, and why"
+# Fields without a section are at the top of the form, and open.
+_PLACES, _POLICIES, _SCOPE, _AUDIT = "Project and quarantine", "Policies", "Scope and limits", "Audit"
+
+SETTINGS = ("private_elements", "residuals", "pixel_risk", "documents")
+"""Fields that are fields of `Settings`."""
+
+PLAN_ARGUMENTS = (
+    "preview",
+    "source",
+    "prefix",
+    "destination",
+    "quarantine",
+    "project",
+    "create_project",
+    "profile_options",
+    "limit",
+    "retry_quarantined",
+    "reason",
+)
+"""Fields that are parameters of `DicomPlanOperator` of the same name."""
 
 
-def installed_recipes() -> list[str]:
-    """Return the names of the recipes that ship, those of options left out, which go with another."""
+def shipped_recipes() -> list[str]:
+    """Return the names of the shipped recipes, without the PS3.15 options, which only go with the basic profile."""
     options = {f"{_PROFILE}{option}" for option in profile_options()}
-    return [name for name in _shipped() if name not in options]
+    return [name for name in _recipe_files() if name not in options]
 
 
 def profile_options() -> list[str]:
-    """Return the names of the options of PS3.15 that ship."""
-    return [name.removeprefix(_PROFILE) for name in _shipped() if name.startswith(_PROFILE) and name != _BASIC]
+    """Return the names of the PS3.15 options."""
+    return [name.removeprefix(_PROFILE) for name in _recipe_files() if name.startswith(_PROFILE) and name != _BASIC]
 
 
-def _shipped() -> list[str]:
-    # The names alone: to import the engine would cost the DAG processor a second each time it reads a DAG.
+def own_recipes() -> dict[str, str]:
+    """Return the names of the site's own recipes by path: the ``*.dicom`` files in ``[dicom_deid] recipes_folder``."""
+    folder = conf.get("dicom_deid", "recipes_folder", fallback="")
+    return {str(path): path.stem for path in sorted(Path(folder).glob("*.dicom"))} if folder else {}
+
+
+def _recipe_files() -> list[str]:
+    # Names only: importing the engine would cost the DAG processor a second at each parse.
     names = (file.name for file in files("dicom_deid.recipes").iterdir())
     return sorted(name.removesuffix(".dicom") for name in names if name.endswith(".dicom"))
 
 
-def source_params(source: str, *, prefix: bool = True) -> dict[str, Param]:
-    """Return the fields that say which objects are read."""
+def run_params(*, required: bool = True, release: bool = False, preview: bool = True) -> dict[str, Param]:
+    """Return the fields of a form that starts a run.
+
+    Parameters
+    ----------
+    required
+        Source and destination must be given. False for a DAG with a schedule, whose params need defaults.
+    release
+        Add the field `release_to`, the location of approved objects.
+    preview
+        Add the switch for a dry run.
+    """
     fields = {
-        "source": Param(
-            source,
-            type="string",
-            title="Source",
-            description_md="Where the originals lie, as `s3://bucket` or `s3://bucket/prefix`. Nothing is written.",
-            pattern=_URL,
-            section=_FROM_WHERE,
+        **(preview_param() if preview else {}),
+        **source_params(required=required),
+        "destination": _url(
+            "Destination", "Where de-identified objects are written. Never inside the source.", required
+        ),
+    }
+    if release:
+        fields["release_to"] = _url(
+            "Release to", "Where the objects are copied after approval. Until then they are at the destination.", True
+        )
+    return {**fields, **rule_params(), **_place_params(), **_scope_params(), **_audit_params()}
+
+
+def run_arguments(dag: DAG) -> dict[str, Any]:
+    """Return the arguments of `DicomDeidTaskGroup` that a DAG's form fills in.
+
+    Parameters
+    ----------
+    dag
+        A DAG whose `params` come from `run_params`.
+    """
+    arguments: dict[str, Any] = {name: dag.param(name) for name in PLAN_ARGUMENTS if name in dag.params}
+    if "max_quarantine_ratio" in dag.params:
+        arguments["max_quarantine_ratio"] = dag.param("max_quarantine_ratio")
+    return arguments | rule_arguments(dag)
+
+
+def rule_arguments(dag: DAG) -> dict[str, Any]:
+    """Return the arguments `recipes` and `settings` that a DAG's form fills in."""
+    return {"recipes": dag.param("recipe"), "settings": {name: dag.param(name) for name in SETTINGS}}
+
+
+def source_params(*, required: bool = True) -> dict[str, Param]:
+    """Return the fields that select the objects to read."""
+    return {
+        "source": _url(
+            "Source", "Location of the originals: `s3://bucket` or `s3://bucket/prefix`. It is only read.", required
         ),
         "prefix": Param(
             None,
             type=["null", "string"],
             title="Prefix",
-            description_md="Only objects whose keys go on with this after the source, for example `2024/05/`.",
+            description_md="Only objects whose keys start with this, below the source; for example `2024/05/`.",
             pattern=_PREFIX,
-            section=_FROM_WHERE,
+            section=_SCOPE,
         ),
     }
-    return fields if prefix else {"source": fields["source"]}
 
 
 def partition_params() -> dict[str, Param]:
-    """Return the fields that say what belongs to the period of a scheduled or backfilled run."""
+    """Return the fields that define the partition of a scheduled or backfilled run."""
     return {
         "partition": Param(
             "last-modified",
             type="string",
-            title="A partition is",
-            description_md="Which objects belong to the period of a run. A run without a period takes all of them.",
+            title="Partition by",
+            description_md="Which objects belong to the period of a run. A run without a period processes all objects.",
             enum=["last-modified", "prefix"],
             values_display={
-                "last-modified": "what was last modified in the period",
-                "prefix": "what lies below the period's prefix",
+                "last-modified": "time of last modification",
+                "prefix": "key prefix of the period",
             },
-            section=_FROM_WHERE,
+            section=_SCOPE,
         ),
         "prefix_format": Param(
             "%Y/%m/",
             type="string",
             title="Prefix of a period",
-            description_md="How the beginning of a period is written below the source: `%Y/%m/` makes `2024/05/`.",
+            description_md="Key prefix of a period below the source, in strftime format: `%Y/%m/` gives `2024/05/`.",
             pattern="%",
-            section=_FROM_WHERE,
-        ),
-    }
-
-
-def destination_params(destination: str) -> dict[str, Param]:
-    """Return the fields that say where results go, and under which project."""
-    return {
-        "destination": Param(
-            destination,
-            type="string",
-            title="Destination",
-            description_md="Where de-identified objects go. Never a place inside the source.",
-            pattern=_URL,
-            section=_FROM_WHERE,
-        ),
-        "quarantine": Param(
-            None,
-            type=["null", "string"],
-            title="Copies of quarantined objects",
-            description_md="Where originals that cannot be de-identified are copied: a bucket **other than the "
-            "destination's**, for it holds PHI. Empty: they are only recorded.",
-            pattern=_URL,
-            section=_FROM_WHERE,
-        ),
-        "project": Param(
-            None,
-            type=["null", "string"],
-            title="Project",
-            description_md="Pseudonyms are the same inside a project and unlinkable across two. Empty: the project of "
-            "the connection.",
-            maxLength=100,
-            section=_FROM_WHERE,
-        ),
-    }
-
-
-def release_params(destination: str) -> dict[str, Param]:
-    """Return the field that says where approved results go."""
-    return {
-        "release_to": Param(
-            destination,
-            type="string",
-            title="Release to",
-            description_md="Where the results are copied after approval. Until then they lie at the destination.",
-            pattern=_URL,
-            section=_FROM_WHERE,
+            section=_SCOPE,
         ),
     }
 
 
 def rule_params() -> dict[str, Param]:
-    """Return the fields that choose the recipe and the policies beside it."""
+    """Return the fields that choose the recipe and the policies."""
     return {
-        "recipe": recipe_param("Recipe", "The rules, by the name of a recipe that ships."),
+        "recipe": recipe_param("Recipe", "The de-identification rules: a shipped recipe, or one of your own."),
         "profile_options": Param(
             None,
             type=["null", "array"],
             title="Options of PS3.15",
-            description_md="With the recipe `ps3.15-basic` only. They decide over the two policies below.",
+            description_md="Only with the recipe `ps3.15-basic`. They override policies below where PS3.15 says so.",
             examples=profile_options(),
             items={"type": "string", "enum": profile_options()},
             uniqueItems=True,
-            section=_RULES,
+            section=_POLICIES,
         ),
-        "private_elements": Param(
+        "private_elements": _choice(
             "safe",
-            type="string",
-            title="Private elements that no rule names",
-            description_md="Elements of odd groups, in which vendors put whatever they like, names too.",
-            enum=["remove", "safe", "keep"],
-            values_display={
+            "Private elements without a rule",
+            "Elements of odd groups, defined by vendors; they may hold names.",
+            {
                 "remove": "Remove all",
-                "safe": "Keep those that PS3.15 calls safe",
-                "keep": "Keep all (as the desktop application did)",
+                "safe": "Keep those that PS3.15 lists as safe",
+                "keep": "Keep all (as the desktop application does)",
             },
-            section=_RULES,
         ),
-        "pixel_risk": Param(
+        "residuals": _choice(
             "quarantine",
-            type="string",
-            title="Pixels that may show identifiers",
-            description_md="For kinds of object that often carry burned-in text, when no pixel rule covers them.",
-            enum=["quarantine", "ocr", "allow"],
-            values_display={
+            "Residual identifiers",
+            "What to do with an original value that the rules removed and that is also found elsewhere in the object.",
+            {
+                "quarantine": "Quarantine the object",
+                "remove-element": "Remove the element that holds it",
+                "redact-token": "Replace the words that match",
+                "report": "Only report it",
+                "off": "Do not search",
+            },
+        ),
+        "pixel_risk": _choice(
+            "quarantine",
+            "Pixels that may show identifiers",
+            "For kinds of object that often have burned-in text, if no pixel rule covers them.",
+            {
                 "quarantine": "Quarantine the object",
                 "ocr": "Find and blank text (needs the extra `ocr`)",
-                "allow": "Let the pixels pass",
+                "allow": "Accept the pixels as they are",
             },
-            section=_RULES,
+        ),
+        "documents": _choice(
+            "quarantine",
+            "Documents and structured content",
+            "Encapsulated documents (PDF, CDA) and structured content that no rule cleans.",
+            {"quarantine": "Quarantine the object", "allow": "Accept them as they are"},
         ),
     }
 
 
 def recipe_param(title: str, description: str, *, optional: bool = False) -> Param:
-    """Return a drop-down of the recipes that are installed."""
-    names: list[Any] = installed_recipes()
+    """Return a drop-down of the shipped recipes and the site's own."""
+    own = own_recipes()
+    names: list[Any] = [*shipped_recipes(), *own]
     return Param(
         None if optional else "desktop",
         type=["null", "string"] if optional else "string",
         title=title,
         description_md=description,
         enum=[None, *names] if optional else names,
-        section=_RULES,
+        values_display={path: f"{name} (own)" for path, name in own.items()},
     )
-
-
-def amount_params(*, limit: int | None = None) -> dict[str, Param]:
-    """Return the fields that bound a run."""
-    return {
-        "limit": Param(
-            limit,
-            type=["null", "integer"],
-            title="At most so many objects",
-            description_md="Empty: all of them.",
-            minimum=1,
-            section=_HOW_MUCH,
-        ),
-    }
 
 
 def sample_param() -> dict[str, Param]:
@@ -202,38 +226,114 @@ def sample_param() -> dict[str, Param]:
         "sample": Param(
             10,
             type="integer",
-            title="Objects of each modality",
-            description_md="How many are looked at.",
+            title="Objects per modality",
+            description_md="Number of objects of each modality in the sample.",
             minimum=1,
             maximum=1000,
-            section=_HOW_MUCH,
+            section=_SCOPE,
         ),
     }
 
 
-def dry_run_param() -> dict[str, Param]:
+def preview_param() -> dict[str, Param]:
     """Return the switch that turns a run into a preview."""
     return {
-        "dry_run": Param(
+        "preview": Param(
             False,
             type="boolean",
-            title="Dry run",
+            title="Preview only (dry run)",
             description_md="Read a sample and report what each rule would do. Writes nothing.",
-            section=_HOW_MUCH,
         ),
     }
 
 
-def purpose_param() -> dict[str, Param]:
-    """Return the field for the reason, which the audit keeps."""
+def _place_params() -> dict[str, Param]:
+    return {
+        "project": Param(
+            None,
+            type=["null", "string"],
+            title="Project",
+            description_md="Pseudonyms are consistent inside a project and cannot be linked across projects. Empty: "
+            "the project of the connection.",
+            maxLength=100,
+            section=_PLACES,
+        ),
+        "create_project": Param(
+            False,
+            type="boolean",
+            title="Create the project",
+            description_md="Create the project if it does not exist. Off: a name that does not exist is an error.",
+            section=_PLACES,
+        ),
+        "quarantine": Param(
+            None,
+            type=["null", "string"],
+            title="Copies of quarantined objects",
+            description_md="Where quarantined originals are copied: a bucket **other than the destination's**, because "
+            "they hold PHI. Empty: they are recorded but not copied.",
+            pattern=_URL,
+            section=_PLACES,
+        ),
+    }
+
+
+def _scope_params() -> dict[str, Param]:
+    return {
+        "limit": Param(
+            None,
+            type=["null", "integer"],
+            title="Maximum number of objects",
+            description_md="Empty: all objects.",
+            minimum=1,
+            maximum=LIMIT_MAXIMUM,
+            section=_SCOPE,
+        ),
+        "retry_quarantined": Param(
+            False,
+            type="boolean",
+            title="Retry quarantined objects",
+            description_md="Also process objects that were quarantined under the same rules before.",
+            section=_SCOPE,
+        ),
+        "max_quarantine_ratio": Param(
+            0.1,
+            type="number",
+            title="Accepted quarantine ratio",
+            description_md="The run gets a warning if more than this part of its objects (0 to 1) is quarantined.",
+            minimum=0,
+            maximum=1,
+            section=_SCOPE,
+        ),
+    }
+
+
+def _audit_params() -> dict[str, Param]:
     return {
         "reason": Param(
             None,
             type=["null", "string"],
             title="Reason",
-            description_md="Kept in the audit beside your name. No identifiers of patients.",
+            description_md="Recorded in the audit with your user name. Do not enter patient identifiers.",
             maxLength=500,
             format="multiline",
-            section=_WHY,
+            section=_AUDIT,
         ),
     }
+
+
+def _url(title: str, description: str, required: bool) -> Param:
+    if required:
+        return Param(type="string", title=title, description_md=description, pattern=_URL)
+    return Param(None, type=["null", "string"], title=title, description_md=description, pattern=_URL)
+
+
+def _choice(default: str, title: str, description: str, words: dict[str, str]) -> Param:
+    return Param(
+        default,
+        type="string",
+        title=title,
+        description_md=description,
+        enum=list(words),
+        values_display=words,
+        section=_POLICIES,
+    )

@@ -1,4 +1,4 @@
-"""OpenLineage: which place was read, which was written, and how much."""
+"""OpenLineage facets: the source and the destination of a run, and how much was written."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
 
 
-def between(
+def run_lineage(
     source: str, destination: str | None, *, objects: int | None = None, size: int | None = None
 ) -> OperatorLineage[Any, Any]:
-    """Return the lineage of a run. Data sets are places, never objects.
+    """Return the lineage of a run. Data sets are buckets with a prefix, never objects.
 
     Parameters
     ----------
     source, destination
-        ``s3://bucket/prefix`` or a directory; no destination where nothing is written.
+        ``s3://bucket/prefix`` or a directory; None as destination if nothing is written.
     objects, size
-        Objects and bytes written, when they are known.
+        Objects and bytes written, if known.
     """
     from airflow.providers.common.compat.openlineage.facet import (
         Dataset,
@@ -40,7 +40,7 @@ def between(
 
 
 def _name(url: str) -> tuple[str, str]:
-    """Return name space and name as OpenLineage's naming rules have them for S3 and files."""
+    """Return namespace and name of a location, after OpenLineage's naming rules for S3 and files."""
     parts = urlsplit(url)
     if parts.scheme == "s3":
         return f"s3://{parts.netloc}", parts.path.strip("/") or "/"

@@ -1,4 +1,4 @@
-"""The first task of a run: list, leave out what is done, cut the rest into batches."""
+"""Plan a run: list the source, skip objects that are done, and cut the rest into batches."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dicom_deid.links import RunPageLink
+from dicom_deid.operators.arguments import LIMIT_MAXIMUM, boolean, check_conf, location, whole_number
 from dicom_deid.operators.base import DicomDeidOperator
-from dicom_deid.operators.lineage import between
-from dicom_deid.operators.sampling import preview
+from dicom_deid.operators.forms import SETTINGS
+from dicom_deid.operators.lineage import run_lineage
+from dicom_deid.operators.sampling import preview as preview_sample
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
@@ -18,39 +20,45 @@ if TYPE_CHECKING:
     from dicom_deid.database import PlanSummary
     from dicom_deid.pipeline.configuration import RunConfiguration
 
-_SAMPLE = 10
-"""Objects of each modality that a dry run looks at."""
+SAMPLE = 10
+"""Objects per modality that a preview reads."""
 
 
 class DicomPlanOperator(DicomDeidOperator):
-    """Plans a run and returns a small reference a batch, to map `DicomDeidentifyOperator` over.
+    """Plan a run and return one small reference per batch, to map `DicomDeidentifyOperator` over.
 
-    The run itself goes to the later tasks as XCom `run`. No key of an object leaves the database.
+    The run is pushed as XCom `run` for the later tasks. Keys of objects stay in the database.
 
     Parameters
     ----------
     source, destination
-        ``s3://bucket/prefix`` or a directory that every worker sees.
+        ``s3://bucket/prefix``, or an absolute path that every worker can read.
     prefix
-        Goes on where the source ends.
+        Only objects whose keys start with this, below the source.
     quarantine
-        Where copies of quarantined originals go; never in the destination's bucket.
+        Where copies of quarantined originals are written; never in the destination's bucket.
     project, recipes
-        Those of the `dicom_deid` connection if not given. A recipe is the name of one that ships, or a path.
+        Default: those of the `dicom_deid` connection. A recipe is the name of a shipped recipe, or a path.
+    create_project
+        Create the project if it does not exist; otherwise a name that does not exist is an error.
     profile_options
         Options of PS3.15, such as ``clean-descriptors``, with the recipe ``ps3.15-basic``.
     settings
         Fields of `Settings` that differ from their defaults.
     limit
-        At most so many objects.
+        Maximum number of objects.
     newer_than, older_than
-        ISO 8601 instants: objects last modified at or after the first, and before the second.
+        ISO 8601 instants: only objects last modified at or after the first and before the second.
     reason
-        Why, for the audit. Who is the user that triggered the run.
-    only_preview
-        Report what the rules would do to a sample, and plan nothing.
+        Reason for the run, recorded in the audit with the user who triggered it.
+    retry_quarantined
+        Also plan objects that were quarantined under the same rules before.
+    preview
+        Dry run: report what the rules would do to a sample, and plan nothing.
     options
-        Further fields of `RunConfiguration`.
+        Other fields of `RunConfiguration`.
+    skip_scheduled
+        Skip runs that the schedule starts: the DAG runs as a backfill or when it is triggered.
     """
 
     template_fields: Sequence[str] = (
@@ -59,6 +67,7 @@ class DicomPlanOperator(DicomDeidOperator):
         "destination",
         "quarantine",
         "project",
+        "create_project",
         "recipes",
         "profile_options",
         "settings",
@@ -66,7 +75,8 @@ class DicomPlanOperator(DicomDeidOperator):
         "newer_than",
         "older_than",
         "reason",
-        "only_preview",
+        "retry_quarantined",
+        "preview",
         "options",
     )
     ui_color = "#e8f1fb"
@@ -79,6 +89,7 @@ class DicomPlanOperator(DicomDeidOperator):
         prefix: str | None = None,
         quarantine: str | None = None,
         project: str | None = None,
+        create_project: bool = False,
         recipes: str | Sequence[str] | None = None,
         profile_options: Sequence[str] | None = None,
         settings: Mapping[str, Any] | None = None,
@@ -86,8 +97,10 @@ class DicomPlanOperator(DicomDeidOperator):
         newer_than: str | None = None,
         older_than: str | None = None,
         reason: str | None = None,
-        only_preview: bool = False,
+        retry_quarantined: bool = False,
+        preview: bool = False,
         options: Mapping[str, Any] | None = None,
+        skip_scheduled: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -96,6 +109,7 @@ class DicomPlanOperator(DicomDeidOperator):
         self.destination = destination
         self.quarantine = quarantine
         self.project = project
+        self.create_project = create_project
         self.recipes = recipes
         self.profile_options = profile_options
         self.settings = settings
@@ -103,35 +117,47 @@ class DicomPlanOperator(DicomDeidOperator):
         self.newer_than = newer_than
         self.older_than = older_than
         self.reason = reason
-        self.only_preview = only_preview
+        self.retry_quarantined = retry_quarantined
+        self.preview = preview
         self.options = options
+        self.skip_scheduled = skip_scheduled
 
-    def execute(self, context: Context) -> list[dict[str, Any]]:
-        """Plan the run.
+    def run_task(self, context: Context) -> list[dict[str, Any]]:
+        """Plan the run and return one reference per batch.
 
         Raises
         ------
         ConfigurationError
-            Recipe, connections or parameters are wrong; not retried.
+            Recipe, connections or parameters are wrong.
         ObjectStoreError, DatabaseError
-            Storage or database are away; a retry plans again.
+            The object store or the database is unavailable; a retry plans again.
         """
         from dicom_deid.pipeline.planning import plan_run
 
+        check_conf(context)
+        if self.skip_scheduled and _run_type(context) == "scheduled":
+            return self._plan_nothing(context, "The schedule started this run: start a backfill, or trigger the DAG.")
         configuration = self.configuration(context)
-        if self.only_preview:
-            preview(self.log, configuration, self.source_connection, wanted=_SAMPLE)
-            context["ti"].xcom_push(key="run", value={"dry_run": True})
-            return []
-        planned = plan_run(configuration, self.connections)
-        self._tell(planned.summary)
+        self._log_configuration(configuration)
+        if boolean("preview", self.preview):
+            preview_sample(self.log, configuration, self.source_connection, wanted=SAMPLE)
+            return self._plan_nothing(context, "Preview only: the report is in the log of the planning task.")
+        create_project = boolean("create_project", self.create_project)
+        planned = plan_run(configuration, self.connections, create_project=create_project)
+        self._log_summary(planned.summary)
         run = {"run_id": planned.run_id, "configuration": json.loads(planned.configuration.to_json())}
         context["ti"].xcom_push(key="run", value=run)
         RunPageLink.persist(context, self, planned.run_id)
         return [{"batch_id": batch.batch_id, "label": batch.label} for batch in planned.summary.batches]
 
+    def _plan_nothing(self, context: Context, why: str) -> list[dict[str, Any]]:
+        """Let the other tasks skip, which map over no batch."""
+        self.log.info("%s", why)
+        context["ti"].xcom_push(key="run", value={"skip": why})
+        return []
+
     def configuration(self, context: Context) -> RunConfiguration:
-        """Return the run's configuration, of the parameters, the connection and the Airflow run.
+        """Return the configuration made of the parameters, the connection and the Airflow run.
 
         Raises
         ------
@@ -142,31 +168,32 @@ class DicomPlanOperator(DicomDeidOperator):
         from dicom_deid.pipeline.recipes import recipes_and_settings
 
         given = {
-            "quarantine": self.quarantine,
-            "limit": self.limit,
+            "quarantine": location("quarantine", self.quarantine) if self.quarantine else None,
+            "limit": whole_number("limit", self.limit, maximum=LIMIT_MAXIMUM),
             "newer_than": self.newer_than,
             "older_than": self.older_than,
+            "retry_quarantined": boolean("retry_quarantined", self.retry_quarantined) or None,
         }
         return RunConfiguration.from_mapping(
             {
                 **self.hook.project_options,
                 **(self.options or {}),
                 **{name: value for name, value in given.items() if value not in (None, "")},
-                "source": self._place,
-                "destination": self.destination,
+                "source": location("source", self.source) and self._source_url,
+                "destination": location("destination", self.destination),
                 "project": self.project or self.hook.project or "",
                 **recipes_and_settings(self._recipes, self.profile_options, self.settings),
                 "reason": self.reason or "",
-                **_who_and_where(context),
+                **_airflow_run(context),
             }
         )
 
     def get_openlineage_facets_on_start(self) -> OperatorLineage[Any, Any]:
-        """Return the places that the run reads and writes."""
-        return between(self._place, None if self.only_preview else self.destination)
+        """Return source and destination."""
+        return run_lineage(self._source_url, None if self.preview else self.destination)
 
     @property
-    def _place(self) -> str:
+    def _source_url(self) -> str:
         return f"{self.source.rstrip('/')}/{self.prefix}" if self.prefix else self.source
 
     @property
@@ -175,9 +202,15 @@ class DicomPlanOperator(DicomDeidOperator):
             return self.hook.recipes
         return (self.recipes,) if isinstance(self.recipes, str) else tuple(self.recipes)
 
-    def _tell(self, summary: PlanSummary) -> None:
+    def _log_configuration(self, configuration: RunConfiguration) -> None:
+        self.log.info("Source %s, destination %s.", configuration.source, configuration.destination)
+        self.log.info("Project %s, recipe %s.", configuration.project, " + ".join(configuration.recipes))
+        policies = ", ".join(f"{name} {getattr(configuration.settings, name)}" for name in SETTINGS)
+        self.log.info("Policies: %s.", policies)
+
+    def _log_summary(self, summary: PlanSummary) -> None:
         self.log.info(
-            "Listed %d objects: %d done before, %d to do (%.1f MB) in %d batches.",
+            "Listed %d objects: %d already done, %d planned (%.1f MB) in %d batches.",
             summary.listed,
             summary.already_done,
             summary.planned,
@@ -188,12 +221,18 @@ class DicomPlanOperator(DicomDeidOperator):
             self.log.info("  %s: %d", why, count)
 
 
-def _who_and_where(context: Context) -> dict[str, Any]:
-    """Return who asked and which Airflow run it is; planned again, the same Airflow run goes on with the same run."""
+def _airflow_run(context: Context) -> dict[str, Any]:
+    """Return the user and the Airflow run; a planning task that is retried continues the same run."""
     instance, dag_run = context["ti"], context["dag_run"]
-    airflow_context = {"dag_id": instance.dag_id, "run_id": instance.run_id, "run_type": str(dag_run.run_type)}
+    airflow_context = {"dag_id": instance.dag_id, "run_id": instance.run_id, "run_type": _run_type(context)}
     return {
         "triggered_by": getattr(dag_run, "triggering_user_name", None) or "",
         "airflow_context": airflow_context,
         "external_id": f"{instance.dag_id}/{instance.run_id}/{instance.task_id}",
     }
+
+
+def _run_type(context: Context) -> str:
+    """Return the type of the DAG run as a plain word, such as ``manual``."""
+    run_type = context["dag_run"].run_type
+    return str(getattr(run_type, "value", run_type))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from dicom_deid.links import RunPageLink
 from dicom_deid.operators.base import DicomDeidOperator, planned_run
 from dicom_deid.operators.deidentify import BatchStopped
-from dicom_deid.operators.lineage import between
+from dicom_deid.operators.lineage import run_lineage
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
@@ -54,7 +54,7 @@ class DicomReleaseOperator(DicomDeidOperator):
         self.transfers = transfers
         self._stop: Event | None = None
 
-    def execute(self, context: Context) -> int:
+    def run_task(self, context: Context) -> int:
         """Copy, and return the number of objects.
 
         Raises
@@ -89,7 +89,7 @@ class DicomReleaseOperator(DicomDeidOperator):
     def get_openlineage_facets_on_start(self) -> OperatorLineage[Any, Any]:
         """Return the staging place and the place of release."""
         _, configuration = planned_run(self.run)
-        return between(configuration.destination, self.release_to)
+        return run_lineage(configuration.destination, self.release_to)
 
 
 def _written(database: Database, run_id: str) -> Iterable[SourceObject]:

@@ -1,13 +1,14 @@
-"""The last task of a run: add up, judge, tell."""
+"""Finish a run: add up its totals, log the reasons, and fail or warn."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from dicom_deid.links import RunPageLink
+from dicom_deid.links import RunPageLink, run_page
+from dicom_deid.operators.arguments import ratio
 from dicom_deid.operators.base import DicomDeidOperator, TooManyQuarantined, WorkLeft, planned_run
-from dicom_deid.operators.lineage import between
+from dicom_deid.operators.lineage import run_lineage
 from dicom_deid.reasons import Outcome, Reason
 
 if TYPE_CHECKING:
@@ -18,19 +19,19 @@ if TYPE_CHECKING:
 
 
 class DicomReportOperator(DicomDeidOperator):
-    """Ends a run, logs its totals and the reasons, and returns the counts.
+    """Finish a run, log its totals and reasons, and return the counts.
 
-    The outlets of the task, if it has any, get an asset event with the counts. The trigger rule is `all_done`, so that
-    a run with nothing to do and one whose batches failed are ended too.
+    Each outlet of the task gets an asset event with the counts. The trigger rule is `all_done`, so that a run with
+    nothing to do, and one whose batches failed, are finished too.
 
     Parameters
     ----------
     run
         ``plan.output["run"]`` of `DicomPlanOperator`.
     max_quarantine_ratio
-        Quarantined objects among all, 0 to 1, above which the run is not good.
+        Accepted ratio of quarantined objects to all objects, 0 to 1.
     on_excess
-        Whether the task then fails (`fail`) or says so in its log (`warn`).
+        What to do above this ratio: `fail` the task, or add a warning to the counts (`warn`).
     """
 
     template_fields: Sequence[str] = ("run", "max_quarantine_ratio")
@@ -40,8 +41,8 @@ class DicomReportOperator(DicomDeidOperator):
         self,
         *,
         run: Mapping[str, Any],
-        max_quarantine_ratio: float = 1.0,
-        on_excess: Literal["fail", "warn"] = "fail",
+        max_quarantine_ratio: float = 0.1,
+        on_excess: Literal["fail", "warn"] = "warn",
         **kwargs: Any,
     ) -> None:
         kwargs.setdefault("trigger_rule", "all_done")
@@ -51,46 +52,54 @@ class DicomReportOperator(DicomDeidOperator):
         self.on_excess = on_excess
         self._counts: dict[str, Any] = {}
 
-    def execute(self, context: Context) -> dict[str, Any]:
-        """End the run and report.
+    def run_task(self, context: Context) -> dict[str, Any]:
+        """Finish the run and return its counts.
 
         Raises
         ------
         WorkLeft
-            Objects were planned and are not done: a batch failed. Clear the failed tasks to take them up again.
+            Planned objects have no final outcome because a batch failed. Clear the failed tasks to process them.
         TooManyQuarantined
-            More were quarantined than `max_quarantine_ratio`.
+            The ratio of quarantined objects is above `max_quarantine_ratio`, and `on_excess` is `fail`.
         """
         from dicom_deid.pipeline.planning import report_run
 
-        run_id, _ = planned_run(self.run)
+        run_id, configuration = planned_run(self.run)
+        allowed = ratio("max_quarantine_ratio", self.max_quarantine_ratio)
         RunPageLink.persist(context, self, run_id)
         report = report_run(self.connections, run_id=run_id)
         left = report.open + report.outcomes.get(Outcome.FAILED, 0)
         report = report_run(self.connections, run_id=run_id, state="failed" if left else "succeeded")
-        self._tell(report)
-        self._counts = _counts(run_id, report)
+        self._log_report(report)
+        excess = _excess(report, allowed)
+        self._counts = {
+            **_counts(run_id, report),
+            "warnings": [*_nothing_listed(report, configuration.source), *excess],
+        }
+        for warning in self._counts["warnings"]:
+            self.log.warning("%s", warning)
         context["ti"].xcom_push(key="counts", value=self._counts)
         for asset in self.outlets:
             context["outlet_events"][asset].extra = self._counts
         if left:
-            raise WorkLeft(f"{left} objects are not done: clear the failed tasks of this run to take them up again.")
-        self._judge(report)
+            raise WorkLeft(f"{left} objects are not done: clear the failed tasks of this run to process them.")
+        if excess and self.on_excess == "fail":
+            raise TooManyQuarantined(excess[0])
         return self._counts
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:
-        """Return the places, and how much was written in all."""
+        """Return source and destination with the number of objects and bytes written by the run."""
         _, configuration = planned_run(self.run)
-        return between(
+        return run_lineage(
             configuration.source,
             configuration.destination,
             objects=self._counts.get("deidentified"),
             size=self._counts.get("bytes_out"),
         )
 
-    def _tell(self, report: RunReport) -> None:
+    def _log_report(self, report: RunReport) -> None:
         self.log.info(
-            "Listed %d objects, %d done before. De-identified %d, quarantined %d, failed %d; %.1f MB in %.1f s.",
+            "Listed %d objects, %d already done. De-identified %d, quarantined %d, failed %d; %.1f MB in %.1f s.",
             report.run.listed,
             report.run.already_done,
             report.outcomes.get(Outcome.DEIDENTIFIED, 0),
@@ -103,19 +112,22 @@ class DicomReportOperator(DicomDeidOperator):
             advice = Reason(code).advice
             self.log.warning("  %6d  %s: %s %s", count, code, advice.meaning, advice.what_to_do)
 
-    def _judge(self, report: RunReport) -> None:
-        ratio, allowed = report.quarantine_ratio, float(self.max_quarantine_ratio)
-        if ratio <= allowed:
-            return
-        message = f"{ratio:.1%} of the objects were quarantined, more than the {allowed:.1%} that are allowed."
-        if self.on_excess == "fail":
-            raise TooManyQuarantined(message)
-        self.log.warning(message)
+
+def _nothing_listed(report: RunReport, source: str) -> list[str]:
+    return [] if report.run.listed else [f"No object was listed at {source}: check the source and the prefix."]
+
+
+def _excess(report: RunReport, allowed: float) -> list[str]:
+    quarantined = report.quarantine_ratio
+    if quarantined <= allowed:
+        return []
+    return [f"{quarantined:.1%} of the objects were quarantined, more than the {allowed:.1%} that are accepted."]
 
 
 def _counts(run_id: str, report: RunReport) -> dict[str, Any]:
     return {
         "run_id": run_id,
+        "page": run_page(run_id),
         "listed": report.run.listed,
         "already_done": report.run.already_done,
         "planned": report.run.planned,

@@ -38,6 +38,7 @@ def plan_run(
     configuration: RunConfiguration,
     connections: Connections,
     *,
+    create_project: bool = True,
     list_objects: Callable[[Database], Iterable[SourceObject]] | None = None,
 ) -> PlannedRun:
     """List the source, leave out what was done under the same rules, and cut the rest into batches.
@@ -52,6 +53,8 @@ def plan_run(
         planned anew.
     connections
         How to reach database and storages.
+    create_project
+        Create the project if it does not exist.
     list_objects
         Returns the objects to plan; None to list the source.
 
@@ -65,7 +68,7 @@ def plan_run(
     make_deidentifier(configuration)
     with connections.open(configuration) as (database, object_stores):
         database.upgrade()
-        database.project(configuration.project, configuration.project_options)
+        database.project(configuration.project, configuration.project_options, create=create_project)
         configuration = configuration.replace(project_rules=project_rules(database.connection, configuration.project))
         deidentifier = make_deidentifier(configuration)
         request = RunRequest(

@@ -1,4 +1,4 @@
-"""A real Airflow of separate processes: the topology of a site, small enough for a laptop."""
+"""Airflow as separate processes, for demonstrations and tests."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ from dicom_deid.exceptions import ConfigurationError, DicomDeidError
 from dicom_deid.sandbox.ports import free_ports
 
 COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
-"""The `airflow` commands that make a deployment with the LocalExecutor."""
+"""The `airflow` commands of a deployment with the LocalExecutor."""
 
 _STOP_SECONDS = 15
 _SHOWN_LINES = 10
 
 
 class AirflowNotReady(DicomDeidError):
-    """Airflow did not become healthy in time; the message names the log to read."""
+    """Airflow did not become healthy in time; the message names the log file."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AirflowOptions:
-    """What kind of Airflow to start.
+    """Settings of an Airflow deployment.
 
     Parameters
     ----------
@@ -49,10 +49,9 @@ class AirflowOptions:
     dags_folder
         The folder of DAG files.
     plugins_folder
-        The folder of plugin files; without one, plugins come from installed packages alone.
+        The folder of plugin files. If not given, only installed packages provide plugins.
     connections
-        Airflow connections by id, as URIs or JSON documents; they reach the processes by environment, never
-        by the database.
+        Airflow connections by id, as URIs or JSON documents, passed to the processes as environment variables.
     users
         Role (`viewer`, `user`, `op`, `admin`) by user name. Each gets a random password; see
         `AirflowSandbox.passwords`.
@@ -61,7 +60,7 @@ class AirflowOptions:
     parallelism
         Tasks at a time in one scheduler.
     environment
-        Further environment variables; they win over everything above.
+        Other environment variables; they override everything above.
     """
 
     home: Path
@@ -81,7 +80,7 @@ class AirflowSandbox:
     Parameters
     ----------
     options
-        What kind of Airflow to start.
+        Settings of the deployment.
 
     Examples
     --------
@@ -106,42 +105,49 @@ class AirflowSandbox:
         components
             `airflow` commands, for example `api-server` or `celery worker`.
         timeout
-            Seconds to wait for health.
+            Seconds to wait until all components are healthy.
 
         Raises
         ------
         AirflowNotReady
-            A component ended or did not report itself healthy in time.
+            A component ended or was not healthy in time.
         """
         self.run("db", "migrate")
         try:
             for component in components:
                 self.start_component(component)
-            self._wait_until_healthy(components, timeout)
+            self.wait_until_healthy(components, timeout)
         except BaseException:
             self.stop()
             raise
 
     def start_component(
-        self, command: str, *, name: str | None = None, environment: Mapping[str, str] | None = None
+        self,
+        command: str,
+        *,
+        name: str | None = None,
+        environment: Mapping[str, str] | None = None,
+        wrapper: Sequence[str] = (),
     ) -> subprocess.Popen[bytes]:
-        """Start one more `airflow` command in the background.
+        """Start an `airflow` command in the background.
 
         Parameters
         ----------
         command
             For example `celery worker --concurrency 2`.
         name
-            What to call the process in `stop_component` and in the name of its log; the command if not given.
+            Name of the process for `stop_component` and its log file. Default: the command.
         environment
-            Variables of this process alone.
+            Environment variables of this process only.
+        wrapper
+            Words before the command, such as those that start it with other mounts.
         """
         name = name or command
         log = self.process_log(name)
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as output:
             process = subprocess.Popen(  # noqa: S603 - our own interpreter and words
-                [sys.executable, "-m", "airflow", *command.split()],
+                [*wrapper, sys.executable, "-m", "airflow", *command.split()],
                 env={**self.environment, **(environment or {})},
                 cwd=self.options.home,
                 stdin=subprocess.DEVNULL,
@@ -153,19 +159,19 @@ class AirflowSandbox:
         return process
 
     def stop_component(self, name: str, *, kill: bool = False) -> None:
-        """Stop one component and all that it started.
+        """Stop one component and its child processes.
 
         Parameters
         ----------
         name
             As given to `start_component`.
         kill
-            Stop it at once, as a lost machine would.
+            Kill it, to simulate a lost machine.
         """
         _end(self._processes.pop(name), kill=kill)
 
     def stop(self) -> None:
-        """Stop every component, the one that hands out work before those that do it."""
+        """Stop all components, in the order in which they were started."""
         for process in self._processes.values():
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM)
@@ -322,7 +328,14 @@ class AirflowSandbox:
             **options.environment,
         }
 
-    def _wait_until_healthy(self, components: Sequence[str], timeout: float) -> None:
+    def wait_until_healthy(self, components: Sequence[str], timeout: float) -> None:
+        """Return when all components are healthy.
+
+        Raises
+        ------
+        AirflowNotReady
+            A component ended or was not healthy in time.
+        """
         names = {"scheduler": "scheduler", "dag-processor": "dag_processor", "triggerer": "triggerer"}
         wanted = [names[component] for component in components if component in names]
         deadline = time.monotonic() + timeout
@@ -356,7 +369,7 @@ def create_database(url: str, name: str) -> None:
 
 
 def _end(process: subprocess.Popen[bytes], *, kill: bool) -> None:
-    """End a process with all that it started: first as it asks to be ended, then for certain."""
+    """End a process and its children: with SIGTERM first, then with SIGKILL."""
     try:
         started = psutil.Process(process.pid).children(recursive=True)
     except psutil.NoSuchProcess:

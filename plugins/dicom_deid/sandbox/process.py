@@ -1,4 +1,4 @@
-"""A server as a process that outlives the one that started it, and can be found again by another."""
+"""Server processes that outlive the process that started them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import psutil
 
 
 class ProcessIdentity(NamedTuple):
-    """A process, told apart from a later one with the same number by its time of creation."""
+    """A process, identified by its pid and its creation time, since pids are reused."""
 
     pid: int
     created: float
@@ -29,16 +29,16 @@ class ProcessIdentity(NamedTuple):
             return None
 
     def is_running(self) -> bool:
-        """Tell whether this very process runs (a zombie does not)."""
+        """Return whether this process is running; a zombie is not."""
         return self._process() is not None
 
     def stop(self, *, ask_with: signal.Signals = signal.SIGTERM, patience: float = 15.0) -> None:
-        """Ask the process to end, wait for it, and kill it when it has not ended after `patience` seconds.
+        """Send the process a signal, wait for its end, and kill it after `patience` seconds.
 
         Raises
         ------
         OSError
-            When even killing does not end it.
+            The process does not end when killed.
         """
         for sign in (ask_with, signal.SIGKILL):
             process = self._process()
@@ -51,7 +51,7 @@ class ProcessIdentity(NamedTuple):
         raise OSError(f"process {self.pid} does not end")
 
     def _wait(self, seconds: float) -> bool:
-        # psutil's own wait does not return for a zombie whose parent, another process of ours, has yet to reap it.
+        # psutil's own wait does not return for a zombie that its parent has not reaped.
         deadline = time.monotonic() + seconds
         while self.is_running():
             if time.monotonic() > deadline:
@@ -75,12 +75,12 @@ def start_process(
     environment: Mapping[str, str] | None = None,
     user: str | None = None,
 ) -> ProcessIdentity:
-    """Start a server in a session of its own, its output appended to `log`.
+    """Start a server in its own session; append its output to `log`.
 
     Raises
     ------
     OSError
-        When the program cannot be started, or ended at once.
+        The program cannot be started, or ended at once.
     """
     with log.open("ab") as output:
         process = subprocess.Popen(  # noqa: S603 - the sandbox's own command lines
@@ -100,7 +100,7 @@ def start_process(
 
 
 def identity_of(user: str | None) -> dict[str, Any]:
-    """Return the arguments with which `subprocess` runs a program as another user and in no group of ours."""
+    """Return the `subprocess` arguments that run a program as another user, without our groups."""
     if user is None:
         return {}
     import pwd

@@ -1,4 +1,4 @@
-"""Real DICOM for a demonstration: the files that the package `pydicom` carries for its own tests, broken ones too."""
+"""DICOM files for a demonstration: the test files in the `pydicom` package, including invalid ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _CODE = (".py", ".pyc", ".md", ".txt")
 
 
 def sample_files() -> Iterator[tuple[str, Path]]:
-    """Return a key and a path for each file, in order."""
+    """Yield key and path of each file, in order."""
     root = Path(pydicom.data.__file__).parent
     for folder in _FOLDERS:
         for path in sorted((root / folder).rglob("*")):
@@ -22,16 +22,16 @@ def sample_files() -> Iterator[tuple[str, Path]]:
 
 
 def load_samples(client: Any, bucket: str, prefix: str) -> int:
-    """Put the files into a bucket, which is made if need be, and return how many there are.
+    """Upload the files to a bucket, which is created if needed, and return their number.
 
-    A file that is there already is left alone, so that its object stays the one that was seen before.
+    Files that were uploaded before are skipped, so that their objects do not change.
 
     Parameters
     ----------
     client
         A boto3 S3 client.
     bucket, prefix
-        Where to.
+        Location of the objects.
     """
     ensure_bucket(client, bucket)
     pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"{prefix}/")
@@ -45,6 +45,6 @@ def load_samples(client: Any, bucket: str, prefix: str) -> int:
 
 
 def ensure_bucket(client: Any, bucket: str) -> None:
-    """Make a bucket, unless it is there."""
+    """Create a bucket if it does not exist."""
     if bucket not in {each["Name"] for each in client.list_buckets()["Buckets"]}:
         client.create_bucket(Bucket=bucket)

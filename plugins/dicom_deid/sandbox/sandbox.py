@@ -1,4 +1,4 @@
-"""The sandbox: real servers in one directory, started, found again, and stopped."""
+"""The sandbox: SeaweedFS and PostgreSQL in one directory."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from dicom_deid.sandbox.seaweedfs import S3Service, SeaweedFS
 from dicom_deid.sandbox.state import SandboxState, ServerState
 
 _ATTEMPTS = 3
-"""A server's ports can be taken between our looking and its binding; then others are tried."""
+"""Another process can take a port between the check and the bind; then other ports are tried."""
 
 
 def default_directory() -> Path:
-    """Return where the sandbox keeps its data when no place is named: `DICOM_DEID_SANDBOX` or the user's data home."""
+    """Return the default directory of the sandbox: `DICOM_DEID_SANDBOX`, or below the user's data home."""
     named = os.environ.get("DICOM_DEID_SANDBOX")
     if named:
         return Path(named)
@@ -33,16 +33,16 @@ def default_directory() -> Path:
 class Sandbox:
     """SeaweedFS (S3) and PostgreSQL, with random passwords, on free ports of the loopback interface.
 
-    The servers outlive the process that starts them: another `Sandbox` of the same directory, in any process, finds
-    them running, or finds out that they have died, and starts what is missing over the same data. Safe for several
-    processes at once. As a context manager it starts on entering and stops on leaving.
+    The servers outlive the process that starts them. Another `Sandbox` of the same directory, in any process, finds
+    them running, or restarts those that ended, with the same data. Safe for several processes at the same time. As a
+    context manager it starts on entering and stops on leaving.
 
     Parameters
     ----------
     directory
-        Where data, logs and the state file live; made when missing. Default: `default_directory()`.
+        Directory of data, logs and the state file; created if it does not exist. Default: `default_directory()`.
     keep
-        Keep the directory when the sandbox stops. When False the directory goes, and PostgreSQL does not wait for the
+        Keep the directory when the sandbox stops. If False, the directory is deleted and PostgreSQL does not sync to
         disk.
 
     Examples
@@ -56,17 +56,17 @@ class Sandbox:
         self.keep = keep
 
     def start(self, *, object_store: bool = True) -> Self:
-        """Start what does not run yet, and wait until it answers.
+        """Start the servers that do not run, and wait until they answer.
 
         Parameters
         ----------
         object_store
-            Start SeaweedFS too, and not PostgreSQL alone.
+            Start SeaweedFS as well as PostgreSQL.
 
         Raises
         ------
         ConfigurationError
-            When a program is missing or a server does not come up; what was started here is stopped again.
+            A program is missing or a server does not start; servers that were started are stopped again.
         """
         with self._locked():
             state = self._state() or SandboxState()
@@ -81,7 +81,7 @@ class Sandbox:
         return self
 
     def stop(self) -> None:
-        """Stop the servers and wait until their processes have ended; nothing to do when none runs."""
+        """Stop the servers and wait until their processes have ended."""
         if not self.directory.exists():
             return
         with self._locked():
@@ -92,23 +92,23 @@ class Sandbox:
                 shutil.rmtree(self.directory)
 
     def is_running(self, *, object_store: bool = True) -> bool:
-        """Tell whether all servers run, or PostgreSQL, whatever SeaweedFS does."""
+        """Return whether PostgreSQL and, if `object_store` is true, SeaweedFS are running."""
         state = self._state()
         return state is not None and state.postgres.is_running() and (not object_store or state.s3.is_running())
 
     @property
     def s3(self) -> S3Service:
-        """How to reach the S3 server."""
+        """Address and credentials of the S3 server."""
         state = self._running_state()
         return self._seaweedfs(state).service(state.s3.ports)
 
     @property
     def postgres_url(self) -> str:
-        """URL of the sandbox's database, with the password."""
+        """URL of the sandbox's database, including the password."""
         return self.database_url()
 
     def database_url(self, database: str = "dicom_deid") -> str:
-        """Return the URL of one of the server's databases, with the password."""
+        """Return the URL of a database of the server, including the password."""
         state = self._running_state(object_store=False)
         return self._postgresql(state).url(state.postgres.ports[0], database)
 
@@ -145,7 +145,7 @@ class Sandbox:
                 if len(server.ports) != program.port_count or not are_free(server.ports):
                     server.ports = free_ports(program.port_count)
                 server.process = program.spawn(server.ports)
-                # At once: whoever is killed while waiting leaves a process that can be found.
+                # Saved before waiting, so that the process is found even if this one is killed meanwhile.
                 state.save(self._state_file)
             if program.wait_until_ready(server.process, server.ports):
                 return
@@ -154,7 +154,7 @@ class Sandbox:
         raise ConfigurationError(f"{type(program).__name__} does not start; see {program.log}")
 
     def _stop_servers(self, state: SandboxState) -> None:
-        # Data that are thrown away need no orderly end, which takes SeaweedFS three seconds.
+        # An orderly stop takes SeaweedFS three seconds, which temporary data do not need.
         seaweedfs_ends_with = signal.SIGTERM if self.keep else signal.SIGKILL
         for server, ask_with in ((state.s3, seaweedfs_ends_with), (state.postgres, signal.SIGINT)):
             if server.process is not None:
@@ -165,7 +165,7 @@ class Sandbox:
     @contextmanager
     def _locked(self) -> Iterator[None]:
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        # Beside the directory, not in it: the lock outlives a directory that is thrown away.
+        # Beside the directory, because the lock must outlive it.
         with self.directory.with_name(self.directory.name + ".lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield

@@ -34,7 +34,7 @@ _SECONDS_TO_START = 30.0
 
 @dataclass(frozen=True)
 class S3Service:
-    """How to reach the sandbox's S3 server."""
+    """Address and credentials of the sandbox's S3 server."""
 
     endpoint_url: str
     access_key: str
@@ -57,7 +57,7 @@ class S3Service:
         return session.client("s3", endpoint_url=self.endpoint_url, config=Config(**{**defaults, **config}))
 
     def environment(self) -> dict[str, str]:
-        """Return the standard AWS variables with which any client finds this server."""
+        """Return the standard AWS environment variables for this server."""
         return {
             "AWS_ENDPOINT_URL_S3": self.endpoint_url,
             "AWS_ACCESS_KEY_ID": self.access_key,
@@ -69,7 +69,7 @@ class S3Service:
 
 @dataclass(frozen=True)
 class SeaweedFS:
-    """One SeaweedFS server whose data are in `directory`."""
+    """A SeaweedFS server with its data in `directory`."""
 
     directory: Path
     log: Path
@@ -77,7 +77,7 @@ class SeaweedFS:
     secret_key: str = field(repr=False)
 
     def service(self, ports: Sequence[int]) -> S3Service:
-        """Return how to reach the server that listens on these ports."""
+        """Return address and credentials of the server on these ports."""
         return S3Service(f"http://{LOOPBACK}:{ports[0]}", self.access_key, self.secret_key)
 
     port_count: ClassVar[int] = len(_PORT_OPTIONS)
@@ -88,16 +88,16 @@ class SeaweedFS:
         Raises
         ------
         ConfigurationError
-            When the program is not installed.
+            The program is not installed.
         """
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         return start_process(self._command(ports), log=self.log, environment=_ENVIRONMENT)
 
     def wait_until_ready(self, process: ProcessIdentity, ports: Sequence[int]) -> bool:
-        """Wait until the server answers to its own credentials; False when it ended, or took too long."""
+        """Wait until the server accepts its own credentials; return False if it ended or took too long."""
         from botocore.exceptions import BotoCoreError, ClientError
 
-        # The credentials are this sandbox's own: a server of somebody else on the port does not pass for ours.
+        # Another server on this port would not accept this sandbox's credentials.
         client = self.service(ports).client(connect_timeout=1, read_timeout=2, retries={"max_attempts": 0})
         deadline = time.monotonic() + _SECONDS_TO_START
         while time.monotonic() < deadline and process.is_running():
@@ -124,7 +124,7 @@ class SeaweedFS:
             "-s3.port.iceberg=0",
             "-s3.port.lance=0",
             f"-s3.config={identities}",
-            # A bucket that is missing must be seen to be missing.
+            # A missing bucket must be an error.
             "-s3.autoCreateBucket=false",
             "-s3.iam=false",
             "-admin.ui=false",
@@ -140,7 +140,7 @@ class SeaweedFS:
         return {"identities": [{"name": "sandbox", "credentials": credentials, "actions": ["Admin", "Read", "Write"]}]}
 
 
-# Every bucket has volumes of its own; one each is enough here, seven are the default.
+# One volume per bucket is enough here; the default is seven.
 _ENVIRONMENT = {"WEED_MASTER_VOLUME_GROWTH_COPY_1": "1"}
 
 
@@ -150,7 +150,7 @@ def find_program(name: str) -> Path:
     Raises
     ------
     ConfigurationError
-        When it is not installed.
+        The program is not installed.
     """
     beside_python = Path(sysconfig.get_path("scripts")) / name
     if beside_python.exists():

@@ -1,4 +1,4 @@
-"""What a sandbox remembers of itself between processes: its secrets, ports, and the servers that it started."""
+"""The state file of a sandbox: secrets, ports and server processes."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from dicom_deid.sandbox.process import ProcessIdentity
 
 @dataclass
 class ServerState:
-    """One server: the ports it had last, and its process when it was started and not stopped."""
+    """Ports and process of one server; no process if it was stopped."""
 
     ports: list[int] = field(default_factory=list)
     process: ProcessIdentity | None = None
 
     def is_running(self) -> bool:
-        """Tell whether the process that was started still runs."""
+        """Return whether the process is running."""
         return self.process is not None and self.process.is_running()
 
 
 @dataclass
 class SandboxState:
-    """The content of a sandbox's state file, which its owner alone can read."""
+    """Content of the state file, which only its owner can read."""
 
     access_key: str = field(default_factory=lambda: secrets.token_hex(10))
     secret_key: str = field(default_factory=lambda: secrets.token_hex(20), repr=False)
@@ -35,7 +35,7 @@ class SandboxState:
 
     @classmethod
     def load(cls, path: Path) -> SandboxState | None:
-        """Read the state, or return None when there is none, or none that can be read."""
+        """Read the state; return None if the file is missing or invalid."""
         try:
             values = json.loads(path.read_text())
             s3, postgres = _server(values.pop("s3")), _server(values.pop("postgres"))
