@@ -129,10 +129,8 @@ class KeyTemplate:
 def _is_safe(plan: CompiledRecipe, keyword: str, follows_references: bool) -> bool:
     element = ElementName.of(_TAGS[keyword])
     is_uid = keyword.endswith("UID")
-    if plan.is_kept(element):
-        return is_uid
     steps = plan.steps(element)
-    if not steps:
-        return is_uid and follows_references
+    if not steps or plan.is_kept(element):
+        return is_uid and (follows_references or plan.is_retained(element))
     written = any(step.action in (Action.ADD, Action.REPLACE) and step.is_certain for step in steps)
     return written and steps[-1].action not in (Action.REMOVE, Action.BLANK)

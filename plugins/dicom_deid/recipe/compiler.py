@@ -241,6 +241,10 @@ class CompiledRecipe:
         """
         return element.root and any(rule.field.selects(element) for rule in self._keeps)
 
+    def is_retained(self, element: ElementName) -> bool:
+        """Return whether a KEEP rule, or a fragment that took other rules away, keeps the element on purpose."""
+        return self.is_kept(element) or not self.recipe.retained.isdisjoint(lower_case_names(element))
+
     def steps(self, element: ElementName, presence: Presence = NO_PRESENCE) -> Steps:
         """Return the steps, in order, for an element that exists in the object and is neither skipped nor kept.
 

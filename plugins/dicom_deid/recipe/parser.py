@@ -54,6 +54,8 @@ class ParsedRecipe:
         The lists by name; sections of one name are read as one.
     warnings
         Lines that are ignored because of ``%compat deid``.
+    retained
+        Fields, in lower case, that fragments keep unchanged by KEEP in ``%option``.
     """
 
     rules: list[Rule] = field(default_factory=list)
@@ -61,6 +63,7 @@ class ParsedRecipe:
     fields: dict[str, list[ListEntry]] = field(default_factory=dict)
     values: dict[str, list[ListEntry]] = field(default_factory=dict)
     warnings: list[RecipeProblem] = field(default_factory=list)
+    retained: set[str] = field(default_factory=set)
 
 
 def parse_files(files: Sequence[tuple[str, str]]) -> ParsedRecipe:
@@ -217,8 +220,11 @@ class _FileParser:
         self.parsed.rules[:] = [
             other for other in self.parsed.rules if other.source == self.name or other.field.text.lower() != text
         ]
+        self.parsed.retained.discard(text)
         if rule.action is not Action.KEEP or isinstance(rule.field, ContentItem):
             self.parsed.rules.append(rule)
+        else:
+            self.parsed.retained.add(text)
 
     def rule_of(self, line: str) -> Rule | None:
         word, *rest = tokens(line)

@@ -36,6 +36,8 @@ class Recipe:
         The lists of ``%fields`` and ``%values`` by name.
     warnings
         Lines that were ignored because the file has the line ``%compat deid``.
+    retained
+        Fields, in lower case, that fragments keep unchanged by KEEP in ``%option``.
     """
 
     name: str = field(compare=False)
@@ -44,6 +46,7 @@ class Recipe:
     fields: Mapping[str, tuple[ListEntry, ...]] = field(default_factory=dict)
     values: Mapping[str, tuple[ListEntry, ...]] = field(default_factory=dict)
     warnings: tuple[RecipeProblem, ...] = field(default=(), compare=False)
+    retained: frozenset[str] = field(default=frozenset(), compare=False)
 
     @classmethod
     def parse(cls, text: str, name: str = "recipe") -> Recipe:
@@ -112,6 +115,7 @@ class Recipe:
             parsed.rules += recipe.rules
             parsed.filters += recipe.filters
             parsed.warnings += recipe.warnings
+            parsed.retained |= recipe.retained
             for own, added in ((parsed.fields, recipe.fields), (parsed.values, recipe.values)):
                 for list_name, entries in added.items():
                     own.setdefault(list_name, []).extend(entries)
@@ -126,6 +130,7 @@ class Recipe:
             MappingProxyType({key: tuple(entries) for key, entries in parsed.fields.items()}),
             MappingProxyType({key: tuple(entries) for key, entries in parsed.values.items()}),
             tuple(parsed.warnings),
+            frozenset(parsed.retained),
         )
 
     @property
