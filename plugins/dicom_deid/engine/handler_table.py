@@ -362,6 +362,7 @@ class HandlerTable:
     ) -> None:
         self.pixels = pixels
         self.plan = plan
+        self._safe_private_of_recipe = frozenset(plan.recipe.safe_private)
         self.settings = settings
         self.functions = functions
         self.variables = variables
@@ -589,7 +590,8 @@ class HandlerTable:
     def _keeps_private(self, tag: int, creator: str | None) -> bool:
         policy = self.settings.private_elements
         if policy == "safe":
-            return creator is not None and (tag >> 16, creator, tag & 0xFF) in safe_private_elements()
+            element = (tag >> 16, creator, tag & 0xFF)
+            return element in safe_private_elements() or element in self._safe_private_of_recipe
         return policy == "keep"
 
     # What a rule does

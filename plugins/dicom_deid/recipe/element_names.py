@@ -185,10 +185,28 @@ def parse_tag(text: str) -> int | None:
     return None if match is None else int("".join(group for group in match.groups() if group), 16)
 
 
+class PrivateElement(NamedTuple):
+    """A private element, whatever block its private creator reserved (PS3.5 section 7.8)."""
+
+    group: int
+    creator: str
+    element: int
+
+    def __str__(self) -> str:
+        return f'({self.group:04x},"{self.creator}",{self.element:02x})'
+
+
+def parse_private_element(text: str) -> PrivateElement | None:
+    """Read ``(gggg,"CREATOR",ee)`` or the same without parentheses; return None if it is neither."""
+    match = _PRIVATE.fullmatch(text)
+    if match is None or bool(match[1]) != bool(match[5]) or int(match[2], 16) % 2 == 0:
+        return None
+    return PrivateElement(int(match[2], 16), match[3], int(match[4], 16))
+
+
 def is_private_form(text: str) -> bool:
     """Return whether the text is ``(gggg,"CREATOR",ee)`` or ``gggg,"CREATOR",ee`` with an odd group."""
-    match = _PRIVATE.fullmatch(text)
-    return match is not None and bool(match[1]) == bool(match[5]) and int(match[2], 16) % 2 == 1
+    return parse_private_element(text) is not None
 
 
 def tag_of(text: str) -> int | None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from dicom_deid.recipe.concepts import DATED_VALUE_TYPES, WRITTEN_VALUE_TYPES
-from dicom_deid.recipe.element_names import dictionary_vr
+from dicom_deid.recipe.element_names import PrivateElement, dictionary_vr, parse_private_element
 from dicom_deid.recipe.errors import RecipeError, RecipeProblem, RecipeSyntaxError, nearest
 from dicom_deid.recipe.fields import (
     ContentItem,
@@ -23,7 +23,7 @@ from dicom_deid.recipe.profile_attributes import composite_tags
 from dicom_deid.recipe.rules import Action, ListEntry, Rule
 from dicom_deid.recipe.values import DeidFunction, Function, Literal, Value, Variable, parse_value
 
-SECTIONS = ("header", "option", "labels", "filter", "values", "fields", "compat")
+SECTIONS = ("header", "option", "labels", "filter", "values", "fields", "safe-private", "compat")
 _NAMED = ("filter", "values", "fields", "compat")
 _NEEDS_VALUE = (Action.ADD, Action.JITTER, Action.REPLACE)
 _IGNORED = "ignored, as deid does: "
@@ -56,6 +56,8 @@ class ParsedRecipe:
         Lines that are ignored because of ``%compat deid``.
     retained
         Fields, in lower case, that fragments keep unchanged by KEEP in ``%option``.
+    safe_private
+        Group, private creator and last byte of the elements of ``%safe-private``.
     """
 
     rules: list[Rule] = field(default_factory=list)
@@ -64,6 +66,7 @@ class ParsedRecipe:
     values: dict[str, list[ListEntry]] = field(default_factory=dict)
     warnings: list[RecipeProblem] = field(default_factory=list)
     retained: set[str] = field(default_factory=set)
+    safe_private: set[PrivateElement] = field(default_factory=set)
 
 
 def parse_files(files: Sequence[tuple[str, str]]) -> ParsedRecipe:
@@ -134,6 +137,7 @@ class _FileParser:
             "filter": self.read_filter_line,
             "values": self.read_list_line,
             "fields": self.read_list_line,
+            "safe-private": self.read_safe_private,
         }
 
     def read(self, text: str) -> None:
@@ -285,6 +289,17 @@ class _FileParser:
         else:
             entry = _split_entry(expression, rest[1:])
         self.list_of(str(self.section))[self.section_name].append(entry)
+
+    # %safe-private
+
+    def read_safe_private(self, line: str) -> None:
+        word, *rest = tokens(line)
+        element = parse_private_element(word.raw)
+        if element is None:
+            raise RecipeSyntaxError('%safe-private takes (gggg,"CREATOR",ee)', word.column)
+        if rest:
+            raise RecipeSyntaxError("nothing may follow the element", rest[0].column)
+        self.parsed.safe_private.add(element)
 
     # %filter
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from dicom_deid.exceptions import ConfigurationError
+from dicom_deid.recipe.element_names import PrivateElement
 from dicom_deid.recipe.errors import RecipeProblem, nearest
 from dicom_deid.recipe.filters import Filter
 from dicom_deid.recipe.parser import ParsedRecipe, parse_files
@@ -34,6 +35,8 @@ class Recipe:
         The labels of ``%filter``.
     fields, values
         The lists of ``%fields`` and ``%values`` by name.
+    safe_private
+        Private elements that the site vouches for, from ``%safe-private``, in order.
     warnings
         Lines that were ignored because the file has the line ``%compat deid``.
     retained
@@ -45,6 +48,7 @@ class Recipe:
     filters: tuple[Filter, ...] = ()
     fields: Mapping[str, tuple[ListEntry, ...]] = field(default_factory=dict)
     values: Mapping[str, tuple[ListEntry, ...]] = field(default_factory=dict)
+    safe_private: tuple[PrivateElement, ...] = ()
     warnings: tuple[RecipeProblem, ...] = field(default=(), compare=False)
     retained: frozenset[str] = field(default=frozenset(), compare=False)
 
@@ -116,6 +120,7 @@ class Recipe:
             parsed.filters += recipe.filters
             parsed.warnings += recipe.warnings
             parsed.retained |= recipe.retained
+            parsed.safe_private.update(recipe.safe_private)
             for own, added in ((parsed.fields, recipe.fields), (parsed.values, recipe.values)):
                 for list_name, entries in added.items():
                     own.setdefault(list_name, []).extend(entries)
@@ -129,6 +134,7 @@ class Recipe:
             tuple(parsed.filters),
             MappingProxyType({key: tuple(entries) for key, entries in parsed.fields.items()}),
             MappingProxyType({key: tuple(entries) for key, entries in parsed.values.items()}),
+            tuple(sorted(parsed.safe_private)),
             tuple(parsed.warnings),
             frozenset(parsed.retained),
         )
@@ -149,6 +155,8 @@ class Recipe:
                 group = one.group
                 lines += ["", f"%filter {group}"]
             lines += ["", str(one)]
+        if self.safe_private:
+            lines += ["", "%safe-private", *map(str, self.safe_private)]
         lines += ["", "%header", *map(str, self.rules)]
         return "\n".join(lines) + "\n"
 

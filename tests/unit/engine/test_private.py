@@ -8,6 +8,7 @@ from tests.support.datasets import Element, Encoding
 from tests.support.engine import RULES_ALONE, read, run
 
 from dicom_deid.engine.handlers.private import safe_private_elements
+from dicom_deid.recipe import Recipe
 
 GE = [
     Element(0x00190010, "LO", "GEMS_ACQU_01"),
@@ -43,7 +44,7 @@ def test_policies(policy, expected):
         assert private(read(run(data, "", RULES_ALONE.replace(private_elements=policy)))) == expected
 
 
-def test_a_block_is_told_by_its_creator_and_not_by_its_number():
+def test_a_block_is_identified_by_its_creator_and_not_by_its_number():
     """Catches the safe list applied to (0019,xx23) of whoever reserved the block."""
     moved = [
         Element(0x001900A0, "LO", "GEMS_ACQU_01"),
@@ -52,6 +53,18 @@ def test_a_block_is_told_by_its_creator_and_not_by_its_number():
     ]
     for data in objects(moved):
         assert private(read(run(data, ""))) == {"001900a0", "0019a023"}
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [("remove", set()), ("safe", {"00190010", "00190011", "00191023", "00191123"})],
+)
+def test_elements_that_the_site_vouches_for(policy, expected):
+    """Catches a site list that opens a whole block, that ignores the creator, or that overrides `remove`."""
+    recipe = Recipe.parse('FORMAT dicom\n%safe-private\n(0019,"UNKNOWN VENDOR",23)  # slope\n')
+    assert Recipe.parse(str(recipe)) == recipe
+    for data in objects([*GE, Element(0x00191124, "LO", "Doe^Jane")]):
+        assert private(read(run(data, recipe, RULES_ALONE.replace(private_elements=policy)))) == expected
 
 
 def test_a_rule_comes_before_the_policy():
@@ -83,5 +96,5 @@ def test_private_sequences_of_undefined_length_go_with_all_beneath():
 
 
 def test_the_table_is_complete():
-    assert len(safe_private_elements()) > 400
+    assert len(safe_private_elements()) == 479
     assert (0x7053, "Philips PET Private Group", 0x09) in safe_private_elements()

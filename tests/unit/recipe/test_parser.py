@@ -56,6 +56,22 @@ def test_the_digest_tells_two_meanings_apart(first: str, second: str) -> None:
     assert (one == other) == (one.digest == other.digest)
 
 
+@pytest.mark.parametrize(
+    ("line", "column"),
+    [
+        ("PatientID", 1),
+        ("(0018,0050)", 1),
+        ('(0018,"GEMS_ACQU_01",23)', 1),
+        ('(0019,"GEMS_ACQU_01",23', 1),
+        ('(0019,"GEMS_ACQU_01",23) Slope', 26),
+    ],
+)
+def test_a_list_of_safe_elements_takes_private_elements_only(line: str, column: int) -> None:
+    """Catches a list of the site that is read as less, or more, than it says."""
+    (problem,) = problems_of(f"FORMAT dicom\n%safe-private\n{line}\n")
+    assert problem.startswith(f"r.dicom:3:{column}: ")
+
+
 def test_the_digest_depends_on_the_order_of_rules() -> None:
     """Order is meaning."""
     lines = ["REPLACE StudyDate 20200101", "JITTER StudyDate 3"]

@@ -17,7 +17,7 @@ from dicom_deid.engine.handlers.basic import ObjectWalk, RuleHandler, undefined_
 
 
 @cache
-def safe_private_elements() -> frozenset[tuple[int, str, int]]:
+def safe_private_elements() -> frozenset[tuple[int, str | None, int]]:
     """Return group, creator and last byte of the tag of every element of PS3.15 Table E.3.10-1 (2023b)."""
     text = files("dicom_deid.engine").joinpath("data/e3_10_1_safe_private.csv").read_text(encoding="utf-8")
     rows = csv.DictReader(text.splitlines())
