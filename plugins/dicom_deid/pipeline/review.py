@@ -1,0 +1,213 @@
+"""Text of held objects for a reviewer: residuals, content trees, and what is wrong with an unreadable object."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import pydicom
+from pydicom.dataset import Dataset
+
+from dicom_deid.engine import Deidentifier
+from dicom_deid.exceptions import DicomDeidError, Quarantine
+from dicom_deid.objects import SourceObject, SourceRange
+from dicom_deid.objectstore import ObjectStore
+from dicom_deid.pipeline.changes import ChangeKind, Elements, changes_between, read_elements
+from dicom_deid.pipeline.fetch import fetch_object
+from dicom_deid.pipeline.object_file import open_object
+from dicom_deid.pipeline.preview_pseudonyms import PreviewPseudonyms
+
+_TOKEN = re.compile(r"[^\W_]+")
+_SHORTEST = 3
+_MASK = "█"
+_MAX_TEXT = 2000
+_MAX_ITEMS = 2000
+_MAX_DEPTH = 50
+
+
+class NotReviewable(DicomDeidError):
+    """The object cannot be shown; the message says why, without a value."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResidualText:
+    """An element that the rules leave and that holds text of a value which they remove or replace.
+
+    Parameters
+    ----------
+    path, name
+        The element.
+    sources
+        Names of the elements whose values it repeats.
+    masked
+        Its text with these values masked.
+    text
+        Its text: PHI.
+    """
+
+    path: str
+    name: str
+    sources: tuple[str, ...]
+    masked: str
+    text: str = field(repr=False)
+
+
+class ContentLine(NamedTuple):
+    """One content item of a structured report, as the rules would leave it."""
+
+    level: int
+    value_type: str
+    concept: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """What pydicom says about an object that the engine cannot read.
+
+    Parameters
+    ----------
+    elements
+        Elements that pydicom could read.
+    error
+        Type of the exception; empty if it read the header without one.
+    """
+
+    elements: int
+    error: str
+
+
+def residual_texts(deidentifier: Deidentifier, storage: ObjectStore, stored: SourceObject) -> list[ResidualText]:
+    """Return the elements of an object that repeat values which the rules remove or replace.
+
+    Parameters
+    ----------
+    deidentifier
+        Recipe of the run, with the policies for residuals, pixels and documents off.
+    storage, stored
+        The object.
+
+    Raises
+    ------
+    NotReviewable
+        The object cannot be read or rewritten.
+    """
+    before, after = _rewritten(deidentifier, storage, stored)
+    changed = [change for change in changes_between(before, after) if change.kind is not ChangeKind.ADDED]
+    sources: dict[str, set[str]] = {}
+    for change in changed:
+        for text in before[change.path].texts:
+            for token in _TOKEN.findall(text):
+                if len(token) >= _SHORTEST:
+                    sources.setdefault(token.casefold(), set()).add(change.name)
+    touched = {change.path for change in changed}
+    return list(_residuals(before, touched, sources))
+
+
+def _residuals(before: Elements, touched: set[str], sources: Mapping[str, set[str]]) -> Iterator[ResidualText]:
+    for path, element in before.items():
+        text = "\\".join(element.texts)[:_MAX_TEXT]
+        if path in touched or element.vr == "UI" or not text:
+            continue
+        found: set[str] = set()
+
+        def mask(token: re.Match[str], found: set[str] = found) -> str:
+            named = sources.get(token[0].casefold(), set())
+            found.update(named)
+            return _MASK * len(token[0]) if named else token[0]
+
+        masked = _TOKEN.sub(mask, text)
+        if found:
+            yield ResidualText(path, element.name, tuple(sorted(found)), masked, text)
+
+
+def content_tree(deidentifier: Deidentifier, storage: ObjectStore, stored: SourceObject) -> list[ContentLine]:
+    """Return the content items of a structured report as the rules would leave them (PS3.3 section C.17.3).
+
+    Parameters
+    ----------
+    deidentifier
+        As for `residual_texts`.
+    storage, stored
+        The object.
+
+    Raises
+    ------
+    NotReviewable
+        The object cannot be read or rewritten, or has no content tree.
+    """
+    _, after = _rewritten(deidentifier, storage, stored)
+    lines = []
+    for line in _content(after.header, 0):
+        lines.append(line)
+        if len(lines) == _MAX_ITEMS:
+            break
+    return lines
+
+
+def _content(item: Dataset, level: int) -> Iterator[ContentLine]:
+    if "ValueType" in item:
+        yield ContentLine(level, str(item.ValueType), _meaning(item, "ConceptNameCodeSequence"), _value_text(item))
+    if level < _MAX_DEPTH:
+        for each in item.get("ContentSequence") or ():
+            yield from _content(each, level + 1)
+
+
+def _value_text(item: Dataset) -> str:
+    for keyword in ("TextValue", "PersonName", "DateTime", "Date", "Time", "UID"):
+        if item.get(keyword):
+            return str(item.get(keyword))[:_MAX_TEXT]
+    for measured in item.get("MeasuredValueSequence") or ():
+        return f"{measured.get('NumericValue', '')} {_meaning(measured, 'MeasurementUnitsCodeSequence')}".strip()
+    return _meaning(item, "ConceptCodeSequence")
+
+
+def _meaning(item: Dataset, keyword: str) -> str:
+    for each in item.get(keyword) or ():
+        return str(each.get("CodeMeaning") or each.get("CodeValue") or "")
+    return ""
+
+
+def read_unreadable(storage: ObjectStore, stored: SourceObject) -> Unreadable:
+    """Return what pydicom says about the header of an object.
+
+    Raises
+    ------
+    NotReviewable
+        The object is gone, or another by now.
+    """
+    elements = 0
+    try:
+        dataset = pydicom.dcmread(open_object(storage, stored), stop_before_pixels=True, force=True)
+        for _ in dataset.iterall():
+            elements += 1
+    except Quarantine as quarantine:
+        raise NotReviewable(f"The object cannot be read: {quarantine.reason.advice.meaning}") from None
+    except DicomDeidError:
+        raise
+    except Exception as error:
+        return Unreadable(elements, type(error).__name__)
+    return Unreadable(elements, "")
+
+
+def _rewritten(deidentifier: Deidentifier, storage: ObjectStore, stored: SourceObject) -> tuple[Elements, Elements]:
+    """Return the header of an object as it is, and as the rules would leave it."""
+    try:
+        fetched = fetch_object(
+            deidentifier, storage, stored.key, size=stored.size, etag=stored.etag, version_id=stored.version_id
+        )
+        pseudonyms = PreviewPseudonyms().resolve(fetched.analysis.identifiers)
+        result = deidentifier.rewrite(fetched.analysis, pseudonyms)
+        header = b"".join(part for part in result.parts if not isinstance(part, SourceRange))
+        before = read_elements(io.BytesIO(fetched.data))
+        return before, read_elements(io.BytesIO(header), before)
+    except Quarantine as quarantine:
+        raise NotReviewable(f"The object cannot be shown: {quarantine.reason.advice.meaning}") from None
+    except DicomDeidError:
+        raise
+    except Exception:
+        # Messages of pydicom may hold values.
+        raise NotReviewable("The header cannot be read by pydicom.") from None
