@@ -11,8 +11,6 @@ class Outcome(StrEnum):
 
     DEIDENTIFIED = "deidentified"
     """The de-identified object is at the destination."""
-    UNCHANGED_SKIP = "unchanged-skip"
-    """The same source object was already de-identified under the same rules; nothing was done."""
     EXCLUDED = "excluded"
     """The object is left out on purpose: by a selection of the run or by a reviewer's decision."""
     QUARANTINED = "quarantined"

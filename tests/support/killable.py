@@ -13,12 +13,11 @@ from typing import Any
 
 from dicom_deid.database import Lease, Mapping
 from dicom_deid.objectstore import S3Store
-from dicom_deid.pipeline import BatchHeld, batch, plan_run, run_batch
-from dicom_deid.pipeline.object_processor import ObjectProcessor
+from dicom_deid.pipeline import BatchHeld, batch, plan_run, process_object, run_batch
 
-POINTS: dict[str, tuple[type, str, str]] = {
-    "before-read": (ObjectProcessor, "read", "before"),
-    "after-read": (ObjectProcessor, "read", "after"),
+POINTS: dict[str, tuple[Any, str, str]] = {
+    "before-read": (process_object, "fetch_object", "before"),
+    "after-read": (process_object, "fetch_object", "after"),
     "before-resolve": (Mapping, "resolve", "before"),
     "after-resolve": (Mapping, "resolve", "after"),
     "before-write": (S3Store, "write", "before"),

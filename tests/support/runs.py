@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +14,8 @@ from tests.support.datasets import ct_elements, mr_elements, part10
 from dicom_deid.database import AuditRow, KeyRing
 from dicom_deid.engine.settings import Settings
 from dicom_deid.objectstore import S3Connection, S3Store, open_object_store
-from dicom_deid.pipeline import BatchResult, Connections, PlannedRun, RunConfiguration, plan_run, run_batch
+from dicom_deid.pipeline import BatchResult, Connections, PlannedRun, Progress, RunConfiguration, plan_run, run_batch
+from dicom_deid.pipeline.workers import run_batches
 from dicom_deid.sandbox import S3Service
 from dicom_deid.score.identity import Patient
 
@@ -131,6 +132,37 @@ class ElementContext:
         ]
         return Ran(planned, results, rows)
 
+    def run_in_workers(
+        self,
+        configuration: RunConfiguration,
+        workers: int,
+        *,
+        planned: PlannedRun | None = None,
+        stop_after: int | None = None,
+    ) -> RanInWorkers:
+        """Plan and run everything in worker processes; stop after that many recorded groups of rows."""
+        planned = planned or plan_run(configuration, self.connections)
+        ran = RanInWorkers(planned, [], [])
+        groups = 0
+
+        def on_recorded(rows: Sequence[AuditRow]) -> None:
+            nonlocal groups
+            groups += 1
+            ran.rows.extend(rows)
+
+        def on_progress(batch_id: int, now: Progress) -> None:
+            ran.progress[batch_id] = now.objects
+
+        ran.complete = run_batches(
+            self.connections,
+            planned,
+            workers=workers,
+            should_stop=lambda: stop_after is not None and groups + len(ran.progress) >= stop_after,
+            on_progress=on_progress,
+            on_recorded=on_recorded,
+        )
+        return ran
+
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         """Ask the database."""
         with cursor(self.database) as asked:
@@ -150,6 +182,14 @@ class Ran:
     def outcomes(self) -> dict[str, tuple[str, str | None]]:
         """Outcome and reason by source key."""
         return {row.item.key: (row.outcome.value, row.reason and row.reason.value) for row in self.rows}
+
+
+@dataclass
+class RanInWorkers(Ran):
+    """What a run in worker processes left behind."""
+
+    progress: dict[int, int] = field(default_factory=dict)
+    complete: bool = False
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The same pipeline without a scheduler: the command `dicom-deid`."""
+"""The command `dicom-deid`: the same pipeline without a scheduler."""
 
 from __future__ import annotations
 
@@ -20,20 +20,21 @@ COMMANDS = {
     "preview": "Show which elements of one object a recipe changes; write nothing.",
     "recipe": "Check recipes and list those that ship.",
     "plan": "Remove finished plans.",
+    "release": "Copy the approved objects of a run to where others read them.",
     "crosswalk": "Look up, import, export and re-key pseudonyms.",
-    "audit": "Verify, trace and export what was done.",
+    "audit": "Verify, trace and export the audit.",
     "db": "Create and upgrade the database schema and its roles.",
-    "sandbox": "Real servers for a laptop: S3 and PostgreSQL.",
-    "demo": "The whole way on a laptop, through Airflow, on real DICOM.",
+    "sandbox": "Start S3 and PostgreSQL servers on a laptop.",
+    "demo": "A complete run on a laptop, through Airflow, on real DICOM objects.",
 }
-"""Each sub-command with its line of help; the command is the attribute of that name in the module of that name."""
+"""Sub-commands and their help; each is the attribute of that name in the module of that name."""
 
 
 class LazyGroup(click.Group):
     """A group that imports a sub-command when it is called, and turns our exceptions into a line and an exit code."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names of the sub-commands, in the order in which a newcomer needs them."""
+        """Return the names of the sub-commands in the order of use."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -50,7 +51,7 @@ class LazyGroup(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Call the sub-command; exit 2 for what was asked wrongly, 1 for what failed."""
+        """Call the sub-command; exit with 2 for wrong usage or configuration, 1 for other errors."""
         try:
             return super().invoke(ctx)
         except ConfigurationError as error:

@@ -1,4 +1,4 @@
-"""`dicom-deid audit`: what was done, and the proof that nobody changed it."""
+"""`dicom-deid audit`: verify, trace and export the audit."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dicom_deid.reasons import Outcome
 
 @click.group()
 def audit() -> None:
-    """Verify, trace and export what was done."""
+    """Verify, trace and export the audit."""
 
 
 @audit.command()
@@ -27,8 +27,8 @@ def verify(
 ) -> None:
     """Find changed, missing and inserted rows. Exits 1 when there are any.
 
-    Keep the head that is printed outside the database: with --expect-head it proves later that what was newest today
-    still stands.
+    Keep the printed head outside the database: with --expect-head it proves later that today's newest rows are still
+    there.
     """
     with (
         database_access(database, data_directory) as access,
@@ -53,7 +53,7 @@ def verify(
 def export(
     file: Path, run_id: str | None, outcome: str | None, database: str | None, data_directory: Path | None, schema: str
 ) -> None:
-    """Write the audit to FILE (.parquet or .csv), a row an object and attempt. Source keys leave as digests."""
+    """Write the audit to FILE (.parquet or .csv), one row per attempt. Source keys are written as digests."""
     with (
         database_access(database, data_directory) as access,
         Database.connect(access.url, schema=schema, keys=access.keys) as db,
@@ -77,7 +77,7 @@ def trace(
     data_directory: Path | None,
     schema: str,
 ) -> None:
-    """Say what happened to the object of this source KEY, or where the object of this destination KEY came from."""
+    """Show all attempts at the object with this source or destination KEY."""
     reveal = None
     if show_source_keys:
         if not reason:

@@ -1,4 +1,4 @@
-"""`dicom-deid deidentify`: a run from a terminal, through the same pipeline as the operators."""
+"""`dicom-deid deidentify`: a run from a terminal, with the same pipeline as the operators."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import getpass
 import json
 import os
 import signal
-import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,21 +21,14 @@ from dicom_deid.cli import EXIT_FAILED, EXIT_QUARANTINED
 from dicom_deid.cli.options import database_access, database_options, owner_only, pairs
 from dicom_deid.database import AuditRow, RunReport
 from dicom_deid.engine.settings import PixelPolicy, PrivatePolicy, ResidualPolicy, Settings
-from dicom_deid.pipeline import (
-    BatchHeld,
-    BatchIncomplete,
-    Connections,
-    PlannedRun,
-    RunConfiguration,
-    plan_run,
-    report_run,
-    run_batch,
-)
+from dicom_deid.pipeline import Connections, PlannedRun, RunConfiguration, plan_run, report_run
+from dicom_deid.pipeline import Progress as BatchProgress
+from dicom_deid.pipeline.configuration import IN_FLIGHT_BYTES, MEBIBYTE
 from dicom_deid.pipeline.destination import DEFAULT_TEMPLATE
 from dicom_deid.pipeline.recipes import recipes_and_settings
+from dicom_deid.pipeline.workers import OnProgress, run_batches
 from dicom_deid.reasons import Reason
 
-_PROGRESS_SECONDS = 0.25
 _OUTCOMES = {"deidentified": "De-identified", "quarantined": "Quarantined", "failed": "Failed"}
 
 
@@ -57,10 +49,12 @@ _OUTCOMES = {"deidentified": "De-identified", "quarantined": "Quarantined", "fai
     "--report",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE.jsonl",
-    help="Write a JSON line an object: keys, outcome, reason, digests. Source keys may be PHI.",
+    help="Append one line of JSON per object: keys, outcome, reason, digests. Source keys may be PHI.",
 )
 @click.option("--quarantine", metavar="URL", help="Where copies of quarantined originals go.")
-@click.option("--destination-key", default=DEFAULT_TEMPLATE, show_default=True, help="Template of destination keys.")
+@click.option(
+    "--destination-key-template", default=DEFAULT_TEMPLATE, show_default=True, help="Template of destination keys."
+)
 @click.option(
     "--variable",
     "variables",
@@ -89,14 +83,14 @@ _OUTCOMES = {"deidentified": "De-identified", "quarantined": "Quarantined", "fai
     type=click.Choice(get_args(PrivatePolicy)),
     default=Settings().private_elements,
     show_default=True,
-    help="What becomes of private elements.",
+    help="How to treat private elements.",
 )
 @click.option(
     "--residuals",
     type=click.Choice(get_args(ResidualPolicy)),
     default=Settings().residuals,
     show_default=True,
-    help="What to do with an original value that is left elsewhere in the object.",
+    help="What to do if an original value is found elsewhere in the object.",
 )
 @click.option(
     "--pixel-risk",
@@ -112,21 +106,27 @@ _OUTCOMES = {"deidentified": "De-identified", "quarantined": "Quarantined", "fai
     show_default=True,
     help="What to do with documents and structured content that no rule cleans.",
 )
-@click.option("--limit", type=click.IntRange(1), help="De-identify at most so many objects.")
+@click.option("--limit", type=click.IntRange(1), help="Number of objects to de-identify at most.")
 @click.option("--newer-than", metavar="INSTANT", help="Only objects last modified at or after it (ISO 8601).")
 @click.option("--older-than", metavar="INSTANT", help="Only objects last modified before it (ISO 8601).")
 @click.option("--retry-quarantined", is_flag=True, help="Try objects again that were quarantined under the same rules.")
-@click.option("--transfers", type=click.IntRange(1), default=16, show_default=True, help="Reads and writes at once.")
-@click.option("--processes", type=click.IntRange(1), default=1, show_default=True, help="Processes that share a batch.")
+@click.option(
+    "--workers",
+    type=click.IntRange(1),
+    default=os.cpu_count() or 1,
+    show_default="number of cores",
+    help="Number of processes, which take one batch each.",
+)
+@click.option("--transfers", type=click.IntRange(1), default=16, show_default=True, help="Reads and writes at a time.")
 @click.option(
     "--memory",
     type=click.IntRange(1),
-    default=128,
+    default=IN_FLIGHT_BYTES // MEBIBYTE,
     show_default=True,
     metavar="MB",
-    help="Bound of what is read and not yet written, in each process.",
+    help="Bound of the bytes of objects in flight, in each process.",
 )
-@click.option("--reason", "reason", default="", help="Why the run is made, for the audit.")
+@click.option("--reason", default="", help="Why the run is made, for the audit.")
 @database_options
 def deidentify(
     source: str,
@@ -136,6 +136,7 @@ def deidentify(
     schema: str,
     report: Path | None,
     memory: int,
+    workers: int,
     private_elements: PrivatePolicy,
     residuals: ResidualPolicy,
     pixel_risk: PixelPolicy,
@@ -147,8 +148,8 @@ def deidentify(
     """De-identify the DICOM objects of SOURCE into DESTINATION.
 
     Both are s3://bucket/prefix, reached as the standard AWS environment variables say (AWS_ENDPOINT_URL,
-    AWS_ACCESS_KEY_ID, ...), or directories. What was done before under the same rules is not done again, so that an
-    interrupted run is resumed by the same command.
+    AWS_ACCESS_KEY_ID, ...), or directories. Objects that were done before with the same recipe and settings are
+    skipped, so that the same command resumes an interrupted run.
     """
     given = {
         "private_elements": private_elements,
@@ -162,54 +163,42 @@ def deidentify(
         destination=destination,
         recipes=rules["recipes"],
         settings=Settings(**rules["settings"]),
-        in_flight_bytes=memory * 2**20,
+        in_flight_bytes=memory * MEBIBYTE,
         triggered_by=getpass.getuser(),
         **options,
     )
-    with _report_file(report) as recorded, database_access(database, data_directory) as access:
+    with _report_file(report) as on_recorded, database_access(database, data_directory) as access:
         connections = Connections(database=access.url, keys=access.keys, schema=schema)
         planned = plan_run(configuration, connections)
-        with _stopping() as should_stop:
-            complete = _run_batches(planned.configuration, connections, planned, recorded, should_stop)
-        totals = report_run(connections, run_id=planned.run_id, state=_state(complete))
+        complete = False
+        try:
+            with _stopping() as should_stop, _progress(planned) as on_progress:
+                complete = run_batches(
+                    connections,
+                    planned,
+                    workers=workers,
+                    should_stop=should_stop,
+                    on_progress=on_progress,
+                    on_recorded=on_recorded,
+                )
+        finally:
+            totals = report_run(connections, run_id=planned.run_id, state="succeeded" if complete else "failed")
     _print_summary(planned, totals)
     sys.exit(_exit_code(complete, totals))
 
 
-def _run_batches(
-    configuration: RunConfiguration,
-    connections: Connections,
-    planned: PlannedRun,
-    recorded: Callable[[Sequence[AuditRow]], None],
-    should_stop: Callable[[], bool],
-) -> bool:
-    """Run all batches, one after the other; return whether all was done."""
-    complete = True
-    summary = planned.summary
+@contextmanager
+def _progress(planned: PlannedRun) -> Iterator[OnProgress]:
+    """Show a progress bar; give the function that updates it."""
+    done: dict[int, int] = {}
     with _progress_bar() as bar:
-        task = bar.add_task("De-identifying", total=summary.planned, visible=summary.planned > 0)
-        for batch in summary.batches:
-            done = bar.tasks[0].completed
-            try:
-                result = run_batch(
-                    configuration,
-                    connections,
-                    run_id=planned.run_id,
-                    batch_id=batch.batch_id,
-                    worker=f"{socket.gethostname()}:{os.getpid()}",
-                    progress=lambda now, done=done: bar.update(task, completed=done + now.objects),  # type: ignore[misc]
-                    progress_seconds=_PROGRESS_SECONDS,
-                    should_stop=should_stop,
-                    recorded=recorded,
-                )
-            except (BatchHeld, BatchIncomplete):
-                complete = False
-                continue
-            bar.update(task, completed=done + batch.objects)
-            complete = complete and not result.stopped
-            if result.stopped:
-                break
-    return complete
+        task = bar.add_task("De-identifying", total=planned.summary.planned, visible=planned.summary.planned > 0)
+
+        def update(batch_id: int, now: BatchProgress) -> None:
+            done[batch_id] = now.objects
+            bar.update(task, completed=sum(done.values()))
+
+        yield update
 
 
 def _progress_bar() -> Progress:
@@ -228,7 +217,7 @@ def _progress_bar() -> Progress:
 
 @contextmanager
 def _report_file(path: Path | None) -> Iterator[Callable[[Sequence[AuditRow]], None]]:
-    """Give a function that writes rows to the report."""
+    """Give the function that writes rows to the report."""
     if path is None:
         yield lambda rows: None
         return
@@ -255,7 +244,7 @@ def _write_lines(file: TextIO, rows: Sequence[AuditRow]) -> None:
 
 @contextmanager
 def _stopping() -> Iterator[Callable[[], bool]]:
-    """Make the first interrupt end the run between objects; a second one ends the process."""
+    """Let the first interrupt stop the run between objects, and a second one end the process."""
     asked = False
 
     def ask(number: int, _frame: object) -> None:
@@ -272,10 +261,6 @@ def _stopping() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-def _state(complete: bool) -> Any:
-    return "succeeded" if complete else "failed"
-
-
 def _exit_code(complete: bool, totals: RunReport) -> int:
     if not complete or totals.outcomes.get("failed"):
         return EXIT_FAILED
@@ -288,7 +273,7 @@ def _print_summary(planned: PlannedRun, totals: RunReport) -> None:
     table.add_column()
     table.add_column(justify="right")
     table.add_column()
-    table.add_row("ElementRef", str(summary.listed), "")
+    table.add_row("Listed", str(summary.listed), "")
     if summary.outside:
         table.add_row("Outside the times", str(summary.outside), "")
     table.add_row("Already done", str(summary.already_done), "")
@@ -297,7 +282,7 @@ def _print_summary(planned: PlannedRun, totals: RunReport) -> None:
     if totals.open:
         table.add_row("Still open", str(totals.open), "run the same command again")
     if totals.left_to_other_runs:
-        table.add_row("In hand of another run", str(totals.left_to_other_runs), "")
+        table.add_row("Left to another run", str(totals.left_to_other_runs), "")
     for code, count in sorted(totals.reasons.items()):
         table.add_row(f"  {code}", str(count), Reason(code).advice.what_to_do)
     table.add_row("Read", f"{totals.bytes_in / 1e6:.1f} MB", "")
@@ -308,4 +293,4 @@ def _print_summary(planned: PlannedRun, totals: RunReport) -> None:
     if not summary.listed:
         console.print("No object was found there: the source is a bucket, a folder in one, or a directory.")
     elif not summary.planned:
-        console.print("Nothing is left to do. What was quarantined is tried again with --retry-quarantined.")
+        console.print("Nothing is left to do. Use --retry-quarantined to process quarantined objects again.")

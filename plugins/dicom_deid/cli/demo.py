@@ -1,4 +1,4 @@
-"""`dicom-deid demo`: the whole way, on a laptop, on real DICOM, through Airflow."""
+"""`dicom-deid demo`: a complete run on a laptop, on real DICOM objects, through Airflow."""
 
 from __future__ import annotations
 
@@ -11,19 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import click
-import pydicom
-from pydicom.datadict import dictionary_description
-from pydicom.dataelem import DataElement
-from pydicom.multival import MultiValue
-from pydicom.tag import BaseTag
-from pydicom.valuerep import VR
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from dicom_deid.cli.options import embedded_keys
+from dicom_deid.cli.preview import changes_table
 from dicom_deid.database import Database, KeyRing, RunReport
 from dicom_deid.exceptions import ConfigurationError
+from dicom_deid.pipeline.changes import changes_between, read_elements
 from dicom_deid.reasons import Outcome, Reason
 from dicom_deid.sandbox import Sandbox, default_directory
 from dicom_deid.sandbox.airflow import COMPONENTS, AirflowOptions, AirflowSandbox, create_database
@@ -34,7 +29,7 @@ DAG = "dicom_deid_on_demand"
 SOURCE, PREFIX, DESTINATION = "incoming", "demo", "deidentified"
 _WIDTH = 110
 SHOWN = "test_files/CT_small.dcm"
-"""The object whose elements are shown before and after."""
+"""The object whose changes are shown."""
 
 
 @click.group(invoke_without_command=True)
@@ -49,11 +44,11 @@ SHOWN = "test_files/CT_small.dcm"
 @click.option(
     "--directory",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Where the demonstration keeps its data from one time to the next.  [default: beside the sandbox's]",
+    help="Where the demonstration keeps its data.  [default: next to the sandbox's]",
 )
 @click.pass_context
 def demo(context: click.Context, keep: bool, dags: Path, directory: Path | None) -> None:
-    """De-identify pydicom's own test files through a real Airflow, and show what became of them."""
+    """De-identify pydicom's own test files through a real Airflow, and show the results."""
     if context.invoked_subcommand is None:
         _run(
             Console(highlight=False, width=_WIDTH),
@@ -68,10 +63,10 @@ def demo(context: click.Context, keep: bool, dags: Path, directory: Path | None)
 @click.option(
     "--connections",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="An Airflow connections file whose `dicom_deid_source` says how to reach the store.",
+    help="An Airflow connections file with the connection `dicom_deid_source` of the store.",
 )
 def seed(endpoint_url: str | None, connections: Path | None) -> None:
-    """Put the demonstration's objects into the bucket `incoming` and make the bucket `deidentified`."""
+    """Upload the demonstration's objects to the bucket `incoming` and create the bucket `deidentified`."""
     import boto3
 
     settings: dict[str, Any] = {"endpoint_url": endpoint_url}
@@ -129,7 +124,7 @@ def _airflow(sandbox: Sandbox, keys: KeyRing, dags: Path, directory: Path) -> Ai
 
 @contextmanager
 def _step(console: Console, what: str) -> Iterator[Any]:
-    """Say that something long has begun, and how long it took when it calls back."""
+    """Print that a long step begins; give the function that prints its result and duration."""
     began = time.monotonic()
     console.print(f"{what} ...")
     yield lambda result: console.print(f"{what}: {result} after {time.monotonic() - began:.0f} s")
@@ -159,7 +154,7 @@ def _show(console: Console, sandbox: Sandbox, db: Database) -> None:
     if not run.planned:
         console.print(f"[bold]Nothing is left to do[/]: all {run.already_done} objects were done before.")
         report = db.report(next(each for each in db.runs(project="demo") if each.planned).run_id)
-        console.print("What the run did that had something to do:")
+        console.print("Results of the last run that processed objects:")
     _show_totals(console, report)
     _show_reasons(console, report)
     _show_object(console, sandbox, db)
@@ -190,33 +185,18 @@ def _show_reasons(console: Console, report: RunReport) -> None:
 
 def _show_object(console: Console, sandbox: Sandbox, db: Database) -> None:
     """Show what changed in one object. The values are those of public test files."""
-    key = f"{PREFIX}/{SHOWN}"
     written = [each.destination_key for each in db.trace(SHOWN) if each.destination_key]
     if not written:
         return
     client = sandbox.s3.client()
-    before = _elements(client.get_object(Bucket=SOURCE, Key=key)["Body"].read())
-    after = _elements(client.get_object(Bucket=DESTINATION, Key=written[-1])["Body"].read())
-    table = Table("Tag", "Name", "Before", "After", title=f"{key}\n-> {written[-1]}", title_justify="left")
-    changed = [tag for tag in sorted({*before, *after}) if before.get(tag) != after.get(tag)]
-    standard = [tag for tag in changed if not tag.is_private]
-    for tag in standard:
-        old, new = before.get(tag), after.get(tag)
-        table.add_row(str(tag), dictionary_description(tag), old or "", "[dim]removed[/]" if new is None else new)
-    console.print(table)
-    console.print(f"... and {len(changed) - len(standard)} private elements removed.")
-
-
-def _elements(data: bytes) -> dict[BaseTag, str]:
-    dataset = pydicom.dcmread(io.BytesIO(data), stop_before_pixels=True, force=True)
-    return {element.tag: escape(_shown(element)) for element in dataset}
-
-
-def _shown(element: DataElement) -> str:
-    if element.VR == VR.SQ:
-        return f"{len(element.value)} items"
-    values = element.value if isinstance(element.value, MultiValue) else [element.value]
-    return "\\".join(map(str, values))[:50]
+    key = f"{PREFIX}/{SHOWN}"
+    before = read_elements(io.BytesIO(client.get_object(Bucket=SOURCE, Key=key)["Body"].read()))
+    after = read_elements(io.BytesIO(client.get_object(Bucket=DESTINATION, Key=written[-1])["Body"].read()), before)
+    changes = list(changes_between(before, after))
+    shown = [each for each in changes if not each.is_private]
+    console.print(f"{key}\n-> {written[-1]}")
+    console.print(changes_table(shown, show_originals=True))
+    console.print(f"... and {len(changes) - len(shown)} private elements.")
 
 
 def _where_next(console: Console, airflow: AirflowSandbox, directory: Path, keep: bool) -> None:

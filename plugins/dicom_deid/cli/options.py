@@ -1,4 +1,4 @@
-"""Options that several commands share: the database, its keys, and object stores."""
+"""Options that several commands share: the database and its keys."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ KEYS_VARIABLE = "DICOM_DEID_KEYS"
 
 
 class DatabaseAccess(NamedTuple):
-    """A database and the keys of its crosswalk; both secret."""
+    """URL of a database and the keys of its crosswalk; both secret."""
 
     url: str
     keys: KeyRing
@@ -32,7 +32,7 @@ class DatabaseAccess(NamedTuple):
 
 
 def database_options(command: Command) -> Command:
-    """Add the options that say where the mapping and the audit are."""
+    """Add the options of the database with the mapping and the audit."""
     for option in (
         click.option(
             "--schema",
@@ -45,7 +45,7 @@ def database_options(command: Command) -> Command:
             "--data-directory",
             type=click.Path(path_type=Path, file_okay=False),
             envvar="DICOM_DEID_SANDBOX",
-            help="Where the embedded PostgreSQL keeps its data when no --database is given.  "
+            help="Data directory of the embedded PostgreSQL, if no --database is given.  "
             "[default: the sandbox's directory]",
         ),
         click.option(
@@ -62,7 +62,7 @@ def database_options(command: Command) -> Command:
 
 @contextmanager
 def database_access(database: str | None, data_directory: Path | None) -> Iterator[DatabaseAccess]:
-    """Give the database that the options name, or the embedded one, started if need be and stopped again.
+    """Give the database of the options, or the embedded one, which is started if necessary and stopped again.
 
     Raises
     ------
@@ -85,12 +85,12 @@ def database_access(database: str | None, data_directory: Path | None) -> Iterat
 def embedded_keys(directory: Path) -> KeyRing:
     """Return the keys of the embedded database: from `DICOM_DEID_KEYS`, else from a file beside its data.
 
-    The file is made on first use, readable by its owner alone. Whoever loses it loses the crosswalk.
+    The file is created on first use and readable only by its owner. Without it the crosswalk is lost.
 
     Raises
     ------
     ConfigurationError
-        Others may read the file, or it holds no keys.
+        The file is readable by others, or holds no keys.
     """
     if os.environ.get(KEYS_VARIABLE, "").strip():
         return KeyRing.from_environment()
@@ -98,12 +98,12 @@ def embedded_keys(directory: Path) -> KeyRing:
     if not path.exists():
         _write_once(path, KeyRing.generate().to_text())
     if path.stat().st_mode & 0o077:
-        raise ConfigurationError(f"{path} can be read by others: chmod 600 it, and think about new keys.")
+        raise ConfigurationError(f"{path} can be read by others: chmod 600 it, and consider new keys.")
     return KeyRing.parse(path.read_text())
 
 
 def _write_once(path: Path, text: str) -> None:
-    """Write a secret whole, unless another process was first."""
+    """Write a secret atomically, unless another process has written it."""
     descriptor, unfinished = tempfile.mkstemp(dir=path.parent)
     try:
         with os.fdopen(descriptor, "w") as file:
@@ -116,7 +116,7 @@ def _write_once(path: Path, text: str) -> None:
 
 @contextmanager
 def owner_only(path: Path) -> Iterator[TextIO]:
-    """Open a file to write text that may name patients: only its owner can read it, even if it stood open to others."""
+    """Open a file to write text that may name patients: only its owner can read it, also if others could before."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", newline="", encoding="utf-8") as file:
         if stat.S_ISREG(os.fstat(descriptor).st_mode):

@@ -1,4 +1,4 @@
-"""`dicom-deid plan`: care of the plans of runs."""
+"""`dicom-deid plan`: remove the plans of finished runs."""
 
 from __future__ import annotations
 
@@ -16,10 +16,16 @@ def plan() -> None:
 
 
 @plan.command()
-@click.option("--days", type=click.IntRange(min=0), default=30, show_default=True, help="Keep plans that ended since.")
+@click.option(
+    "--days",
+    type=click.IntRange(min=0),
+    default=30,
+    show_default=True,
+    help="Keep plans that ended since.",
+)
 @database_options
 def prune(days: int, database: str | None, data_directory: Path | None, schema: str) -> None:
-    """Remove the plan rows of runs that ended long ago. The audit, and what is done, are never touched."""
+    """Remove the plan rows of runs that ended long ago. The audit and the list of processed objects are kept."""
     with (
         database_access(database, data_directory) as access,
         Database.connect(access.url, schema=schema, keys=access.keys) as db,

@@ -1,11 +1,13 @@
-"""`dicom-deid preview`: what a recipe would do to one object; nothing is written."""
+"""`dicom-deid preview`: show what a recipe would do to one object; nothing is written."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Column, Table
 
 from dicom_deid.cli import EXIT_QUARANTINED
@@ -14,6 +16,7 @@ from dicom_deid.engine.profiles import BASIC
 from dicom_deid.engine.settings import Settings
 from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.objectstore import open_object_store
+from dicom_deid.pipeline.changes import Change
 from dicom_deid.pipeline.preview import ObjectPreview, differences, preview_object
 from dicom_deid.pipeline.preview_pseudonyms import PreviewPseudonyms
 from dicom_deid.pipeline.recipes import recipes_and_settings
@@ -56,10 +59,10 @@ def preview(
 ) -> None:
     """Show which elements of OBJECT (s3://bucket/key or a file) a recipe changes, and how; write nothing.
 
-    Pseudonyms are examples: no mapping is asked or changed.
+    Pseudonyms are examples: no mapping is read or changed.
     """
-    placeholders = PreviewPseudonyms()
-    one = _preview(address, recipes, profile_options, placeholders)
+    pseudonyms = PreviewPseudonyms()
+    one = _preview(address, recipes, profile_options, pseudonyms)
     console = Console()
     if against:
         _print_differences(
@@ -67,7 +70,7 @@ def preview(
             recipes,
             against,
             one,
-            _preview(address, against, profile_options if BASIC in against else (), placeholders),
+            _preview(address, against, profile_options if BASIC in against else (), pseudonyms),
         )
     else:
         _print_changes(console, one, show_originals)
@@ -76,36 +79,41 @@ def preview(
 
 
 def _preview(
-    address: str, recipes: tuple[str, ...], profile_options: tuple[str, ...], placeholders: PreviewPseudonyms
+    address: str, recipes: tuple[str, ...], profile_options: tuple[str, ...], pseudonyms: PreviewPseudonyms
 ) -> ObjectPreview:
-    # Which objects a run holds back is for the run to say; here its rules are to be seen.
+    # A preview shows what the rules do, also for objects that a run would quarantine.
     seen = {"residuals": "report", "pixel_risk": "allow", "documents": "allow"}
     rules = recipes_and_settings(recipes, profile_options, seen)
     deidentifier = Deidentifier(Recipe.resolve(*rules["recipes"]), Settings(**rules["settings"]))
-    place, _, key = address.rpartition("/")
+    folder, _, key = address.rpartition("/")
     if not key:
         raise ConfigurationError("Give an object: s3://bucket/key, or the path of a file.")
-    storage = open_object_store(place or ("/" if address.startswith("/") else "."))
-    found = storage.find(key)
+    store = open_object_store(folder or ("/" if address.startswith("/") else "."))
+    found = store.find(key)
     if found is None:
-        raise ConfigurationError(f"There is no such object in {storage.url}: check the address.")
-    return preview_object(deidentifier, storage, key, size=found.size, etag=found.etag, placeholders=placeholders)
+        raise ConfigurationError(f"There is no such object in {store.url}: check the address.")
+    return preview_object(deidentifier, store, key, size=found.size, etag=found.etag, pseudonyms=pseudonyms)
 
 
 def _print_changes(console: Console, preview: ObjectPreview, show_originals: bool) -> None:
     if preview.reason is not None:
         _print_quarantine(console, preview)
         return
-    table = Table(Column("Element", overflow="fold"), "Name", "", "Before", "After")
-    for change in preview.changes:
-        before = (change.before or "") if show_originals or not change.before else _HIDDEN
-        table.add_row(change.path, change.name, change.kind.value, before, change.after or "")
-    console.print(table)
+    console.print(changes_table(preview.changes, show_originals=show_originals))
     console.print(f"{len(preview.changes)} elements change, {preview.unchanged} stay as they are.")
     for reason, count in preview.notes.items():
         console.print(f"{reason.value}: {count}. {reason.advice.meaning}")
     if not show_originals:
         console.print("Original values are hidden: --show-originals shows them.")
+
+
+def changes_table(changes: Iterable[Change], *, show_originals: bool) -> Table:
+    """Return a table of changed elements, with original values or `(hidden)`."""
+    table = Table(Column("Element", overflow="fold"), "Name", "", "Before", "After")
+    for change in changes:
+        before = (change.before or "") if show_originals or not change.before else _HIDDEN
+        table.add_row(change.path, change.name, change.kind.value, escape(before), escape(change.after or ""))
+    return table
 
 
 def _print_quarantine(console: Console, preview: ObjectPreview) -> None:

@@ -148,6 +148,10 @@ class Database:
         """Return the totals of a run, at any time."""
         return runs.report_run(self.connection, run_id)
 
+    def written_objects(self, run_id: str) -> list[SourceObject]:
+        """Return the objects that a run wrote, as the audit records them."""
+        return runs.written_objects(self.connection, run_id)
+
     def plan(
         self,
         run_id: str,

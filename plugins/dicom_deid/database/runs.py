@@ -13,6 +13,7 @@ from typing import Any, Literal
 from dicom_deid.database.connection import DatabaseConnection
 from dicom_deid.database.hash_chain import record_event
 from dicom_deid.exceptions import ConfigurationError
+from dicom_deid.objects import SourceObject
 
 RunState = Literal["running", "succeeded", "failed", "cancelled"]
 
@@ -272,6 +273,21 @@ _REMAINING = """
 SELECT count(*) FILTER (WHERE i.outcome IS NULL), count(*) FILTER (WHERE i.outcome = 'left')
 FROM batch b JOIN batch_item i USING (batch_id) WHERE b.run_id = %(run)s
 """
+
+
+_WRITTEN = """
+SELECT destination_key, destination_size, destination_etag, recorded_at FROM (
+    SELECT DISTINCT ON (batch_id, item) outcome, destination_key, destination_size, destination_etag, recorded_at
+    FROM audit WHERE run_id = %(run)s AND recorded_at >= %(since)s
+    ORDER BY batch_id, item, attempt DESC, link_id DESC
+) last WHERE outcome = 'deidentified'
+"""
+
+
+def written_objects(connection: DatabaseConnection, run_id: str) -> list[SourceObject]:
+    """Return the objects that a run wrote, as the audit records them."""
+    parameters = {"run": run_id, "since": find_run(connection, run_id).recorded_since}
+    return [SourceObject(*row) for row in connection.query("reading what was written", _WRITTEN, parameters)]
 
 
 def report_run(connection: DatabaseConnection, run_id: str) -> RunReport:

@@ -1,4 +1,4 @@
-"""Object stores: list, read, write, large objects. Knows no Airflow."""
+"""Object stores: list, read, write, large objects. No Airflow."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dicom_deid.objects import SourceObject, SourceRange, WrittenObject
 from dicom_deid.objectstore.base import MultipartUpload, ObjectStore
 from dicom_deid.objectstore.connection import S3Connection
 from dicom_deid.objectstore.local import LocalStore
-from dicom_deid.objectstore.parts import PartsResult, WriteMethod, write_parts
+from dicom_deid.objectstore.parts import WriteMethod, WriteResult, write_parts
 from dicom_deid.objectstore.retry import RetryPolicy
 from dicom_deid.objectstore.s3 import S3Store
 from dicom_deid.objectstore.throttle import Throttle
@@ -19,7 +19,6 @@ __all__ = [
     "LocalStore",
     "MultipartUpload",
     "ObjectStore",
-    "PartsResult",
     "RetryPolicy",
     "S3Connection",
     "S3Store",
@@ -27,6 +26,7 @@ __all__ = [
     "SourceRange",
     "Throttle",
     "WriteMethod",
+    "WriteResult",
     "WrittenObject",
     "open_object_store",
     "write_parts",
@@ -36,29 +36,29 @@ __all__ = [
 def open_object_store(
     url: str, connection: S3Connection | None = None, throttle: Throttle | None = None
 ) -> ObjectStore:
-    """Open an object store; nothing is asked of it yet (see `ObjectStore.check`).
+    """Open an object store without sending a request (see `ObjectStore.check`).
 
     Parameters
     ----------
     url
         ``s3://bucket/prefix``, a directory, or its ``file://`` URL.
     connection
-        For ``s3://``; None for what the AWS environment variables say.
+        Connection for ``s3://``; None to use the AWS environment variables.
     throttle
-        A speed limit, to be shared with other storages.
+        A speed limit, which may be shared with other stores.
 
     Raises
     ------
     ConfigurationError
-        When the URL is none of these, or the connection cannot be set up.
+        The URL is none of these, or the connection cannot be set up.
     """
     parts = urlsplit(url)
     if parts.scheme == "s3":
         if not parts.hostname or "@" in parts.netloc or parts.query or parts.fragment:
-            raise ConfigurationError("an S3 URL must be s3://bucket/prefix, and nothing more")
+            raise ConfigurationError("an S3 URL must be s3://bucket/prefix")
         return S3Store(parts.netloc, parts.path, connection, throttle)
     if parts.scheme == "file":
         return LocalStore(Path(unquote(parts.path)), throttle)
     if "://" in url or not url:
-        raise ConfigurationError(f"a storage must be s3://bucket/prefix or a directory, not {parts.scheme or 'empty'}")
+        raise ConfigurationError(f"give s3://bucket/prefix or a directory, not {parts.scheme or 'an empty URL'}")
     return LocalStore(Path(url), throttle)

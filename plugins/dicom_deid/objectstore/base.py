@@ -1,4 +1,4 @@
-"""What every object store can do."""
+"""The interface of object stores."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ class MultipartUpload(Protocol):
     """An object that is written in parts and appears as a whole, or not at all. Parts may come from many threads."""
 
     def put_part(self, number: int, offset: int, data: bytes) -> None:
-        """Write part `number` (from 1), whose first byte stands at `offset` of the object."""
+        """Write part `number` (from 1), whose first byte is at `offset` of the object."""
 
     def copy_part(
         self, number: int, offset: int, source: ObjectStore, source_object: SourceObject, start: int, end: int
     ) -> None:
-        """Have the store write part `number` from bytes `start` to `end` of an object that it holds.
+        """Let the store write part `number` from bytes `start` to `end` of an object that it holds.
 
         Raises
         ------
         RefusedError
-            When the store does not do that; the part can be put instead.
+            The store does not support it; the part can be put instead.
         """
 
     def complete(self) -> WrittenObject:
@@ -37,32 +37,32 @@ class MultipartUpload(Protocol):
         Raises
         ------
         PreconditionFailed
-            When an object stands at the key by now, perhaps the one that this call made before its answer was lost.
+            The key is taken, perhaps by this call whose answer was lost.
         """
 
     def abort(self) -> None:
-        """Forget all parts. Does not raise: a store that cannot be reached sweeps the parts away later."""
+        """Discard all parts. Does not raise: a store that cannot be reached removes the parts later."""
 
 
 class ObjectStore(Protocol):
     """Objects by key below one URL. Keys are relative to the URL. Safe for many threads.
 
-    A step that fails raises `Quarantine` when it is about the one object (`OBJECT_VANISHED`, `OBJECT_CHANGED`,
-    `DESTINATION_CONFLICT`), `ConfigurationError` when no object would fare better, and `ObjectStoreError` otherwise,
-    after as many attempts as are allowed.
+    A call that fails raises `Quarantine` if the error concerns the one object (`OBJECT_VANISHED`, `OBJECT_CHANGED`,
+    `DESTINATION_CONFLICT`), `ConfigurationError` if it would fail for every object, and `ObjectStoreError` otherwise,
+    after the configured number of attempts.
     """
 
     @property
     def url(self) -> str:
-        """The URL or directory, without secrets."""
+        """The URL or directory, without credentials."""
 
     def check(self, *, writable: bool = False) -> None:
-        """Make sure that objects can be listed, or written; nothing is left behind.
+        """Check that objects can be listed, or written, without writing one.
 
         Raises
         ------
         ConfigurationError
-            Saying what to check.
+            It says what to check.
         """
 
     def list(self, start_after: str | None = None) -> Iterator[SourceObject]:
@@ -72,7 +72,7 @@ class ObjectStore(Protocol):
         """
 
     def find(self, key: str) -> SourceObject | None:
-        """Return the object as a listing would show it, or None when there is none."""
+        """Return the object as a listing shows it, or None if there is none."""
 
     def read(
         self,
@@ -89,49 +89,48 @@ class ObjectStore(Protocol):
         Parameters
         ----------
         etag, size
-            As they were listed: a different object is `OBJECT_CHANGED`, and bytes that are too few are asked for
-            again.
+            As listed: another ETag is `OBJECT_CHANGED`, and a short body is requested again.
         """
 
     def write(self, key: str, parts: Sequence[Buffer], *, metadata: Mapping[str, str]) -> WrittenObject:
-        """Write an object whole, where none stands.
+        """Write a new object in one request.
 
-        The same bytes at the key are left as they are, and found to have `existed`; a different object is
-        `DESTINATION_CONFLICT`, and left as it is too.
+        An object with the same bytes at the key is kept and returned with `existed`; a different one is kept too, and
+        is `DESTINATION_CONFLICT`.
         """
 
     def open_multipart(self, key: str, *, metadata: Mapping[str, str], copies: bool = False) -> MultipartUpload:
-        """Begin an object that is too large to write whole; it does not replace one that stands.
+        """Begin an object that is too large for one request; it does not replace an existing one.
 
         Parameters
         ----------
         copies
-            The store is to copy parts. It is asked for no checksum of them, for which it would read every byte once
-            more; parts that are put are checked all the same.
+            The store will copy parts. It is not asked for their checksums, for which it would read every byte once
+            more; parts that are put are still checked.
         """
 
     def can_copy_from(self, other: ObjectStore) -> bool:
-        """Tell whether this store may be able to copy objects of the other without moving them through here."""
+        """Return whether this store may be able to copy objects of the other one itself."""
 
     def same_place(self, other: ObjectStore) -> bool:
-        """Tell whether an object can have a key in both."""
+        """Return whether the two have objects in common."""
 
 
-def holds_same_bytes(storage: ObjectStore, standing: SourceObject, parts: Sequence[Buffer]) -> bool:
-    """Tell whether a standing object has exactly the bytes of `parts`, reading it back where its ETag does not say."""
-    if standing.size != sum(len(part) for part in parts):
+def holds_same_bytes(store: ObjectStore, existing: SourceObject, parts: Sequence[Buffer]) -> bool:
+    """Return whether an object has exactly these bytes, reading it back unless its ETag is their MD5."""
+    if existing.size != sum(len(part) for part in parts):
         return False
     md5 = hashlib.md5(usedforsecurity=False)
     for part in parts:
         md5.update(part)
-    if standing.etag == md5.hexdigest():
+    if existing.etag == md5.hexdigest():
         return True
     position = 0
     for part in parts:
         for begin in range(0, len(part), _COMPARED_AT_ONCE):
             expected = part[begin : begin + _COMPARED_AT_ONCE]
             end = position + len(expected)
-            if storage.read(standing.key, etag=standing.etag, start=position, end=end) != expected:
+            if store.read(existing.key, etag=existing.etag, start=position, end=end) != expected:
                 return False
             position = end
     return True

@@ -1,4 +1,4 @@
-"""How to reach an S3-compatible store, and the two clients that are set up from it."""
+"""Settings of a connection to an S3-compatible store, and the two clients that use them."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from obstore.store import S3Store
 from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.objectstore.retry import RetryPolicy
 
-# A request as a whole may take as long as its bytes keep coming: the read timeout watches over that.
+# No total timeout: the read timeout already detects stalled transfers.
 _WHOLE_REQUEST = timedelta(hours=1)
 
 _LOGGERS_OF_KEYS = ("boto3", "botocore", "urllib3.connectionpool")
-"""What logs requests whole at DEBUG, and with them source keys, which may name patients."""
+"""Loggers that log whole requests at DEBUG, including source keys, which may name patients."""
 
 _CHOICES = {"addressing_style": ("auto", "path", "virtual"), "checksum": ("sha256", "md5")}
 
@@ -39,7 +39,7 @@ Checksum = Literal["sha256", "md5"]
 
 
 class S3Clients(NamedTuple):
-    """Two clients of one bucket that behave alike: boto3 lists and checks, obstore moves bytes."""
+    """Two clients of one bucket with the same settings: boto3 lists and checks, obstore transfers bytes."""
 
     client: Any
     store: S3Store
@@ -49,8 +49,8 @@ class S3Clients(NamedTuple):
 class S3Connection:
     """Every setting of a connection to an S3-compatible store. Its repr shows no secrets.
 
-    What is left out comes from where boto3 takes it: the AWS environment variables and configuration files, a
-    container's or machine's role.
+    Settings that are left out come from the same places as for boto3: the AWS environment variables and configuration
+    files, the role of a container or machine.
 
     Parameters
     ----------
@@ -74,25 +74,25 @@ class S3Connection:
     proxies
         Proxy URLs by scheme, such as ``{"https": "http://proxy:3128"}``.
     server_side_encryption, kms_key_id, bucket_key
-        Encryption of what is written: ``AES256`` or ``aws:kms``, the key, and whether a bucket key is used.
+        Encryption of new objects: ``AES256`` or ``aws:kms``, the key, and whether a bucket key is used.
     storage_class
-        Of what is written.
+        Storage class of new objects.
     requester_pays
         Accept the charges of a requester-pays bucket.
     checksum
-        `sha256`: sent with what is written, for the store to check and keep. `md5`, for a store that knows no such
-        checksums: parts carry Content-MD5, and the ETag of a whole object is compared.
+        `sha256`: sent with each write, for the store to check and keep. `md5`, for a store without such checksums:
+        parts carry Content-MD5, and the ETag of a whole object is compared.
     conditional_writes
-        The store honours ``If-None-Match: *``. When False, a look before each write stands in for it, which another
-        writer at the same instant can get past.
+        The store supports ``If-None-Match: *``. If False, the key is looked up before each write instead, which does
+        not detect another writer at the same instant.
     connect_timeout, read_timeout
-        Seconds until a connection stands, and between two reads.
+        Seconds to open a connection, and between two reads.
     retry
-        How failures that may pass are repeated.
+        How transient failures are retried.
     max_connections
-        Connections that are kept open.
+        Number of connections that are kept open.
     requests_per_second, bytes_per_second
-        Speed limits of each storage opened on this connection; None for none.
+        Speed limits of each store opened on this connection; None for none.
     """
 
     endpoint_url: str | None = None
@@ -218,7 +218,7 @@ class S3Connection:
             proxies=dict(self.proxies) or None,
             connect_timeout=self.connect_timeout,
             read_timeout=self.read_timeout,
-            # Repeated by `RetryPolicy`, alike for both clients.
+            # Retried by `RetryPolicy`, in the same way for both clients.
             retries={"total_max_attempts": 1, "mode": "standard"},
             max_pool_connections=self.max_connections,
             request_checksum_calculation="when_required",
@@ -233,12 +233,12 @@ class S3Connection:
         )
 
     def _obstore_store(self, session: boto3.session.Session, client: Any, bucket: str) -> S3Store:
-        # What boto3 does decides, whatever made it choose so: an endpoint's configuration has many sources.
+        # Follow what boto3 does: the configuration of an endpoint has many sources.
         url = urlsplit(client.meta.endpoint_url)
         example = urlsplit(client.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "key"}))
         virtual = example.netloc.startswith(f"{bucket}.")
         config: dict[str, Any] = {
-            # The name that an endpoint in the environment cannot override.
+            # An endpoint in the environment cannot override this name.
             "aws_endpoint_url_s3": url._replace(netloc=f"{bucket}.{url.netloc}").geturl() if virtual else url.geturl(),
             "virtual_hosted_style_request": virtual,
             "region": client.meta.region_name,
@@ -289,7 +289,7 @@ def _keep_keys_out_of_logs() -> None:
 
 
 def _new_botocore_session() -> botocore.session.Session:
-    """Return a session that shares what is read from botocore's data files: 0.1 s of CPU time each time otherwise."""
+    """Return a session that shares botocore's data files, which take 0.1 s of CPU time to load."""
     session = botocore.session.get_session()
     loader = _loader(session.get_config_variable("data_path"))
     # Each boto3 session appends the same folder.

@@ -1,7 +1,7 @@
-"""What went wrong in an object store, told in our exceptions.
+"""Translate the exceptions of the S3 clients into ours.
 
-The clients' own messages hold object keys, which may hold names of patients: none of their text goes further than
-this module. What stays is the HTTP status and the store's error code.
+The clients' messages hold object keys, which may hold names of patients: none of their text leaves this module, only
+the HTTP status and the store's error code.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ class TransientError(ObjectStoreError):
 
 
 class PreconditionFailed(ObjectStoreError):
-    """The object is not, or no longer, as a conditional request expects."""
+    """The condition of a conditional request does not hold."""
 
 
 class RefusedError(ObjectStoreError):
-    """The store does not do this kind of request, or not in this way."""
+    """The store does not support this kind of request."""
 
 
 class UploadGone(ObjectStoreError):
-    """The store does not know the multipart upload: it was completed, aborted, or swept away."""
+    """The store does not know the multipart upload: it was completed, aborted or removed."""
 
 
 CLIENT_ERRORS = (ClientError, BotoCoreError, BaseError, OSError)
-"""What the two clients raise."""
+"""Exceptions of the two clients."""
 
 _TRANSIENT_STATUS = {408, 425, 429, 500, 502, 503, 504}
 _TRANSIENT_CODES = {
@@ -76,7 +76,7 @@ def translate(error: BaseException, doing: str) -> DicomDeidError:
     error
         One of `CLIENT_ERRORS`.
     doing
-        What was being done, for the message; never a key.
+        The operation, for the message; never a key.
     """
     if isinstance(error, ClientError):
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
@@ -99,10 +99,10 @@ def classify_http_error(status: int, code: str, doing: str) -> DicomDeidError:
         return UploadGone(said)
     if code == "InvalidObjectState":
         return ObjectStoreError(f"{said}: the object is archived; restore it first")
-    return _judge_status(status, said)
+    return _classify_status(status, said)
 
 
-def _judge_status(status: int, said: str) -> DicomDeidError:
+def _classify_status(status: int, said: str) -> DicomDeidError:
     if status == 404:
         return Quarantine(Reason.OBJECT_VANISHED)
     if status == 412:

@@ -20,15 +20,15 @@ _UNFINISHED = ".dicom-deid-unfinished-"
 
 
 class LocalStore:
-    """Files below a directory; a file appears under its name only when all its bytes are on the disk.
+    """Files below a directory; a file gets its name only when all its bytes are on the disk.
 
-    Metadata are not kept: a file has none. Hidden files that begin with ``.dicom-deid-unfinished-`` are what a killed
-    process left; they are not listed and may be deleted.
+    Metadata is not kept: files have none. Hidden files that begin with ``.dicom-deid-unfinished-`` were left by a
+    killed process; they are not listed and may be deleted.
 
     Parameters
     ----------
     directory
-        Where the files are; the first write makes it.
+        The directory; the first write creates it.
     throttle
         A speed limit.
     """
@@ -43,7 +43,7 @@ class LocalStore:
         return str(self.directory)
 
     def check(self, *, writable: bool = False) -> None:
-        """See `ObjectStore.check`; a directory to write into is made."""
+        """See `ObjectStore.check`; a directory to write into is created."""
         if writable:
             probe = self.directory / f"{_UNFINISHED}{uuid.uuid4().hex}"
             try:
@@ -98,7 +98,7 @@ class LocalStore:
         unchanged = etag in (None, _etag(before)) and size in (None, before.st_size) and _etag(after) == _etag(before)
         if not unchanged or len(data) != wanted:
             raise Quarantine(Reason.OBJECT_CHANGED)
-        self._throttle.moved(len(data))
+        self._throttle.count_bytes(len(data))
         return data
 
     def write(self, key: str, parts: Sequence[Buffer], *, metadata: Mapping[str, str]) -> WrittenObject:
@@ -111,9 +111,9 @@ class LocalStore:
                 offset += len(part)
             return upload.complete()
         except PreconditionFailed:
-            standing = self.find(key)
-            if standing is not None and holds_same_bytes(self, standing, parts):
-                return WrittenObject(key, standing.size, standing.etag, existed=True)
+            existing = self.find(key)
+            if existing is not None and holds_same_bytes(self, existing, parts):
+                return WrittenObject(key, existing.size, existing.etag, existed=True)
             raise Quarantine(Reason.DESTINATION_CONFLICT) from None
         finally:
             upload.abort()
@@ -125,7 +125,7 @@ class LocalStore:
         return LocalUpload(key, self._path(key), self._throttle)
 
     def can_copy_from(self, other: ObjectStore) -> bool:
-        """Return False: a copy of a file goes through this process anyhow."""
+        """Return False: files are copied through this process."""
         del other
         return False
 
@@ -154,13 +154,13 @@ class LocalStore:
                 if start_after is None or start_after < key + "/" or start_after.startswith(key + "/"):
                     yield from self._list_directory(Path(entry.path), key + "/", start_after)
             elif entry.is_file() and (start_after is None or key.encode() > start_after.encode()):
-                # A file that was deleted since is no longer there to be listed.
+                # The file was deleted during the listing.
                 with contextlib.suppress(FileNotFoundError):
                     yield _source_object(key, entry.stat())
 
 
 class LocalUpload:
-    """A file that is written under another name and takes its own when it is whole."""
+    """A file that is written under another name and renamed when it is complete."""
 
     def __init__(self, key: str, path: Path, throttle: Throttle) -> None:
         self._key = key
@@ -171,7 +171,7 @@ class LocalUpload:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = os.open(self._unfinished, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
         except OSError as error:
-            raise ObjectStoreError(f"a file cannot be made ({error.strerror})") from None
+            raise ObjectStoreError(f"a file cannot be created ({error.strerror})") from None
 
     def put_part(self, number: int, offset: int, data: Buffer) -> None:
         """See `MultipartUpload.put_part`."""
@@ -184,7 +184,7 @@ class LocalUpload:
                 view, offset = view[written:], offset + written
         except OSError as error:
             raise ObjectStoreError(f"a file cannot be written ({error.strerror})") from None
-        self._throttle.moved(len(data))
+        self._throttle.count_bytes(len(data))
 
     def copy_part(
         self, number: int, offset: int, source: ObjectStore, source_object: SourceObject, start: int, end: int
@@ -196,11 +196,11 @@ class LocalUpload:
         """See `MultipartUpload.complete`."""
         try:
             os.fsync(self._file)
-            # Unlike a rename, a link never replaces what stands there.
+            # Unlike a rename, a link never replaces an existing file.
             os.link(self._unfinished, self._path)
             status = os.fstat(self._file)
         except FileExistsError:
-            raise PreconditionFailed("a file stands at the key") from None
+            raise PreconditionFailed("the key is taken") from None
         except OSError as error:
             raise ObjectStoreError(f"a file cannot be given its name ({error.strerror})") from None
         return WrittenObject(self._key, status.st_size, _etag(status))

@@ -1,4 +1,4 @@
-"""How an object made of bytes and of ranges of its source is cut into the parts of a multipart upload."""
+"""Cut an object made of bytes and of ranges of its source into the parts of a multipart upload."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from dicom_deid.objects import SourceRange
 Segment = bytes | memoryview | SourceRange
 
 MIN_PART_BYTES = 5 * 2**20
-"""S3 accepts no smaller part, but as the last."""
+"""S3 accepts no smaller part except the last."""
 MAX_PARTS = 10_000
-_COPIED_AT_ONCE = 64 * 2**20
+_COPIED_BYTES = 64 * 2**20
 
 
 class UploadPart(NamedTuple):
-    """One part: either bytes and ranges that go through the worker, or one range that the store copies."""
+    """One part: either bytes and ranges that the worker sends, or one range that the store copies."""
 
     number: int
     offset: int
@@ -26,17 +26,17 @@ class UploadPart(NamedTuple):
 
     @property
     def size(self) -> int:
-        """Bytes of the part."""
+        """Length of the part in bytes."""
         return sum(length(segment) for segment in self.segments or (self.copied or b"",))
 
 
 def length(segment: Segment) -> int:
-    """Return the number of bytes that a segment stands for."""
+    """Return the length of a segment in bytes."""
     return segment.end - segment.start if isinstance(segment, SourceRange) else len(segment)
 
 
 def cut_to_stream(segments: Sequence[Segment], part_bytes: int) -> list[UploadPart]:
-    """Cut into parts of one size, the last perhaps smaller, that all go through the worker."""
+    """Cut into parts of one size, the last perhaps smaller, that the worker sends."""
     total = sum(length(segment) for segment in segments)
     size = max(part_bytes, MIN_PART_BYTES, -(-total // MAX_PARTS))
     groups: list[list[Segment]] = []
@@ -55,17 +55,17 @@ def cut_to_stream(segments: Sequence[Segment], part_bytes: int) -> list[UploadPa
 
 
 def cut_to_copy(segments: Sequence[Segment]) -> list[UploadPart]:
-    """Cut so that the store copies as much as it can, and each part that it does not copy is as small as allowed.
+    """Cut so that the store copies as much as possible, and the other parts are as small as allowed.
 
-    Bytes of our own that are fewer than `MIN_PART_BYTES` are filled up from the range that follows them.
+    New bytes that are fewer than `MIN_PART_BYTES` are completed from the range that follows them.
     """
     total = sum(length(segment) for segment in segments)
-    copied_at_once = max(_COPIED_AT_ONCE, -(-total // (MAX_PARTS // 2)))
-    return _number(_groups_to_copy(segments, copied_at_once))
+    copied_bytes = max(_COPIED_BYTES, -(-total // (MAX_PARTS // 2)))
+    return _number(_groups_to_copy(segments, copied_bytes))
 
 
 def _groups_to_copy(
-    segments: Sequence[Segment], copied_at_once: int
+    segments: Sequence[Segment], copied_bytes: int
 ) -> Iterator[tuple[tuple[Segment, ...], SourceRange | None]]:
     held: list[Segment] = []
     held_bytes = 0
@@ -82,7 +82,7 @@ def _groups_to_copy(
                 if held:
                     yield tuple(held), None
                 held, held_bytes = [], 0
-                for part in _split(rest, copied_at_once):
+                for part in _split(rest, copied_bytes):
                     yield (), part
                 continue
         if length(rest):
@@ -107,9 +107,9 @@ def _slice(segment: Segment, start: int, end: int) -> Segment:
 
 
 def _number(groups: Iterable[tuple[tuple[Segment, ...], SourceRange | None]]) -> list[UploadPart]:
-    pieces: list[UploadPart] = []
+    upload_parts: list[UploadPart] = []
     offset = 0
     for number, (segments, copied) in enumerate(groups, 1):
-        pieces.append(UploadPart(number, offset, segments, copied))
-        offset += pieces[-1].size
-    return pieces
+        upload_parts.append(UploadPart(number, offset, segments, copied))
+        offset += upload_parts[-1].size
+    return upload_parts

@@ -1,4 +1,4 @@
-"""Write an object that is made of new bytes and of ranges of its source, in bounded memory."""
+"""Write an object that consists of new bytes and of ranges of its source, in bounded memory."""
 
 from __future__ import annotations
 
@@ -20,41 +20,43 @@ from dicom_deid.reasons import Reason
 
 PART_BYTES = 8 * 2**20
 SINGLE_PUT_BYTES = 32 * 2**20
-"""Up to here one request is faster than several."""
+"""Up to this size one request is faster than several."""
 
 _READ_AHEAD = 2
 _WRITTEN_AT_ONCE = 3
 
 
 class WriteMethod(StrEnum):
-    """How an object came to stand at its destination."""
+    """How an object was written."""
 
     PUT = "put"
     MULTIPART = "multipart"
     SERVER_SIDE_COPY = "server-side-copy"
     ALREADY_PRESENT = "found"
-    """The same bytes stood there already."""
+    """The key held the same bytes already."""
 
 
 @dataclass(frozen=True, slots=True)
-class PartsResult:
-    """What `write_parts` did.
+class WriteResult:
+    """The object that `write_parts` wrote, or found at the key.
 
     Parameters
     ----------
-    written
-        The object at the destination; its ETag is the store's checksum of the whole.
+    key, size, etag
+        The object at the destination.
     method
         How it was written.
     through_worker
         Bytes that were read from the source or sent to the destination through this process, each counted once.
     sha256
-        Of the whole object, as 64 hexadecimal digits; None when not all its bytes went through here.
+        Of the whole object, as 64 hexadecimal digits; None when not all its bytes went through this process.
     sent_sha256
         Of the bytes that this process sent, in order; of the whole object where `sha256` is known.
     """
 
-    written: WrittenObject
+    key: str
+    size: int
+    etag: str
     method: WriteMethod
     through_worker: int
     sha256: str | None
@@ -74,39 +76,39 @@ def write_parts(
     observe: Callable[[Buffer], object] | None = None,
     part_bytes: int = PART_BYTES,
     streaming: AbstractContextManager[object] | None = None,
-) -> PartsResult:
-    """Write an object whole, in parts, or with the store copying what is unchanged.
+) -> WriteResult:
+    """Write an object in one request, in parts, or by letting the store copy unchanged ranges.
 
-    Nothing becomes visible before all is there, and what is left of a failed upload is cleared away. In memory are at
-    most about thirteen times `part_bytes`, beside `parts`.
+    The object becomes visible when it is complete, and a failed upload is removed. Memory is bounded by about thirteen
+    times `part_bytes`, in addition to `parts`.
 
     Parameters
     ----------
     source, source_object
-        Where ranges in `parts` come from; it must still be the object that was listed.
+        Object of the ranges in `parts`; it must still be the object that was listed.
     destination, key
-        Where to; an object that stands there is not replaced.
+        Store and key of the new object; an existing object is not replaced.
     parts
         The object's bytes in order: new ones, and ranges of the source.
     metadata
-        Written beside the object; no PHI.
+        Written with the object; no PHI.
     server_side_copy
-        Let the store copy the ranges, where both are at one endpoint and it does not refuse.
+        Let the store copy the ranges, if both are at one endpoint and it does not refuse.
     verify
-        `full`: read an object back that the store copied, to know its SHA-256.
+        `full`: read an object back that the store copied, to compute its SHA-256.
     observe
-        Called with the bytes read from the source, in order, when all ranges come through here (not when the store
-        copies them).
+        Called with the bytes read from the source, in order, if this process sends all ranges (not if the store copies
+        them).
     part_bytes
         Size of a part; at least 5 MiB.
     streaming
-        Held while all bytes go through here, which takes the memory: a lock, for who bounds it.
+        Held while this process sends all bytes, which takes memory: a lock of the caller.
 
     Raises
     ------
     Quarantine
-        `OBJECT_VANISHED` or `OBJECT_CHANGED` of the source; `DESTINATION_CONFLICT` when a different object stands at
-        the key.
+        `OBJECT_VANISHED` or `OBJECT_CHANGED` of the source; `DESTINATION_CONFLICT` if the key holds a different
+        object.
     ObjectStoreError
         It could not be written.
     """
@@ -116,9 +118,9 @@ def write_parts(
     if total <= SINGLE_PUT_BYTES:
         return writer.put(parts)
     to_stream = cut_to_stream(parts, part_bytes)
-    standing = destination.find(key)
-    if standing is not None:
-        return writer.compare(standing, to_stream)
+    existing = destination.find(key)
+    if existing is not None:
+        return writer.compare(existing, to_stream)
     try:
         if server_side_copy and ranged and destination.can_copy_from(source):
             try:
@@ -129,10 +131,10 @@ def write_parts(
         with streaming or nullcontext():
             return writer.stream(to_stream)
     except PreconditionFailed:
-        standing = destination.find(key)
-        if standing is None:
+        existing = destination.find(key)
+        if existing is None:
             raise
-        return writer.compare(standing, to_stream)
+        return writer.compare(existing, to_stream)
 
 
 class _Writer:
@@ -152,70 +154,69 @@ class _Writer:
         self._metadata = metadata
         self._observe = observe
 
-    def put(self, parts: Sequence[Segment]) -> PartsResult:
-        """Read what is missing and write all at once."""
+    def put(self, parts: Sequence[Segment]) -> WriteResult:
+        """Read the ranges and write everything in one request."""
         buffers = self._load(parts)
         digest = hashlib.sha256()
         self._account(parts, buffers, digest)
         written = self._destination.write(self._key, buffers, metadata=self._metadata)
         method = WriteMethod.ALREADY_PRESENT if written.existed else WriteMethod.PUT
-        return PartsResult(written, method, written.size, digest.hexdigest(), digest.hexdigest())
+        return WriteResult(*written[:3], method, written.size, digest.hexdigest(), digest.hexdigest())
 
-    def stream(self, pieces: Sequence[UploadPart]) -> PartsResult:
-        """Send every part through here."""
+    def stream(self, upload_parts: Sequence[UploadPart]) -> WriteResult:
+        """Send every part."""
         digest = hashlib.sha256()
         size = 0
         with self._upload() as upload, _pool(_WRITTEN_AT_ONCE) as pool:
             sending: deque[Future[None]] = deque()
-            for piece, buffers in self._read_ahead(pieces):
-                self._account(piece.segments, buffers, digest)
-                size += piece.size
+            for part, buffers in self._read_ahead(upload_parts):
+                self._account(part.segments, buffers, digest)
+                size += part.size
                 if len(sending) == _WRITTEN_AT_ONCE:
                     sending.popleft().result()
-                sending.append(pool.submit(upload.put_part, piece.number, piece.offset, _joined(buffers)))
+                sending.append(pool.submit(upload.put_part, part.number, part.offset, _joined(buffers)))
             _wait_for(sending)
             written = upload.complete()
-        return PartsResult(written, WriteMethod.MULTIPART, size, digest.hexdigest(), digest.hexdigest())
+        return WriteResult(*written[:3], WriteMethod.MULTIPART, size, digest.hexdigest(), digest.hexdigest())
 
-    def copy(self, pieces: Sequence[UploadPart], *, read_back: bool, part_bytes: int) -> PartsResult:
-        """Have the store copy what it can, and send the rest."""
+    def copy(self, upload_parts: Sequence[UploadPart], *, read_back: bool, part_bytes: int) -> WriteResult:
+        """Let the store copy the ranges, and send the rest."""
         sent = hashlib.sha256()
         through_worker = 0
         with self._upload(copies=True) as upload, _pool(_WRITTEN_AT_ONCE) as pool:
             copying = [
-                pool.submit(
-                    upload.copy_part, piece.number, piece.offset, self._source, self._source_object, *piece.copied
-                )
-                for piece in pieces
-                if piece.copied is not None
+                pool.submit(upload.copy_part, part.number, part.offset, self._source, self._source_object, *part.copied)
+                for part in upload_parts
+                if part.copied is not None
             ]
-            for piece in pieces:
-                if piece.copied is None:
-                    data = _joined(self._load(piece.segments))
+            for part in upload_parts:
+                if part.copied is None:
+                    data = _joined(self._load(part.segments))
                     sent.update(data)
                     through_worker += len(data)
-                    upload.put_part(piece.number, piece.offset, data)
+                    upload.put_part(part.number, part.offset, data)
             _wait_for(copying)
             written = upload.complete()
         sha256 = None
         if read_back:
             sha256 = self._hash_back(written, part_bytes)
             through_worker += written.size
-        return PartsResult(written, WriteMethod.SERVER_SIDE_COPY, through_worker, sha256, sent.hexdigest())
+        return WriteResult(*written[:3], WriteMethod.SERVER_SIDE_COPY, through_worker, sha256, sent.hexdigest())
 
-    def compare(self, standing: SourceObject, pieces: Sequence[UploadPart]) -> PartsResult:
-        """Find the same object at the key, or raise `DESTINATION_CONFLICT`."""
-        size = sum(piece.size for piece in pieces)
-        if standing.size != size:
+    def compare(self, existing: SourceObject, upload_parts: Sequence[UploadPart]) -> WriteResult:
+        """Compare the existing object with the new one; raise `DESTINATION_CONFLICT` if they differ."""
+        size = sum(part.size for part in upload_parts)
+        if existing.size != size:
             raise Quarantine(Reason.DESTINATION_CONFLICT)
         digest = hashlib.sha256()
-        for piece, buffers in self._read_ahead(pieces):
-            self._account(piece.segments, buffers, digest)
-            end = piece.offset + piece.size
-            if self._destination.read(self._key, etag=standing.etag, start=piece.offset, end=end) != _joined(buffers):
+        for part, buffers in self._read_ahead(upload_parts):
+            self._account(part.segments, buffers, digest)
+            end = part.offset + part.size
+            if self._destination.read(self._key, etag=existing.etag, start=part.offset, end=end) != _joined(buffers):
                 raise Quarantine(Reason.DESTINATION_CONFLICT)
-        written = WrittenObject(self._key, size, standing.etag, existed=True)
-        return PartsResult(written, WriteMethod.ALREADY_PRESENT, size, digest.hexdigest(), digest.hexdigest())
+        return WriteResult(
+            self._key, size, existing.etag, WriteMethod.ALREADY_PRESENT, size, digest.hexdigest(), digest.hexdigest()
+        )
 
     @contextmanager
     def _upload(self, *, copies: bool = False) -> Iterator[MultipartUpload]:
@@ -225,11 +226,11 @@ class _Writer:
         finally:
             upload.abort()
 
-    def _read_ahead(self, pieces: Sequence[UploadPart]) -> Iterator[tuple[UploadPart, list[Buffer]]]:
+    def _read_ahead(self, upload_parts: Sequence[UploadPart]) -> Iterator[tuple[UploadPart, list[Buffer]]]:
         with _pool(_READ_AHEAD) as pool:
             ahead: deque[tuple[UploadPart, Future[list[Buffer]]]] = deque()
-            for piece in pieces:
-                ahead.append((piece, pool.submit(self._load, piece.segments)))
+            for part in upload_parts:
+                ahead.append((part, pool.submit(self._load, part.segments)))
                 if len(ahead) > _READ_AHEAD:
                     first, read = ahead.popleft()
                     yield first, read.result()
@@ -264,7 +265,7 @@ def _pool(threads: int) -> Iterator[ThreadPoolExecutor]:
     try:
         yield pool
     finally:
-        # What has begun is waited for: an upload is not aborted under a part that is on its way.
+        # Parts in transfer are waited for before the upload is aborted.
         pool.shutdown(cancel_futures=True)
 
 

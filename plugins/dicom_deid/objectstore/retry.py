@@ -1,4 +1,4 @@
-"""Repeat what failed for a moment, later and later, at moments chosen by chance."""
+"""Retry transient failures with exponential back-off and jitter."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
-    """Exponential back-off with full jitter: before attempt n + 1, a random wait of at most ``base * 2 ** n`` seconds.
+    """Exponential back-off with full jitter: wait at most ``base * 2 ** n`` seconds before attempt n + 1.
 
     Parameters
     ----------

@@ -3,52 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import obstore
 
 from dicom_deid.exceptions import ConfigurationError, ObjectStoreError, Quarantine
 from dicom_deid.objects import SourceObject, WrittenObject
 from dicom_deid.objectstore.base import CONTENT_TYPE, Buffer, ObjectStore, holds_same_bytes
-from dicom_deid.objectstore.connection import S3Connection, checksum_arguments
-from dicom_deid.objectstore.errors import CLIENT_ERRORS, PreconditionFailed, TransientError, translate
+from dicom_deid.objectstore.connection import checksum_arguments
+from dicom_deid.objectstore.errors import PreconditionFailed, TransientError
+from dicom_deid.objectstore.s3_bucket import S3Bucket, unquoted
 from dicom_deid.objectstore.s3_upload import S3Upload
-from dicom_deid.objectstore.throttle import Throttle
 from dicom_deid.reasons import Reason
 
-Result = TypeVar("Result")
 
-
-class S3Store:
-    """Objects in a bucket, below a prefix.
-
-    Parameters
-    ----------
-    bucket, prefix
-        Where; the prefix is a folder, with or without a slash at its end.
-    connection
-        How to reach it.
-    throttle
-        A speed limit; without one, that of the connection.
-    """
-
-    def __init__(
-        self, bucket: str, prefix: str, connection: S3Connection | None = None, throttle: Throttle | None = None
-    ) -> None:
-        self.bucket = bucket
-        self.prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
-        self.connection = connection or S3Connection.from_environment()
-        self.client, self._store = self.connection.clients(bucket)
-        self._throttle = throttle or Throttle(
-            requests_per_second=self.connection.requests_per_second, bytes_per_second=self.connection.bytes_per_second
-        )
-
-    @property
-    def url(self) -> str:
-        """``s3://bucket/prefix``."""
-        return f"s3://{self.bucket}/{self.prefix}".rstrip("/")
+class S3Store(S3Bucket):
+    """Objects in a bucket, below a prefix; implements `ObjectStore`."""
 
     def check(self, *, writable: bool = False) -> None:
         """See `ObjectStore.check`; writing is tried with a multipart upload that is aborted at once."""
@@ -74,17 +46,6 @@ class S3Store:
                 return
             arguments = {"ContinuationToken": page["NextContinuationToken"]}
 
-    def find(self, key: str) -> SourceObject | None:
-        """See `ObjectStore.find`."""
-        arguments = {"Bucket": self.bucket, "Key": self.full_key(key), **self.connection.read_arguments}
-        try:
-            head = self.call("looking at an object", lambda: self.client.head_object(**arguments))
-        except Quarantine:
-            return None
-        return SourceObject(
-            key, head["ContentLength"], _unquoted(head["ETag"]), head["LastModified"], head.get("VersionId")
-        )
-
     def read(
         self,
         key: str,
@@ -107,8 +68,8 @@ class S3Store:
             if etag not in (None, found) or (ranged and last > whole):
                 raise Quarantine(Reason.OBJECT_CHANGED)
             if len(data) != last - (start or 0):
-                raise TransientError(f"reading an object: {len(data)} bytes came of {last - (start or 0)}")
-            self._throttle.moved(len(data))
+                raise TransientError(f"reading an object: got {len(data)} of {last - (start or 0)} bytes")
+            self._throttle.count_bytes(len(data))
             return data
 
         try:
@@ -122,20 +83,20 @@ class S3Store:
         put = self._put_with_obstore if _is_plain(self.full_key(key)) else self._put_with_boto3
 
         def attempt() -> str:
-            self._throttle.moved(size)
+            self._throttle.count_bytes(size)
             etag = put(self.full_key(key), parts, metadata)
             if self.connection.checksum == "md5" and etag != _md5(parts):
-                self._mistrust(key, parts)
+                self._verify_written(key, parts)
             return etag
 
         try:
             if not self.connection.conditional_writes and self.find(key) is not None:
-                raise PreconditionFailed("an object stands at the key")
+                raise PreconditionFailed("the key is taken")
             return WrittenObject(key, size, self.call("writing an object", attempt))
         except PreconditionFailed:
-            standing = self.find(key)
-            if standing is not None and holds_same_bytes(self, standing, parts):
-                return WrittenObject(key, size, standing.etag, existed=True)
+            existing = self.find(key)
+            if existing is not None and holds_same_bytes(self, existing, parts):
+                return WrittenObject(key, size, existing.etag, existed=True)
             raise Quarantine(Reason.DESTINATION_CONFLICT) from None
 
     def open_multipart(self, key: str, *, metadata: Mapping[str, str], copies: bool = False) -> S3Upload:
@@ -143,45 +104,21 @@ class S3Store:
         return S3Upload(self, key, metadata, "md5" if copies else self.connection.checksum)
 
     def can_copy_from(self, other: ObjectStore) -> bool:
-        """See `ObjectStore.can_copy_from`: both must be at one endpoint, in one region."""
-        return isinstance(other, S3Store) and self._place == other._place
+        """See `ObjectStore.can_copy_from`: both must have the same endpoint and region."""
+        return isinstance(other, S3Store) and self.endpoint == other.endpoint
 
     def same_place(self, other: ObjectStore) -> bool:
         """See `ObjectStore.same_place`."""
-        if not isinstance(other, S3Store) or (self._place, self.bucket) != (other._place, other.bucket):
+        if not isinstance(other, S3Store) or (self.endpoint, self.bucket) != (other.endpoint, other.bucket):
             return False
         return self.prefix.startswith(other.prefix) or other.prefix.startswith(self.prefix)
 
-    def full_key(self, key: str) -> str:
-        """Return the key in the bucket of a key below the prefix."""
-        return self.prefix + key
-
-    def call(self, doing: str, request: Callable[[], Result]) -> Result:
-        """Make a request at the allowed speed, repeat it while that may help, and raise our exceptions."""
-
-        def attempt() -> Result:
-            self._throttle.request()
-            try:
-                return request()
-            except CLIENT_ERRORS as error:
-                raise translate(error, doing) from None
-
-        return self.connection.retry.call(attempt)
-
-    def moved(self, count: int) -> None:
-        """Book bytes on the speed limit."""
-        self._throttle.moved(count)
-
-    def _mistrust(self, key: str, parts: Sequence[Buffer]) -> None:
-        """Read back an object whose ETag is not its MD5 (encryption changes it, and so do damaged bytes)."""
-        standing = self.find(key)
-        if standing is None or not holds_same_bytes(self, standing, parts):
+    def _verify_written(self, key: str, parts: Sequence[Buffer]) -> None:
+        """Read back an object whose ETag is not its MD5 (because of encryption, or of damaged bytes)."""
+        existing = self.find(key)
+        if existing is None or not holds_same_bytes(self, existing, parts):
             self.client.delete_object(Bucket=self.bucket, Key=self.full_key(key), **self.connection.read_arguments)
             raise TransientError("writing an object: the store held other bytes than were sent; they were removed")
-
-    @property
-    def _place(self) -> tuple[str, str]:
-        return self.client.meta.endpoint_url, self.client.meta.region_name
 
     def _page(self, arguments: Mapping[str, Any] | None, *, limit: int = 1000) -> Any:
         return self.client.list_objects_v2(
@@ -194,7 +131,7 @@ class S3Store:
 
     def _listed(self, entry: Mapping[str, Any]) -> SourceObject:
         key = entry["Key"].removeprefix(self.prefix)
-        return SourceObject(key, entry["Size"], _unquoted(entry["ETag"]), entry["LastModified"])
+        return SourceObject(key, entry["Size"], unquoted(entry["ETag"]), entry["LastModified"])
 
     def _get_with_obstore(
         self, key: str, etag: str | None, start: int | None, end: int | None, version_id: str | None
@@ -208,9 +145,9 @@ class S3Store:
             options["range"] = (start or 0, end)
         elif start:
             options["range"] = {"offset": start}
-        answer = obstore.get(self._store, key, options=options)  # type: ignore[arg-type]
-        # The bytes stay where they were received: a copy would cost as much as to look through the object.
-        return memoryview(answer.bytes()), _unquoted(answer.meta["e_tag"] or ""), answer.meta["size"]
+        answer = obstore.get(self._obstore, key, options=options)  # type: ignore[arg-type]
+        # Not copied: a copy costs as much as the analysis of the object.
+        return memoryview(answer.bytes()), unquoted(answer.meta["e_tag"] or ""), answer.meta["size"]
 
     def _get_with_boto3(
         self, key: str, etag: str | None, start: int | None, end: int | None, version_id: str | None
@@ -226,21 +163,21 @@ class S3Store:
         answer = self.client.get_object(**arguments)
         data: bytes = answer["Body"].read()
         size = int(answer["ContentRange"].rpartition("/")[2]) if "ContentRange" in answer else answer["ContentLength"]
-        return data, _unquoted(answer["ETag"]), size
+        return data, unquoted(answer["ETag"]), size
 
     def _put_with_obstore(self, key: str, parts: Sequence[Buffer], metadata: Mapping[str, str]) -> str:
         attributes = {"Content-Type": CONTENT_TYPE, **metadata}
         if self.connection.storage_class:
             attributes["Storage-Class"] = self.connection.storage_class
         answer = obstore.put(
-            self._store,
+            self._obstore,
             key,
             parts,
             mode="create" if self.connection.conditional_writes else "overwrite",
             use_multipart=False,
             attributes=attributes,
         )
-        return _unquoted(answer["e_tag"] or "")
+        return unquoted(answer["e_tag"] or "")
 
     def _put_with_boto3(self, key: str, parts: Sequence[Buffer], metadata: Mapping[str, str]) -> str:
         arguments = {"ContentType": CONTENT_TYPE, "Metadata": dict(metadata), **self.connection.write_arguments}
@@ -249,15 +186,11 @@ class S3Store:
         body = b"".join(parts)
         arguments |= checksum_arguments(body, self.connection.checksum)
         answer = self.client.put_object(Bucket=self.bucket, Key=key, Body=body, **arguments)
-        return _unquoted(answer["ETag"])
+        return unquoted(answer["ETag"])
 
 
 def _is_plain(key: str) -> bool:
     return not any(segment in ("", ".", "..") for segment in key.split("/"))
-
-
-def _unquoted(etag: str) -> str:
-    return etag.strip('"')
 
 
 def _md5(parts: Sequence[Buffer]) -> str:

@@ -5,17 +5,15 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dicom_deid.exceptions import DicomDeidError, ObjectStoreError, Quarantine
 from dicom_deid.objects import SourceObject, WrittenObject
 from dicom_deid.objectstore.base import CONTENT_TYPE, ObjectStore
 from dicom_deid.objectstore.connection import Checksum, checksum_arguments
 from dicom_deid.objectstore.errors import PreconditionFailed, RefusedError, UploadGone
+from dicom_deid.objectstore.s3_bucket import S3Bucket
 from dicom_deid.reasons import Reason
-
-if TYPE_CHECKING:
-    from dicom_deid.objectstore.s3 import S3Store
 
 _LOG = logging.getLogger(__name__)
 
@@ -25,43 +23,43 @@ class S3Upload:
 
     Parameters
     ----------
-    storage, key, metadata
-        Where, and what is written beside it.
+    target, key, metadata
+        Bucket, key and metadata of the new object.
     checksum
-        By which the store checks the parts that are put: `sha256`, which it keeps, and computes of copied parts too;
-        or `md5`, which it forgets.
+        Checksum of the parts that are put: `sha256`, which the store keeps, and also computes for copied parts; or
+        `md5`, which it does not keep.
     """
 
-    def __init__(self, storage: S3Store, key: str, metadata: Mapping[str, str], checksum: Checksum) -> None:
-        self._storage = storage
+    def __init__(self, target: S3Bucket, key: str, metadata: Mapping[str, str], checksum: Checksum) -> None:
+        self._target = target
         self._key = key
         self._checksum = checksum
         self._lock = threading.Lock()
         self._parts: dict[int, dict[str, Any]] = {}
         self._size = 0
         self._open = True
-        arguments = {"ContentType": CONTENT_TYPE, "Metadata": dict(metadata), **storage.connection.write_arguments}
+        arguments = {"ContentType": CONTENT_TYPE, "Metadata": dict(metadata), **target.connection.write_arguments}
         if checksum == "sha256":
             arguments["ChecksumAlgorithm"] = "SHA256"
         begun = self._call(
             "beginning a multipart upload",
             "create_multipart_upload",
-            Bucket=storage.bucket,
-            Key=storage.full_key(key),
+            Bucket=target.bucket,
+            Key=target.full_key(key),
             **arguments,
         )
         self._where = {
-            "Bucket": storage.bucket,
-            "Key": storage.full_key(key),
+            "Bucket": target.bucket,
+            "Key": target.full_key(key),
             "UploadId": begun["UploadId"],
-            **storage.connection.read_arguments,
+            **target.connection.read_arguments,
         }
 
     def put_part(self, number: int, offset: int, data: bytes) -> None:
         """See `MultipartUpload.put_part`."""
         del offset
         checksum = checksum_arguments(data, self._checksum)
-        self._storage.moved(len(data))
+        self._target.count_bytes(len(data))
         answer = self._call("writing a part", "upload_part", PartNumber=number, Body=data, **checksum, **self._where)
         self._remember(number, answer, len(data))
 
@@ -70,9 +68,9 @@ class S3Upload:
     ) -> None:
         """See `MultipartUpload.copy_part`; the source must still be the object that was listed."""
         del offset
-        if not self._storage.can_copy_from(source):
+        if not isinstance(source, S3Bucket) or source.endpoint != self._target.endpoint:
             raise RefusedError("copying a part: the source is not at this endpoint")
-        origin = {"Bucket": source.bucket, "Key": source.full_key(source_object.key)}  # type: ignore[attr-defined]
+        origin = {"Bucket": source.bucket, "Key": source.full_key(source_object.key)}
         if source_object.version_id is not None:
             origin["VersionId"] = source_object.version_id
         try:
@@ -91,9 +89,9 @@ class S3Upload:
 
     def complete(self) -> WrittenObject:
         """See `MultipartUpload.complete`."""
-        conditions = {"IfNoneMatch": "*"} if self._storage.connection.conditional_writes else {}
-        if not conditions and self._storage.find(self._key) is not None:
-            raise PreconditionFailed("an object stands at the key")
+        conditions = {"IfNoneMatch": "*"} if self._target.connection.conditional_writes else {}
+        if not conditions and self._target.find(self._key) is not None:
+            raise PreconditionFailed("the key is taken")
         parts = [{"PartNumber": number, **part} for number, part in sorted(self._parts.items())]
         try:
             self._call(
@@ -105,9 +103,9 @@ class S3Upload:
             )
         except UploadGone:
             # The answer to a completion that succeeded was lost, and repeating it finds the upload gone.
-            raise PreconditionFailed("the upload was completed, or swept away") from None
+            raise PreconditionFailed("the upload was completed or removed") from None
         self._open = False
-        written = self._storage.find(self._key)
+        written = self._target.find(self._key)
         if written is None or written.size != self._size:
             raise ObjectStoreError("completing a multipart upload: the store shows another size than was sent")
         return WrittenObject(self._key, written.size, written.etag)
@@ -122,7 +120,7 @@ class S3Upload:
         except UploadGone:
             pass
         except DicomDeidError as error:
-            _LOG.warning("An unfinished multipart upload is left for the store to sweep away: %s", error)
+            _LOG.warning("An unfinished multipart upload remains until the store removes it: %s", error)
 
     def _remember(self, number: int, answer: Mapping[str, Any], size: int) -> None:
         with self._lock:
@@ -130,4 +128,4 @@ class S3Upload:
             self._size += size
 
     def _call(self, doing: str, operation: str, **arguments: Any) -> Any:
-        return self._storage.call(doing, lambda: getattr(self._storage.client, operation)(**arguments))
+        return self._target.call(doing, lambda: getattr(self._target.client, operation)(**arguments))

@@ -1,4 +1,4 @@
-"""A speed limit, so that a backfill does not starve the archive that it reads from."""
+"""A speed limit, so that a backfill does not overload the archive that it reads from."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import time
 
 
 class Throttle:
-    """Limits requests and bytes a second, over all threads that share it.
+    """Limits requests and bytes per second over all threads that share it.
 
-    Every request and every byte books a stretch of time on a calendar; who comes next waits until the calendar is
-    free. What is not used is not saved up.
+    Each request and byte reserves a time slot; the next caller waits until the slot has passed. Unused time is not
+    saved up.
 
     Parameters
     ----------
@@ -26,7 +26,7 @@ class Throttle:
         self._bytes_free_at = 0.0
 
     def request(self) -> None:
-        """Wait until one more request may be made, and until bytes that were moved are paid for."""
+        """Wait until one more request may be made, and until the slots of transferred bytes have passed."""
         if not (self._seconds_per_request or self._seconds_per_byte):
             return
         with self._lock:
@@ -36,8 +36,8 @@ class Throttle:
             begin = max(begin, self._bytes_free_at)
         time.sleep(begin - now)
 
-    def moved(self, count: int) -> None:
-        """Book `count` bytes that were moved; later requests wait for them."""
+    def count_bytes(self, count: int) -> None:
+        """Reserve a time slot for `count` transferred bytes; later requests wait for it."""
         if not self._seconds_per_byte:
             return
         with self._lock:

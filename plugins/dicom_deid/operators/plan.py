@@ -11,7 +11,6 @@ from dicom_deid.operators.arguments import LIMIT_MAXIMUM, boolean, check_conf, l
 from dicom_deid.operators.base import DicomDeidOperator
 from dicom_deid.operators.forms import SETTINGS
 from dicom_deid.operators.lineage import run_lineage
-from dicom_deid.operators.sampling import preview as preview_sample
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
@@ -133,6 +132,7 @@ class DicomPlanOperator(DicomDeidOperator):
             The object store or the database is unavailable; a retry plans again.
         """
         from dicom_deid.pipeline.planning import plan_run
+        from dicom_deid.pipeline.sample import describe_sample, preview_sample
 
         check_conf(context)
         if self.skip_scheduled and _run_type(context) == "scheduled":
@@ -140,7 +140,8 @@ class DicomPlanOperator(DicomDeidOperator):
         configuration = self.configuration(context)
         self._log_configuration(configuration)
         if boolean("preview", self.preview):
-            preview_sample(self.log, configuration, self.source_connection, wanted=SAMPLE)
+            for line in describe_sample(preview_sample(configuration, self.source_connection, wanted=SAMPLE)):
+                self.log.info(line)
             return self._plan_nothing(context, "Preview only: the report is in the log of the planning task.")
         create_project = boolean("create_project", self.create_project)
         planned = plan_run(configuration, self.connections, create_project=create_project)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from dicom_deid.operators.arguments import check_conf, whole_number
 from dicom_deid.operators.lineage import run_lineage
 from dicom_deid.operators.plan import SAMPLE, DicomPlanOperator
-from dicom_deid.operators.sampling import preview as preview_sample
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
@@ -50,17 +49,17 @@ class DicomPreviewOperator(DicomPlanOperator):
         ObjectStoreError
             The source is unavailable.
         """
+        from dicom_deid.pipeline.sample import describe_sample, preview_sample
+
         check_conf(context)
         sample = whole_number("sample", self.sample, maximum=1000) or SAMPLE
         configuration = self.configuration(context)
         self._log_configuration(configuration)
-        return preview_sample(
-            self.log,
-            configuration,
-            self.source_connection,
-            wanted=sample,
-            other=self._other(configuration, self.compare_with) if self.compare_with else None,
-        )
+        other = self._other(configuration, self.compare_with) if self.compare_with else None
+        report = preview_sample(configuration, self.source_connection, wanted=sample, other=other)
+        for line in describe_sample(report, comparing=other is not None):
+            self.log.info(line)
+        return report
 
     def get_openlineage_facets_on_start(self) -> OperatorLineage[Any, Any]:
         """Return the source; nothing is written."""

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
@@ -16,15 +14,6 @@ from dicom_deid.operators.lineage import run_lineage
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
     from airflow.sdk import Context
-
-    from dicom_deid.database import Database
-    from dicom_deid.objects import SourceObject
-    from dicom_deid.objectstore import ObjectStore
-
-_WRITTEN = """
-SELECT DISTINCT ON (batch_id, item) outcome, destination_key, destination_size, destination_etag FROM audit
-WHERE run_id = %s AND recorded_at >= %s ORDER BY batch_id, item, attempt DESC, link_id DESC
-"""
 
 
 class DicomReleaseOperator(DicomDeidOperator):
@@ -64,22 +53,22 @@ class DicomReleaseOperator(DicomDeidOperator):
         ObjectStoreError, DatabaseError
             Storage or database failed; a retry goes on.
         """
-        from dicom_deid.objectstore import open_object_store
+        from dicom_deid.pipeline.release import release_run
 
         stop = self._stop = Event()
-        run_id, configuration = planned_run(self.run)
+        run_id, _ = planned_run(self.run)
         RunPageLink.persist(context, self, run_id)
-        staging = open_object_store(configuration.destination, self.connections.destination)
-        released = open_object_store(self.release_to, self.connections.destination)
-        released.check(writable=True)
-        with self.connections.open_database() as database:
-            objects = list(_written(database, run_id))
-        with ThreadPoolExecutor(self.transfers) as pool:
-            copied = sum(pool.map(lambda each: _copy(staging, each, released, run_id, stop), objects))
-        if stop.is_set():
-            raise BatchStopped(f"Stopped after {copied} objects; a retry copies the rest.")
-        self.log.info("Released %d objects.", copied)
-        return copied
+        released = release_run(
+            self.connections,
+            run_id=run_id,
+            release_to=self.release_to,
+            transfers=self.transfers,
+            should_stop=stop.is_set,
+        )
+        if released.stopped:
+            raise BatchStopped(f"Stopped after {released.objects} objects; a retry copies the rest.")
+        self.log.info("Released %d objects.", released.objects)
+        return released.objects
 
     def on_kill(self) -> None:
         """Stop between two objects."""
@@ -90,24 +79,3 @@ class DicomReleaseOperator(DicomDeidOperator):
         """Return the staging place and the place of release."""
         _, configuration = planned_run(self.run)
         return run_lineage(configuration.destination, self.release_to)
-
-
-def _written(database: Database, run_id: str) -> Iterable[SourceObject]:
-    from dicom_deid.objects import SourceObject
-    from dicom_deid.reasons import Outcome
-
-    since = database.run(run_id).recorded_since
-    for outcome, key, size, etag in database.connection.query("reading what was written", _WRITTEN, (run_id, since)):
-        if outcome == Outcome.DEIDENTIFIED:
-            yield SourceObject(key, size, etag, datetime.now(UTC))
-
-
-def _copy(staging: ObjectStore, each: SourceObject, released: ObjectStore, run_id: str, stop: Event) -> bool:
-    from dicom_deid.objects import SourceRange
-    from dicom_deid.objectstore import write_parts
-
-    if stop.is_set():
-        return False
-    whole = [SourceRange(0, each.size)]
-    write_parts(staging, each, released, each.key, whole, metadata={"run": run_id, "deidentified-by": "dicom-deid"})
-    return True

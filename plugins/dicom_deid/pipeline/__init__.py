@@ -1,4 +1,4 @@
-"""One batch from storage to storage, and the plan of batches: what operators and the command line call.
+"""Planning, batches, preview and release: the functions that operators and the command line call.
 
 ::
 

@@ -1,53 +1,52 @@
-"""One batch, from storage to storage: leased, carried, recorded."""
+"""Process one batch: lease it, process its objects, record the results."""
 
 from __future__ import annotations
 
 import gc
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 
 from dicom_deid import __version__
-from dicom_deid.database import AuditRow, BatchItem, Database, Lease, Run
+from dicom_deid.database import AuditRow, Lease, Run
 from dicom_deid.engine import Deidentifier
 from dicom_deid.exceptions import ConfigurationError, DicomDeidError, ObjectStoreError, ProgramAtFault
 from dicom_deid.pipeline.configuration import RunConfiguration
 from dicom_deid.pipeline.connections import Connections, ObjectStores
 from dicom_deid.pipeline.engine import make_deidentifier
 from dicom_deid.pipeline.executor import PipelineExecutor
-from dicom_deid.pipeline.object_processor import ObjectProcessor, ObjectResult
-from dicom_deid.pipeline.processes import Share, carry_in_processes, shares_of
+from dicom_deid.pipeline.process_object import ObjectProcessor, ObjectResult
 from dicom_deid.pipeline.progress import Progress, ProgressReporter
 from dicom_deid.reasons import Outcome, Reason
 
 _RECORD_OBJECTS = 500
 _RECORD_SECONDS = 5.0
-_ALLOCATIONS = 100_000
-"""Between two looks of the garbage collector, while objects are carried."""
-_PATIENCE = 20
-"""So many failed objects in a row, and no other is taken to fare better."""
+_GC_THRESHOLD = 100_000
+"""Generation-0 threshold of the garbage collector while a batch is running."""
+_MAX_CONSECUTIVE_FAILURES = 20
+"""A batch is aborted after this many consecutive failures."""
 
 
 @dataclass(frozen=True, slots=True)
 class BatchResult:
-    """What became of a batch in this attempt.
+    """The result of one attempt at a batch.
 
     Parameters
     ----------
     taken
-        False when it was finished before: nothing was done here.
+        False when the batch was finished before and nothing was done.
     outcomes, reasons
-        Objects by outcome, and quarantined and failed ones by reason.
+        Number of objects by outcome, and of quarantined and failed ones by reason.
     bytes_in, bytes_out
-        Sizes of the objects read and written.
+        Bytes of the source objects and of the written objects.
     seconds
-        Time from lease to end.
+        Time from the lease to the end.
     reading, rewriting, writing
         Seconds spent in each stage, summed over threads.
     stopped
-        True when `should_stop` ended it early; the batch was given back.
+        True when `should_stop` ended the attempt early; the batch was released.
     """
 
     taken: bool = True
@@ -68,19 +67,19 @@ class BatchResult:
 
 
 class BatchHeld(DicomDeidError):
-    """Another worker has the batch, and lives; should it die, a retry takes the batch."""
+    """Another live worker has leased the batch."""
 
     def __init__(self) -> None:
-        super().__init__("Another worker has the batch. A retry takes it should that worker die.")
+        super().__init__("Another worker has leased the batch. A retry takes it over if that worker dies.")
 
 
 class BatchIncomplete(ObjectStoreError):
-    """Some objects of the batch failed by storage errors; the others are done, and a retry takes those that are not.
+    """Some objects of the batch failed with errors of an object store; a retry processes them again.
 
     Parameters
     ----------
     result
-        What was done.
+        The result of the attempt.
     """
 
     def __init__(self, result: BatchResult) -> None:
@@ -104,35 +103,36 @@ def run_batch(
     """De-identify the objects of one batch that are not done yet.
 
     Pseudonyms are committed before the first object that uses them is written, and audit rows are recorded after the
-    writes: a worker that is killed anywhere is run again with the same result.
+    writes: after a worker was killed at any point, another attempt gives the same result. The way of one object is
+    shown by `ObjectProcessor.process`.
 
     Parameters
     ----------
     configuration, connections
         The run, as it was planned.
     run_id, batch_id
-        What `plan_run` returned.
+        As returned by `plan_run`.
     worker
-        Who works, for people to read.
+        Name of the worker, for people to read.
     progress, progress_seconds
-        Called with the progress at this pace.
+        Called with the progress at this interval.
     should_stop
-        Asked between objects; once true, what is in flight is finished and the batch is given back.
+        Called between objects; once it returns true, objects in flight are finished and the batch is released.
     recorded
         Called with audit rows once they are recorded.
 
     Raises
     ------
     ConfigurationError
-        A retry will not help: recipe, missing bucket, refused keys.
+        A retry does not help: the recipe, a missing bucket, refused credentials.
     BatchHeld
-        Another live worker has the batch; a retry sees it finished, or takes it.
+        Another live worker has leased the batch.
     BatchIncomplete
-        All was tried, and some objects failed by storage errors.
+        All objects were tried, and some failed with errors of an object store.
     ProgramAtFault
-        So did twenty objects in a row, by a fault of the program.
+        Twenty consecutive objects failed with an unexpected exception.
     ObjectStoreError, DatabaseError
-        Storage or database are away; a retry resumes.
+        The object store or the database is unavailable; a retry resumes.
     """
     deidentifier = make_deidentifier(configuration)
     with connections.open(configuration) as (database, object_stores):
@@ -141,21 +141,26 @@ def run_batch(
             if not database.is_finished(batch_id):
                 raise BatchHeld
             return BatchResult(taken=False)
-        _check_rules(lease.run, run_id, deidentifier, configuration)
-        # What the recorded objects tell of their patients counts in a retry as it did before.
+        _check_unchanged(lease.run, run_id, deidentifier, configuration)
+        # Objects recorded by an earlier attempt are scanned again for their patients' terms.
         items = lease.items(recorded=configuration.settings.residuals != "off")
         to_do = [item for item in items if not item.recorded]
-        ledger = _BatchRecorder(lease, to_do, ProgressReporter(progress, progress_seconds, to_do), recorded)
-        stopping = _Once(should_stop)
-        share = Share(configuration, connections, run_id, items)
-        with closing(_groups(share, deidentifier, database, object_stores, stopping)) as groups:
-            for group in groups:
-                ledger.add(group)
-        return ledger.close(stopped=stopping.said)
+        recorder = _BatchRecorder(lease, len(to_do), ProgressReporter(progress, progress_seconds, to_do), recorded)
+        stop = _StopFlag(should_stop)
+        executor = PipelineExecutor(
+            _processor(configuration, deidentifier, object_stores, run_id),
+            database.mapping(database.project(configuration.project)).resolve,
+            transfers=configuration.transfers,
+            in_flight_bytes=configuration.in_flight_bytes,
+        )
+        with _rare_garbage_collection(), closing(executor.run(items, stop)) as groups:
+            for results in groups:
+                recorder.add(results)
+        return recorder.close(stopped=stop.is_set)
 
 
-def _check_rules(run: Run, run_id: str, deidentifier: Deidentifier, configuration: RunConfiguration) -> None:
-    """Refuse to work by other rules than those that the run was planned, and is audited, under."""
+def _check_unchanged(run: Run, run_id: str, deidentifier: Deidentifier, configuration: RunConfiguration) -> None:
+    """Refuse to work with another recipe or settings than those that the run was planned with."""
     if run.run_id != run_id:
         raise ConfigurationError("The batch belongs to another run.")
     planned = (run.request.recipe_digest, run.request.settings_digest)
@@ -163,147 +168,114 @@ def _check_rules(run: Run, run_id: str, deidentifier: Deidentifier, configuratio
         raise ConfigurationError("The recipe or the settings have changed since the run was planned: plan it again.")
 
 
-def _groups(
-    share: Share,
-    deidentifier: Deidentifier,
-    database: Database,
-    object_stores: ObjectStores,
-    should_stop: Callable[[], bool],
-) -> Generator[list[ObjectResult]]:
-    runs = shares_of(share.items, share.configuration.processes)
-    if len(runs) > 1:
-        return carry_in_processes(_carry_share, share, runs, should_stop)
-    only = share._replace(items=runs[0] if runs else [])
-    return _carry(only, deidentifier, database, object_stores, should_stop)
-
-
-def _carry_share(share: Share, should_stop: Callable[[], bool]) -> Generator[list[ObjectResult]]:
-    """Carry a share in a process of its own, with connections of its own."""
-    deidentifier = make_deidentifier(share.configuration)
-    object_stores = share.connections.open_object_stores(share.configuration)
-    with share.connections.open_database() as database:
-        yield from _carry(share, deidentifier, database, object_stores, should_stop)
-
-
-def _carry(
-    share: Share,
-    deidentifier: Deidentifier,
-    database: Database,
-    object_stores: ObjectStores,
-    should_stop: Callable[[], bool],
-) -> Generator[list[ObjectResult]]:
-    configuration = share.configuration
+def _processor(
+    configuration: RunConfiguration, deidentifier: Deidentifier, object_stores: ObjectStores, run_id: str
+) -> ObjectProcessor:
     metadata = {
         "recipe-digest": deidentifier.recipe.digest,
         "settings-digest": configuration.digest,
         "deidentified-by": f"dicom-deid {__version__}",
-        "run": share.run_id,
+        "run": run_id,
     }
-    carrier = ObjectProcessor(deidentifier, configuration, object_stores, metadata)
-    mapping = database.mapping(database.project(configuration.project))
-    conveyor = PipelineExecutor(
-        carrier, mapping.resolve, transfers=configuration.transfers, in_flight_bytes=configuration.in_flight_bytes
-    )
-    with _collecting_seldom():
-        yield from conveyor.run(share.items, should_stop)
+    return ObjectProcessor(deidentifier, configuration, object_stores, metadata)
 
 
 @contextmanager
-def _collecting_seldom() -> Iterator[None]:
-    """Let the garbage collector look less often: what objects in flight allocate is no garbage, and makes no cycles."""
+def _rare_garbage_collection() -> Iterator[None]:
+    """Run the garbage collector less often: objects in flight are not garbage and have no reference cycles."""
     before = gc.get_threshold()
-    gc.set_threshold(before[0] and max(_ALLOCATIONS, before[0]), *before[1:])
+    gc.set_threshold(before[0] and max(_GC_THRESHOLD, before[0]), *before[1:])
     try:
         yield
     finally:
         gc.set_threshold(*before)
 
 
-class _Once:
-    """Remembers that it was told to stop."""
+class _StopFlag:
+    """Calls `should_stop` until it has returned true once."""
 
     def __init__(self, should_stop: Callable[[], bool]) -> None:
         self._should_stop = should_stop
-        self.said = False
+        self.is_set = False
 
     def __call__(self) -> bool:
-        self.said = self.said or self._should_stop()
-        return self.said
+        self.is_set = self.is_set or self._should_stop()
+        return self.is_set
 
 
 class _BatchRecorder:
-    """Records what was carried, in bulk, keeps the lease alive, and counts."""
+    """Records results in bulk, renews the lease, and counts."""
 
     def __init__(
         self,
         lease: Lease,
-        items: list[BatchItem],
-        teller: ProgressReporter,
+        objects: int,
+        progress: ProgressReporter,
         recorded: Callable[[Sequence[AuditRow]], None] | None,
     ) -> None:
         self._lease = lease
-        self._open = len(items)
-        self._teller = teller
-        self._tell_recorded = recorded
+        self._open = objects
+        self._progress = progress
+        self._recorded_callback = recorded
         self._waiting: list[ObjectResult] = []
-        self._began = self._recorded = time.monotonic()
+        self._began = self._recorded_at = time.monotonic()
         self._outcomes: Counter[Outcome] = Counter()
         self._reasons: Counter[Reason] = Counter()
         self._bytes_in = self._bytes_out = 0
         self._seconds = [0.0, 0.0, 0.0]
-        self._failed_in_a_row = 0
+        self._consecutive_failures = 0
 
-    def add(self, group: list[ObjectResult]) -> None:
-        """Take what was done, and record or renew when it is time to."""
-        for carried in group:
-            self._waiting.append(carried)
-            self._teller.count(carried.row.outcome, carried.row.item.size)
-            self._watch(carried)
-        since = time.monotonic() - self._recorded
+    def add(self, results: list[ObjectResult]) -> None:
+        """Add results; record them, or renew the lease, when due."""
+        for result in results:
+            self._waiting.append(result)
+            self._progress.count(result.row.outcome, result.row.item.size)
+            self._check_failures(result)
+        since = time.monotonic() - self._recorded_at
         if len(self._waiting) >= _RECORD_OBJECTS or (self._waiting and since > _RECORD_SECONDS):
             self._record()
         elif since > self._lease.seconds / 3:
             self._lease.renew()
-            self._recorded = time.monotonic()
-        self._teller.tell()
+            self._recorded_at = time.monotonic()
+        self._progress.report()
 
     def close(self, *, stopped: bool) -> BatchResult:
         """Record the rest and end the batch."""
         self._record()
-        self._teller.tell(at_once=True)
-        result = self._result(stopped and self._open > 0)
+        self._progress.report(now=True)
+        batch_result = self._result(stopped and self._open > 0)
         if self._reasons[Reason.STORAGE_ERROR]:
             self._lease.release()
-            raise BatchIncomplete(result)
-        if result.stopped:
+            raise BatchIncomplete(batch_result)
+        if batch_result.stopped:
             self._lease.release()
         else:
             self._lease.finish()
-        return result
+        return batch_result
 
-    def _watch(self, carried: ObjectResult) -> None:
-        """End the batch when the storage is away, which says what to check, or when the program is at fault."""
-        failed = carried.row.outcome is Outcome.FAILED
-        self._failed_in_a_row = self._failed_in_a_row + 1 if failed else 0
-        if self._failed_in_a_row >= _PATIENCE:
+    def _check_failures(self, result: ObjectResult) -> None:
+        """End the batch after many consecutive failures, with an exception that says what to check."""
+        failed = result.row.outcome is Outcome.FAILED
+        self._consecutive_failures = self._consecutive_failures + 1 if failed else 0
+        if self._consecutive_failures >= _MAX_CONSECUTIVE_FAILURES:
             self._record()
             self._lease.release()
-            raise carried.error or ProgramAtFault(carried.row.detail)
+            raise result.error or ProgramAtFault(result.row.detail)
 
     def _record(self) -> None:
-        rows = [carried.row for carried in self._waiting]
+        rows = [result.row for result in self._waiting]
         self._lease.record(rows)
-        self._recorded = time.monotonic()
-        if self._tell_recorded is not None:
-            self._tell_recorded(rows)
-        for carried in self._waiting:
-            row = carried.row
+        self._recorded_at = time.monotonic()
+        if self._recorded_callback is not None:
+            self._recorded_callback(rows)
+        for result in self._waiting:
+            row = result.row
             self._outcomes[row.outcome] += 1
             if row.reason is not None:
                 self._reasons[row.reason] += 1
             self._bytes_in += row.item.size
             self._bytes_out += row.destination_size or 0
-            stages = (carried.reading, carried.rewriting, carried.writing)
+            stages = (result.reading, result.rewriting, result.writing)
             self._seconds = [sum(pair) for pair in zip(self._seconds, stages, strict=True)]
         self._open -= len(self._waiting)
         self._waiting.clear()

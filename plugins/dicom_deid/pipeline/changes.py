@@ -1,4 +1,4 @@
-"""What differs between two headers, element by element."""
+"""Compare two headers element by element."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SHOWN_CHARACTERS = 80
 
 
 class ChangeKind(StrEnum):
-    """What becomes of an element."""
+    """How an element changes."""
 
     ADDED = "added"
     CHANGED = "changed"
@@ -25,20 +25,20 @@ class ChangeKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One element that is another, or not there, in a second header.
+    """One element that differs between two headers.
 
     Parameters
     ----------
     path
-        The element's place, such as ``(0040,a730)[0](0040,a123)``.
+        Tag path, such as ``(0040,a730)[0](0040,a123)``.
     name
-        Its name in the dictionary, or its keyword's; never anything that the object says.
+        Name of the element in the dictionary; never text of the object.
     kind
-        What becomes of it.
+        How it changes.
     before
-        The original value: PHI. For the eyes of a user at the user's own terminal, never for a page or a log.
+        The original value: PHI. Shown on the user's own terminal only, never on a page or in a log.
     after
-        The new value, None when the element is removed.
+        The new value, None if the element is removed.
     """
 
     path: str
@@ -47,21 +47,26 @@ class Change:
     before: str | None = field(repr=False)
     after: str | None
 
+    @property
+    def is_private(self) -> bool:
+        """Whether the element has a private tag."""
+        return int(self.path[-10:-6], 16) % 2 == 1
+
 
 class Element(NamedTuple):
-    """One element of a header. PHI, as long as the header is an original's."""
+    """One element of a header; PHI if the header is that of an original."""
 
     name: str
     vr: str
     value: Any
-    """As pydicom decodes it; of a sequence the number of its items."""
+    """Decoded by pydicom; the number of items of a sequence."""
 
     def __repr__(self) -> str:
         return f"Element({self.name!r}, {self.vr!r}, ...)"
 
     @property
     def texts(self) -> tuple[str, ...]:
-        """The components of the value as text; none of a sequence, of bytes, or of an empty value."""
+        """The components of the value as text; none for a sequence, for bytes and for an empty value."""
         if self.vr == "SQ" or self.value is None or isinstance(self.value, bytes):
             return ()
         if isinstance(self.value, MultiValue | list):
@@ -70,7 +75,7 @@ class Element(NamedTuple):
 
     @property
     def summary(self) -> str:
-        """The value for people to read: long text cut off, bytes and items only counted."""
+        """The value for people to read: long text is truncated, bytes and items are counted."""
         if self.vr == "SQ":
             return f"{self.value} items"
         if isinstance(self.value, bytes):
@@ -80,18 +85,18 @@ class Element(NamedTuple):
 
 
 class Elements(dict[str, Element]):
-    """The elements of a header by their places.
+    """The elements of a header by tag path.
 
     Parameters
     ----------
     header
         The data set, as pydicom reads it.
-    places
-        Places and elements.
+    elements
+        Tag paths and elements.
     """
 
-    def __init__(self, header: FileDataset, places: Iterable[tuple[str, Element]]) -> None:
-        super().__init__(places)
+    def __init__(self, header: FileDataset, elements: Iterable[tuple[str, Element]]) -> None:
+        super().__init__(elements)
         self.header = header
 
 
@@ -103,7 +108,7 @@ def read_elements(file: BinaryIO, original: Elements | None = None) -> Elements:
     file
         An object, or its beginning.
     original
-        Of the object that it was made of: an item before which rules removed others keeps the place that it had.
+        Elements of the original, if this is a new object: items keep their numbers if rules removed items before.
     """
     header = pydicom.dcmread(file, stop_before_pixels=True, force=True)
     was = header if original is None else original.header
@@ -111,7 +116,7 @@ def read_elements(file: BinaryIO, original: Elements | None = None) -> Elements:
 
 
 def changes_between(before: Mapping[str, Element], after: Mapping[str, Element]) -> Iterator[Change]:
-    """Yield what differs, in the order of the places."""
+    """Yield the differences in the order of their paths."""
     for path in sorted({*before, *after}):
         old, new = before.get(path), after.get(path)
         if old is None and new is not None:
@@ -124,13 +129,13 @@ def changes_between(before: Mapping[str, Element], after: Mapping[str, Element])
 
 
 def count_unchanged(before: Mapping[str, Element], changes: Iterable[Change]) -> int:
-    """Return how many elements of the first header are the same in the second."""
+    """Return the number of elements of the first header that are the same in the second."""
     return len(before) - sum(change.kind is not ChangeKind.ADDED for change in changes)
 
 
-def _flat(dataset: Dataset, place: str, original: Dataset) -> Iterator[tuple[str, Element]]:
+def _flat(dataset: Dataset, prefix: str, original: Dataset) -> Iterator[tuple[str, Element]]:
     for element in dataset:
-        path = f"{place}({element.tag.group:04x},{element.tag.element:04x})"
+        path = f"{prefix}({element.tag.group:04x},{element.tag.element:04x})"
         if element.VR == "SQ":
             yield path, Element(element.name, "SQ", len(element.value))
             was = original.get(element.tag)
@@ -142,7 +147,7 @@ def _flat(dataset: Dataset, place: str, original: Dataset) -> Iterator[tuple[str
 
 
 def _numbers(items: Sequence[Dataset], before: Sequence[Dataset]) -> list[int]:
-    """Return the numbers that items had before rules removed some between them: concept names tell them apart."""
+    """Return the numbers of items before rules removed some of them; concept names identify the items."""
     numbers: list[int] = []
     number = 0
     for index, item in enumerate(items):

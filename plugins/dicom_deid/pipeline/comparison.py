@@ -1,4 +1,4 @@
-"""What became of an object, of source and destination as they stand, without a value of the source."""
+"""Compare an object at the source with its result at the destination, without showing original values."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dicom_deid.objects import SourceObject
 from dicom_deid.objectstore import ObjectStore
 from dicom_deid.pipeline.changes import ChangeKind, Element, Elements, changes_between, count_unchanged, read_elements
 from dicom_deid.pipeline.object_file import MAX_HEADER_BYTES, open_object
-from dicom_deid.pipeline.phi_masking import with_something_of
+from dicom_deid.pipeline.phi_masking import paths_to_hide
 from dicom_deid.reasons import Reason
 
 _BEGINNING = 2**12
@@ -22,16 +22,16 @@ class NotCompared(DicomDeidError):
 
 
 class ShownChange(NamedTuple):
-    """One element that is another, or not there, in the new object.
+    """One element that differs in the new object.
 
     Parameters
     ----------
     path, name, kind
         As of a `Change`.
     value
-        The new value; None where there is none, or where it has something of an original in it.
+        The new value; None if there is none, or if it contains text of an original value.
     withheld
-        Whether it has.
+        Whether it contains such text.
     """
 
     path: str
@@ -43,14 +43,14 @@ class ShownChange(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What became of the elements before the pixel data.
+    """The differences between the elements before the pixel data.
 
     Parameters
     ----------
     changes
-        The elements that changed, in the order of their places.
+        The elements that changed, in the order of their paths.
     unchanged
-        How many stayed as they were.
+        Number of elements that are the same.
     """
 
     changes: tuple[ShownChange, ...]
@@ -60,7 +60,7 @@ class Comparison:
 def compare_objects(
     source: ObjectStore, original: SourceObject, destination: ObjectStore, written: SourceObject
 ) -> Comparison:
-    """Compare an object with what was made of it; of both only the elements before the pixel data are read.
+    """Compare a source object with its result; only the elements before the pixel data are read.
 
     Parameters
     ----------
@@ -72,9 +72,9 @@ def compare_objects(
     Raises
     ------
     NotCompared
-        One of them is gone, is another by now, or cannot be read here.
+        One of them is gone, was overwritten, or cannot be read here.
     ObjectStoreError
-        A store is away.
+        A store is unavailable.
     """
     before = _elements(source, original, "source")
     after = _elements(destination, written, "destination", before)
@@ -82,10 +82,10 @@ def compare_objects(
 
 
 def compare(before: dict[str, Element], after: dict[str, Element]) -> Comparison:
-    """Compare two headers by their places."""
+    """Compare two headers by path."""
     changes = list(changes_between(before, after))
     new = {change.path: after[change.path] for change in changes if change.after}
-    withheld = with_something_of(before, new)
+    withheld = paths_to_hide(before, new)
     return Comparison(
         tuple(
             ShownChange(
@@ -103,7 +103,7 @@ def compare(before: dict[str, Element], after: dict[str, Element]) -> Comparison
 
 _WHY = {
     Reason.OBJECT_VANISHED: "is gone, or cannot be reached from Airflow's API server",
-    Reason.OBJECT_CHANGED: "was overwritten since; what stands there now is not what the audit tells of",
+    Reason.OBJECT_CHANGED: "was overwritten since; it is not the object that the audit records",
     Reason.HEADER_TOO_LARGE: f"has more than {MAX_HEADER_BYTES // 2**20} MB before its pixel data",
     Reason.UNSUPPORTED_TRANSFER_SYNTAX: "is deflated as a whole, and is not inflated here",
 }

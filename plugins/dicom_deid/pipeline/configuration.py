@@ -1,4 +1,4 @@
-"""Everything that a run is, in one frozen object that may travel through XCom: no secrets, no values of objects."""
+"""The configuration of a run: one frozen object that may be sent through XCom. No credentials, no PHI."""
 
 from __future__ import annotations
 
@@ -14,30 +14,33 @@ from dicom_deid.database.projects import ProjectOptions
 from dicom_deid.engine.settings import Settings
 from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.pipeline.destination import DEFAULT_TEMPLATE, KeyTemplate
+from dicom_deid.pipeline.fetch import LARGE_OBJECT_BYTES
 from dicom_deid.recipe import load_function
 
 MEBIBYTE = 2**20
+IN_FLIGHT_BYTES = 128 * MEBIBYTE
+"""Default bound of the bytes of objects in flight in one process."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunConfiguration:
-    """One run: from where to where, by which rules, and how hard it may work.
+    """The source, destination, rules and limits of a run.
 
-    Keys, passwords and connections are no part of it: see `Connections`. `to_json` and `from_json` hand it from the
-    task that plans to the tasks that work.
+    Credentials are not part of it: see `Connections`. `to_json` and `from_json` pass it from the task that plans to
+    the tasks that process batches.
 
     Parameters
     ----------
     source, destination
         ``s3://bucket/prefix`` or a directory.
     quarantine
-        Where a copy of each quarantined original goes; None makes no copies. Never in the destination's bucket.
+        Where quarantined originals are copied to; None makes no copies. Never in the destination's bucket.
     project
-        The mapping domain: pseudonyms are consistent inside one and unlinkable across two.
+        The mapping domain: pseudonyms are consistent within a project and unlinkable across projects.
     recipes
         Names of recipes that ship, or paths; several are combined in order.
     settings
-        What the engine does beside the recipe.
+        Settings of the engine, in addition to the recipe.
     variables, functions
         Values of ``var:NAME``; dotted paths (``package.module:function``) of ``func:NAME``.
     project_rules
@@ -45,35 +48,33 @@ class RunConfiguration:
     destination_key_template
         Template of destination keys, see `KeyTemplate`.
     org_root, single_patient_id, uid_strategy, max_date_offset_days
-        Options of the project, fixed when it is created; None where the project's own holds.
+        Options of the project, fixed when it is created; None to use the project's own.
     limit
-        At most so many objects are planned.
+        Number of objects that are planned at most.
     newer_than, older_than
         ISO 8601 instants: objects last modified at or after the first, and before the second, are planned.
     retry_quarantined
-        Plan objects again that were quarantined under the same rules.
+        Plan objects again that were quarantined with the same recipe and settings.
     max_batches, batch_objects, batch_bytes
-        How the plan is cut.
+        Maximum number of batches, and target size of a batch.
     transfers
-        Reads, and writes, under way at once in one process.
+        Number of reads, and of writes, at a time in one process.
     in_flight_bytes
-        Bound of the bytes that one process holds of objects that are read and not yet written.
+        Bound of the bytes of objects that one process has read and not yet written.
     large_object_bytes
-        An object of at least this size is streamed: its pixel data never stands in memory as a whole.
-    processes
-        Processes a batch, for machines with many cores.
+        An object of at least this size is streamed: its pixel data is never in memory as a whole.
     lease_seconds
-        A batch whose worker has not been heard of for so long may be taken by another.
+        A batch whose worker has not renewed its lease for this time may be taken by another worker.
     server_side_copy
         Let the store copy the unchanged pixel data of large objects, where source and destination are one endpoint.
     verify
-        `full` reads an object back whose bytes did not all pass through the worker, to know its SHA-256.
+        `full` reads an object back whose bytes were not all sent by the worker, to compute its SHA-256.
     triggered_by, reason
         Who asked for the run, and why, for the audit.
     airflow_context
-        Further words for the audit, such as the identifiers of the Airflow run.
+        Identifiers of the Airflow run, for the audit.
     external_id
-        The caller's own identifier of the run: planned again under the same one, it is the same run.
+        The caller's own identifier of the run: planned again with the same one, it is the same run.
     """
 
     source: str
@@ -98,9 +99,8 @@ class RunConfiguration:
     batch_objects: int = 2000
     batch_bytes: int = 1024 * MEBIBYTE
     transfers: int = 16
-    in_flight_bytes: int = 128 * MEBIBYTE
-    large_object_bytes: int = 64 * MEBIBYTE
-    processes: int = 1
+    in_flight_bytes: int = IN_FLIGHT_BYTES
+    large_object_bytes: int = LARGE_OBJECT_BYTES
     lease_seconds: int = 300
     server_side_copy: bool = True
     verify: Literal["known", "full"] = "known"
@@ -139,26 +139,26 @@ class RunConfiguration:
 
     @property
     def project_options(self) -> ProjectOptions | None:
-        """The options that the project must have, or is made with; None when any will do."""
+        """The options that the project must have, or is created with; None to accept any."""
         given = {name: getattr(self, name) for name in _PROJECT_OPTIONS if getattr(self, name) is not None}
         return ProjectOptions(**given) if given else None
 
     @property
     def digest(self) -> str:
-        """SHA-256, as hexadecimal digits, of all that beside the recipe decides which bytes get which key.
+        """SHA-256, as hexadecimal digits, of everything except the recipe that decides bytes and keys of the output.
 
-        An object that went from the same source to the same destination under the same project, recipe and digest need
-        not be done again.
+        An object that was processed with the same source, destination, project, recipe and digest is not processed
+        again.
         """
-        decides: dict[str, object] = {
+        relevant: dict[str, object] = {
             "settings": self.settings.digest,
             "variables": dict(self.variables),
             "functions": dict(self.functions),
             "destination_key_template": self.destination_key_template,
         }
         if self.project_rules:
-            decides["project_rules"] = self.project_rules
-        return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+            relevant["project_rules"] = self.project_rules
+        return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()
 
     def load_functions(self) -> dict[str, Callable[..., Any]]:
         """Import the functions that the recipe may call.
@@ -166,12 +166,12 @@ class RunConfiguration:
         Raises
         ------
         ConfigurationError
-            If a path names nothing that can be called.
+            If a path does not name a function.
         """
         return {name: load_function(path) for name, path in self.functions.items()}
 
     def replace(self, **changes: Any) -> RunConfiguration:
-        """Return a copy with the given fields changed, checked anew."""
+        """Return a copy with the given fields changed, checked again."""
         return replace(self, **changes)
 
     def to_json(self) -> str:
@@ -225,7 +225,6 @@ _POSITIVE = (
     "transfers",
     "in_flight_bytes",
     "large_object_bytes",
-    "processes",
     "lease_seconds",
     "max_date_offset_days",
 )
@@ -257,10 +256,10 @@ def _check_quarantine(quarantine: str | None, destination: str, source: str) -> 
     same_bucket = _bucket(quarantine) is not None and _bucket(quarantine) == _bucket(destination)
     if same_bucket or _overlap(quarantine, destination):
         raise ConfigurationError(
-            "The quarantine is in the destination's bucket: quarantined originals hold PHI and must lie elsewhere."
+            "The quarantine is in the destination's bucket: quarantined originals hold PHI and must be elsewhere."
         )
     if _overlap(quarantine, source):
-        raise ConfigurationError("The quarantine overlaps the source: the next run would list what it holds.")
+        raise ConfigurationError("The quarantine overlaps the source: the next run would list its copies.")
 
 
 def _bucket(url: str) -> str | None:

@@ -1,10 +1,10 @@
-"""How to reach the database and the object stores: what a run needs and must never hand over."""
+"""Database and object store credentials. Never put into XCom or logs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from dicom_deid.database import Database, KeyRing
 from dicom_deid.exceptions import ConfigurationError
@@ -14,18 +14,18 @@ from dicom_deid.pipeline.configuration import RunConfiguration
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Connections:
-    """Secrets, and where they open doors. Never serialised but to the worker processes of a batch.
+    """Credentials and endpoints. Serialised only to worker processes on the same machine.
 
     Parameters
     ----------
     database
-        URL of the PostgreSQL database of mapping, plan and audit.
+        URL of the PostgreSQL database with mapping, plan and audit.
     keys
         The keys of the crosswalk.
     schema
         Schema of the tables.
     source, destination, quarantine
-        How to reach each object store; None for a directory, or for what the AWS environment variables say.
+        Connection of each object store; None for a directory, or to use the AWS environment variables.
     """
 
     database: str = field(repr=False)
@@ -45,32 +45,20 @@ class Connections:
         Raises
         ------
         ConfigurationError
-            Two of them overlap, so that a run would read what it writes, or originals would lie with results.
+            Two of them overlap, so that a run would read its own output, or originals would be stored with results.
         """
         source = open_object_store(configuration.source, self.source)
         destination = open_object_store(configuration.destination, self.destination)
         quarantine = open_object_store(configuration.quarantine, self.quarantine) if configuration.quarantine else None
         if source.same_place(destination):
-            raise ConfigurationError("Source and destination are the same place, or one lies in the other.")
+            raise ConfigurationError("Source and destination are the same place, or one contains the other.")
         if quarantine is not None and (quarantine.same_place(source) or quarantine.same_place(destination)):
             raise ConfigurationError("The quarantine is in the same place as the source or the destination.")
         return ObjectStores(source, destination, quarantine)
 
-    def portable(self) -> Connections:
-        """Return connections that can be sent to a child process: temporary credentials as they are now.
-
-        They are good for as long as the batch may be expected to take, but are not renewed.
-        """
-        return replace(
-            self,
-            source=_portable(self.source),
-            destination=_portable(self.destination),
-            quarantine=_portable(self.quarantine),
-        )
-
     @contextmanager
     def open(self, configuration: RunConfiguration) -> Iterator[tuple[Database, ObjectStores]]:
-        """Open all, checked: each exists and lets us do what the run does."""
+        """Open and check the object stores and the database."""
         object_stores = self.open_object_stores(configuration)
         object_stores.check()
         with self.open_database() as database:
@@ -86,27 +74,8 @@ class ObjectStores:
     quarantine: ObjectStore | None = None
 
     def check(self) -> None:
-        """Raise `ConfigurationError` saying what to check when one cannot be used."""
+        """Raise `ConfigurationError`, which says what to check, if one of them cannot be used."""
         self.source.check()
         self.destination.check(writable=True)
         if self.quarantine is not None:
             self.quarantine.check(writable=True)
-
-
-def _portable(connection: S3Connection | None) -> S3Connection | None:
-    if connection is None or connection.session is None:
-        return connection
-    found = connection.session.get_credentials()
-    if found is None:
-        return connection
-    now = found.get_frozen_credentials()
-    return replace(
-        connection,
-        session=None,
-        profile=None,
-        role_arn=None,
-        region=connection.region or connection.session.region_name,
-        access_key=now.access_key,
-        secret_key=now.secret_key,
-        session_token=now.token,
-    )

@@ -1,4 +1,4 @@
-"""Destination keys: made from what the rules wrote, never from source keys."""
+"""Destination keys, made from the new identifiers of an object, never from its source key."""
 
 from __future__ import annotations
 
@@ -36,8 +36,7 @@ _MAX_KEY_BYTES = 1024
 class KeyTemplate:
     """A template of destination keys, such as ``{PatientID}/{SOPInstanceUID}.dcm``.
 
-    A value is percent-encoded, so that it can neither end its path segment nor climb out of the destination, and two
-    values never become one.
+    Values are percent-encoded, so that none leaves its path segment or the destination, and no two values give one key.
     """
 
     template: str
@@ -55,7 +54,7 @@ class KeyTemplate:
         Raises
         ------
         ConfigurationError
-            If it names another field, does not tell two objects apart, or is no safe relative path.
+            If it names another field, gives two objects one key, or is not a safe relative path.
         """
         names: list[str] = []
         try:
@@ -79,17 +78,17 @@ class KeyTemplate:
         return cls(template, tuple(dict.fromkeys(names)))
 
     def check(self, plan: CompiledRecipe, *, follows_references: bool) -> None:
-        """Check that no original can come into a key.
+        """Check that no original value can become part of a key.
 
-        A keyword must be written anew by the recipe. UIDs may also follow the mapping without a rule of their own, or
-        be kept by a KEEP rule: then they stand in the object on purpose. Modality tells nobody's identity.
+        A keyword must be replaced by the recipe. UIDs may also be mapped without a rule of their own, or be kept on
+        purpose by a KEEP rule. Modality identifies no one.
 
         Parameters
         ----------
         plan
             The compiled recipe.
         follows_references
-            Whether UIDs follow the mapping without a rule of their own.
+            Whether UIDs are mapped without a rule of their own.
 
         Raises
         ------
@@ -100,12 +99,12 @@ class KeyTemplate:
             if keyword != "Modality" and not _is_safe(plan, keyword, follows_references):
                 raise ConfigurationError(
                     f"The destination key names {keyword}, which recipe {plan.recipe.name} does not replace: "
-                    f"an original would stand in the key, or nothing. Replace it in the recipe (REPLACE {keyword} "
+                    f"the key would hold an original value, or none. Replace it in the recipe (REPLACE {keyword} "
                     "func:generate_value) or give another destination key."
                 )
 
     def key(self, identifiers: Mapping[str, str]) -> str:
-        """Return the key of an object with these identifiers, as the rules left them.
+        """Return the key of an object with these new identifiers.
 
         Raises
         ------

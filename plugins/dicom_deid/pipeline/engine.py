@@ -1,20 +1,26 @@
-"""The engine of a run, from its configuration."""
+"""Make the engine of a run from its configuration."""
 
 from __future__ import annotations
 
 import json
+from collections import OrderedDict
+from threading import Lock
 
 from dicom_deid.database.quarantine import ItemDecision
 from dicom_deid.engine import Deidentifier
 from dicom_deid.pipeline.configuration import RunConfiguration
 from dicom_deid.pipeline.destination import KeyTemplate
-from dicom_deid.recipe import CompiledRecipe, Recipe
+from dicom_deid.recipe import Recipe
 
 FORMAT_LINE = "FORMAT dicom\n"
 """First line of a recipe file; rules of decisions are stored without it."""
 
 PROJECT_RULES = "project-rules"
 """Name of the recipe with the device rules of the project, in messages and digests."""
+
+_MAX_COMPILED = 64
+_compiled: OrderedDict[tuple[str, str, str], Deidentifier] = OrderedDict()
+_compiled_lock = Lock()
 
 
 def amend(configuration: RunConfiguration, decision: ItemDecision) -> RunConfiguration:
@@ -26,20 +32,33 @@ def amend(configuration: RunConfiguration, decision: ItemDecision) -> RunConfigu
 
 
 def make_deidentifier(configuration: RunConfiguration) -> Deidentifier:
-    """Return the engine of a run.
+    """Return the engine of a run; compiled once per process for the same recipes and settings.
 
     Raises
     ------
     ConfigurationError
-        The recipe has problems (all are named, by file and line), a variable or function is undefined, or originals
-        could come into destination keys.
+        The recipe has problems (all are named, by file and line), a variable or function is undefined, or original
+        values could become part of destination keys.
     """
     recipe = Recipe.resolve(*configuration.recipes)
     if configuration.project_rules:
         recipe = Recipe.combine(recipe, Recipe.parse(f"{FORMAT_LINE}{configuration.project_rules}", PROJECT_RULES))
-    settings = configuration.settings
-    template = KeyTemplate.parse(configuration.destination_key_template)
-    template.check(CompiledRecipe(recipe), follows_references=settings.follow_uid_references)
-    return Deidentifier(
-        recipe, settings, functions=configuration.load_functions(), variables=dict(configuration.variables)
+    key = (recipe.name, recipe.digest, configuration.digest)
+    with _compiled_lock:
+        if key not in _compiled:
+            _compiled[key] = _compile(recipe, configuration)
+            if len(_compiled) > _MAX_COMPILED:
+                _compiled.popitem(last=False)
+        return _compiled[key]
+
+
+def _compile(recipe: Recipe, configuration: RunConfiguration) -> Deidentifier:
+    deidentifier = Deidentifier(
+        recipe,
+        configuration.settings,
+        functions=configuration.load_functions(),
+        variables=dict(configuration.variables),
     )
+    template = KeyTemplate.parse(configuration.destination_key_template)
+    template.check(deidentifier.plan, follows_references=configuration.settings.follow_uid_references)
+    return deidentifier

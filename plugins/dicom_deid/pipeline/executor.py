@@ -1,105 +1,110 @@
-"""Reads, the engine and writes of many objects overlap; SQL runs in one thread; the bytes in flight are bounded."""
+"""Overlap the reads, rewrites and writes of many objects in bounded memory; SQL runs in the caller's thread."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from threading import Thread
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
+from dicom_deid.engine import SearchTerms
 from dicom_deid.identifiers import Identifier
 
 _OVERHEAD_BYTES = 32 * 1024
-"""What an object in flight costs beside its bytes."""
+"""Memory of an object in flight beside its bytes."""
 _IN_FLIGHT_PER_TRANSFER = 32
-"""Bound of the number of objects in flight: enough to resolve many at once, and bounded beside their bytes."""
+"""Bound of the objects in flight per thread: enough for large look-ups of pseudonyms."""
 _TICK_SECONDS = 0.5
 
 Item = TypeVar("Item")
-Read = TypeVar("Read")
 Done = TypeVar("Done")
-Task = TypeVar("Task")
-_Taken = TypeVar("_Taken", contravariant=True)
-_Given = TypeVar("_Given", covariant=True)
+_TakenItem = TypeVar("_TakenItem", contravariant=True)
+_Result = TypeVar("_Result", covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
-class PendingObject(Generic[Read]):
-    """An object that was read.
+class PendingObject:
+    """An object that was read and analysed, and waits for its pseudonyms.
 
     Parameters
     ----------
-    originals
-        What must be resolved before it can be written.
-    read
-        What the carrier knows of it.
-    turn
-        Objects of the same turn are written one after the other, in the order of the items.
+    identifiers
+        Identifiers whose pseudonyms must be committed before the object is written.
+    patient, terms
+        The patient, and the values that the rules remove from this object; PHI.
+    ordering_key
+        Objects with the same key are written one after the other, in the order of the items.
     """
 
-    identifiers: Collection[Identifier]
-    read: Read
-    turn: Hashable = None
+    identifiers: Collection[Identifier] = ()
+    patient: str = ""
+    terms: SearchTerms = frozenset()
+    ordering_key: Hashable = None
 
 
-class Carrier(Protocol[_Taken, Read, _Given]):
-    """What is done with one object; `read` and `write` are called from many threads.
+class Reply(NamedTuple):
+    """The answer to a `PendingObject`: committed pseudonyms, and the patient's terms of objects before this one."""
 
-    No step raises for what is wrong with one object.
-    """
+    pseudonyms: Mapping[Identifier, str]
+    other_terms: SearchTerms
 
-    def cost(self, item: _Taken) -> int:
+
+Steps = Generator[PendingObject, Reply, Done | None]
+"""The way of one object: it reads, yields what it needs, continues with the reply, and returns the result."""
+
+
+class Processor(Protocol[_TakenItem, _Result]):
+    """Processes single objects; `process` runs in many threads and does not raise for errors of one object."""
+
+    def cost(self, item: _TakenItem) -> int:
         """Return the bytes that the object takes in memory while it is in flight."""
         ...
 
-    def read(self, item: _Taken) -> PendingObject[Read] | _Given:
-        """Read and examine the object; what is done with already comes back as done."""
+    def process(self, item: _TakenItem) -> Steps[_Result]:
+        """Return the steps of one object."""
         ...
 
-    def release(self, read: Read) -> Sequence[_Given] | None:
-        """Let an object go on to be resolved and written; or return what is done, if anything, of one that does not.
+    def add_terms(self, pending: PendingObject) -> SearchTerms:
+        """Remember an object's terms and return those that earlier objects of the patient gave.
 
-        Called in the conveyor's thread for each object that was read and is not done, in the order of the items.
+        Called in the caller's thread, in the order of the items.
         """
         ...
 
-    def write(self, read: Read, pseudonyms: Mapping[Identifier, str]) -> _Given:
-        """Rewrite and write the object."""
-        ...
 
+@dataclass(slots=True, eq=False)
+class _Task(Generic[Item, Done]):
+    """One object in flight."""
 
-@dataclass(slots=True)
-class _Event(Generic[Item, Read, Done]):
-    item: Item
     number: int
-    pending: PendingObject[Read] | None = None
-    done: Done | None = None
-    wrote: bool = False
-    turn: Hashable = None
+    item: Item
+    cost: int
+    steps: Steps[Done]
+    pending: PendingObject | None = None
+    reply: Reply | None = None
+    other_terms: SearchTerms = frozenset()
+    ordering_key: Hashable = None
+    result: Done | None = None
     error: BaseException | None = None
 
 
-_Numbered = tuple[int, Item]
-_Resolved = tuple[Item, PendingObject[Read], Mapping[Identifier, str]]
+class _ThreadPool(Generic[Item, Done]):
+    """Threads with one queue of tasks; a future of `ThreadPoolExecutor` costs more than a small object."""
 
-
-class _ThreadPool(Generic[Task]):
-    """Threads that do one kind of work; a `ThreadPoolExecutor` spends more on a future than a small object costs."""
-
-    def __init__(self, work: Callable[[Task], None], threads: int, name: str) -> None:
+    def __init__(self, work: Callable[[_Task[Item, Done]], None], threads: int, name: str) -> None:
         self._work = work
-        self._tasks: SimpleQueue[tuple[Task] | None] = SimpleQueue()
-        self._threads = [Thread(target=self._labour, name=f"{name}-{number}", daemon=True) for number in range(threads)]
+        self._tasks: SimpleQueue[_Task[Item, Done] | None] = SimpleQueue()
+        self._threads = [Thread(target=self._run, name=f"{name}-{number}", daemon=True) for number in range(threads)]
         for thread in self._threads:
             thread.start()
 
-    def give(self, task: Task) -> None:
-        self._tasks.put((task,))
+    def submit(self, task: _Task[Item, Done]) -> None:
+        self._tasks.put(task)
 
     def close(self) -> None:
-        """Drop what has not begun, and wait for what has."""
+        """Discard queued tasks and join the threads."""
         try:
             while True:
                 self._tasks.get_nowait()
@@ -110,68 +115,65 @@ class _ThreadPool(Generic[Task]):
         for thread in self._threads:
             thread.join()
 
-    def _labour(self) -> None:
+    def _run(self) -> None:
         while (task := self._tasks.get()) is not None:
-            self._work(*task)
+            self._work(task)
             # A thread that waits for its next task must not keep the last one in memory.
             del task
 
 
-class PipelineExecutor(Generic[Item, Read, Done]):
-    """Carries objects from storage to storage.
+class PipelineExecutor(Generic[Item, Done]):
+    """Runs the steps of many objects at the same time.
 
-    One thread, the caller's, admits objects, resolves their originals and collects what is done: a database
-    connection is used from nowhere else. Reads and writes run in two pools, so that neither starves the other. While
-    one group of originals is resolved, objects of other groups are read, rewritten and written.
+    The caller's thread admits objects, looks up pseudonyms and collects results: a database connection is used from no
+    other thread. Reads and writes have a thread pool each, so that neither starves the other. While one group of
+    identifiers is looked up, objects of other groups are read, rewritten and written.
 
-    Objects are read in any order, and released to be resolved and written in the order of the items: one waits until
-    all before it were read. The first that is not released has always been admitted, so that those that wait for it
-    cannot shut it out.
+    Objects are read in any order, and continue in the order of the items: each waits until all before it were read.
+    The first object that waits has always been admitted, so that those behind it cannot block it.
 
     Parameters
     ----------
-    carrier
-        Reads and writes one object.
-    resolve
-        Returns the pseudonyms of originals; committed when it returns.
+    processor
+        Processes one object.
+    look_up
+        Returns the pseudonyms of identifiers; committed when it returns.
     transfers
-        Threads that read, and as many that write.
+        Number of threads that read, and of threads that write.
     in_flight_bytes
-        Bound of the cost of all objects in flight. An object that costs more is carried alone. Their number is bounded
-        by the number of threads.
+        Bound of the cost of all objects in flight. An object that costs more is processed alone. The number of objects
+        in flight is bounded by the number of threads.
     """
 
     def __init__(
         self,
-        carrier: Carrier[Item, Read, Done],
-        resolve: Callable[[Collection[Identifier]], Mapping[Identifier, str]],
+        processor: Processor[Item, Done],
+        look_up: Callable[[Collection[Identifier]], Mapping[Identifier, str]],
         *,
         transfers: int,
         in_flight_bytes: int,
     ) -> None:
-        self._carrier = carrier
-        self._resolve = resolve
+        self._processor = processor
+        self._look_up = look_up
         self._transfers = transfers
         self._bound = in_flight_bytes
-        self._events: SimpleQueue[_Event[Item, Read, Done]] = SimpleQueue()
-        self._waiting: list[tuple[Item, PendingObject[Read]]] = []
-        # What was read before its turn to be released, by its number; nothing for what is done.
-        self._early: dict[int, _Event[Item, Read, Done] | None] = {}
-        self._admitted = self._released = 0
-        # What waits for another object of the same turn to be written.
-        self._turns: dict[Hashable, deque[_Resolved[Item, Read]]] = {}
-        self._bytes = 0
-        self._reading = 0
-        self._writing = 0
+        self._returned: SimpleQueue[_Task[Item, Done]] = SimpleQueue()
+        # Tasks that were read before an earlier one was, by number.
+        self._early: dict[int, _Task[Item, Done]] = {}
+        self._waiting: list[_Task[Item, Done]] = []
+        self._admitted = self._continued = 0
+        # Tasks that wait for another one with the same ordering key.
+        self._queues: dict[Hashable, deque[_Task[Item, Done]]] = {}
+        self._bytes = self._reading = self._writing = 0
 
     def run(self, items: Iterable[Item], should_stop: Callable[[], bool]) -> Generator[list[Done]]:
-        """Carry the items; yield, at least twice a second, what was done since.
+        """Process the items; yield the new results at least twice a second.
 
-        Once `should_stop` says so no further object is admitted, and those in flight are finished. When the caller
-        closes the iterator, what has not begun is dropped and what has begun is waited for.
+        Once `should_stop` returns true, no further object is admitted, and those in flight are finished. When the
+        caller closes the iterator, tasks that have not begun are discarded and the others are waited for.
         """
-        readers = _ThreadPool(self._read, self._transfers, "dicom-deid-read")
-        writers = _ThreadPool(self._write, self._transfers, "dicom-deid-write")
+        readers = _ThreadPool(self._advance, self._transfers, "dicom-deid-read")
+        writers = _ThreadPool(self._advance, self._transfers, "dicom-deid-write")
         source = iter(items)
         held: Item | None = None
         try:
@@ -179,31 +181,41 @@ class PipelineExecutor(Generic[Item, Read, Done]):
                 held = self._admit(source, held, readers, should_stop)
                 if not (self._reading or self._writing or self._waiting):
                     return
-                done = self._collect(writers)
-                self._resolve_when_due(writers)
-                yield done
+                results = self._collect(writers)
+                self._look_up_when_due(writers)
+                yield results
         finally:
             readers.close()
             writers.close()
+
+    def _advance(self, task: _Task[Item, Done]) -> None:
+        """Run a task to its next step; in a thread of one of the pools."""
+        try:
+            task.pending = task.steps.send(task.reply)  # type: ignore[arg-type]
+        except StopIteration as stop:
+            task.pending, task.result = None, stop.value
+        except BaseException as error:
+            task.pending, task.error = None, error
+        self._returned.put(task)
 
     def _admit(
         self,
         source: Iterator[Item],
         held: Item | None,
-        readers: _ThreadPool[_Numbered[Item]],
+        readers: _ThreadPool[Item, Done],
         should_stop: Callable[[], bool],
     ) -> Item | None:
         """Begin to read while the bytes allow it; return the item that has to wait."""
         if should_stop():
             return None
         while (item := held if held is not None else next(source, None)) is not None:
-            cost = self._carrier.cost(item) + _OVERHEAD_BYTES
+            cost = self._processor.cost(item) + _OVERHEAD_BYTES
             if self._bytes and (self._bytes + cost > self._bound or self._is_full):
                 return item
             held = None
             self._bytes += cost
             self._reading += 1
-            readers.give((self._admitted, item))
+            readers.submit(_Task(self._admitted, item, cost, self._processor.process(item)))
             self._admitted += 1
         return None
 
@@ -212,96 +224,68 @@ class PipelineExecutor(Generic[Item, Read, Done]):
         in_flight = self._reading + len(self._early) + len(self._waiting) + self._writing
         return in_flight >= _IN_FLIGHT_PER_TRANSFER * self._transfers
 
-    def _collect(self, writers: _ThreadPool[_Resolved[Item, Read]]) -> list[Done]:
-        """Wait for one event, take all that are there, and return what is done."""
-        done: list[Done] = []
+    def _collect(self, writers: _ThreadPool[Item, Done]) -> list[Done]:
+        """Wait for one task, take all that have returned, and return the results."""
+        results: list[Done] = []
         try:
-            event = self._events.get(timeout=_TICK_SECONDS)
+            task = self._returned.get(timeout=_TICK_SECONDS)
             while True:
-                self._take(event, done, writers)
-                event = self._events.get_nowait()
+                self._take(task, results, writers)
+                task = self._returned.get_nowait()
         except Empty:
-            return done
+            return results
 
-    def _take(
-        self, event: _Event[Item, Read, Done], done: list[Done], writers: _ThreadPool[_Resolved[Item, Read]]
-    ) -> None:
-        if event.error is not None:
-            raise event.error
-        if event.wrote:
-            self._writing -= 1
-            self._end_turn(event.turn, writers)
-        else:
+    def _take(self, task: _Task[Item, Done], results: list[Done], writers: _ThreadPool[Item, Done]) -> None:
+        if task.error is not None:
+            raise task.error
+        if task.reply is None:
             self._reading -= 1
-            self._early[event.number] = None if event.pending is None else event
-        if event.done is not None:
-            self._free(event.item)
-            done.append(event.done)
-        self._release(done)
+            self._early[task.number] = task
+        else:
+            self._writing -= 1
+            self._end_turn(task, writers)
+        if task.pending is None:
+            self._bytes -= task.cost
+            if task.result is not None:
+                results.append(task.result)
+        self._continue_in_order()
 
-    def _release(self, done: list[Done]) -> None:
-        """Release what was read, up to the first object that was not."""
-        while self._released in self._early:
-            event = self._early.pop(self._released)
-            self._released += 1
-            if event is None or event.pending is None:
-                continue
-            left = self._carrier.release(event.pending.read)
-            if left is None:
-                self._waiting.append((event.item, event.pending))
-            else:
-                self._free(event.item)
-                done += left
+    def _continue_in_order(self) -> None:
+        """Let tasks wait for their pseudonyms, up to the first that was not read."""
+        while self._continued in self._early:
+            task = self._early.pop(self._continued)
+            self._continued += 1
+            if task.pending is not None:
+                task.ordering_key = task.pending.ordering_key
+                task.other_terms = self._processor.add_terms(task.pending)
+                self._waiting.append(task)
 
-    def _free(self, item: Item) -> None:
-        self._bytes -= self._carrier.cost(item) + _OVERHEAD_BYTES
-
-    def _resolve_when_due(self, writers: _ThreadPool[_Resolved[Item, Read]]) -> None:
-        """Resolve what waits when the writers would soon run dry: the later, the larger the group."""
+    def _look_up_when_due(self, writers: _ThreadPool[Item, Done]) -> None:
+        """Look up pseudonyms in one batch when the write queue is nearly empty."""
         if not self._waiting or self._writing >= 2 * self._transfers:
             return
-        identifiers = {original for _, pending in self._waiting for original in pending.identifiers}
-        pseudonyms = self._resolve(identifiers) if identifiers else {}
+        identifiers = {each for task in self._waiting if task.pending for each in task.pending.identifiers}
+        pseudonyms = self._look_up(identifiers) if identifiers else {}
         self._writing += len(self._waiting)
-        for item, pending in self._waiting:
-            self._begin_turn((item, pending, pseudonyms), writers)
+        for task in self._waiting:
+            task.reply = Reply(pseudonyms, task.other_terms)
+            self._begin_turn(task, writers)
         self._waiting.clear()
 
-    def _begin_turn(self, task: _Resolved[Item, Read], writers: _ThreadPool[_Resolved[Item, Read]]) -> None:
-        turn = task[1].turn
-        if turn in self._turns:
-            self._turns[turn].append(task)
+    def _begin_turn(self, task: _Task[Item, Done], writers: _ThreadPool[Item, Done]) -> None:
+        key = task.ordering_key
+        if key in self._queues:
+            self._queues[key].append(task)
             return
-        if turn is not None:
-            self._turns[turn] = deque()
-        writers.give(task)
+        if key is not None:
+            self._queues[key] = deque()
+        writers.submit(task)
 
-    def _end_turn(self, turn: Hashable, writers: _ThreadPool[_Resolved[Item, Read]]) -> None:
-        if turn is None:
+    def _end_turn(self, task: _Task[Item, Done], writers: _ThreadPool[Item, Done]) -> None:
+        key = task.ordering_key
+        if key is None:
             return
-        if self._turns[turn]:
-            writers.give(self._turns[turn].popleft())
+        if self._queues[key]:
+            writers.submit(self._queues[key].popleft())
         else:
-            del self._turns[turn]
-
-    def _read(self, numbered: _Numbered[Item]) -> None:
-        number, item = numbered
-        event = _Event[Item, Read, Done](item, number)
-        try:
-            result = self._carrier.read(item)
-            if isinstance(result, PendingObject):
-                event.pending = result
-            else:
-                event.done = result
-        except BaseException as error:
-            event.error = error
-        self._events.put(event)
-
-    def _write(self, resolved: _Resolved[Item, Read]) -> None:
-        item, pending, pseudonyms = resolved
-        event = _Event[Item, Read, Done](item, -1, wrote=True, turn=pending.turn)
-        try:
-            event.done = self._carrier.write(pending.read, pseudonyms)
-        except BaseException as error:
-            event.error = error
-        self._events.put(event)
+            del self._queues[key]

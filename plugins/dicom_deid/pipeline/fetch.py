@@ -1,4 +1,4 @@
-"""An object read as far as the engine needs it: whole when it is small, up to its pixel data when it is large."""
+"""Read an object as far as the engine needs it: whole if it is small, up to its pixel data if it is large."""
 
 from __future__ import annotations
 
@@ -16,39 +16,40 @@ from dicom_deid.pipeline.fragments import end_of_fragments
 from dicom_deid.reasons import Reason
 
 FIRST_BYTES = 2**20
-"""What is read first of a large object: the elements before pixel data are seldom longer."""
+"""Length of the first read of a large object: the elements before the pixel data are rarely longer."""
 
-GLANCE_BYTES = 64 * 2**10
-"""What is read first of an object of which only the originals are wanted."""
+HEADER_SCAN_BYTES = 64 * 2**10
+"""Length of the first read of an object of which only the patient's terms are needed."""
 
 MAX_HEADER_BYTES = 256 * 2**20
-"""Elements before, or after, pixel data that are longer are not read into memory."""
+"""Bound of the elements before, and of those after, the pixel data that are read into memory."""
 
 LARGE_OBJECT_BYTES = 64 * 2**20
+"""Objects of at least this size are not read into memory as a whole."""
 
 _PIXEL_DATA = re.compile(rb"\xe0\x7f\x10\x00")
 """The tag (7FE0,0010) in little endian."""
 
 
-Looked = TypeVar("Looked")
+Analysed = TypeVar("Analysed")
 
 
 @dataclass(slots=True)
 class FetchedObject:
-    """An object that the engine has looked through.
+    """An object that was read and analysed.
 
     Parameters
     ----------
     data
         The bytes that were read from its beginning: all of them, unless it is large.
     size
-        Of the whole object, in bytes.
-    examination
-        What the engine found.
+        Size of the whole object in bytes.
+    analysis
+        The engine's analysis.
     tail
-        What follows the pixel data of a large object.
+        The bytes after the pixel data of a large object.
     sha256
-        Of the whole object, where all its bytes were read.
+        SHA-256 of the whole object, None unless all its bytes were read.
     """
 
     data: Buffer
@@ -60,7 +61,7 @@ class FetchedObject:
 
 def fetch_object(
     deidentifier: Deidentifier,
-    storage: ObjectStore,
+    store: ObjectStore,
     key: str,
     *,
     size: int,
@@ -68,30 +69,30 @@ def fetch_object(
     version_id: str | None = None,
     large_object_bytes: int = LARGE_OBJECT_BYTES,
 ) -> FetchedObject:
-    """Read and examine an object.
+    """Read and analyse an object.
 
     Raises
     ------
     Quarantine
-        What the engine finds wrong; `HEADER_TOO_LARGE` when a large object has more than `MAX_HEADER_BYTES` before
-        its pixel data; `OBJECT_VANISHED` or `OBJECT_CHANGED` when it is not what was listed.
+        By the engine; `HEADER_TOO_LARGE` when a large object has more than `MAX_HEADER_BYTES` before its pixel data;
+        `OBJECT_VANISHED` or `OBJECT_CHANGED` when it is not the object that was listed.
     ObjectStoreError
         It could not be read.
     """
     if size < large_object_bytes:
-        data = storage.read(key, etag=etag, size=size, version_id=version_id)
-        return FetchedObject(data, len(data), _examine(deidentifier, data), sha256=hashlib.sha256(data).hexdigest())
-    return _read_large(deidentifier, storage, key, size, etag, version_id)
+        data = store.read(key, etag=etag, size=size, version_id=version_id)
+        return FetchedObject(data, len(data), _analyse(deidentifier, data), sha256=hashlib.sha256(data).hexdigest())
+    return _read_large(deidentifier, store, key, size, etag, version_id)
 
 
-def _examine(deidentifier: Deidentifier, data: Buffer) -> AnalysisResult:
-    """Examine an object in memory, without a copy of native pixel data that ends it."""
+def _analyse(deidentifier: Deidentifier, data: Buffer) -> AnalysisResult:
+    """Analyse an object in memory, without copying native pixel data at its end."""
     begin = _begin_of_last_pixel_data(data)
     if begin is not None:
         try:
             analysis = deidentifier.analyse(bytes(data[:begin]), size=len(data))
         except (NeedMoreDataError, Quarantine):
-            # What is wrong with an object is said of it as a whole.
+            # Errors are reported by the full parse below.
             pass
         else:
             if analysis.pixel_data == (begin, len(data)):
@@ -113,31 +114,31 @@ def _begin_of_last_pixel_data(data: Buffer) -> int | None:
 
 
 def _read_large(
-    deidentifier: Deidentifier, storage: ObjectStore, key: str, size: int, etag: str | None, version_id: str | None
+    deidentifier: Deidentifier, store: ObjectStore, key: str, size: int, etag: str | None, version_id: str | None
 ) -> FetchedObject:
-    read = _reader(storage, key, etag, version_id)
+    read = _reader(store, key, etag, version_id)
 
     def analyse(data: bytes) -> AnalysisResult:
         analysis = deidentifier.analyse(data, size=size)
-        # What was read may end just between two elements: what follows was not looked at then.
+        # The bytes that were read may end exactly between two elements.
         if analysis.pixel_data is None and len(data) < size:
             raise NeedMoreDataError(2 * len(data))
         return analysis
 
-    data, analysis = _look(read, size, FIRST_BYTES, analyse)
+    data, analysis = _read_until_analysed(read, size, FIRST_BYTES, analyse)
     if len(data) == size:
         return FetchedObject(data, size, analysis, sha256=hashlib.sha256(data).hexdigest())
-    return FetchedObject(data, size, analysis, _examine_tail(deidentifier, analysis, read, size))
+    return FetchedObject(data, size, analysis, _analyse_tail(deidentifier, analysis, read, size))
 
 
-def _reader(storage: ObjectStore, key: str, etag: str | None, version_id: str | None) -> Callable[[int, int], bytes]:
-    return lambda start, end: bytes(storage.read(key, etag=etag, version_id=version_id, start=start, end=end))
+def _reader(store: ObjectStore, key: str, etag: str | None, version_id: str | None) -> Callable[[int, int], bytes]:
+    return lambda start, end: bytes(store.read(key, etag=etag, version_id=version_id, start=start, end=end))
 
 
-def _look(
-    read: Callable[[int, int], bytes], size: int, first: int, analyse: Callable[[bytes], Looked]
-) -> tuple[bytes, Looked]:
-    """Read as much of an object's beginning as it takes to examine it; return it with what the examination gave."""
+def _read_until_analysed(
+    read: Callable[[int, int], bytes], size: int, first: int, analyse: Callable[[bytes], Analysed]
+) -> tuple[bytes, Analysed]:
+    """Read an object's beginning, more and more of it, until it can be analysed; return it with the analysis."""
     data = read(0, min(first, size))
     while True:
         try:
@@ -150,23 +151,25 @@ def _look(
 
 
 def read_patient_terms(
-    deidentifier: Deidentifier, storage: ObjectStore, key: str, *, size: int, etag: str, version_id: str | None
+    deidentifier: Deidentifier, store: ObjectStore, key: str, *, size: int, etag: str, version_id: str | None
 ) -> tuple[str, SearchTerms]:
-    """Read the beginning of an object, and return whose it is and the originals of the patient that rules take out.
+    """Read the header of an object, and return its patient and the values that the rules remove.
 
     Raises
     ------
     Quarantine, ObjectStoreError
         As for `fetch_object`.
     """
-    read = _reader(storage, key, etag, version_id)
-    return _look(read, size, GLANCE_BYTES, lambda data: deidentifier.patient_terms(data, size=size))[1]
+    read = _reader(store, key, etag, version_id)
+    return _read_until_analysed(
+        read, size, HEADER_SCAN_BYTES, lambda data: deidentifier.patient_terms(data, size=size)
+    )[1]
 
 
-def _examine_tail(
+def _analyse_tail(
     deidentifier: Deidentifier, analysis: AnalysisResult, read: Callable[[int, int], bytes], size: int
 ) -> bytes:
-    """Read and examine what follows the pixel data; return its bytes."""
+    """Read and analyse what follows the pixel data; return its bytes."""
     if analysis.pixel_data is None:
         return b""
     start, end = analysis.pixel_data

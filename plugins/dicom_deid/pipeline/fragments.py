@@ -1,4 +1,4 @@
-"""Where encapsulated pixel data ends, found without reading it (PS3.5 section A.4)."""
+"""Find the end of encapsulated pixel data without reading all of it (PS3.5 section A.4)."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _NARROW, _WIDE = 512, 2**20
 def end_of_fragments(read: Callable[[int, int], bytes], start: int, size: int) -> int:
     """Walk from item to item and return the offset just after the sequence delimitation item.
 
-    Large fragments are leapt over, and only their headers are read; small ones are read in wide windows, for a request
-    each would cost more than their bytes.
+    Of large fragments only the headers are read; small ones are read many at a time, because a request for each would
+    cost more than their bytes.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ def end_of_fragments(read: Callable[[int, int], bytes], start: int, size: int) -
     Raises
     ------
     Quarantine
-        `MALFORMED` where something else than an item stands, `TRUNCATED` where the object ends first.
+        `MALFORMED` if something other than an item follows, `TRUNCATED` if the object ends first.
     """
     position, window, window_start, step = start, b"", start, _NARROW
     while True:

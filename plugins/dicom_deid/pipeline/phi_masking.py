@@ -1,13 +1,13 @@
-"""Which new values have something of an original in them, and so are not for everybody's eyes.
+"""Decide which new values still contain text of an original value and must be hidden on pages.
 
-A rule that cleans text keeps the words that it does not know; a function that a site wrote may keep anything. A new
-value is fit to be shown only where
+A rule that cleans text keeps the words that it does not know, and a function of a site may keep anything. A new value
+is shown only if
 
-- no word of it stands in the original of its own element, and no word of that original in it;
-- no word of it, nor the whole of it, is a word or a value of any other original in the object;
-- no longer word of any original stands in it.
+- no word of it is contained in the original value of its own element, and no word of that original in it;
+- neither it nor a word of it is a word or a value of any other original value in the object;
+- it does not contain a longer word of any original value.
 
-Words are compared without case and accents. Where in doubt the value is withheld.
+Words are compared without case and accents. In doubt the value is hidden.
 """
 
 from __future__ import annotations
@@ -23,43 +23,43 @@ _WORD = re.compile(r"[^\W_]+")
 _DATE_AND_TIME = re.compile(r"(\d{8})(?=\d)")
 _SHORTEST = 3
 _SHORTEST_WITHIN = 5
-# Shorter numbers stand in a long random number by chance.
+# A long random number contains shorter numbers by chance.
 _SHORTEST_NUMBER_WITHIN = 6
-# What a value of these VRs says is a number or a table, never a word.
+# Values of these VRs are numbers or tables, never words.
 _NUMBERS = frozenset({"OD", "OF", "OL", "OV", "OW"})
-# Terms that the standard defines: `YES` in one element says nothing of another.
+# Terms that the standard defines: `YES` in one element identifies nothing in another.
 _CODES = "CS"
 
 
-def with_something_of(identifiers: Mapping[str, Element], new: Mapping[str, Element]) -> Set[str]:
-    """Return the places whose new value has something of an original in it.
+def paths_to_hide(originals: Mapping[str, Element], new: Mapping[str, Element]) -> Set[str]:
+    """Return the paths whose new value contains text of an original value.
 
     Parameters
     ----------
     originals
-        All elements of the source object, by their places.
+        All elements of the source object by path.
     new
-        The elements of the new object that are to be shown, by their places. Bytes and sequences, of which only the
-        number is shown, say nothing.
+        The elements of the new object that are to be shown, by path. Bytes and sequences are ignored, because only
+        their length is shown.
     """
-    said = {path: element for path, element in new.items() if element.texts}
-    found = {path for path, element in said.items() if path in identifiers and _touch(identifiers[path], element)}
-    search = _Search({path: element for path, element in said.items() if path not in found})
-    for element in identifiers.values():
+    texts = {path: element for path, element in new.items() if element.texts}
+    found = {path for path, element in texts.items() if path in originals and _share_word(originals[path], element)}
+    search = _Search({path: element for path, element in texts.items() if path not in found})
+    for element in originals.values():
         if element.vr != _CODES:
-            found.update(search.touched_by(element))
+            found.update(search.paths_with_text_of(element))
     return found
 
 
-def _touch(original: Element, new: Element) -> bool:
-    """Tell whether an original and the new value of the same element have a word in common, or a part of one."""
+def _share_word(original: Element, new: Element) -> bool:
+    """Return whether the original and the new value of an element have a word, or a part of one, in common."""
     old_text, new_text = _joined(original), _joined(new)
     if not old_text or not new_text:
         return False
     least = _SHORTEST_NUMBER_WITHIN if new.vr == "UI" else _SHORTEST
     return (
         new_text in old_text
-        or any(word in old_text for word in _words(new) if _says_something(word, new.vr))
+        or any(word in old_text for word in _words(new) if _is_significant(word, new.vr))
         or any(word in new_text for word in _words(original) if _is_long(word, least))
     )
 
@@ -70,7 +70,7 @@ class _Search:
     Parameters
     ----------
     new
-        By their places.
+        Elements by path.
     """
 
     def __init__(self, new: Mapping[str, Element]) -> None:
@@ -89,8 +89,8 @@ class _Search:
             for start in range(len(text) - _SHORTEST_WITHIN + 1):
                 self._beginnings[text[start : start + _SHORTEST_WITHIN]].add(path)
 
-    def touched_by(self, original: Element) -> Iterator[str]:
-        """Yield the places whose new value has a word of the original, or the whole of it."""
+    def paths_with_text_of(self, original: Element) -> Iterator[str]:
+        """Yield the paths whose new value contains the original value or a word of it."""
         for whole in _wholes(original):
             yield from self._words.get(whole, ())
         for word in _words(original):
@@ -103,18 +103,18 @@ class _Search:
                 yield from (path for path, text in self._unbroken.items() if word in text)
 
 
-def _says_something(word: str, vr: str) -> bool:
-    """Tell whether a word of a new value, if it stands in the original, is of it: an initial is, a digit is not."""
+def _is_significant(word: str, vr: str) -> bool:
+    """Return whether a word that is contained in the original comes from it: an initial does, a digit may not."""
     return len(word) >= _SHORTEST or (vr != "UI" and (len(word) > 1 or not word.isdecimal()))
 
 
 def _is_long(word: str, least: int) -> bool:
-    """Tell whether a word says something by itself; names of other scripts are short."""
+    """Return whether a word is long enough to identify; names in other scripts are short."""
     return len(word) >= least or not word.isascii()
 
 
 def _joined(element: Element) -> str:
-    """Return letters and digits alone, so that another separator makes no difference."""
+    """Return only letters and digits, so that separators make no difference."""
     return "".join(_words(element))
 
 
@@ -127,7 +127,7 @@ def _words(element: Element) -> Iterator[str]:
 
 
 def _wholes(element: Element) -> Iterator[str]:
-    """Yield the components of a value, whole, however short."""
+    """Yield the whole components of a value."""
     for text in _texts(element):
         whole = "".join(_WORD.findall(text))
         if whole:
@@ -141,7 +141,7 @@ def _texts(element: Element) -> Iterable[str]:
 
 
 def _texts_in(value: bytes) -> Iterator[str]:
-    """Yield what bytes may say, in the encodings that people use."""
+    """Yield bytes decoded as text in common encodings."""
     for encoding in ("latin-1", "utf-8"):
         yield _folded(value.decode(encoding, "ignore"))
     if b"\0" in value:

@@ -1,4 +1,4 @@
-"""What a run has to do, cut into batches; and what it did."""
+"""Plan a run, and report its totals."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from dicom_deid.pipeline.engine import make_deidentifier
 
 @dataclass(frozen=True, slots=True)
 class PlannedRun:
-    """A run that may begin.
+    """A planned run.
 
     Parameters
     ----------
     run_id
-        Its identifier in the store.
+        Identifier of the run in the database.
     summary
-        What was listed and planned, with a reference a batch.
+        Counts of the plan, with one reference per batch.
     configuration
         The configuration for the batches: it holds the device rules of the project.
     """
@@ -41,18 +41,18 @@ def plan_run(
     create_project: bool = True,
     list_objects: Callable[[Database], Iterable[SourceObject]] | None = None,
 ) -> PlannedRun:
-    """List the source, leave out what was done under the same rules, and cut the rest into batches.
+    """List the source, skip what was done with the same recipe and settings, and cut the rest into batches.
 
-    The schema and the project are made on first use. The recipe is compiled and all storages are checked first, so that
-    what cannot work stops before the first object.
+    The schema and the project are created on first use. The recipe is compiled and all object stores are checked first,
+    so that a run that cannot work fails before the first object.
 
     Parameters
     ----------
     configuration
-        The run. Planned again under its `external_id`, it is the same run, and batches that no worker has begun are
-        planned anew.
+        The run. Planned again with the same `external_id`, it is the same run, and batches that no worker has started
+        are planned again.
     connections
-        How to reach database and storages.
+        Database and object store credentials.
     create_project
         Create the project if it does not exist.
     list_objects
@@ -61,9 +61,9 @@ def plan_run(
     Raises
     ------
     ConfigurationError
-        A retry will not help: recipe, missing bucket, refused keys, overlapping places.
+        A retry does not help: the recipe, a missing bucket, refused credentials, overlapping source and destination.
     ObjectStoreError, DatabaseError
-        Storage or database are away; a retry may help.
+        The object store or the database is unavailable; a retry may help.
     """
     make_deidentifier(configuration)
     with connections.open(configuration) as (database, object_stores):
@@ -105,7 +105,7 @@ def plan_review(connections: Connections, run_id: str, **changes: Any) -> Planne
     Parameters
     ----------
     connections
-        How to reach database and storages.
+        Database and object store credentials.
     run_id
         The run; decided objects of other runs from the same source to the same destination are planned too.
     changes
@@ -139,11 +139,11 @@ def report_run(connections: Connections, *, run_id: str, state: RunState | None 
     Parameters
     ----------
     connections
-        How to reach the database.
+        Database credentials.
     run_id
-        What `plan_run` returned.
+        As returned by `plan_run`.
     state
-        Ends the run in this state first, which puts its totals into the audit; None leaves it as it is.
+        Finish the run in this state first, which records its totals in the audit; None leaves the run open.
     """
     with connections.open_database() as database:
         if state is not None:
@@ -151,11 +151,11 @@ def report_run(connections: Connections, *, run_id: str, state: RunState | None 
         return database.report(run_id)
 
 
-_TOLD_APART = frozenset(
+_FIELDS_OF_REQUEST = frozenset(
     {"source", "destination", "project", "triggered_by", "reason", "airflow_context", "external_id"}
 )
 
 
 def _parameters(configuration: RunConfiguration) -> dict[str, object]:
-    """Return what of the configuration the request does not say in a field of its own."""
-    return {name: value for name, value in asdict(configuration).items() if name not in _TOLD_APART}
+    """Return the fields of the configuration that are not fields of `RunRequest`."""
+    return {name: value for name, value in asdict(configuration).items() if name not in _FIELDS_OF_REQUEST}

@@ -1,4 +1,4 @@
-"""What a recipe would do, before anyone commits to a run: nothing is written and no pseudonym is stored."""
+"""Preview what a recipe does to one object; nothing is written and no pseudonym is stored."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from dicom_deid.reasons import Reason
 
 @dataclass(frozen=True, slots=True)
 class ObjectPreview:
-    """What a recipe would make of one object.
+    """What a recipe would do to one object.
 
     Parameters
     ----------
     changes
-        The elements that change, in the order of their places.
+        The elements that change, in the order of their paths.
     unchanged
         Number of elements that stay as they are.
     modality
         The object's modality, empty when it could not be read.
     actions, rules, notes
-        Counts by action, by index of the rule, and of what was noteworthy.
+        Counts by action, by index of the rule, and of notes.
     reason, where
-        Why the object would be quarantined, and where in it; None and empty when it would not.
+        Why the object would be quarantined, and at which element; None and empty if it would not.
     """
 
     changes: tuple[Change, ...]
@@ -56,28 +56,28 @@ class Difference(NamedTuple):
 
 def preview_object(
     deidentifier: Deidentifier,
-    storage: ObjectStore,
+    store: ObjectStore,
     key: str,
     *,
     size: int,
     etag: str | None = None,
-    placeholders: PreviewPseudonyms | None = None,
+    pseudonyms: PreviewPseudonyms | None = None,
 ) -> ObjectPreview:
-    """Tell what would become of one object.
+    """Return what would be done to one object.
 
     Parameters
     ----------
     deidentifier
         Recipe and settings.
-    storage, key, size, etag
+    store, key, size, etag
         The object; of a large one only the elements before its pixel data are read.
-    placeholders
-        Shared between the previews that are compared, so that only rules make differences.
+    pseudonyms
+        Shared between previews that are compared, so that only the rules make differences.
     """
     try:
-        fetched = fetch_object(deidentifier, storage, key, size=size, etag=etag)
-        pseudonyms = (placeholders or PreviewPseudonyms()).resolve(fetched.analysis.identifiers)
-        result = deidentifier.rewrite(fetched.analysis, pseudonyms)
+        fetched = fetch_object(deidentifier, store, key, size=size, etag=etag)
+        examples = (pseudonyms or PreviewPseudonyms()).resolve(fetched.analysis.identifiers)
+        result = deidentifier.rewrite(fetched.analysis, examples)
     except Quarantine as quarantine:
         return ObjectPreview((), 0, reason=quarantine.reason, where=quarantine.where)
     header = b"".join(part for part in result.parts if not isinstance(part, SourceRange))
@@ -120,9 +120,9 @@ class SampleSummary:
     rules
         Elements that each rule acted on, by the rule's index.
     actions, notes, reasons
-        Counts by action, of what was noteworthy, and of objects that would be quarantined.
+        Counts by action, of notes, and of objects that would be quarantined by reason.
     differences
-        With two recipes: in how many objects each element is treated differently.
+        With two recipes: the number of objects in which an element is treated differently.
     """
 
     objects: Counter[str] = field(default_factory=Counter)

@@ -1,4 +1,4 @@
-"""Pseudonyms for previews: they look like real ones, hold within one preview, and are stored nowhere."""
+"""Pseudonyms for previews: formatted like real ones, consistent within one preview, never stored."""
 
 from __future__ import annotations
 
@@ -6,18 +6,17 @@ import hmac
 import secrets
 from collections.abc import Collection
 
+from dicom_deid.database.pseudonyms import FIRST_DIGITS, PREFIXES
 from dicom_deid.identifiers import Identifier, IdentifierKind
-
-_PREFIX = {IdentifierKind.PATIENT_ID: "PAT", IdentifierKind.ACCESSION_NUMBER: "ACA", IdentifierKind.STUDY_ID: "STID"}
 
 
 class PreviewPseudonyms:
-    """Derives a stand-in for each original under a random key that is forgotten with the object.
+    """Derives example pseudonyms from a random key that is not kept.
 
     Parameters
     ----------
     max_date_offset_days
-        Bound of stand-ins for date offsets.
+        Bound of the example date offsets.
     """
 
     def __init__(self, max_date_offset_days: int = 365) -> None:
@@ -25,14 +24,15 @@ class PreviewPseudonyms:
         self._days = max_date_offset_days
 
     def resolve(self, identifiers: Collection[Identifier]) -> dict[Identifier, str]:
-        """Return the stand-in of each original: the same original, the same stand-in."""
-        return {original: self._stand_in(original) for original in identifiers}
+        """Return an example pseudonym for each identifier; the same one for the same identifier."""
+        return {identifier: self._derive(identifier) for identifier in identifiers}
 
-    def _stand_in(self, original: Identifier) -> str:
-        text = f"{original.kind.value}\0{original.value}".encode()
+    def _derive(self, identifier: Identifier) -> str:
+        text = f"{identifier.kind.value}\0{identifier.value}".encode()
         number = int.from_bytes(hmac.digest(self._key, text, "sha256")[:16])
-        if original.kind is IdentifierKind.UID:
+        if identifier.kind is IdentifierKind.UID:
             return f"2.25.{number}"
-        if original.kind is IdentifierKind.DATE_OFFSET:
+        if identifier.kind is IdentifierKind.DATE_OFFSET:
             return str(-(number % self._days) - 1)
-        return f"{_PREFIX[original.kind]}{1_000_000 + number % 9_000_000}"
+        least = 10 ** (FIRST_DIGITS - 1)
+        return f"{PREFIXES[identifier.kind]}{least + number % (9 * least)}"

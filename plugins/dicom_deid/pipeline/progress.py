@@ -1,4 +1,4 @@
-"""How far a batch is, told at a pace that people read at."""
+"""Report the progress of a batch at an interval."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from dicom_deid.reasons import Outcome
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a batch is.
+    """The progress of a batch.
 
     Parameters
     ----------
     objects, total_objects
-        Objects done, and in the batch.
+        Objects done, and objects of the batch.
     bytes_in, total_bytes
         Their sizes at the source.
     outcomes
         Objects by outcome.
     seconds
-        Since the batch began.
+        Time since the batch began.
     """
 
     objects: int
@@ -36,12 +36,12 @@ class Progress:
 
     @property
     def objects_per_second(self) -> float:
-        """The rate since the batch began."""
+        """Objects per second since the batch began."""
         return self.objects / self.seconds if self.seconds else 0.0
 
     @property
     def seconds_left(self) -> float | None:
-        """The time that the rest takes at the rate of bytes so far, None before there is one."""
+        """Estimated seconds for the rest at the rate of bytes so far, None before the first object."""
         if not self.bytes_in:
             return None
         return self.seconds * (self.total_bytes - self.bytes_in) / self.bytes_in
@@ -58,24 +58,24 @@ class Progress:
 
 
 class ProgressReporter:
-    """Calls back with the progress, at most once in so many seconds, and once at the end.
+    """Calls a function with the progress, at most once per interval, and once at the end.
 
     Parameters
     ----------
     callback
-        Whom to tell; None tells nobody.
+        The function; None to report nothing.
     seconds
-        The pace.
+        The interval.
     items
-        What the batch holds.
+        The objects of the batch.
     """
 
     def __init__(self, callback: Callable[[Progress], None] | None, seconds: float, items: Sequence[BatchItem]) -> None:
         self._callback = callback
-        self._pace = seconds
+        self._interval = seconds
         self._total_objects = len(items)
         self._total_bytes = sum(item.size for item in items)
-        self._began = self._told = time.monotonic()
+        self._began = self._reported = time.monotonic()
         self._bytes = 0
         self._outcomes: Counter[Outcome] = Counter()
 
@@ -84,12 +84,12 @@ class ProgressReporter:
         self._outcomes[outcome] += 1
         self._bytes += size
 
-    def tell(self, *, at_once: bool = False) -> None:
-        """Call back when it is time to."""
-        now = time.monotonic()
-        if self._callback is None or (now - self._told < self._pace and not at_once):
+    def report(self, *, now: bool = False) -> None:
+        """Call the function if the interval has passed."""
+        moment = time.monotonic()
+        if self._callback is None or (moment - self._reported < self._interval and not now):
             return
-        self._told = now
+        self._reported = moment
         self._callback(
             Progress(
                 self._outcomes.total(),
@@ -97,6 +97,6 @@ class ProgressReporter:
                 self._bytes,
                 self._total_bytes,
                 dict(self._outcomes),
-                now - self._began,
+                moment - self._began,
             )
         )

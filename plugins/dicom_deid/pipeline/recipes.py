@@ -1,4 +1,4 @@
-"""From what a task or form names to recipes and settings: the profile of PS3.15 brings settings of its own."""
+"""Combine recipes, options of the PS3.15 profile and settings into fields of a run configuration."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def recipes_and_settings(
     recipes
         Names or paths.
     profile_options
-        Options of the basic profile, which must be among the recipes then.
+        Options of the basic profile, which must then be among the recipes.
     settings
-        Fields of `Settings` that differ from their defaults. Where the profile decides, it wins.
+        Fields of `Settings` that differ from their defaults. The profile overrides them.
 
     Raises
     ------
@@ -39,7 +39,7 @@ def recipes_and_settings(
     try:
         given = Settings(**(settings or {}))
     except TypeError:
-        raise ConfigurationError("A setting is named that does not exist.") from None
+        raise ConfigurationError("The settings name a field that does not exist.") from None
     return {
         "recipes": (*recipe_names(options), *others),
         "settings": asdict(profile_settings(options, given)),

@@ -181,7 +181,7 @@ def test_large_object_goes_on_after_a_fault_that_passes(proxy, behind, direct, l
     assert done.method is (
         WriteMethod.ALREADY_PRESENT if (fault, step) == ("lost answer", "completion") else WriteMethod.MULTIPART
     )
-    assert direct.read("k", etag=done.written.etag) == b"h" + content[1:]
+    assert direct.read("k", etag=done.etag) == b"h" + content[1:]
     assert unfinished_uploads(direct) == []
 
 

@@ -12,7 +12,7 @@ from tests.support.datasets import ct_elements, part10
 from tests.support.runs import ElementContext, patients, series, small_ct
 
 from dicom_deid.exceptions import ConfigurationError, DatabaseError, ObjectStoreError, ProgramAtFault
-from dicom_deid.pipeline import BatchIncomplete, object_processor, plan_run, run_batch
+from dicom_deid.pipeline import BatchIncomplete, plan_run, process_object, run_batch
 from dicom_deid.reasons import Reason
 
 
@@ -144,9 +144,9 @@ def test_database_away_is_one_clear_error_and_a_retry_resumes(place, monkeypatch
     place.put(objects)
     configuration = place.configuration(transfers=2, in_flight_bytes=300_000)
     planned = plan_run(configuration, place.connections)
-    original, calls = object_processor.ObjectProcessor.write, []
+    original, calls = process_object.write_parts, []
 
-    def cut_database(self, read, pseudonyms):
+    def cut_database(*arguments, **options):
         calls.append(1)
         if len(calls) == 5:
             name = place.database.rpartition("/")[2]
@@ -156,10 +156,10 @@ def test_database_away_is_one_clear_error_and_a_retry_resumes(place, monkeypatch
                     "AND pid <> pg_backend_pid()",
                     (name,),
                 )
-        return original(self, read, pseudonyms)
+        return original(*arguments, **options)
 
     with monkeypatch.context() as patched:
-        patched.setattr(object_processor.ObjectProcessor, "write", cut_database)
+        patched.setattr(process_object, "write_parts", cut_database)
         with pytest.raises(DatabaseError) as caught:
             place.work(configuration, planned)
     assert "retry" in str(caught.value)
@@ -173,7 +173,7 @@ def test_storage_errors_of_some_objects_leave_the_others_done_and_a_retry_takes_
     place.put(objects)
     configuration = place.configuration()
     planned = plan_run(configuration, place.connections)
-    original = object_processor.fetch_object
+    original = process_object.fetch_object
 
     def fails(engine, storage, key, **options):
         if key in ("03.dcm", "07.dcm"):
@@ -181,7 +181,7 @@ def test_storage_errors_of_some_objects_leave_the_others_done_and_a_retry_takes_
         return original(engine, storage, key, **options)
 
     with monkeypatch.context() as patched:
-        patched.setattr(object_processor, "read_examined", fails)
+        patched.setattr(process_object, "fetch_object", fails)
         with pytest.raises(BatchIncomplete) as caught:
             place.work(configuration, planned)
     assert caught.value.result.reasons == {Reason.STORAGE_ERROR: 2}
@@ -192,14 +192,14 @@ def test_storage_errors_of_some_objects_leave_the_others_done_and_a_retry_takes_
 
 def test_a_fault_of_the_program_fails_its_object_only_and_says_no_value(place, monkeypatch, caplog):
     place.put({"DOE^JOHN.dcm": small_ct(1), "b.dcm": small_ct(2)})
-    original = object_processor.fetch_object
+    original = process_object.fetch_object
 
     def fails(engine, storage, key, **options):
         if key.startswith("DOE"):
             raise KeyError("DOE^JOHN")
         return original(engine, storage, key, **options)
 
-    monkeypatch.setattr(object_processor, "read_examined", fails)
+    monkeypatch.setattr(process_object, "fetch_object", fails)
     with caplog.at_level(logging.INFO):
         ran = place.run()
     assert ran.outcomes == {"DOE^JOHN.dcm": ("failed", "internal-error"), "b.dcm": ("deidentified", None)}
@@ -218,7 +218,7 @@ def test_a_fault_of_the_program_in_every_object_ends_the_batch(place, monkeypatc
         raise KeyError("DOE^JOHN")
 
     with monkeypatch.context() as patched:
-        patched.setattr(object_processor, "read_examined", fails)
+        patched.setattr(process_object, "fetch_object", fails)
         with pytest.raises(ProgramAtFault, match=r"KeyError at test_bad_input\.py:\d+") as caught:
             place.work(configuration, planned)
     assert "DOE" not in str(caught.value)

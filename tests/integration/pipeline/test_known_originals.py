@@ -129,16 +129,6 @@ def test_what_is_found_does_not_depend_on_threads_or_room(place: ElementContext)
         assert {key: outcome for key, (outcome, _) in ran.outcomes.items()} == expected
 
 
-def test_processes_know_what_their_own_run_of_the_batch_gave(place: ElementContext) -> None:
-    objects = drawn(2, 40)
-    place.put(objects)
-    keys = sorted(objects)
-    halves = [{key: objects[key] for key in keys[:20]}, {key: objects[key] for key in keys[20:]}]
-    expected = model(configuration(place), halves[0]) | model(configuration(place), halves[1])
-    ran = place.run(configuration(place, processes=2))
-    assert {key: outcome for key, (outcome, _) in ran.outcomes.items()} == expected
-
-
 @pytest.mark.parametrize("policy", ["quarantine", "redact-token"])
 def test_a_killed_worker_is_run_again_with_the_same_result(place: ElementContext, policy: str) -> None:
     """A retry has only what is not recorded: without a look at the rest it would know less, and let names pass."""

@@ -3,12 +3,14 @@
 import hashlib
 import io
 import re
+from dataclasses import replace
 
 import pydicom
 import pytest
 from tests.support.datasets import ct_elements, part10
 from tests.support.runs import ElementContext, patients, series
 
+from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.pipeline import plan_run, report_run
 
 
@@ -44,25 +46,57 @@ def test_a_run_from_bucket_to_bucket(place):
     assert report.run.state == "succeeded"
 
 
-def test_several_processes_give_what_one_gives(place):
-    """The same bytes under the same keys, in the order that the processes happen to have; bad input too."""
-    objects = series(patients(3), 8) | {"notes.txt": b"no DICOM" * 40}
-    place.put(objects)
-    alone = place.run()
-    several = place.run(destination=f"s3://{place.bucket}/several", processes=2)
+def test_several_workers_give_what_one_gives(place):
+    """The same bytes under the same keys, whichever process takes a batch; bad input too."""
+    place.put(series(patients(3), 8) | {"notes.txt": b"no DICOM" * 40})
+    alone = place.run(batch_objects=7)
+    several = place.run_in_workers(place.configuration(destination=f"s3://{place.bucket}/several", batch_objects=7), 3)
+    assert several.complete
     assert several.outcomes == alone.outcomes
     assert place.get("several") == place.get()
+    assert sum(several.progress.values()) == 25
 
 
-def test_a_stop_reaches_the_processes(place):
-    place.put(series(patients(2), 30))
-    told = []
-    configuration = place.configuration(processes=2, transfers=1, in_flight_bytes=100_000)
+def test_a_stop_reaches_the_workers(place):
+    place.put(series(patients(2), 60))
+    configuration = place.configuration(transfers=1, in_flight_bytes=100_000, batch_objects=40)
+    first = place.run_in_workers(configuration, 2, stop_after=1)
+    assert not first.complete
+    assert len(first.rows) < 120
+    rest = place.run_in_workers(configuration, 2)
+    assert len(first.rows) + len(rest.rows) == 120
+
+
+def test_a_killed_worker_is_replaced_and_its_batch_is_done(place, tmp_path, monkeypatch):
+    """Catches a run that ends, or loses a batch, because one process was killed (for memory, say)."""
+    place.put(series(patients(2), 10))
+    marker = tmp_path / "killed"
+    configuration = place.configuration(
+        batch_objects=5,
+        recipes=("desktop", str(_recipe(tmp_path))),
+        functions={"deadly": "tests.support.deadly:kill_once"},
+    )
+    monkeypatch.setenv("DEADLY_MARKER", str(marker))
+    ran = place.run_in_workers(configuration, 2)
+    assert marker.exists()
+    assert ran.complete
+    assert len(place.get()) == 20
+
+
+def test_an_error_of_every_batch_ends_the_run_with_its_message(place):
+    place.put(series(patients(1), 4))
+    configuration = place.configuration(batch_objects=1)
     planned = plan_run(configuration, place.connections)
-    first = place.work(configuration, planned, should_stop=lambda: bool(told), progress=told.append, progress_seconds=0)
-    assert first.results[0].stopped
-    rest = place.work(configuration, planned)
-    assert first.results[0].objects + rest.results[0].objects == 60
+    wrong = replace(planned, configuration=configuration.replace(recipes=("ps3.15-basic",)))
+    with pytest.raises(ConfigurationError, match="plan it again"):
+        place.run_in_workers(configuration, 2, planned=wrong)
+    assert place.get() == {}
+
+
+def _recipe(folder):
+    path = folder / "deadly.dicom"
+    path.write_text("FORMAT dicom\n%header\nREPLACE StationName func:deadly\n")
+    return path
 
 
 def test_large_objects_are_streamed_or_copied_by_the_store_with_the_same_bytes(place):

@@ -72,7 +72,7 @@ def test_speed_limit_holds_over_threads(limit):
     def work(count):
         for _ in range(count):
             throttle.request()
-            throttle.moved(1000)
+            throttle.count_bytes(1000)
 
     began = time.monotonic()
     threads = [threading.Thread(target=work, args=(count,)) for count in (10, 10, 21)]
@@ -86,5 +86,5 @@ def test_no_limit_takes_no_time():
     began = time.monotonic()
     for _ in range(1000):
         throttle.request()
-        throttle.moved(10**9)
+        throttle.count_bytes(10**9)
     assert time.monotonic() - began < 0.5

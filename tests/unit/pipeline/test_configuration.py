@@ -90,7 +90,7 @@ def test_digest_follows_what_decides_the_bytes_and_their_key_and_nothing_else():
     ]
     indifferent = [
         {"transfers": 3},
-        {"processes": 2},
+        {"transfers": 2},
         {"limit": 9},
         {"triggered_by": "x"},
         {"airflow_context": {"a": "b"}},

@@ -1,44 +1,41 @@
-"""A sample of the source under one recipe or two: read, rewritten in memory, and thrown away."""
+"""Preview one or two recipes on a sample of source objects; nothing is written."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from airflow.sdk.types import Logger
+from dicom_deid.engine import Deidentifier
+from dicom_deid.objects import SourceObject
+from dicom_deid.objectstore import ObjectStore, S3Connection, open_object_store
+from dicom_deid.pipeline.configuration import RunConfiguration
+from dicom_deid.pipeline.engine import make_deidentifier
+from dicom_deid.pipeline.preview import ObjectPreview, SampleSummary, preview_object
+from dicom_deid.pipeline.preview_pseudonyms import PreviewPseudonyms
+from dicom_deid.recipe import Recipe
 
-    from dicom_deid.engine import Deidentifier
-    from dicom_deid.objects import SourceObject
-    from dicom_deid.objectstore import ObjectStore, S3Connection
-    from dicom_deid.pipeline import ObjectPreview, RunConfiguration, SampleSummary
-    from dicom_deid.recipe import Recipe
-
-_READ_FOR_EACH_WANTED = 50
+_READ_PER_WANTED = 50
 _SHOWN_DIFFERENCES = 100
 
 
-def preview(
-    log: Logger,
+def preview_sample(
     configuration: RunConfiguration,
     connection: S3Connection | None,
     *,
     wanted: int,
     other: RunConfiguration | None = None,
 ) -> dict[str, Any]:
-    """Go through a sample, log what the rules would do, and return it.
+    """Return what the rules would do to a sample: tags, rules and counts, never a value.
 
     Parameters
     ----------
-    log
-        Where to tell.
     configuration
         Source, recipe and settings.
     connection
-        How to reach the source.
+        Connection of the source.
     wanted
-        Objects of each modality.
+        Number of objects of each modality.
     other
         Recipe and settings to compare with.
 
@@ -47,63 +44,61 @@ def preview(
     ConfigurationError
         A recipe has problems, or the source cannot be read.
     ObjectStoreError
-        The source is away.
+        The source is unavailable.
     """
-    from dicom_deid.objectstore import open_object_store
-    from dicom_deid.pipeline.engine import make_deidentifier
-
     source = open_object_store(configuration.source, connection)
     source.check()
     one = make_deidentifier(configuration)
     second = make_deidentifier(other) if other else None
     summary = sample_summary(source, one, second, wanted=wanted, limit=configuration.limit)
-    report = _report(summary, one.recipe)
-    _tell(log, report, comparing=other is not None)
-    return report
+    return _report(summary, one.recipe)
 
 
 def sample_summary(
-    source: ObjectStore,
-    one: Deidentifier,
-    other: Deidentifier | None,
-    *,
-    wanted: int,
-    limit: int | None = None,
+    source: ObjectStore, one: Deidentifier, other: Deidentifier | None, *, wanted: int, limit: int | None = None
 ) -> SampleSummary:
     """Preview some objects of each modality.
 
     Parameters
     ----------
     source
-        Where the objects are.
+        The objects.
     one, other
         The engine, and one to compare it with.
     wanted
-        Objects of each modality that count. At most 50 times as many are read.
+        Number of objects of each modality. At most 50 times as many are read.
     limit
-        At most so many objects are read.
+        Number of objects that are read at most.
     """
-    from dicom_deid.pipeline import SampleSummary
-
     summary = SampleSummary()
-    most = min(limit or wanted * _READ_FOR_EACH_WANTED, wanted * _READ_FOR_EACH_WANTED)
+    most = min(limit or wanted * _READ_PER_WANTED, wanted * _READ_PER_WANTED)
     for first, second in _previews(source, one, other, islice(source.list(), most)):
         if summary.objects[first.modality] < wanted:
             summary.add(first, second)
     return summary
 
 
+def describe_sample(report: Mapping[str, Any], *, comparing: bool = False) -> Iterator[str]:
+    """Yield the report of `preview_sample` as lines of text."""
+    yield f"Sample: {', '.join(f'{count} {modality}' for modality, count in report['objects'].items()) or 'empty'}"
+    for rule in report["rules"]:
+        yield f"{rule['elements']:6d} elements  {rule['source']}:{rule['line']}  {rule['rule']}"
+    for reason, count in report["quarantined"].items():
+        yield f"{count:6d} objects would be quarantined: {reason}"
+    if comparing and not report["differences"]:
+        yield "Both recipes treat the sample alike."
+    for each in report["differences"]:
+        yield f"{each['objects']:6d} objects  {each['tag']} {each['name']}: {each['one']} or {each['other']}"
+
+
 def _previews(
     source: ObjectStore, one: Deidentifier, other: Deidentifier | None, listing: Iterable[SourceObject]
 ) -> Iterator[tuple[ObjectPreview, ObjectPreview | None]]:
-    from dicom_deid.pipeline import preview_object
-    from dicom_deid.pipeline.preview_pseudonyms import PreviewPseudonyms
-
     for listed in listing:
-        # Shared, so that only rules make a difference.
-        placeholders = PreviewPseudonyms()
+        # Shared, so that only the rules make a difference.
+        pseudonyms = PreviewPseudonyms()
         both = [
-            preview_object(each, source, listed.key, size=listed.size, etag=listed.etag, placeholders=placeholders)
+            preview_object(each, source, listed.key, size=listed.size, etag=listed.etag, pseudonyms=pseudonyms)
             for each in (one, other)
             if each is not None
         ]
@@ -126,15 +121,3 @@ def _report(summary: SampleSummary, recipe: Recipe) -> dict[str, Any]:
             for each, count in summary.differences.most_common(_SHOWN_DIFFERENCES)
         ],
     }
-
-
-def _tell(log: Logger, report: dict[str, Any], *, comparing: bool) -> None:
-    log.info("Sample: %s", ", ".join(f"{count} {modality}" for modality, count in report["objects"].items()) or "empty")
-    for rule in report["rules"]:
-        log.info("%6d elements  %s:%d  %s", rule["elements"], rule["source"], rule["line"], rule["rule"])
-    for reason, count in report["quarantined"].items():
-        log.warning("%6d objects would be quarantined: %s", count, reason)
-    if comparing and not report["differences"]:
-        log.info("Both recipes treat the sample alike.")
-    for each in report["differences"]:
-        log.info("%6d objects  %s %s: %s or %s", each["objects"], each["tag"], each["name"], each["one"], each["other"])

@@ -1,0 +1,85 @@
+"""Requests to one bucket: keys below a prefix, the speed limit, retries and exceptions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from dicom_deid.exceptions import Quarantine
+from dicom_deid.objects import SourceObject
+from dicom_deid.objectstore.connection import S3Connection
+from dicom_deid.objectstore.errors import CLIENT_ERRORS, translate
+from dicom_deid.objectstore.throttle import Throttle
+
+Result = TypeVar("Result")
+
+
+class S3Bucket:
+    """A bucket, or the keys below a prefix of one.
+
+    Parameters
+    ----------
+    bucket, prefix
+        Names; the prefix is a folder, with or without a slash at its end.
+    connection
+        The connection; the AWS environment variables if None.
+    throttle
+        A speed limit; that of the connection if None.
+    """
+
+    def __init__(
+        self, bucket: str, prefix: str, connection: S3Connection | None = None, throttle: Throttle | None = None
+    ) -> None:
+        self.bucket = bucket
+        self.prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
+        self.connection = connection or S3Connection.from_environment()
+        self.client, self._obstore = self.connection.clients(bucket)
+        self._throttle = throttle or Throttle(
+            requests_per_second=self.connection.requests_per_second, bytes_per_second=self.connection.bytes_per_second
+        )
+
+    @property
+    def url(self) -> str:
+        """``s3://bucket/prefix``."""
+        return f"s3://{self.bucket}/{self.prefix}".rstrip("/")
+
+    @property
+    def endpoint(self) -> tuple[str, str]:
+        """URL and region of the endpoint."""
+        return self.client.meta.endpoint_url, self.client.meta.region_name
+
+    def full_key(self, key: str) -> str:
+        """Return the key in the bucket of a key below the prefix."""
+        return self.prefix + key
+
+    def find(self, key: str) -> SourceObject | None:
+        """See `ObjectStore.find`."""
+        arguments = {"Bucket": self.bucket, "Key": self.full_key(key), **self.connection.read_arguments}
+        try:
+            head = self.call("looking at an object", lambda: self.client.head_object(**arguments))
+        except Quarantine:
+            return None
+        return SourceObject(
+            key, head["ContentLength"], unquoted(head["ETag"]), head["LastModified"], head.get("VersionId")
+        )
+
+    def call(self, doing: str, request: Callable[[], Result]) -> Result:
+        """Make a request at the allowed speed, retry it while that may help, and raise our exceptions."""
+
+        def attempt() -> Result:
+            self._throttle.request()
+            try:
+                return request()
+            except CLIENT_ERRORS as error:
+                raise translate(error, doing) from None
+
+        return self.connection.retry.call(attempt)
+
+    def count_bytes(self, count: int) -> None:
+        """Count transferred bytes against the speed limit."""
+        self._throttle.count_bytes(count)
+
+
+def unquoted(etag: str) -> str:
+    """Return an ETag without quotes."""
+    return etag.strip('"')

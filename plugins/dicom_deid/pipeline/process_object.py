@@ -1,0 +1,342 @@
+"""The way of one object from the source to the destination: see `ObjectProcessor.process`."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Semaphore
+from typing import Final
+
+from dicom_deid.database import AuditRow, BatchItem
+from dicom_deid.database.quarantine import DeviceFacts, ItemDecision
+from dicom_deid.engine import Deidentifier, DeidentifyResult, PatientTermIndex, SearchTerms
+from dicom_deid.exceptions import ConfigurationError, DicomDeidError, ObjectStoreError, Quarantine
+from dicom_deid.objects import SourceRange
+from dicom_deid.objectstore import ObjectStore, WriteMethod, WriteResult, write_parts
+from dicom_deid.pipeline.configuration import RunConfiguration
+from dicom_deid.pipeline.connections import ObjectStores
+from dicom_deid.pipeline.destination import KeyTemplate
+from dicom_deid.pipeline.engine import amend, make_deidentifier
+from dicom_deid.pipeline.executor import PendingObject, Steps
+from dicom_deid.pipeline.fetch import HEADER_SCAN_BYTES, FetchedObject, fetch_object, read_patient_terms
+from dicom_deid.pipeline.large import (
+    COPIED_OBJECT_MEMORY,
+    STREAMED_OBJECT_MEMORY,
+    SourceDigest,
+    copy_unchanged,
+    source_object,
+)
+from dicom_deid.pipeline.object_file import read_device_facts
+from dicom_deid.reasons import Outcome, Reason
+
+_LOG = logging.getLogger(__name__)
+
+_NOT_THERE: Final = frozenset({Reason.OBJECT_VANISHED, Reason.OBJECT_CHANGED})
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectResult:
+    """The result of one object in this attempt.
+
+    Parameters
+    ----------
+    row
+        For the audit.
+    error
+        Of a failed object, the exception of the object store.
+    reading, rewriting, writing
+        Seconds spent in each stage.
+    """
+
+    row: AuditRow
+    error: Exception | None = None
+    reading: float = 0.0
+    rewriting: float = 0.0
+    writing: float = 0.0
+
+
+@dataclass(slots=True, repr=False)
+class _Attempt:
+    """What is known of one object so far in this attempt."""
+
+    item: BatchItem
+    fetched: FetchedObject | None = None
+    destination_key: str = ""
+    seconds: dict[str, float] = field(default_factory=dict)
+    since: float = field(default_factory=time.perf_counter)
+
+    def end_stage(self, stage: str) -> None:
+        """Count the time since the last stage ended; waiting for other objects does not count."""
+        now = time.perf_counter()
+        self.seconds[stage] = now - self.since
+        self.since = now
+
+    def result(
+        self,
+        outcome: Outcome,
+        *,
+        reason: Reason | None = None,
+        detail: str = "",
+        error: Exception | None = None,
+        written: WriteResult | None = None,
+        sha256_in: str | None = None,
+        device: DeviceFacts | None = None,
+        rewritten: DeidentifyResult | None = None,
+    ) -> ObjectResult:
+        """Return the result, with what was found out about the object."""
+        analysis = self.fetched.analysis if self.fetched else None
+        row = AuditRow(
+            item=self.item,
+            outcome=outcome,
+            reason=reason,
+            detail=detail,
+            destination_key=written.key if written else None,
+            destination_etag=written.etag if written else None,
+            destination_size=written.size if written else None,
+            sha256_in=sha256_in,
+            sha256_out=written.sha256 if written else None,
+            sop_class_uid=analysis.sop_class_uid if analysis else None,
+            transfer_syntax_uid=analysis.transfer_syntax_uid if analysis else None,
+            modality=analysis.modality if analysis else None,
+            actions=rewritten.actions if rewritten else {},
+            notes={reason.value: count for reason, count in rewritten.notes.items()} if rewritten else {},
+            milliseconds=round(sum(self.seconds.values()) * 1000),
+            device=device,
+        )
+        return ObjectResult(row, error, **self.seconds)
+
+
+class ObjectProcessor:
+    """Processes the objects of one batch; thread-safe.
+
+    Parameters
+    ----------
+    deidentifier
+        The engine.
+    configuration
+        The run.
+    object_stores
+        Source, destination and quarantine.
+    metadata
+        Written beside each object; no PHI.
+    """
+
+    def __init__(
+        self,
+        deidentifier: Deidentifier,
+        configuration: RunConfiguration,
+        object_stores: ObjectStores,
+        metadata: Mapping[str, str],
+    ) -> None:
+        self._deidentifier = deidentifier
+        self._configuration = configuration
+        self._stores = object_stores
+        self._metadata = metadata
+        self._template = KeyTemplate.parse(configuration.destination_key_template)
+        copies = configuration.server_side_copy and object_stores.destination.can_copy_from(object_stores.source)
+        self._memory_of_large = COPIED_OBJECT_MEMORY if copies else STREAMED_OBJECT_MEMORY
+        # A store may refuse to copy after all.
+        self._streaming = Semaphore(max(1, configuration.in_flight_bytes // STREAMED_OBJECT_MEMORY))
+        self._searches_residuals = configuration.settings.residuals != "off"
+        self._patient_terms = PatientTermIndex()
+        self._amended: dict[ItemDecision, Deidentifier] = {}
+
+    def process(self, item: BatchItem) -> Steps[ObjectResult]:
+        """Process one object: read, analyse, look up pseudonyms, rewrite, check residuals, write, describe.
+
+        The steps before the `yield` run in a reading thread. The caller's thread then looks up the pseudonyms of many
+        objects at once and commits them. The steps after it run in a writing thread. The caller records the result.
+
+        An exception never leaves an object as it is: it ends the attempt with an outcome other than `deidentified`.
+        """
+        if item.recorded:
+            # Done in an earlier attempt: only its patient's terms are needed, to search later objects for them.
+            yield self._scan_header(item)
+            return None
+        attempt = _Attempt(item)
+        if item.decision is not None and item.decision.excluded:
+            return attempt.result(Outcome.EXCLUDED, detail="decision")
+        try:
+            deidentifier = self._deidentifier_of(item)
+
+            # Read the object (of a large one all but the pixel data), and analyse it: which identifiers need a
+            # pseudonym, what do the rules remove, and is any of that left elsewhere in the object?
+            fetched = attempt.fetched = fetch_object(
+                deidentifier,
+                self._stores.source,
+                item.key,
+                size=item.size,
+                etag=item.etag,
+                version_id=item.version_id,
+                large_object_bytes=self._configuration.large_object_bytes,
+            )
+            attempt.end_stage("reading")
+
+            # Look up the pseudonyms. They are committed when the reply comes.
+            analysis = fetched.analysis
+            terms = analysis.removed.matcher.terms if analysis.removed is not None else frozenset()
+            instance = analysis.original("SOPInstanceUID") or None
+            reply = yield PendingObject(analysis.identifiers, analysis.patient, terms, instance)
+            attempt.since = time.perf_counter()
+
+            # Search the object for what other objects of the patient gave.
+            if reply.other_terms:
+                fetched.analysis = deidentifier.search_patient_terms(analysis, reply.other_terms)
+
+            # Rewrite. The destination key is made of the new identifiers.
+            rewritten = deidentifier.rewrite(fetched.analysis, reply.pseudonyms)
+            attempt.destination_key = self._template.key(rewritten.identifiers)
+            attempt.end_stage("rewriting")
+
+            # Write, unless the key is taken by another object, and describe what was written for the audit.
+            digest = SourceDigest(fetched, rewritten.parts)
+            written = self._write(attempt, fetched, rewritten, digest)
+            attempt.end_stage("writing")
+            return attempt.result(
+                Outcome.DEIDENTIFIED,
+                detail=_digest_detail(written),
+                written=written,
+                sha256_in=digest.hexdigest(),
+                rewritten=rewritten,
+            )
+        except Exception as error:
+            result = self._not_written(attempt, error)
+        if attempt.fetched is None and result.row.outcome is Outcome.QUARANTINED and self._searches_residuals:
+            # It is not written, but later objects of the patient are searched for its terms.
+            try:
+                pending = self._scan_header(item)
+            except Exception as error:
+                return self._not_written(attempt, error)
+            yield pending
+        return result
+
+    def cost(self, item: BatchItem) -> int:
+        """Return the bytes that an object takes in memory while it is in flight."""
+        if item.recorded:
+            return min(item.size, HEADER_SCAN_BYTES)
+        return self._memory_of_large if item.size >= self._configuration.large_object_bytes else item.size
+
+    def add_terms(self, pending: PendingObject) -> SearchTerms:
+        """Remember an object's terms and return those that earlier objects of the patient gave."""
+        return self._patient_terms.add_and_get(pending.patient, pending.terms)
+
+    def _scan_header(self, item: BatchItem) -> PendingObject:
+        """Read only the header to collect the patient's terms; there are none if it is no readable DICOM.
+
+        Raises
+        ------
+        ObjectStoreError
+            It could not be read now: without its terms later objects cannot be searched for them.
+        """
+        try:
+            patient, terms = read_patient_terms(
+                self._deidentifier,
+                self._stores.source,
+                item.key,
+                size=item.size,
+                etag=item.etag,
+                version_id=item.version_id,
+            )
+        except Quarantine:
+            return PendingObject()
+        return PendingObject(patient=patient, terms=terms)
+
+    def _write(
+        self, attempt: _Attempt, fetched: FetchedObject, rewritten: DeidentifyResult, digest: SourceDigest
+    ) -> WriteResult:
+        parts = rewritten.parts
+        if len(fetched.data) == fetched.size:
+            data = fetched.data
+            parts = tuple(data[part.start : part.end] if isinstance(part, SourceRange) else part for part in parts)
+        return write_parts(
+            self._stores.source,
+            source_object(attempt.item),
+            self._stores.destination,
+            attempt.destination_key,
+            parts,
+            metadata=self._metadata,
+            server_side_copy=self._configuration.server_side_copy,
+            verify=self._configuration.verify,
+            observe=digest.update,
+            streaming=self._streaming,
+        )
+
+    def _not_written(self, attempt: _Attempt, error: Exception) -> ObjectResult:
+        """Return the result of an object that was not written, after copying it to the quarantine if that is due."""
+        outcome, reason, detail = _classify(error)
+        if reason is Reason.DESTINATION_CONFLICT:
+            detail = attempt.destination_key
+        quarantine = self._stores.quarantine
+        if outcome is Outcome.QUARANTINED and quarantine is not None and reason not in _NOT_THERE:
+            try:
+                _copy_to_quarantine(self._stores.source, attempt.item, quarantine, reason)
+            except Exception as second:
+                outcome, error = Outcome.FAILED, second
+                _, reason, detail = _classify(second)
+                detail = f"copying to quarantine: {detail}"
+        attempt.end_stage("writing" if "reading" in attempt.seconds else "reading")
+        return attempt.result(
+            outcome,
+            reason=reason,
+            detail=detail,
+            error=error if reason is Reason.STORAGE_ERROR else None,
+            sha256_in=attempt.fetched.sha256 if attempt.fetched else None,
+            device=self._device_of(attempt.item) if outcome is Outcome.QUARANTINED else None,
+        )
+
+    def _deidentifier_of(self, item: BatchItem) -> Deidentifier:
+        """Return the engine for an object: with the rules and settings of the decision about it, if there is one."""
+        decision = item.decision
+        if decision is None or not (decision.rules or decision.settings != "{}"):
+            return self._deidentifier
+        if decision not in self._amended:
+            self._amended[decision] = make_deidentifier(amend(self._configuration, decision))
+        return self._amended[decision]
+
+    def _device_of(self, item: BatchItem) -> DeviceFacts | None:
+        """Return the attributes that group quarantined objects; None if the header cannot be read."""
+        try:
+            return read_device_facts(self._stores.source, source_object(item))
+        except DicomDeidError:
+            return None
+
+
+def _digest_detail(written: WriteResult) -> str:
+    if written.method is not WriteMethod.SERVER_SIDE_COPY:
+        return ""
+    return f"server-side copy; SHA-256 of the bytes that were sent: {written.sent_sha256}"
+
+
+def _copy_to_quarantine(source: ObjectStore, item: BatchItem, quarantine: ObjectStore, reason: Reason) -> None:
+    """Copy the original below a folder named after the reason; append the ETag to the key of a second version."""
+    try:
+        copy_unchanged(source, item, quarantine, f"{reason.value}/{item.key}")
+    except Quarantine as conflict:
+        if conflict.reason is not Reason.DESTINATION_CONFLICT:
+            raise
+        copy_unchanged(source, item, quarantine, f"{reason.value}/{item.key}@{item.etag}")
+
+
+def _classify(error: Exception) -> tuple[Outcome, Reason, str]:
+    """Map an exception to (outcome, reason, detail); for unexpected ones record type and location only."""
+    if isinstance(error, Quarantine):
+        offset = "" if error.offset is None else f" at byte {error.offset}"
+        return Outcome.QUARANTINED, error.reason, f"{error.where}{offset}".strip()
+    if isinstance(error, ObjectStoreError | ConfigurationError):
+        # One object that may not be read is no reason to leave the others; many in a row end the batch.
+        return Outcome.FAILED, Reason.STORAGE_ERROR, type(error).__name__
+    place = _location(error)
+    _LOG.error("An object failed because of an error in the program: %s at %s", type(error).__name__, place)
+    return Outcome.FAILED, Reason.INTERNAL_ERROR, f"{type(error).__name__} at {place}"
+
+
+def _location(error: Exception) -> str:
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    if traceback is None:
+        return "an unknown place"
+    return f"{Path(traceback.tb_frame.f_code.co_filename).name}:{traceback.tb_lineno}"
