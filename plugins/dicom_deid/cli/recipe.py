@@ -7,8 +7,8 @@ import sys
 import click
 
 from dicom_deid.cli.score import score
+from dicom_deid.dicom.vr import vr_of
 from dicom_deid.recipe.check import RecipeReport, RuleReport, check
-from dicom_deid.recipe.element_names import dictionary_vr
 from dicom_deid.recipe.errors import RecipeError
 from dicom_deid.recipe.profile_attributes import ProfileAttribute
 from dicom_deid.recipe.recipe import Recipe
@@ -98,7 +98,7 @@ def _place(report: RuleReport) -> str:
 
 
 def _attribute(attribute: ProfileAttribute) -> str:
-    note = "; elements in the sequence have rules of their own" if dictionary_vr(attribute.example_tag) == "SQ" else ""
+    note = "; elements in the sequence have rules of their own" if vr_of(attribute.example_tag) == "SQ" else ""
     return f"{attribute.tag} {attribute.name} (basic profile: {attribute.basic_profile}{note})"
 
 

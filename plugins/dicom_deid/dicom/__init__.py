@@ -1,4 +1,4 @@
-"""Encoded DICOM: elements, values and character sets, file meta information; knows no rules."""
+"""Encoded DICOM: elements, values and character sets, file meta information. Independent of recipes."""
 
 import logging
 import warnings
@@ -7,8 +7,8 @@ from pydicom import config
 
 from dicom_deid.dicom.newer_attributes import register_attributes
 
-# What pydicom warns of, it quotes: an invalid value, an unknown character set. It says so to Python's warnings and to
-# its logger, and both end in the log of a task. What such a value means for an object is for the rules to decide.
+# pydicom's warnings quote values (an invalid value, an unknown character set); Python's warnings and pydicom's logger
+# both end in the log of a task.
 config.settings.reading_validation_mode = config.IGNORE
 logging.getLogger("pydicom").setLevel(logging.ERROR)
 warnings.filterwarnings("ignore", module=r"(pydicom|dicom_deid)\b")

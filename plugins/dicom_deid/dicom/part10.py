@@ -17,26 +17,26 @@ from dicom_deid.dicom.transfer_syntax import (
     TransferSyntax,
     find_transfer_syntax,
 )
-from dicom_deid.dicom.walk import is_vr
+from dicom_deid.dicom.vr import LONG_FORM_VRS, is_vr
 from dicom_deid.exceptions import Quarantine
 from dicom_deid.reasons import Reason
 
 PREFIX = b"DICM"
 MEDIA_STORAGE_DIRECTORY = "1.2.840.10008.1.3.10"
-# Made from a UUID as PS3.5 annex B.2 describes; it names this implementation and stays.
+# Made from a UUID (PS3.5 annex B.2); identifies this implementation, must not change.
 IMPLEMENTATION_CLASS_UID = "2.25.331701790846594433263834633613346444348"
 IMPLEMENTATION_VERSION_NAME = f"DICOM_DEID_{__version__}"[:16]
 
-_LONG_FORM = frozenset({b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"})
+_LONG_FORM = frozenset(vr.encode("ascii") for vr in LONG_FORM_VRS)
 _SOP_CLASS_UID = 0x0002
 _SOP_INSTANCE_UID = 0x0003
 _TRANSFER_SYNTAX_UID = 0x0010
 
 
 class FileHeader(NamedTuple):
-    """Where the parts of a file lie, in bytes from its beginning, and how its data set is encoded.
+    """Positions of the parts of a file, in bytes from its beginning, and the encoding of its data set.
 
-    The file meta information lies in ``[meta_start, data_set_start)``; it is empty where the file has none.
+    The file meta information is in ``[meta_start, data_set_start)``; it is empty if the file has none.
     """
 
     meta_start: int
@@ -49,8 +49,8 @@ class FileHeader(NamedTuple):
 def read_header(data: bytes) -> FileHeader:
     """Find the data set of a file and its encoding.
 
-    Files without a preamble, or without file meta information, are read where the first element is one that the
-    standard knows and that fits the file.
+    Files without a preamble, or without file meta information, are accepted if the first element is one of the standard
+    and fits the file.
 
     Raises
     ------
@@ -79,7 +79,7 @@ def read_header(data: bytes) -> FileHeader:
 
 
 def write_header(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str) -> bytes:
-    """Write preamble, prefix and file meta information anew (PS3.10 table 7.1-1).
+    """Return a new preamble, prefix and file meta information (PS3.10 table 7.1-1).
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ def write_header(sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid:
     Raises
     ------
     Quarantine
-        MALFORMED where one of them is no ASCII text.
+        MALFORMED if one of them is not ASCII text.
     """
     instance = _element(b"\x02\x00\x03\x00UI", sop_instance_uid)
     before, after = _meta_around(sop_class_uid, transfer_syntax_uid)
@@ -122,7 +122,7 @@ def _element(tag_and_vr: bytes, text: str) -> bytes:
 
 
 def meta_is_implicit(data: bytes, start: int) -> bool:
-    """Whether the file meta information at `start` has implicit VRs, as some write it against the standard."""
+    """Return whether the file meta information at `start` has implicit VRs, as some non-conformant writers do."""
     return not data[start + 4 : start + 6].isalpha()
 
 
@@ -167,8 +167,8 @@ def _begins_like_dicom(data: bytes) -> bool:
 
 
 def _guess_transfer_syntax(data: bytes, pos: int) -> str:
-    # Without (0002,0010) the first element tells: letters where an explicit VR would be, and which byte of the group
-    # number is zero.
+    # Without (0002,0010) the first element decides: letters in the position of an explicit VR, and which byte of the
+    # group number is zero.
     vr = data[pos + 4 : pos + 6]
     if not (vr.isalpha() and vr.isupper()):
         return IMPLICIT_VR_LITTLE_ENDIAN
@@ -176,14 +176,14 @@ def _guess_transfer_syntax(data: bytes, pos: int) -> str:
 
 
 def begins_as(beginning: bytes, encoding: Encoding) -> bool:
-    """Tell whether readers that go by the first element of a data set find it encoded as it is declared.
+    """Return whether the first element of a data set is encoded as the transfer syntax declares.
 
     Parameters
     ----------
     beginning
-        Its first six bytes.
+        The first six bytes of the data set.
     encoding
-        As it is declared; what is big endian is taken as such.
+        The declared encoding; big endian is not checked.
     """
     vr = beginning[4:6]
     if len(vr) < 2 or encoding.big_endian:
@@ -192,12 +192,12 @@ def begins_as(beginning: bytes, encoding: Encoding) -> bool:
 
 
 def _as_found(data: bytes, pos: int, declared: TransferSyntax) -> TransferSyntax:
-    # Real files exist whose data set is not encoded as their file meta information says; readers go by what they find.
+    # Some files are not encoded as their file meta information declares; readers use the encoding that they find.
     if begins_as(data[pos : pos + 6], declared.encoding):
         return declared
     implicit = not declared.encoding.implicit
     if declared.encapsulated:
-        # The frames are as declared; only the elements are not.
+        # The frames are encoded as declared; only the elements are not.
         return declared._replace(encoding=Encoding(implicit, big_endian=False))
     found = find_transfer_syntax(IMPLICIT_VR_LITTLE_ENDIAN if implicit else EXPLICIT_VR_LITTLE_ENDIAN)
     return found or declared

@@ -1,40 +1,43 @@
-"""Edits applied to encoded elements: what no edit touches is copied in whole runs."""
+"""Apply edits to encoded elements: unchanged bytes are copied in runs."""
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
 
-from dicom_deid.dicom.walk import LONG, SHORT, ByteOrder, Edit, Length
+from dicom_deid.dicom.walk import LONG, SHORT, ByteOrder, Edit, LengthEdit
 from dicom_deid.exceptions import Quarantine
 from dicom_deid.reasons import Reason
 
-# Below this, copying a run costs less than making a view of it.
+# Below this size in bytes, copying a run costs less than making a view of it.
 _VIEW_FROM = 4096
 
 
 def splice(data: bytes, start: int, end: int, edits: Sequence[Edit], order: ByteOrder) -> list[bytes | memoryview]:
     """Return the pieces of ``data[start:end]`` with the edits applied, in order.
 
-    Short pieces are joined; long runs are views of `data`, not copies. A `Length` edit becomes the right length of what
-    it spans.
+    Short pieces are joined; long runs are views of `data`, not copies. A `LengthEdit` becomes the new length
+    of its element.
     """
-    grown = [0]
+    growth_before = [0]
     total = 0
-    for first, last, new, _ in edits:
-        if new.__class__ is not Length:
-            total += len(new) - last + first
-        grown.append(total)
+    for edit in edits:
+        if edit.__class__ is not LengthEdit:
+            total += len(edit.new) - edit.end + edit.start
+        growth_before.append(total)
     pieces: list[bytes | memoryview] = []
     short: list[bytes] = []
     add = short.append
     done = start
-    for first, last, new, _ in edits:
-        if new.__class__ is Length:
-            growth = grown[new.last_edit] - grown[new.first_edit]
+    for edit in edits:
+        if isinstance(edit, LengthEdit):
+            growth = growth_before[edit.last_edit] - growth_before[edit.first_edit]
             if not growth:
                 continue
-            new = order.u32.pack(new.length + growth)
+            new = order.u32.pack(edit.length + growth)
+        else:
+            new = edit.new
+        first = edit.start
         if first > done:
             if first - done < _VIEW_FROM:
                 add(data[done:first])
@@ -42,7 +45,7 @@ def splice(data: bytes, start: int, end: int, edits: Sequence[Edit], order: Byte
                 pieces += (b"".join(short), memoryview(data)[done:first])
                 short.clear()
         add(new)
-        done = last
+        done = edit.end
     if end - done < _VIEW_FROM:
         add(data[done:end])
         pieces.append(b"".join(short))
@@ -59,14 +62,14 @@ def element_bytes(head: bytes, form: int, value: bytes, order: ByteOrder) -> byt
     head
         The element's first bytes: tag and VR, or the tag alone in an implicit VR encoding.
     form
-        How the header is laid out.
+        Layout of the header.
     value
         The encoded value, of even length.
 
     Raises
     ------
     Quarantine
-        INVALID_REPLACEMENT where the value is longer than the VR can hold.
+        INVALID_REPLACEMENT if the value is longer than the header's length field can express.
     """
     if form == SHORT:
         try:

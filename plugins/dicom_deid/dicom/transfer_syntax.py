@@ -1,4 +1,4 @@
-"""How a data set is encoded (PS3.5 section 10 and annex A)."""
+"""Transfer syntaxes (PS3.5 section 10 and annex A)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ EXPLICIT_VR_BIG_ENDIAN = "1.2.840.10008.1.2.2"
 
 
 class Encoding(NamedTuple):
-    """What a reader of elements must know."""
+    """Encoding of the elements of a data set."""
 
     implicit: bool
     big_endian: bool
@@ -30,7 +30,7 @@ class TransferSyntax(NamedTuple):
 
 @lru_cache(maxsize=256)
 def find_transfer_syntax(uid: str) -> TransferSyntax | None:
-    """Return the transfer syntax, or `None` where the standard has none of that UID."""
+    """Return the transfer syntax, or `None` if the standard defines none with that UID."""
     known = UID(uid)
     if not known.is_transfer_syntax:
         return None

@@ -1,4 +1,4 @@
-"""Values: text in the object's character set, padding, and the bytes of a VR (PS3.5 section 6)."""
+"""Encode and decode values: character sets, padding, and the bytes of a VR (PS3.5 section 6)."""
 
 from __future__ import annotations
 
@@ -16,34 +16,28 @@ from pydicom.tag import BaseTag, Tag
 from pydicom.values import convert_value
 
 from dicom_deid.dicom.transfer_syntax import Encoding
+from dicom_deid.dicom.vr import BYTES_VRS, CHARACTER_SET_VRS, FLOAT_VRS, INTEGER_VRS, SINGLE_VALUED_VRS, TEXT_VRS
 from dicom_deid.exceptions import Quarantine
 from dicom_deid.reasons import Reason
 
-# VRs whose value is text in the character set that SpecificCharacterSet names (PS3.5 section 6.1.2.3).
-CHARACTER_SET_VRS = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
-# VRs whose value is text in the default character repertoire.
-DEFAULT_REPERTOIRE_VRS = frozenset({"AE", "AS", "CS", "DA", "DS", "DT", "IS", "TM", "UI", "UR"})
-TEXT_VRS = CHARACTER_SET_VRS | DEFAULT_REPERTOIRE_VRS
-# VRs in which a backslash is a character of the value and not a delimiter of values.
-SINGLE_VALUED_VRS = frozenset({"LT", "ST", "UT", "UR"})
 _DELIMITERS = {0x0D, 0x0A, 0x09, 0x0C, 0x5C}
 _PERSON_NAME_DELIMITERS = {0x5E, 0x3D, 0x5C}
 _ESCAPE = b"\x1b"
 
 
 _ASCII = bytes(range(0x20, 0x7F))
-# How terms are misspelled that pydicom repairs.
+# Misspelled terms that pydicom repairs.
 _SPELLINGS = ((re.compile("ISO[^_]IR"), "ISO_IR"), (re.compile("ISO.2022.IR."), "ISO 2022 IR "))
 
 
 @lru_cache(maxsize=256)
 def character_set(value: bytes) -> tuple[str, ...]:
-    """Turn the value of SpecificCharacterSet (0008,0005) into the codecs that it names.
+    """Return the codecs that the value of SpecificCharacterSet (0008,0005) names.
 
     Raises
     ------
     Quarantine
-        UNSUPPORTED_CHARACTER_SET where a term is unknown.
+        UNSUPPORTED_CHARACTER_SET if a term is unknown.
     """
     terms = [term.strip(" \0") for term in value.decode("ascii", "replace").split("\\")]
     try:
@@ -55,14 +49,14 @@ def character_set(value: bytes) -> tuple[str, ...]:
 
 
 def _check_term(term: str) -> None:
-    """Raise LookupError for a term that pydicom neither knows nor repairs: it would take it for Latin-1."""
+    """Raise LookupError for a term that pydicom neither knows nor repairs; it would decode as Latin-1."""
     if term in python_encoding:
         return
     for misspelled, right in _SPELLINGS:
         if found := misspelled.match(term):
             python_encoding[right + term[found.end() :]]
             return
-    # What is no term of DICOM's may be the name of a codec; one of a character set that holds ASCII.
+    # Other terms may be names of Python codecs; only those that are supersets of ASCII are accepted.
     if _ASCII.decode(term) != _ASCII.decode("ascii"):
         raise LookupError
 
@@ -76,7 +70,7 @@ def decode_text(value: bytes, vr: str, codecs: tuple[str, ...]) -> str:
     Raises
     ------
     Quarantine
-        UNSUPPORTED_CHARACTER_SET where the bytes are not text of the character set.
+        UNSUPPORTED_CHARACTER_SET if the bytes are not text of the character set.
     """
     if value.isascii() and _ESCAPE not in value:
         return value.decode("ascii").rstrip("\0 ")
@@ -96,7 +90,7 @@ def _decode(value: bytes, codecs: tuple[str, ...], delimiters: set[int]) -> str:
 
 
 def split_values(text: str, vr: str) -> list[str]:
-    """Split a decoded value into its components, blanks around each left out (PS3.5 section 6.4)."""
+    """Split a decoded value into its components without surrounding blanks (PS3.5 section 6.4)."""
     if vr in SINGLE_VALUED_VRS:
         return [text]
     return [component.strip("\0 ") for component in text.split("\\")]
@@ -108,7 +102,7 @@ def encode_text(text: str, vr: str, codecs: tuple[str, ...]) -> bytes:
     Raises
     ------
     Quarantine
-        NOT_ENCODABLE where the character set has no such character.
+        NOT_ENCODABLE if the character set has no such character.
     """
     if text.isascii():
         value = text.encode("ascii")
@@ -145,19 +139,19 @@ def to_python(tag: int, vr: str, value: bytes, encoding: Encoding, codecs: tuple
 
 
 def texts(value: Any) -> list[str]:
-    """Return the components of a value that :func:`to_python` decoded, as text."""
+    """Return the components of a value decoded by :func:`to_python`, as text."""
     if value is None:
         return [""]
     return [str(one) for one in value] if isinstance(value, MultiValue | list) else [str(value)]
 
 
 def from_python(tag: int, vr: str, value: Any, encoding: Encoding, codecs: tuple[str, ...]) -> bytes:
-    """Encode what a user's function returned, or a literal of a VR that is not text, as pydicom does.
+    """Encode a Python value as pydicom does: the result of a function, or a literal of a VR that is not text.
 
     Raises
     ------
     Quarantine
-        INVALID_REPLACEMENT where the VR cannot hold the value.
+        INVALID_REPLACEMENT if the VR cannot hold the value.
     """
     if isinstance(value, str) and vr in TEXT_VRS:
         return encode_text(value, vr, codecs)
@@ -167,32 +161,26 @@ def from_python(tag: int, vr: str, value: Any, encoding: Encoding, codecs: tuple
     try:
         write_data_element(buffer, DataElement(Tag(tag), vr, value), list(codecs))
     except Exception:
-        # Whatever pydicom says of the value could hold the value.
+        # pydicom's message may contain the value.
         raise Quarantine(Reason.INVALID_REPLACEMENT) from None
     return buffer.getvalue()[8:]
 
 
 def cast_literal(text: str, vr: str) -> str | float | int | bytes:
-    """Give a literal of a recipe the Python type of a VR.
+    """Convert a literal of a recipe to the Python type of a VR.
 
     Raises
     ------
     ValueError
         If the VR cannot hold it.
     """
-    if vr in ("FL", "FD"):
+    if vr in FLOAT_VRS:
         return float(text)
-    if vr in ("SL", "SS", "SV", "UL", "US", "UV"):
+    if vr in INTEGER_VRS:
         return int(text)
-    if vr in ("OB", "OD", "OF", "OL", "OV", "OW", "UN"):
+    if vr in BYTES_VRS:
         return text.encode()
     return text
-
-
-LONG_FORM_VRS = frozenset(
-    {"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"},
-)
-KNOWN_VRS = LONG_FORM_VRS | TEXT_VRS | {"AT", "FD", "FL", "SL", "SS", "UL", "US"}
 
 
 def join_values(values: Sequence[str]) -> str:

@@ -1,19 +1,20 @@
-"""One walk over the encoded elements of a data set (PS3.5 section 7), from the first byte to the last.
+"""Parser of encoded data sets (PS3.5 section 7) that calls a handler per element and records edits.
 
 A `DatasetContext` caches, per nesting path, the header layout of each tag and VR, and whether a handler is registered
-for it. The walk skips elements without a handler and calls the `ElementHandler` of the others. Handlers record edits in
-byte order; `dicom_deid.dicom.rewrite` applies them.
+for it. The parser skips elements without a handler and calls the `ElementHandler` of the others. Handlers record edits
+in byte order; `dicom_deid.dicom.rewrite` applies them.
 """
 
 from __future__ import annotations
 
 import struct
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from pydicom.datadict import dictionary_has_tag
 
-from dicom_deid.dicom.dictionary import tag_text
-from dicom_deid.dicom.values import DEFAULT_CHARACTER_SET, KNOWN_VRS, LONG_FORM_VRS
+from dicom_deid.dicom.tags import tag_text
+from dicom_deid.dicom.values import DEFAULT_CHARACTER_SET
+from dicom_deid.dicom.vr import KNOWN_VRS, LONG_FORM_VRS, is_vr
 from dicom_deid.exceptions import DicomDeidError, Quarantine
 from dicom_deid.reasons import Reason
 
@@ -22,18 +23,17 @@ ITEM: Final = 0xFFFEE000
 ITEM_DELIMITATION: Final = 0xFFFEE00D
 SEQUENCE_DELIMITATION: Final = 0xFFFEE0DD
 
-# How the header of an element is laid out, which says where its length is and how wide. A level that knows an element
-# by nothing but `SHORT` steps over it.
+# Layout of an element's header: where its length is, and how wide. `SHORT` in place of a handler means: skip.
 SHORT: Final = 8
 LONG: Final = 12
 IMPLICIT: Final = 4
 _PAUSE: Final = 0
 
-# Sequences in a sequence that is stepped over: with those around it within Python's limit on recursion.
+# Limit on nested sequences that are skipped, below Python's recursion limit.
 _MAX_SKIPPED_DEPTH: Final = 64
 
-# A level that met more distinct tags than any real object has forgets them, so that memory stays bounded.
-_MAX_KNOWN = 20_000
+# Clear the handler cache of a context when it exceeds this size, to bound memory.
+_MAX_CACHED = 20_000
 
 
 class NeedMoreDataError(DicomDeidError):
@@ -51,25 +51,25 @@ class NeedMoreDataError(DicomDeidError):
 
 
 class TrailingBytesError(Exception):
-    """What follows the last element is no element: padding of zeros, or less than a header."""
+    """The bytes after the last element are padding with zeros."""
 
     def __init__(self, offset: int) -> None:
         self.offset = offset
 
 
 class ItemContext:
-    """What holds inside one data set or item: its level, its character set and the private blocks reserved in it."""
+    """State of one data set or item: its character set and the private blocks reserved in it."""
 
     __slots__ = ("codecs", "context", "creators")
 
-    def __init__(self, context: DatasetContext, codecs: tuple[str, ...] = DEFAULT_CHARACTER_SET) -> None:
+    def __init__(self, context: DatasetContext[Any], codecs: tuple[str, ...] = DEFAULT_CHARACTER_SET) -> None:
         self.context = context
         self.codecs = codecs
         self.creators: dict[int, Any] | None = None
 
 
 class ByteOrder(NamedTuple):
-    """The numbers and delimiters of one byte order."""
+    """Number formats and delimiters of one byte order."""
 
     big_endian: bool
     u16: struct.Struct
@@ -81,11 +81,6 @@ class ByteOrder(NamedTuple):
 
 
 _VRS: Final = frozenset(vr.encode("ascii") for vr in KNOWN_VRS)
-
-
-def is_vr(raw: bytes) -> bool:
-    """Whether two bytes are capital letters, as a VR is."""
-    return len(raw) == 2 and 0x40 < raw[0] < 0x5B and 0x40 < raw[1] < 0x5B
 
 
 def _byte_order(big_endian: bool) -> ByteOrder:
@@ -106,20 +101,83 @@ LITTLE_ENDIAN: Final = _byte_order(False)
 BIG_ENDIAN: Final = _byte_order(True)
 
 
-class Length(NamedTuple):
-    """The edit of a length field: the length grows by what the edits inside grow by."""
+class Edit:
+    """Replacement of the bytes in ``[start, end)`` of the parsed data; an insertion if they are equal.
 
-    length: int
-    first_edit: int
-    last_edit: int
+    An edit is a `RuleEdit` or a `SearchedEdit`: its class decides what the residual search does with it.
+
+    Parameters
+    ----------
+    start, end
+        Positions in bytes.
+    new
+        The new bytes.
+    """
+
+    __slots__ = ("end", "new", "start")
+
+    start: int
+    end: int
+    new: bytes
 
 
-# (first byte, byte after the last, what stands there instead, the scope of the element; none for a length)
-Edit = tuple[int, int, Any, Any]
+class RuleEdit(Edit):
+    """Edit of an element by a rule or a setting, whose new bytes hold nothing of the original.
+
+    The residual search looks for the original value elsewhere, and does not look at the new bytes.
+
+    Parameters
+    ----------
+    item_context
+        Of the element.
+    """
+
+    __slots__ = ("item_context",)
+
+    def __init__(self, start: int, end: int, new: bytes, item_context: ItemContext) -> None:
+        self.start = start
+        self.end = end
+        self.new = new
+        self.item_context = item_context
+
+
+class SearchedEdit(Edit):
+    """Edit whose new bytes may hold parts of the original: the original is searched as if no rule applied to it."""
+
+    __slots__ = ()
+
+    def __init__(self, start: int, end: int, new: bytes) -> None:
+        self.start = start
+        self.end = end
+        self.new = new
+
+
+class LengthEdit(SearchedEdit):
+    """Edit of the length field at `start`: the length grows by what the edits inside the element add.
+
+    Parameters
+    ----------
+    length
+        The original length in bytes.
+    first_edit, last_edit
+        Range of the indices of the edits inside the element.
+    """
+
+    __slots__ = ("first_edit", "last_edit", "length")
+
+    def __init__(self, start: int, length: int, first_edit: int, last_edit: int) -> None:
+        self.start = start
+        self.end = start + 4
+        self.length = length
+        self.first_edit = first_edit
+        self.last_edit = last_edit
+
+
+_PLACEHOLDER: Final = SearchedEdit(0, 0, b"")
 
 
 class Walk:
-    """The state of one walk.
+    """State while one data set is parsed.
 
     Parameters
     ----------
@@ -136,20 +194,23 @@ class Walk:
         self.partial = partial
         self.edits: list[Edit] = []
 
-    def cut_short(self, context: DatasetContext, pos: int, needed: int) -> Exception:
-        """Say that an element at `pos` reaches to byte `needed`, where there is none."""
+    def truncation_error(self, context: DatasetContext[Any], pos: int, needed: int) -> Exception:
+        """Return the error for an element at `pos` that reaches to byte `needed`, beyond the end of the data."""
         if self.partial:
             return NeedMoreDataError(needed)
-        return Quarantine(Reason.TRUNCATED, context.where(self.data, pos), pos)
+        return Quarantine(Reason.TRUNCATED, context.tag_path(self.data, pos), pos)
 
 
-class ElementHandler:
-    """An element that somebody visits.
+W = TypeVar("W", bound=Walk)
+
+
+class ElementHandler(Generic[W]):
+    """Handles the elements of one tag and VR at one nesting path.
 
     Parameters
     ----------
     form
-        How the element's header is laid out: `SHORT`, `LONG` or `IMPLICIT`.
+        Layout of the element's header: `SHORT`, `LONG` or `IMPLICIT`.
     """
 
     __slots__ = ("form",)
@@ -157,71 +218,58 @@ class ElementHandler:
     def __init__(self, form: int) -> None:
         self.form = form
 
-    def visit(
-        self, walk: Any, context: DatasetContext, pos: int, start: int, end: int, item_context: ItemContext
+    def handle(
+        self, walk: W, context: DatasetContext[W], pos: int, start: int, end: int, item_context: ItemContext
     ) -> None:
-        """See the element at `pos`, whose value lies in ``[start, end)``."""
+        """Handle the element at `pos`, whose value is in ``[start, end)``."""
         raise NotImplementedError
 
-    def visit_undefined(
-        self, walk: Any, context: DatasetContext, pos: int, start: int, item_context: ItemContext
+    def handle_undefined(
+        self, walk: W, context: DatasetContext[W], pos: int, start: int, item_context: ItemContext
     ) -> int:
-        """See the element of undefined length at `pos`, whose value begins at `start`, and return where it ends.
+        """Handle the element of undefined length at `pos`, whose value begins at `start`, and return where it ends.
 
-        Only sequences and encapsulated pixel data may be so (PS3.5 section 7.1.3); any other element is refused here.
+        Only sequences and encapsulated pixel data may have an undefined length (PS3.5 section 7.1.3); by default any
+        other element is refused.
         """
-        raise Quarantine(Reason.MALFORMED, context.where(walk.data, pos), pos)
+        raise Quarantine(Reason.MALFORMED, context.tag_path(walk.data, pos), pos)
 
-    def overrun(self, walk: Any, context: DatasetContext, pos: int, start: int, stop: int, end: int) -> int:
-        """Say what is wrong with an element that would reach to `stop`, beyond the `end` of what holds it."""
-        raise _beyond(walk, context, pos, stop, end)
+    def handle_overrun(self, walk: W, context: DatasetContext[W], pos: int, start: int, stop: int, end: int) -> int:
+        """Handle an element that would reach to `stop`, beyond the `end` of the data set or item that holds it."""
+        raise _overrun_error(walk, context, pos, stop, end)
 
 
-class _LeaveHandler(ElementHandler):
-    """An element with a long header that nobody wants to see."""
+class _SkipHandler(ElementHandler[W]):
+    """Skips an element that no handler is registered for and whose header is not `SHORT`."""
 
     __slots__ = ()
 
-    def visit(
-        self, walk: Any, context: DatasetContext, pos: int, start: int, end: int, item_context: ItemContext
+    def handle(
+        self, walk: W, context: DatasetContext[W], pos: int, start: int, end: int, item_context: ItemContext
     ) -> None:
-        """Leave it as it is."""
+        """Leave the element unchanged."""
 
-    def visit_undefined(
-        self, walk: Any, context: DatasetContext, pos: int, start: int, item_context: ItemContext
+    def handle_undefined(
+        self, walk: W, context: DatasetContext[W], pos: int, start: int, item_context: ItemContext
     ) -> int:
-        """Step over its fragments."""
+        """Skip the fragments."""
         return skip_fragments(walk, context, start)
 
 
-class _PauseHandler(ElementHandler):
-    """What ends a walk before the end of its bytes."""
+class _PauseHandler(ElementHandler[Any]):
+    """Ends the parsing before the end of the data."""
 
     __slots__ = ()
-
-    def reached(self, pos: int) -> int:
-        """Return the position from which another walk goes on."""
-        return pos
-
-
-class _DelimitationHandler(_PauseHandler):
-    """The item delimitation."""
-
-    __slots__ = ()
-
-    def reached(self, pos: int) -> int:
-        """Return the position behind it, as a negative number."""
-        return -(pos + 8)
 
 
 STOP: Final = _PauseHandler(_PAUSE)
-"""Decided of an element before which the walk over the outermost data set pauses."""
-_DELIMITATION: Final = _DelimitationHandler(_PAUSE)
-_LEAVE: Final = {form: _LeaveHandler(form) for form in (LONG, IMPLICIT)}
+"""Returned by `DatasetContext.resolve_handler` to stop before an element of the root data set."""
+_DELIMITATION: Final = _PauseHandler(_PAUSE)
+_SKIP: Final[dict[int, ElementHandler[Any]]] = {form: _SkipHandler(form) for form in (LONG, IMPLICIT)}
 
 
-class DatasetContext:
-    """One place in the nesting: the data set itself, or the items of one sequence.
+class DatasetContext(Generic[W]):
+    """Handlers for one nesting path: the root data set, or the items of one sequence.
 
     Parameters
     ----------
@@ -233,78 +281,88 @@ class DatasetContext:
         The byte order.
     """
 
-    __slots__ = ("implicit", "known", "order", "path", "twin")
+    __slots__ = ("handlers", "implicit", "implicit_variant", "order", "path")
 
     def __init__(self, path: tuple[int, ...], implicit: bool, order: ByteOrder) -> None:
         self.path = path
         self.implicit = implicit
         self.order = order
-        self.known: dict[bytes, Any] = {}
-        self.twin: Any = None
+        # Cache by the first bytes of an element: tag and VR, or the tag alone where VRs are implicit.
+        self.handlers: dict[bytes, Any] = {}
+        self.implicit_variant: DatasetContext[W] | None = None
 
-    def decide(self, tag: int, vr: str | None, form: int) -> ElementHandler | None:
-        """Return who visits elements of that tag and VR (`None` in an implicit VR encoding), `STOP`, or `None`."""
+    def resolve_handler(self, tag: int, vr: str | None, form: int) -> ElementHandler[W] | None:
+        """Return the handler for this tag and VR (None for implicit VR), STOP, or None to skip the element."""
         raise NotImplementedError
 
-    def where(self, data: bytes, pos: int) -> str:
-        """Write the tag path of the element at `pos`."""
+    def make_implicit_variant(self) -> DatasetContext[W]:
+        """Return a new context for items of the same path whose elements have implicit VRs."""
+        raise NotImplementedError
+
+    def as_implicit(self) -> DatasetContext[W]:
+        """Return the context for items of the same path whose elements have implicit VRs."""
+        if self.implicit_variant is None:
+            self.implicit_variant = self.make_implicit_variant()
+        return self.implicit_variant
+
+    def tag_path(self, data: bytes, pos: int) -> str:
+        """Return the tag path of the element at `pos`; a tag that the dictionary does not know is left out.
+
+        Bytes in the position of a tag may be text where a length is wrong, so an unknown tag is never shown.
+        """
         path = "".join(tag_text(tag) for tag in self.path)
         if pos + 4 > len(data):
             return path
         group, element = self.order.tag.unpack_from(data, pos)
         tag = group << 16 | element
         if not dictionary_has_tag(tag) and data[pos : pos + 2].isalnum():
-            # Where a length lies, what stands in the place of a tag may be text.
             return path + "(????,????)"
         return path + tag_text(tag)
 
-    def as_implicit(self) -> DatasetContext:
-        """Return the same level for an item whose elements have implicit VRs."""
-        raise NotImplementedError
-
-    def learn(self, walk: Walk, pos: int, end: int) -> None:
-        """Make the element at `pos` known."""
+    def cache_handler(self, walk: Walk, pos: int, end: int) -> None:
+        """Resolve the handler of the element at `pos` and cache it."""
         data = walk.data
         if end - pos < 8:
-            raise self._no_element(walk, pos, end)
+            raise self._invalid_element_error(walk, pos, end)
         group, number = self.order.tag.unpack_from(data, pos)
         tag = group << 16 | number
+        found: Any
         if tag == ITEM_DELIMITATION and self.path:
-            found: Any = _DELIMITATION
+            found = _DELIMITATION
         elif group == 0xFFFE or group == 0:
-            raise self._no_element(walk, pos, end)
+            raise self._invalid_element_error(walk, pos, end)
         else:
             form, vr = self._layout(data, pos)
             if form is None:
-                raise Quarantine(Reason.MALFORMED, self.where(data, pos), pos)
-            found = self.decide(tag, vr, form) or self._leave(form)
-        if len(self.known) >= _MAX_KNOWN:
-            self.known.clear()
-        self.known[data[pos : pos + (4 if self.implicit else 6)]] = found
+                raise Quarantine(Reason.MALFORMED, self.tag_path(data, pos), pos)
+            found = self.resolve_handler(tag, vr, form) or self._skip_handler(form)
+        if len(self.handlers) >= _MAX_CACHED:
+            self.handlers.clear()
+        self.handlers[data[pos : pos + (4 if self.implicit else 6)]] = found
 
-    def _leave(self, form: int) -> Any:
-        # Where all headers are alike, the shortest word says that nobody wants to see the element.
-        return SHORT if form == SHORT or self.implicit else _LEAVE[form]
+    def _skip_handler(self, form: int) -> Any:
+        # In an implicit VR encoding all headers have the same layout, so that `SHORT` can mean: skip.
+        return SHORT if form == SHORT or self.implicit else _SKIP[form]
 
     def _layout(self, data: bytes, pos: int) -> tuple[int | None, str | None]:
         if self.implicit:
             return IMPLICIT, None
         raw = data[pos + 4 : pos + 6]
         if not is_vr(raw):
-            # Some writers fall back to implicit VRs; readers recognise it by the missing letters. They do not agree
-            # where one of the bytes is a letter, and in items they decide by the first element alone.
+            # Some writers fall back to implicit VRs; readers recognise it by the missing letters. They disagree where
+            # one of the bytes is a letter, and in items they decide by the first element alone.
             return (None if self.path or b"AA" <= raw <= b"ZZ" else IMPLICIT), None
         vr = raw.decode("ascii")
         if vr not in KNOWN_VRS:
             return None, vr
         return (LONG if vr in LONG_FORM_VRS else SHORT), vr
 
-    def _no_element(self, walk: Walk, pos: int, end: int) -> Exception:
+    def _invalid_element_error(self, walk: Walk, pos: int, end: int) -> Exception:
         if not self.path and end == len(walk.data) and not walk.partial and _zeros(walk.data, pos):
             return TrailingBytesError(pos)
         if end - pos < 8 and end == len(walk.data):
-            return walk.cut_short(self, pos, pos + 8)
-        return Quarantine(Reason.MALFORMED, self.where(walk.data, pos), pos)
+            return walk.truncation_error(self, pos, pos + 8)
+        return Quarantine(Reason.MALFORMED, self.tag_path(walk.data, pos), pos)
 
 
 def _zeros(data: bytes, pos: int) -> bool:
@@ -312,9 +370,9 @@ def _zeros(data: bytes, pos: int) -> bool:
 
 
 def walk_elements(
-    walk: Any, context: DatasetContext, pos: int, end: int, item_context: ItemContext, delimited: bool = False
+    walk: W, context: DatasetContext[W], pos: int, end: int, item_context: ItemContext, delimited: bool = False
 ) -> int:
-    """Walk over the elements in ``[pos, end)`` and return where they end, or where the level says `STOP`.
+    """Parse the elements in ``[pos, end)`` and return where they end, or where a handler is `STOP`.
 
     Parameters
     ----------
@@ -328,85 +386,83 @@ def walk_elements(
     NeedMoreDataError
         If only the beginning of the object was given.
     TrailingBytesError
-        At the end of the outermost data set.
+        At the end of the root data set.
     """
     try:
-        reached = walk_level(walk, context, pos, end, item_context)
+        reached = walk_unchecked(walk, context, pos, end, item_context)
     except struct.error:
-        # A header that is cut off; every offset in range is checked otherwise.
+        # A header that is cut off; all other offsets are checked.
         size = len(walk.data)
-        raise walk.cut_short(context, size, size + 8) from None
+        raise walk.truncation_error(context, size, size + 8) from None
     if reached < 0:
         if delimited or -reached == end:
             return -reached
-        raise Quarantine(Reason.MALFORMED, context.where(walk.data, -reached - 8), -reached - 8)
+        raise Quarantine(Reason.MALFORMED, context.tag_path(walk.data, -reached - 8), -reached - 8)
     if reached > end and end < len(walk.data):
-        raise Quarantine(Reason.MALFORMED, context.where(walk.data, pos), pos)
+        raise Quarantine(Reason.MALFORMED, context.tag_path(walk.data, pos), pos)
     if reached > end or delimited:
-        raise walk.cut_short(context, end, max(reached, end + 8))
+        raise walk.truncation_error(context, end, max(reached, end + 8))
     return reached
 
 
-def walk_level(walk: Any, context: DatasetContext, pos: int, end: int, item_context: ItemContext) -> int:
-    """Walk over the elements in ``[pos, end)`` and return where the last one ends, unchecked.
+def walk_unchecked(walk: W, context: DatasetContext[W], pos: int, end: int, item_context: ItemContext) -> int:
+    """Parse the elements in ``[pos, end)`` and return where the last one ends, without checking it against `end`.
 
-    The hot loop: an element that nobody visits costs one slice, one look-up and one number. A negative position is
-    that behind an item delimitation.
+    The hot loop: an element without a handler costs one slice, one look-up and one number. A negative position is the
+    one after an item delimitation.
     """
     if context.implicit:
         return _walk_implicit(walk, context, pos, end, item_context)
     data = walk.data
-    known = context.known.get
+    cached = context.handlers.get
     u16 = context.order.u16.unpack_from
     short = SHORT
     while pos < end:
-        handler = known(data[pos : pos + 6])
+        handler = cached(data[pos : pos + 6])
         if handler is short:
             pos += 8 + u16(data, pos + 6)[0]
         elif handler is None:
-            context.learn(walk, pos, end)
+            context.cache_handler(walk, pos, end)
         elif handler.form is short and (after := pos + 8 + u16(data, pos + 6)[0]) <= end:
             try:
-                handler.visit(walk, context, pos, pos + 8, after, item_context)
+                handler.handle(walk, context, pos, pos + 8, after, item_context)
             except Quarantine as problem:
-                raise _placed(problem, walk, context, pos) from None
+                raise _with_location(problem, walk, context, pos) from None
             pos = after
         elif handler.form:
-            pos = _visit(walk, context, pos, end, item_context, handler)
+            pos = _handle(walk, context, pos, end, item_context, handler)
         else:
-            paused: int = handler.reached(pos)
-            return paused
+            return -(pos + 8) if handler is _DELIMITATION else pos
     return pos
 
 
-def _walk_implicit(walk: Any, context: DatasetContext, pos: int, end: int, item_context: ItemContext) -> int:
+def _walk_implicit(walk: W, context: DatasetContext[W], pos: int, end: int, item_context: ItemContext) -> int:
     data = walk.data
-    known = context.known.get
+    cached = context.handlers.get
     u32 = context.order.u32.unpack_from
     short = SHORT
     while pos < end:
-        handler = known(data[pos : pos + 4])
+        handler = cached(data[pos : pos + 4])
         if handler is short:
             length = u32(data, pos + 4)[0]
             pos = skip_fragments(walk, context, pos + 8) if length == UNDEFINED else pos + 8 + length
         elif handler is None:
-            context.learn(walk, pos, end)
+            context.cache_handler(walk, pos, end)
         elif handler.form:
-            pos = _visit(walk, context, pos, end, item_context, handler)
+            pos = _handle(walk, context, pos, end, item_context, handler)
         else:
-            paused: int = handler.reached(pos)
-            return paused
+            return -(pos + 8) if handler is _DELIMITATION else pos
     return pos
 
 
-def _placed(problem: Quarantine, walk: Any, context: DatasetContext, pos: int) -> Quarantine:
+def _with_location(problem: Quarantine, walk: Walk, context: DatasetContext[Any], pos: int) -> Quarantine:
     if problem.where:
         return problem
-    return Quarantine(problem.reason, context.where(walk.data, pos), pos)
+    return Quarantine(problem.reason, context.tag_path(walk.data, pos), pos)
 
 
-def _visit(
-    walk: Any, context: DatasetContext, pos: int, end: int, item_context: ItemContext, handler: ElementHandler
+def _handle(
+    walk: W, context: DatasetContext[W], pos: int, end: int, item_context: ItemContext, handler: ElementHandler[W]
 ) -> int:
     form = handler.form
     if form == SHORT:
@@ -420,27 +476,27 @@ def _visit(
         length = context.order.u32.unpack_from(walk.data, pos + 4)[0]
     try:
         if length == UNDEFINED:
-            return handler.visit_undefined(walk, context, pos, start, item_context)
+            return handler.handle_undefined(walk, context, pos, start, item_context)
         stop: int = start + length
         if stop > end:
-            return handler.overrun(walk, context, pos, start, stop, end)
-        handler.visit(walk, context, pos, start, stop, item_context)
+            return handler.handle_overrun(walk, context, pos, start, stop, end)
+        handler.handle(walk, context, pos, start, stop, item_context)
         return stop
     except Quarantine as problem:
-        raise _placed(problem, walk, context, pos) from None
+        raise _with_location(problem, walk, context, pos) from None
 
 
 def walk_items(
-    walk: Any, context: DatasetContext, pos: int, end: int, item_context: ItemContext, delimited: bool = False
+    walk: W, context: DatasetContext[W], pos: int, end: int, item_context: ItemContext, delimited: bool = False
 ) -> int:
-    """Walk over the items of a sequence in ``[pos, end)`` and return where it ends.
+    """Parse the items of a sequence in ``[pos, end)`` and return where it ends.
 
     Parameters
     ----------
-    level
-        The level of the items.
-    scope
-        The scope of the sequence; each item has its own inside.
+    context
+        Of the items.
+    item_context
+        Of the sequence; each item gets its own.
     delimited
         Whether a sequence delimitation ends the items before `end`.
     """
@@ -451,52 +507,51 @@ def walk_items(
         if data[pos : pos + 4] != item:
             return _end_of_items(walk, context, pos, end)
         if pos + 8 > end:
-            raise walk.cut_short(context, pos, pos + 8)
+            raise walk.truncation_error(context, pos, pos + 8)
         length = u32(data, pos + 4)[0]
         start = pos + 8
-        # An item of an explicit VR data set may have implicit VRs: its first element tells (PS3.5 section 6.2.2).
+        # An item of an explicit VR data set may have implicit VRs: its first element decides (PS3.5 section 6.2.2).
         here = (
             context
             if context.implicit or data[start + 4 : start + 6] in _VRS or not length
-            else item_level(context, data, start)
+            else item_dataset_context(context, data, start)
         )
         if length == UNDEFINED:
             pos = walk_elements(walk, here, start, end, ItemContext(here, item_context.codecs), True)
             continue
         pos = start + length
         if pos > end:
-            raise _beyond(walk, context, start - 8, pos, end)
+            raise _overrun_error(walk, context, start - 8, pos, end)
         if length:
-            mark = len(edits)
-            edits.append(None)
-            reached = walk_level(walk, here, start, pos, ItemContext(here, item_context.codecs))
+            mark = reserve_length_edit(edits)
+            reached = walk_unchecked(walk, here, start, pos, ItemContext(here, item_context.codecs))
             if reached != pos and -reached != pos:
-                raise _beyond(walk, context, start, abs(reached), pos)
-            close_length(edits, mark, start - 4, length)
+                raise _overrun_error(walk, context, start, abs(reached), pos)
+            close_length_edit(edits, mark, start - 4, length)
     if delimited:
-        raise walk.cut_short(context, pos, pos + 8)
+        raise walk.truncation_error(context, pos, pos + 8)
     return pos
 
 
-def walk_item(walk: Any, context: DatasetContext, pos: int, end: int, item_context: ItemContext) -> int:
-    """Walk over the one item at `pos`, of a sequence in ``[pos, end)``, and return where it ends."""
+def walk_item(walk: W, context: DatasetContext[W], pos: int, end: int, item_context: ItemContext) -> int:
+    """Parse the one item at `pos`, of a sequence in ``[pos, end)``, and return where it ends."""
     data = walk.data
     if data[pos : pos + 4] != context.order.item:
-        raise Quarantine(Reason.MALFORMED, context.where(data, pos), pos)
+        raise Quarantine(Reason.MALFORMED, context.tag_path(data, pos), pos)
     start = pos + 8
     if start > end:
-        raise walk.cut_short(context, pos, start)
+        raise walk.truncation_error(context, pos, start)
     length = context.order.u32.unpack_from(data, pos + 4)[0]
     if length == UNDEFINED:
-        here = item_level(context, data, start)
+        here = item_dataset_context(context, data, start)
         return walk_elements(walk, here, start, end, ItemContext(here, item_context.codecs), True)
     if start + length > end:
-        raise _beyond(walk, context, pos, start + length, end)
+        raise _overrun_error(walk, context, pos, start + length, end)
     return walk_items(walk, context, pos, start + length, item_context)
 
 
-def item_level(context: DatasetContext, data: bytes, start: int) -> DatasetContext:
-    """Return the level of the item whose elements begin at `start`: the first tells whether its VRs are implicit."""
+def item_dataset_context(context: DatasetContext[W], data: bytes, start: int) -> DatasetContext[W]:
+    """Return the context of the item whose elements begin at `start`: implicit if its first element is."""
     if context.implicit:
         return context
     raw = data[start + 4 : start + 6]
@@ -504,31 +559,36 @@ def item_level(context: DatasetContext, data: bytes, start: int) -> DatasetConte
     return context if is_vr(raw) or len(raw) < 2 or is_delimitation else context.as_implicit()
 
 
-def _end_of_items(walk: Any, context: DatasetContext, pos: int, end: int) -> int:
+def _end_of_items(walk: Walk, context: DatasetContext[Any], pos: int, end: int) -> int:
     if pos + 8 > end:
-        raise _beyond(walk, context, pos, pos + 8, end)
+        raise _overrun_error(walk, context, pos, pos + 8, end)
     if walk.data[pos : pos + 4] == context.order.sequence_delimitation:
         return pos + 8
-    raise Quarantine(Reason.MALFORMED, context.where(walk.data, pos), pos)
+    raise Quarantine(Reason.MALFORMED, context.tag_path(walk.data, pos), pos)
 
 
-def _beyond(walk: Any, context: DatasetContext, pos: int, stop: int, end: int) -> Exception:
+def _overrun_error(walk: Walk, context: DatasetContext[Any], pos: int, stop: int, end: int) -> Exception:
     if end == len(walk.data):
-        cut: Exception = walk.cut_short(context, pos, stop)
-        return cut
-    return Quarantine(Reason.MALFORMED, context.where(walk.data, pos), pos)
+        return walk.truncation_error(context, pos, stop)
+    return Quarantine(Reason.MALFORMED, context.tag_path(walk.data, pos), pos)
 
 
-def close_length(edits: list[Any], mark: int, pos: int, length: int) -> None:
-    """End the span of a length field at `pos` whose place among the edits was held at `mark`."""
+def reserve_length_edit(edits: list[Edit]) -> int:
+    """Reserve the position among the edits of a length field's edit, before the edits inside; return it."""
+    edits.append(_PLACEHOLDER)
+    return len(edits) - 1
+
+
+def close_length_edit(edits: list[Edit], mark: int, pos: int, length: int) -> None:
+    """Record the edit of the length field at `pos` in the reserved position, or drop it if nothing inside changed."""
     if len(edits) == mark + 1:
         edits.pop()
     else:
-        edits[mark] = (pos, pos + 4, Length(length, mark + 1, len(edits)), None)
+        edits[mark] = LengthEdit(pos, length, mark + 1, len(edits))
 
 
-def skip_fragments(walk: Any, context: DatasetContext, pos: int) -> int:
-    """Step over the fragments of encapsulated pixel data (PS3.5 section A.4) and return where they end."""
+def skip_fragments(walk: Walk, context: DatasetContext[Any], pos: int) -> int:
+    """Skip the fragments of encapsulated pixel data (PS3.5 section A.4) and return where they end."""
     data = walk.data
     order = context.order
     while True:
@@ -537,85 +597,81 @@ def skip_fragments(walk: Any, context: DatasetContext, pos: int) -> int:
             try:
                 length: int = order.u32.unpack_from(data, pos + 4)[0]
             except struct.error:
-                raise walk.cut_short(context, pos, pos + 8) from None
+                raise walk.truncation_error(context, pos, pos + 8) from None
             if pos + 8 + length > len(data):
-                raise walk.cut_short(context, pos, pos + 8 + length)
+                raise walk.truncation_error(context, pos, pos + 8 + length)
             pos += 8 + length
         elif tag == order.sequence_delimitation and pos + 8 <= len(data):
             return pos + 8
         elif pos + 8 > len(data):
-            raise walk.cut_short(context, pos, pos + 8)
+            raise walk.truncation_error(context, pos, pos + 8)
         else:
-            raise Quarantine(Reason.MALFORMED, context.where(data, pos), pos)
+            raise Quarantine(Reason.MALFORMED, context.tag_path(data, pos), pos)
 
 
-class SequenceHandler(ElementHandler):
-    """A sequence whose items are walked over.
+class SequenceHandler(ElementHandler[W]):
+    """Parses the items of a sequence.
 
     Parameters
     ----------
     form
-        How the element's header is laid out.
+        Layout of the element's header.
     items
-        The level of its items.
+        The context of its items.
     """
 
     __slots__ = ("items",)
 
-    def __init__(self, form: int, items: DatasetContext) -> None:
+    def __init__(self, form: int, items: DatasetContext[W]) -> None:
         super().__init__(form)
         self.items = items
 
-    def visit(
-        self, walk: Any, context: DatasetContext, pos: int, start: int, end: int, item_context: ItemContext
+    def handle(
+        self, walk: W, context: DatasetContext[W], pos: int, start: int, end: int, item_context: ItemContext
     ) -> None:
-        """Walk over the items of a sequence of defined length."""
+        """Parse the items of a sequence of defined length."""
         if start == end:
             return
         edits = walk.edits
-        mark = len(edits)
-        edits.append(None)
+        mark = reserve_length_edit(edits)
         reached = walk_items(walk, self.items, start, end, item_context)
         if reached != end:
-            raise Quarantine(Reason.MALFORMED, context.where(walk.data, pos), pos)
-        close_length(edits, mark, start - 4, end - start)
+            raise Quarantine(Reason.MALFORMED, context.tag_path(walk.data, pos), pos)
+        close_length_edit(edits, mark, start - 4, end - start)
 
-    def visit_undefined(
-        self, walk: Any, context: DatasetContext, pos: int, start: int, item_context: ItemContext
+    def handle_undefined(
+        self, walk: W, context: DatasetContext[W], pos: int, start: int, item_context: ItemContext
     ) -> int:
-        """Walk over the items of a sequence of undefined length."""
+        """Parse the items of a sequence of undefined length."""
         return walk_items(walk, self.items, start, len(walk.data), item_context, True)
 
 
-class UnknownHandler(SequenceHandler):
-    """An element of VR UN, or of implicit VR: opaque where its length is defined, else a sequence (PS3.5 6.2.2)."""
+class UnknownHandler(SequenceHandler[W]):
+    """Element of VR UN or implicit VR: opaque if its length is defined, else a sequence (PS3.5 section 6.2.2)."""
 
     __slots__ = ()
 
-    def visit(
-        self, walk: Any, context: DatasetContext, pos: int, start: int, end: int, item_context: ItemContext
+    def handle(
+        self, walk: W, context: DatasetContext[W], pos: int, start: int, end: int, item_context: ItemContext
     ) -> None:
-        """Leave an opaque value alone."""
+        """Leave an opaque value unchanged."""
 
 
-class SkippingContext(DatasetContext):
-    """A level at which nobody visits anything, to find the end of a sequence of undefined length."""
+class SkippingContext(DatasetContext[Walk]):
+    """Context without handlers, to find the end of a sequence of undefined length."""
 
-    __slots__ = ("beneath",)
+    __slots__ = ("item_contexts",)
 
     def __init__(self, path: tuple[int, ...], implicit: bool, order: ByteOrder) -> None:
         super().__init__(path, implicit, order)
-        self.beneath: dict[bool, SkippingContext] = {}
+        self.item_contexts: dict[bool, SkippingContext] = {}
 
-    def as_implicit(self) -> DatasetContext:
-        """Return the level that skips elements of implicit VR."""
-        if self.twin is None:
-            self.twin = SkippingContext(self.path, True, self.order)
-        twin: DatasetContext = self.twin
-        return twin
+    def make_implicit_variant(self) -> DatasetContext[Walk]:
+        """Return the context that skips elements of implicit VR."""
+        return SkippingContext(self.path, True, self.order)
 
-    def decide(self, tag: int, vr: str | None, form: int) -> ElementHandler | None:
-        """Step over everything, into sequences and unknown elements as far as their delimitations."""
+    def resolve_handler(self, tag: int, vr: str | None, form: int) -> ElementHandler[Walk] | None:
+        """Skip everything, into sequences and unknown elements as far as their delimitations."""
         if vr == "SQ":
             return SequenceHandler(form, self._items(self.implicit))
         if vr == "UN" or vr is None:
@@ -623,11 +679,11 @@ class SkippingContext(DatasetContext):
         return None
 
     def _items(self, implicit: bool) -> SkippingContext:
-        if implicit not in self.beneath:
+        if implicit not in self.item_contexts:
             if len(self.path) > _MAX_SKIPPED_DEPTH:
                 raise Quarantine(Reason.NESTING_TOO_DEEP, f"{len(self.path)} sequences deep")
-            self.beneath[implicit] = SkippingContext((*self.path, 0), implicit, self.order)
-        return self.beneath[implicit]
+            self.item_contexts[implicit] = SkippingContext((*self.path, 0), implicit, self.order)
+        return self.item_contexts[implicit]
 
 
 _SKIPPING: Final = {
@@ -637,20 +693,20 @@ _SKIPPING: Final = {
 }
 
 
-def skip_item(walk: Any, context: DatasetContext, pos: int, end: int) -> int:
+def skip_item(walk: Walk, context: DatasetContext[Any], pos: int, end: int) -> int:
     """Return where the item at `pos` ends, of a sequence in ``[pos, end)``."""
     skipping = _SKIPPING[context.implicit, context.order.big_endian]
     return walk_item(Walk(walk.data, walk.partial), skipping, pos, end, ItemContext(skipping))
 
 
-def skipped(form: int, vr: str | None, implicit: bool, order: ByteOrder) -> ElementHandler | None:
-    """Return who steps over an element that may be a sequence, without a look at items of a defined length."""
+def skipping_handler(form: int, vr: str | None, implicit: bool, order: ByteOrder) -> UnknownHandler[Any] | None:
+    """Return a handler that skips an element that may be a sequence, without parsing items of a defined length."""
     if vr not in ("SQ", "UN", None):
         return None
     return UnknownHandler(form, _SKIPPING[implicit or vr == "UN", order.big_endian])
 
 
-def skip_items(walk: Any, implicit: bool, order: ByteOrder, start: int) -> int:
+def skip_items(walk: Walk, implicit: bool, order: ByteOrder, start: int) -> int:
     """Return where the sequence of undefined length ends whose items begin at `start`."""
     context = _SKIPPING[implicit, order.big_endian]
-    return walk_items(walk, context, start, len(walk.data), ItemContext(context), True)
+    return walk_items(Walk(walk.data, walk.partial), context, start, len(walk.data), ItemContext(context), True)

@@ -1,10 +1,10 @@
-"""Rules and bytes in, de-identified bytes out; no I/O.
+"""De-identify one object in memory by a recipe; no I/O.
 
 >>> from dicom_deid.engine import Deidentifier, Settings
 >>> from dicom_deid.recipe import Recipe
 >>> deidentifier = Deidentifier(Recipe.named("desktop"), Settings())
 
-`examine` says which pseudonyms an object needs, `rewrite` writes the new object, given those.
+`Deidentifier.analyse` returns the identifiers that need a pseudonym, `Deidentifier.rewrite` the new object.
 """
 
 from dicom_deid.dicom.walk import NeedMoreDataError

@@ -1,4 +1,4 @@
-"""What is known of an object after the walk, and what it became."""
+"""Results of the engine: an analysed object, and a de-identified one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dicom_deid.recipe import CompiledRecipe
 
 
 class AnalysisResult:
-    """One object after the walk: which pseudonyms it needs, and where its pixel data lies.
+    """One object after the rules were applied: the pseudonyms it needs, and the position of its pixel data.
 
     Parameters
     ----------
@@ -25,14 +25,14 @@ class AnalysisResult:
     header
         Its preamble and file meta information.
     walk
-        What the walk found.
-    book
-        What it was walked by.
+        The result of the walk.
+    handler_table
+        The handlers that were used.
     start, end
-        Where the data set begins and ends in the walked bytes.
+        Start and end of the data set in the walked bytes.
     given, size
-        How many bytes of the object were given, and how many it has; `source` is shorter than what was given where the
-        residual search took elements out.
+        Number of bytes of the object that were given, and that it has. `source` is shorter than what was given if the
+        residual search removed elements.
     """
 
     __slots__ = (
@@ -88,9 +88,9 @@ class AnalysisResult:
 
     @property
     def pixel_data(self) -> tuple[int, int | None] | None:
-        """Where the value of the pixel data lies when it reaches beyond the given beginning of the object.
+        """Position of the value of the pixel data if it reaches beyond the given beginning of the object.
 
-        Bytes from the beginning of the object; no end for encapsulated pixel data, whose fragments are not walked.
+        In bytes from the beginning of the object; no end for encapsulated pixel data, whose fragments are not parsed.
         """
         found = self.walk.pixel_data
         if not self.walk.partial or found is None or (found[1] is not None and found[1] <= len(self.source)):
@@ -99,8 +99,8 @@ class AnalysisResult:
         return found[0] + shift, None if found[1] is None else found[1] + shift
 
     @property
-    def beyond(self) -> SourceRange | None:
-        """What lies beyond the given beginning of the object and is copied as it is."""
+    def unread(self) -> SourceRange | None:
+        """The bytes beyond the given beginning of the object, which are copied unchanged."""
         if not self.walk.partial:
             return None
         end = self.size - len(self.tail.data) if self.tail is not None else self.size
@@ -109,7 +109,7 @@ class AnalysisResult:
         return SourceRange(self.given, end)
 
     def text(self, keyword: str) -> str:
-        """Return an element of the outermost data set that the walk keeps: SOPClassUID, Modality; else nothing."""
+        """Return SOPClassUID or Modality of the root data set; an empty string for any other keyword."""
         found = self.walk.captured.get(keyword) if keyword in ("SOPClassUID", "Modality") else None
         if found is None:
             return ""
@@ -117,22 +117,22 @@ class AnalysisResult:
 
     @property
     def patient(self) -> str:
-        """Whose object it is: its original PatientID, or StudyInstanceUID where it has none. PHI."""
+        """The original PatientID, or StudyInstanceUID if the object has none. PHI."""
         return self.original("PatientID") or self.original("StudyInstanceUID")
 
     def original(self, keyword: str) -> str:
-        """Return the original value of an identifier that the walk keeps, or nothing. PHI."""
+        """Return the original value of a captured identifier, or an empty string. PHI."""
         return self.walk.captured_text(keyword)
 
     @property
     def sop_class_uid(self) -> str:
-        """The SOP class of the object, or nothing where it is none of the standard's."""
+        """The SOP class of the object, or an empty string if the standard does not define it."""
         uid = self.text("SOPClassUID") or self.header.media_storage_sop_class_uid
         return uid if uid.encode("ascii", "replace") in well_known_uids() else ""
 
     @property
     def modality(self) -> str:
-        """The modality of the object, or nothing where it is no term of the standard."""
+        """The modality of the object, or an empty string if it is not a term of the standard."""
         modality = self.text("Modality")
         return modality if modality in MODALITIES else ""
 
@@ -143,25 +143,25 @@ class DeidentifyResult:
     Parameters
     ----------
     parts
-        Its bytes in order; a :class:`SourceRange` stands for bytes of the source object that were not given.
+        Its bytes in order; a :class:`SourceRange` for bytes of the source object that were not given.
     identifiers
-        By keyword, the new values of the identifiers in its outermost data set, and its SOPClassUID and Modality.
-    plan, walk
-        The rules, and what the walk counted.
+        By keyword, the new values of the identifiers in its root data set, and its SOPClassUID and Modality.
+    recipe, walk
+        The compiled recipe, and the counters of the walk.
     """
 
-    __slots__ = ("_plan", "_walk", "identifiers", "parts")
+    __slots__ = ("_recipe", "_walk", "identifiers", "parts")
 
     def __init__(
         self,
         parts: tuple[bytes | memoryview | SourceRange, ...],
         identifiers: Mapping[str, str],
-        plan: CompiledRecipe,
+        recipe: CompiledRecipe,
         walk: ObjectWalk,
     ) -> None:
         self.parts = parts
         self.identifiers = identifiers
-        self._plan = plan
+        self._recipe = recipe
         self._walk = walk
 
     @property
@@ -171,23 +171,23 @@ class DeidentifyResult:
 
     @property
     def rules(self) -> dict[int, int]:
-        """How many elements each rule changed, by its index in the recipe."""
+        """Number of elements that each rule changed, by its index in the recipe."""
         return {index: count for index, count in enumerate(self._walk.rules) if count}
 
     @property
     def actions(self) -> dict[str, int]:
-        """How many elements each action changed, and what was done without a rule."""
+        """Number of elements that each action changed, with and without a rule."""
         actions = dict(self._walk.counts)
         if self._walk.followed:
             actions["uid-followed"] = self._walk.followed
         for index, count in self.rules.items():
-            action = str(self._plan.action(index))
+            action = str(self._recipe.action(index))
             actions[action] = actions.get(action, 0) + count
         return actions
 
     @property
     def notes(self) -> dict[Reason, int]:
-        """What was noteworthy, and how often."""
+        """Reasons noted on the object, and how often."""
         return dict(self._walk.noted)
 
     def to_bytes(self) -> bytes:
@@ -196,8 +196,8 @@ class DeidentifyResult:
         Raises
         ------
         ValueError
-            If a part of it was not given.
+            If it has a part that was not given.
         """
         if any(isinstance(part, SourceRange) for part in self.parts):
-            raise ValueError("the object lies partly in its source")
+            raise ValueError("part of the object is in its source and was not given")
         return b"".join(self.parts)  # type: ignore[arg-type]

@@ -1,11 +1,11 @@
-"""What a de-identified object says of its own de-identification (PS3.15 section E.1, PS3.3 section C.7.1.1)."""
+"""Attributes that describe the de-identification (PS3.15 section E.1, PS3.3 section C.7.1.1)."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from dicom_deid import __version__
-from dicom_deid.dicom.values import LONG_FORM_VRS
+from dicom_deid.dicom.vr import LONG_FORM_VRS
 from dicom_deid.dicom.walk import DatasetContext
 from dicom_deid.engine.profiles import method_codes, method_edition
 from dicom_deid.recipe import Action, CompiledRecipe, ElementName, Recipe
@@ -20,7 +20,7 @@ _MAX_LO = 64
 
 
 class DeidentificationAttribute(NamedTuple):
-    """An element that is written into a data set, whatever stood there.
+    """An element that is written into a data set in place of an existing one.
 
     Parameters
     ----------
@@ -34,8 +34,8 @@ class DeidentificationAttribute(NamedTuple):
     vr: str
     value: bytes | tuple[tuple[DeidentificationAttribute, ...], ...]
 
-    def encode(self, context: DatasetContext) -> bytes:
-        """Encode the element for a level."""
+    def encode(self, context: DatasetContext[Any]) -> bytes:
+        """Encode the element for a data set or item."""
         value = self.value if isinstance(self.value, bytes) else self._items(context, self.value)
         head = context.order.tag.pack(self.tag >> 16, self.tag & 0xFFFF)
         if context.implicit:
@@ -45,13 +45,13 @@ class DeidentificationAttribute(NamedTuple):
         return head + self.vr.encode() + context.order.u16.pack(len(value)) + value
 
     @staticmethod
-    def _items(context: DatasetContext, items: tuple[tuple[DeidentificationAttribute, ...], ...]) -> bytes:
-        encoded = [b"".join(stamp.encode(context) for stamp in item) for item in items]
+    def _items(context: DatasetContext[Any], items: tuple[tuple[DeidentificationAttribute, ...], ...]) -> bytes:
+        encoded = [b"".join(attribute.encode(context) for attribute in item) for item in items]
         return b"".join(context.order.item + context.order.u32.pack(len(item)) + item for item in encoded)
 
 
-def attributes_of(recipe: Recipe, plan: CompiledRecipe) -> tuple[DeidentificationAttribute, ...]:
-    """Return the elements that say that, by what, and how an object was de-identified."""
+def attributes_of(recipe: Recipe, compiled: CompiledRecipe) -> tuple[DeidentificationAttribute, ...]:
+    """Return the elements that say that an object was de-identified, and by which software and recipe."""
     name = "".join(character if character.isascii() and character.isprintable() else "_" for character in recipe.name)
     method = "\\".join(
         (
@@ -61,17 +61,17 @@ def attributes_of(recipe: Recipe, plan: CompiledRecipe) -> tuple[Deidentificatio
         )
     )
     deidentification_attributes = [
-        text_stamp(_PATIENT_IDENTITY_REMOVED, "CS", "YES"),
-        text_stamp(_DEIDENTIFICATION_METHOD, "LO", method),
-        text_stamp(_LONGITUDINAL_TEMPORAL_INFORMATION_MODIFIED, "CS", _temporal_information(recipe, plan)),
+        text_attribute(_PATIENT_IDENTITY_REMOVED, "CS", "YES"),
+        text_attribute(_DEIDENTIFICATION_METHOD, "LO", method),
+        text_attribute(_LONGITUDINAL_TEMPORAL_INFORMATION_MODIFIED, "CS", _temporal_information(recipe, compiled)),
     ]
     codes = method_codes(recipe.name)
     if codes:
         items = tuple(
             (
-                text_stamp(_CODE_VALUE, "SH", code.value),
-                text_stamp(_CODING_SCHEME_DESIGNATOR, "SH", "DCM"),
-                text_stamp(_CODE_MEANING, "LO", code.meaning),
+                text_attribute(_CODE_VALUE, "SH", code.value),
+                text_attribute(_CODING_SCHEME_DESIGNATOR, "SH", "DCM"),
+                text_attribute(_CODE_MEANING, "LO", code.meaning),
             )
             for code in codes
         )
@@ -81,14 +81,14 @@ def attributes_of(recipe: Recipe, plan: CompiledRecipe) -> tuple[Deidentificatio
     return tuple(deidentification_attributes)
 
 
-def _temporal_information(recipe: Recipe, plan: CompiledRecipe) -> str:
+def _temporal_information(recipe: Recipe, compiled: CompiledRecipe) -> str:
     if any(rule.action is Action.JITTER for rule in recipe.rules):
         return "MODIFIED"
-    steps = plan.steps(ElementName.of(_STUDY_DATE))
+    steps = compiled.steps(ElementName.of(_STUDY_DATE))
     return "REMOVED" if steps else "UNMODIFIED"
 
 
-def text_stamp(tag: int, vr: str, text: str) -> DeidentificationAttribute:
-    """Return a stamp of ASCII text."""
+def text_attribute(tag: int, vr: str, text: str) -> DeidentificationAttribute:
+    """Return an element of ASCII text."""
     value = text.encode("ascii")
     return DeidentificationAttribute(tag, vr, value + b" " * (len(value) % 2))

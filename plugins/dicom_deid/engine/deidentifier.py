@@ -1,25 +1,29 @@
-"""The engine's two calls: what does an object need, and, given that, what are its new bytes."""
+"""The public API of the engine: analyse an object, and rewrite it with the pseudonyms it needs."""
 
 from __future__ import annotations
 
+import itertools
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
 from threading import Lock
 from typing import Any, NamedTuple
 
-from dicom_deid.dicom.dictionary import vr_of
 from dicom_deid.dicom.part10 import FileHeader, begins_as, meta_is_implicit, read_header, write_header
 from dicom_deid.dicom.rewrite import splice
 from dicom_deid.dicom.transfer_syntax import Encoding
 from dicom_deid.dicom.values import DEFAULT_CHARACTER_SET, decode_text, from_python
+from dicom_deid.dicom.vr import vr_of
 from dicom_deid.dicom.walk import (
     BIG_ENDIAN,
     LITTLE_ENDIAN,
     LONG,
     Edit,
     ItemContext,
+    LengthEdit,
     NeedMoreDataError,
+    RuleEdit,
+    SearchedEdit,
     TrailingBytesError,
     walk_elements,
 )
@@ -27,7 +31,7 @@ from dicom_deid.engine.analysis import AnalysisResult, DeidentifyResult
 from dicom_deid.engine.deidentification_attributes import DeidentificationAttribute, attributes_of
 from dicom_deid.engine.element_refs import ElementRef, erase, iter_elements
 from dicom_deid.engine.handler_table import CAPTURED, HandlerTable, RootContext, RuleContext
-from dicom_deid.engine.handlers.basic import ObjectWalk
+from dicom_deid.engine.handlers.basic import GroupLengthEdit, ObjectWalk, PendingEdit
 from dicom_deid.engine.pixels import CleanedPixels
 from dicom_deid.engine.pixels.policy import PixelAndDocumentPolicy
 from dicom_deid.engine.references import MODALITIES
@@ -42,15 +46,15 @@ from dicom_deid.recipe import NO_PRESENCE, CompiledRecipe, ElementName, Presence
 # Preamble, prefix and the first element.
 _LEAST_HEADER = 144
 _IDENTIFIERS = frozenset(CAPTURED.values())
-# Different combinations of present elements (recipes with KEEP or `fields:`) and of types (recipes with composite
-# actions) that a recipe is compiled for at one time.
-_MAX_BOOKS = 256
+# Limit on cached handler tables: one per combination of present elements (recipes with KEEP or `fields:`) and of types
+# (recipes with composite actions).
+_MAX_TABLES = 256
 
 
-class _Given(NamedTuple):
-    """An object as it was given, or its beginning; what is walked is the source, or the inflated data set."""
+class _ObjectBytes(NamedTuple):
+    """An object as it was obj, or its beginning; what is walked is the source, or the inflated data set."""
 
-    source: bytes
+    file: bytes
     header: FileHeader
     data: bytes
     start: int
@@ -59,8 +63,8 @@ class _Given(NamedTuple):
     size: int
 
     @classmethod
-    def of(cls, analysis: AnalysisResult) -> _Given:
-        """Return an examined object as it was given, or as the residual search left it."""
+    def of(cls, analysis: AnalysisResult) -> _ObjectBytes:
+        """Return the bytes of an analysed object, without what the residual search removed."""
         walk = analysis.walk
         source, header, start = analysis.source, analysis.header, analysis.start
         return cls(source, header, walk.data, start, walk.partial, analysis.given, analysis.size)
@@ -69,11 +73,11 @@ class _Given(NamedTuple):
         """List the elements."""
         return iter_elements(self.data, self.start, self.header.transfer_syntax.encoding, partial=self.partial, **how)
 
-    def inventory_of_meta(self) -> list[ElementRef]:
+    def iter_meta_elements(self) -> list[ElementRef]:
         """List the elements of the file meta information."""
         start, end = self.header.meta_start, self.header.data_set_start
-        implicit = meta_is_implicit(self.source, start)
-        return iter_elements(self.source[:end], start, Encoding(implicit, big_endian=False)) if start < end else []
+        implicit = meta_is_implicit(self.file, start)
+        return iter_elements(self.file[:end], start, Encoding(implicit, big_endian=False)) if start < end else []
 
 
 class Deidentifier:
@@ -84,18 +88,18 @@ class Deidentifier:
     recipe
         The rules.
     settings
-        What the engine does beside them.
+        Settings of the engine.
     functions
-        What ``func:NAME`` calls, by name; other names are looked up by :func:`dicom_deid.recipe.load_function`.
+        Functions for ``func:NAME``, by name; others are found by :func:`dicom_deid.recipe.load_function`.
         ``generate_value`` is the pseudonym of the element's value unless it is given here.
     variables
-        What ``var:NAME`` stands for, by name. ``patient_offset`` is the patient's own number of days unless it is
+        Values for ``var:NAME``, by name. ``patient_offset`` is the patient's own number of days unless it is
         given here.
 
     Raises
     ------
     ConfigurationError
-        Before the first object, for a variable or a function that nobody defined.
+        Before the first object, for an undefined variable or function.
     """
 
     def __init__(
@@ -108,17 +112,17 @@ class Deidentifier:
     ) -> None:
         self.recipe = recipe
         self.settings = settings or Settings()
-        self.plan = CompiledRecipe(recipe)
+        self.compiled = CompiledRecipe(recipe)
         self._functions = dict(functions or {})
         self._variables = dict(variables or {})
-        self._deidentification_attributes = attributes_of(recipe, self.plan) if self.settings.stamp_method else ()
+        self._deidentification_attributes = attributes_of(recipe, self.compiled) if self.settings.stamp_method else ()
         self._pixel_policy = PixelAndDocumentPolicy(recipe, self.settings)
         self._lock = Lock()
         self._handler_tables: OrderedDict[Any, HandlerTable] = OrderedDict()
-        self._plans = {self.plan.types: self.plan}
-        self._plain_book = self._new_book(self.plan, NO_PRESENCE, frozenset())
-        self._depends_on_object = self.plan.has_keeps or self.plan.needs_presence
-        self._depends_on_sop_class = self.plan.depends_on_sop_class
+        self._compiled_by_types = {self.compiled.types: self.compiled}
+        self._default_table = self._new_table(self.compiled, NO_PRESENCE, frozenset())
+        self._depends_on_object = self.compiled.has_keeps or self.compiled.needs_presence
+        self._depends_on_sop_class = self.compiled.depends_on_sop_class
         self._is_plain = not self._depends_on_object and not self._depends_on_sop_class
         self._check_values()
 
@@ -126,16 +130,16 @@ class Deidentifier:
         problems = []
         for rule in self.recipe.rules:
             try:
-                self._plain_book.source(rule.value)
+                self._default_table.source(rule.value)
             except ConfigurationError as problem:
                 problems.append(f"{rule.source}:{rule.line}: {problem}")
         if problems:
             raise ConfigurationError("\n".join(problems))
 
-    # The two calls
+    # Public calls
 
     def analyse(self, data: bytes, *, size: int | None = None) -> AnalysisResult:
-        """Walk over an object once, and say which pseudonyms it needs.
+        """Apply the rules to an object, and return which pseudonyms it needs.
 
         Parameters
         ----------
@@ -147,26 +151,26 @@ class Deidentifier:
         Raises
         ------
         Quarantine
-            When the object cannot be de-identified for certain.
+            If the object cannot be de-identified with certainty.
         NeedMoreDataError
-            When `data` ends before the object's pixel data begins.
+            If `data` ends before the object's pixel data begins.
         """
-        return self._examine(self._given(data, size))
+        return self._analyse(self._read_input(data, size))
 
     def rewrite(self, analysis: AnalysisResult, pseudonyms: Mapping[Identifier, str]) -> DeidentifyResult:
-        """Write the new object, once an examination.
+        """Return the new object; call it once per analysis.
 
         Parameters
         ----------
-        examination
-            What :meth:`examine` returned.
+        analysis
+            The result of :meth:`analyse`.
         pseudonyms
-            A pseudonym for each of the examination's originals.
+            A pseudonym for each of the identifiers of the analysis.
 
         Raises
         ------
         Quarantine
-            When a replacement cannot be written, or a function failed.
+            If a replacement cannot be written, or a function failed.
         """
         walk, header = analysis.walk, analysis.header
         edits = self._final_edits(walk, pseudonyms)
@@ -174,10 +178,10 @@ class Deidentifier:
         pieces: list[Any] = splice(walk.data, analysis.start, analysis.end, edits, order)
         first = next((piece for piece in pieces if len(piece)), b"")
         if not begins_as(bytes(first[:6]), header.transfer_syntax.encoding):
-            # Of a mixture of explicit and implicit VRs the rules took away the element by which readers tell them.
+            # VRs are explicit and implicit, and the rules removed the first element, which decides for readers.
             raise Quarantine(Reason.MALFORMED, "VRs are explicit and implicit", analysis.start)
-        if analysis.beyond is not None:
-            pieces.append(analysis.beyond)
+        if analysis.unread is not None:
+            pieces.append(analysis.unread)
         if analysis.tail is not None:
             tail_edits = self._final_edits(analysis.tail, pseudonyms, changed=bool(edits))
             pieces += splice(analysis.tail.data, 0, analysis.tail_end, tail_edits, order)
@@ -193,29 +197,29 @@ class Deidentifier:
             pieces[0] = head + pieces[0]
         else:
             pieces.insert(0, head)
-        return DeidentifyResult(tuple(pieces), identifiers, analysis.handler_table.plan, walk)
+        return DeidentifyResult(tuple(pieces), identifiers, analysis.handler_table.compiled, walk)
 
     def deidentify(
         self, data: bytes, resolve: Callable[[Collection[Identifier]], Mapping[Identifier, str]]
     ) -> DeidentifyResult:
-        """Examine and rewrite one whole object.
+        """Analyse and rewrite one whole object.
 
         Parameters
         ----------
         data
             The object.
         resolve
-            Gives a pseudonym for each original that it is called with.
+            Returns a pseudonym for each of the identifiers.
         """
         analysis = self.analyse(data)
         return self.rewrite(analysis, resolve(analysis.identifiers))
 
     def analyse_tail(self, analysis: AnalysisResult, tail: bytes) -> None:
-        """Walk over what follows the pixel data of an object whose beginning was examined.
+        """Apply the rules to what follows the pixel data of an object whose beginning was analysed.
 
         Parameters
         ----------
-        examination
+        analysis
             Of the beginning; its `pixel_data` says where the pixel data ends.
         tail
             All bytes after the pixel data, to the end of the object.
@@ -223,7 +227,7 @@ class Deidentifier:
         Raises
         ------
         Quarantine
-            As for :meth:`examine`.
+            As for :meth:`analyse`.
         """
         walk = ObjectWalk(tail, len(self.recipe.rules))
         walk.share(analysis.walk)
@@ -239,7 +243,7 @@ class Deidentifier:
             self._search_tail(analysis, walk, encoding)
 
     def _search_tail(self, analysis: AnalysisResult, tail: ObjectWalk, encoding: Encoding) -> None:
-        # The beginning was searched already, but not for what the tail's rules took out.
+        # The beginning was searched already, but not for values that the rules removed from the tail.
         head = analysis.walk
         removed = removed_values(tail, head)
         residuals = find_residuals(tail, 0, analysis.tail_end, encoding, *removed)
@@ -249,7 +253,7 @@ class Deidentifier:
             self._report(analysis, residuals)
 
     def _report(self, analysis: AnalysisResult, residuals: list[Residual]) -> None:
-        # What an object of which only parts are given would have to lose is not taken out.
+        # Residuals cannot be removed if only parts of the object are given.
         if self.settings.residuals != "report":
             raise _refusal(residuals)
         analysis.walk.note(Reason.RESIDUAL_REPORTED, len(residuals))
@@ -265,24 +269,24 @@ class Deidentifier:
                 self._report(analysis, residuals)
 
     def search_patient_terms(self, analysis: AnalysisResult, terms: SearchTerms) -> AnalysisResult:
-        """Search an analysed object for the terms of the patient's other objects.
+        """Search an analysed object for identifiers found in other objects of the patient.
 
         Parameters
         ----------
-        examination
-            What :meth:`examine` returned, with its tail if it has one.
+        analysis
+            The result of :meth:`analyse`, with its tail if it has one.
         terms
-            The terms, see `PatientTermIndex`.
+            The identifiers, see `PatientTermIndex`.
 
         Returns
         -------
-        Examination
+        AnalysisResult
             The same, or that of the object without what was found, by the policy for residuals.
 
         Raises
         ------
         Quarantine
-            When the policy says so, or what was found cannot be taken out.
+            If the policy says so, or what was found cannot be removed.
         """
         walk, encoding = analysis.walk, analysis.header.transfer_syntax.encoding
         matcher = matcher_for_terms(terms, walk.codecs)
@@ -295,7 +299,7 @@ class Deidentifier:
         residuals = find_residuals(walk, analysis.start, analysis.end, encoding, matcher)
         if not residuals:
             return analysis
-        searched = self._apply_residual_policy(_Given.of(analysis), analysis, residuals)
+        searched = self._apply_residual_policy(_ObjectBytes.of(analysis), analysis, residuals)
         if searched is not analysis:
             if tail is not None:
                 self.analyse_tail(searched, tail.data)
@@ -305,28 +309,28 @@ class Deidentifier:
         return searched
 
     def patient_terms(self, data: bytes, *, size: int | None = None) -> tuple[str, SearchTerms]:
-        """Return the patient of an object and the identifying values that the rules remove from it.
+        """Return the patient of an object, and the identifiers of the patient that the rules remove from it.
 
-        The same as of an examination, also for an object that is quarantined for what it shows or holds elsewhere.
+        Works also for an object that :meth:`analyse` quarantines for its pixels, documents or residuals.
 
         Parameters
         ----------
         data, size
-            As for :meth:`examine`.
+            As for :meth:`analyse`.
 
         Raises
         ------
         Quarantine
             When the object cannot be read for certain.
         NeedMoreDataError
-            When `data` ends before the object's pixel data begins.
+            If `data` ends before the object's pixel data begins.
         """
-        analysis = self._walk_by_rules(self._given(data, size))
+        analysis = self._walk_by_rules(self._read_input(data, size))
         return analysis.patient, removed_values(analysis.walk).matcher.terms
 
     # One walk
 
-    def _given(self, data: bytes, size: int | None) -> _Given:
+    def _read_input(self, data: bytes, size: int | None) -> _ObjectBytes:
         partial = size is not None and size > len(data)
         try:
             header = read_header(data)
@@ -337,20 +341,20 @@ class Deidentifier:
         length = len(data)
         if not header.transfer_syntax.deflated:
             whole = length if size is None else size
-            return _Given(data, header, data, header.data_set_start, partial, length, whole)
+            return _ObjectBytes(data, header, data, header.data_set_start, partial, length, whole)
         if partial:
             raise NeedMoreDataError(size or 0)
         inflated, end = self._inflate(data, header)
         source = data if not data[end:].strip(b"\0") else data[:end]
-        return _Given(source, header, inflated, 0, False, length, length)
+        return _ObjectBytes(source, header, inflated, 0, False, length, length)
 
-    def _examine(self, given: _Given) -> AnalysisResult:
-        header = given.header
+    def _analyse(self, obj: _ObjectBytes) -> AnalysisResult:
+        header = obj.header
         encoding = header.transfer_syntax.encoding
-        analysis = self._walk_by_rules(given)
-        cleaned = self._pixel_policy.apply(analysis.walk, header, given.source, given.size)
+        analysis = self._walk_by_rules(obj)
+        cleaned = self._pixel_policy.apply(analysis.walk, header, obj.file, obj.size)
         if cleaned is not None:
-            analysis = self._walk_object(given, self._book_with(analysis.handler_table, cleaned, encoding))
+            analysis = self._walk_object(obj, self._table_with_pixels(analysis.handler_table, cleaned, encoding))
             analysis.transfer_syntax_uid = cleaned.transfer_syntax_uid
             analysis.walk.noted.update(cleaned.notes)
         if self.settings.residuals == "off":
@@ -358,68 +362,79 @@ class Deidentifier:
         removed = analysis.removed = removed_values(analysis.walk)
         if analysis.meta is not None:
             self._search_file_meta(analysis, removed)
-        residuals = find_residuals(analysis.walk, given.start, analysis.end, encoding, *removed)
-        return self._apply_residual_policy(given, analysis, residuals) if residuals else analysis
+        residuals = find_residuals(analysis.walk, obj.start, analysis.end, encoding, *removed)
+        return self._apply_residual_policy(obj, analysis, residuals) if residuals else analysis
 
-    def _walk_by_rules(self, given: _Given) -> AnalysisResult:
-        sop_class_uid = given.header.media_storage_sop_class_uid
-        handler_table = self._plain_book if self._is_plain else self._book_for(given, sop_class_uid)
-        analysis = self._walk_object(given, handler_table)
+    def _walk_by_rules(self, obj: _ObjectBytes) -> AnalysisResult:
+        sop_class_uid = obj.header.media_storage_sop_class_uid
+        handler_table = self._default_table if self._is_plain else self._table_for(obj, sop_class_uid)
+        analysis = self._walk_object(obj, handler_table)
         if self._depends_on_sop_class and analysis.original("SOPClassUID") != sop_class_uid:
-            # What the object is cannot be told for certain: the strictest types hold.
-            return self._walk_object(given, self._book_for(given, ""))
+            # The SOP class is not certain: use the strictest types.
+            return self._walk_object(obj, self._table_for(obj, ""))
         return analysis
 
-    def _walk_object(self, given: _Given, handler_table: HandlerTable) -> AnalysisResult:
-        header = given.header
-        walk = ObjectWalk(given.data, len(self.recipe.rules), given.partial)
+    def _walk_object(self, obj: _ObjectBytes, handler_table: HandlerTable) -> AnalysisResult:
+        header = obj.header
+        walk = ObjectWalk(obj.data, len(self.recipe.rules), obj.partial)
         walk.encapsulated = header.transfer_syntax.encapsulated
-        if self.plan.needs_values:
-            walk.value_lists = self._value_lists(given, handler_table)
-        meta = None if self.settings.rebuild_file_meta else self._walk_file_meta(given, walk, handler_table)
-        end = self._walk_root(walk, handler_table, handler_table.root(header.transfer_syntax.encoding), given.start)
-        if walk.to_key:
+        if self.compiled.needs_values:
+            walk.value_lists = self._value_lists(obj, handler_table)
+        meta = None if self.settings.rebuild_file_meta else self._walk_file_meta(obj, walk, handler_table)
+        end = self._walk_root(walk, handler_table, handler_table.root(header.transfer_syntax.encoding), obj.start)
+        if walk.keyed_by_study:
             self._key_by_study(walk, walk.captured_text("StudyInstanceUID"), walk.captured_text("PatientID"))
-        analysis = AnalysisResult(given.source, header, walk, handler_table, given.start, end, given.length, given.size)
+        analysis = AnalysisResult(
+            obj.file,
+            header,
+            walk,
+            handler_table,
+            obj.start,
+            end,
+            obj.length,
+            obj.size,
+        )
         analysis.meta = meta
         if meta is None:
-            self._ask_for_instance(analysis)
+            self._collect_meta_instance_uid(analysis)
         return analysis
 
     def _apply_residual_policy(
-        self, given: _Given, analysis: AnalysisResult, residuals: list[Residual]
+        self, obj: _ObjectBytes, analysis: AnalysisResult, residuals: list[Residual]
     ) -> AnalysisResult:
-        # What is taken out is taken out before the rules act, and the rules act again on what is left.
+        # Residuals are removed from the original bytes, and the rules are applied again.
         policy = self.settings.residuals
         if policy in ("quarantine", "report"):
             self._report(analysis, residuals)
             return analysis
         if policy == "redact-token":
-            data = redacted(given.data, residuals)
+            data = redacted(obj.data, residuals)
         else:
             values = [residual.listed.start for residual in residuals]
-            encoding = given.header.transfer_syntax.encoding
-            data = erase(given.data, given.start, encoding, values, partial=given.partial)
-        if data == given.data:
+            encoding = obj.header.transfer_syntax.encoding
+            data = erase(obj.data, obj.start, encoding, values, partial=obj.partial)
+        if data == obj.data:
             raise _refusal(residuals)
-        source = data if given.data is given.source else given.source
-        again = self._examine(given._replace(data=data, source=source))
+        file = data if obj.data is obj.file else obj.file
+        again = self._analyse(obj._replace(data=data, file=file))
         before = analysis.walk.noted.get(Reason.RESIDUAL_REMOVED, 0)
         again.walk.note(Reason.RESIDUAL_REMOVED, before + len(residuals))
         return again
 
-    def _book_with(self, handler_table: HandlerTable, pixels: CleanedPixels, encoding: Encoding) -> HandlerTable:
+    def _table_with_pixels(
+        self, handler_table: HandlerTable, pixels: CleanedPixels, encoding: Encoding
+    ) -> HandlerTable:
         deidentification_attributes = [
             DeidentificationAttribute(
                 tag, vr_of(tag), from_python(tag, vr_of(tag), value, encoding, DEFAULT_CHARACTER_SET)
             )
             for tag, value in pixels.elements.items()
-            # The rules decide over what is no description of the pixels (ImageType).
+            # Rules have precedence for elements that do not describe the pixels (ImageType).
             if value is not None
-            and (tag >> 16 == 0x0028 or not handler_table.plan.steps(ElementName.of(tag), handler_table.presence))
+            and (tag >> 16 == 0x0028 or not handler_table.compiled.steps(ElementName.of(tag), handler_table.presence))
         ]
-        return self._new_book(
-            handler_table.plan,
+        return self._new_table(
+            handler_table.compiled,
             handler_table.presence,
             handler_table.kept,
             (*self._deidentification_attributes, *deidentification_attributes),
@@ -447,7 +462,7 @@ class Deidentifier:
             if context.until is not None and not walk.added:
                 self._insert(walk, handler_table, context, context.until, pos, item_context)
         if walk.partial and (walk.pixel_data is None or (walk.pixel_data[1] or end + 1) <= end):
-            # What follows the pixel data was not given, or not all of it.
+            # What replaces_references the pixel data was not obj, or not all of it.
             raise NeedMoreDataError(2 * end)
         walk.codecs = item_context.codecs
         return pos
@@ -463,38 +478,38 @@ class Deidentifier:
     ) -> None:
         new = handler_table.insertion(context, tag)
         if isinstance(new, bytes):
-            walk.edits.append((pos, pos, new, item_context))
+            walk.edits.append(RuleEdit(pos, pos, new, item_context))
             walk.count("stamped")
         elif new is not None:
             new.change(walk, pos, pos, b"", item_context)
 
-    def _walk_file_meta(self, given: _Given, data_set: ObjectWalk, handler_table: HandlerTable) -> ObjectWalk:
-        # File meta information that is not rebuilt is seen by rules, and is explicit VR little endian whatever the
-        # data set is.
-        start, end = given.header.meta_start, given.header.data_set_start
-        walk = ObjectWalk(given.source, 0)
+    def _walk_file_meta(self, obj: _ObjectBytes, data_set: ObjectWalk, handler_table: HandlerTable) -> ObjectWalk:
+        # Rules apply to file meta information that is not rebuilt. It is explicit VR little endian.
+        start, end = obj.header.meta_start, obj.header.data_set_start
+        walk = ObjectWalk(obj.file, 0)
         walk.share(data_set)
         if start < end:
             context = handler_table.file_meta(implicit=meta_is_implicit(walk.data, start))
             item_context = ItemContext(context)
             walk_elements(walk, context, start, end, item_context)
             for tag in sorted(handler_table.meta_additions):
-                if context.order.tag.pack(tag >> 16, tag & 0xFFFF) not in {key[:4] for key in context.known}:
+                if context.order.tag.pack(tag >> 16, tag & 0xFFFF) not in {key[:4] for key in context.handlers}:
                     self._insert(walk, handler_table, context, tag, end, item_context)
         return walk
 
     def _key_by_study(self, walk: ObjectWalk, study: str, patient: str) -> None:
-        # An empty identifier is the study's own; a patient without an identifier is the study's own too.
-        for index, kind in walk.to_key:
+        # An empty identifier, and the date offset of a patient without an identifier, are keyed by the study.
+        for index, kind in walk.keyed_by_study:
             original = Identifier(kind, (patient if kind is IdentifierKind.DATE_OFFSET else "") or study)
             if not original.value:
                 raise Quarantine(Reason.MISSING_IDENTIFIER, "(0020,000d)")
-            start, end, (handler, needs), item_context = walk.edits[index]
-            walk.edits[index] = (start, end, (handler, handler.keyed(needs, original)), item_context)
+            edit = walk.edits[index]
+            if isinstance(edit, PendingEdit):
+                edit.details = edit.handler.with_identifier(edit.details, original)
             walk.identifiers[original] = None
 
-    def _ask_for_instance(self, analysis: AnalysisResult) -> None:
-        # The file meta information needs an instance UID even where the data set has none.
+    def _collect_meta_instance_uid(self, analysis: AnalysisResult) -> None:
+        # The file meta information needs an instance UID even if the data set has none.
         walk = analysis.walk
         found = walk.captured.get("SOPInstanceUID")
         if found is not None and walk.data[found[0] : found[1]].strip(b"\0 "):
@@ -502,74 +517,74 @@ class Deidentifier:
         uid = analysis.header.media_storage_sop_instance_uid
         if not uid:
             raise Quarantine(Reason.MISSING_IDENTIFIER, "(0008,0018)")
-        if analysis.handler_table.follows:
+        if analysis.handler_table.replaces_references:
             analysis.instance = Identifier(IdentifierKind.UID, uid)
             walk.identifiers[analysis.instance] = None
 
     # Rules that depend on the object
 
-    def _new_book(
+    def _new_table(
         self,
-        plan: CompiledRecipe,
+        compiled: CompiledRecipe,
         presence: Any,
         kept: frozenset[int],
-        deidentification_attributes: tuple[DeidentificationAttribute, ...] | None = None,
+        attributes: tuple[DeidentificationAttribute, ...] | None = None,
         pixels: CleanedPixels | None = None,
     ) -> HandlerTable:
-        chosen = (
-            self._deidentification_attributes if deidentification_attributes is None else deidentification_attributes
-        )
-        return HandlerTable(plan, self.settings, self._functions, self._variables, chosen, presence, kept, pixels)
+        chosen = self._deidentification_attributes if attributes is None else attributes
+        return HandlerTable(compiled, self.settings, self._functions, self._variables, chosen, presence, kept, pixels)
 
-    def _book_for(self, given: _Given, sop_class_uid: str) -> HandlerTable:
+    def _table_for(self, obj: _ObjectBytes, sop_class_uid: str) -> HandlerTable:
         types = types_of(sop_class_uid if self._depends_on_sop_class else "")
-        presence, kept = self._what_rules_ask(given) if self._depends_on_object else (NO_PRESENCE, frozenset[int]())
+        presence, kept = self._object_dependencies(obj) if self._depends_on_object else (NO_PRESENCE, frozenset[int]())
         key = (types, presence, kept)
         with self._lock:
             handler_table = self._handler_tables.get(key)
             if handler_table is None:
-                if types not in self._plans:
-                    self._plans[types] = CompiledRecipe(self.recipe, types)
-                handler_table = self._handler_tables[key] = self._new_book(self._plans[types], presence, kept)
-                if len(self._handler_tables) > _MAX_BOOKS:
+                if types not in self._compiled_by_types:
+                    self._compiled_by_types[types] = CompiledRecipe(self.recipe, types)
+                handler_table = self._handler_tables[key] = self._new_table(
+                    self._compiled_by_types[types], presence, kept
+                )
+                if len(self._handler_tables) > _MAX_TABLES:
                     self._handler_tables.popitem(last=False)
             self._handler_tables.move_to_end(key)
         return handler_table
 
-    def _what_rules_ask(self, given: _Given) -> tuple[Presence, frozenset[int]]:
+    def _object_dependencies(self, obj: _ObjectBytes) -> tuple[Presence, frozenset[int]]:
         kept: frozenset[int] = frozenset()
-        if self.plan.has_keeps:
-            roots = [*given.iter_elements(nested=False), *given.inventory_of_meta()]
-            kept = frozenset(one.element.tag for one in roots if self.plan.is_kept(one.element))
+        if self.compiled.has_keeps:
+            roots = [*obj.iter_elements(nested=False), *obj.iter_meta_elements()]
+            kept = frozenset(one.element.tag for one in roots if self.compiled.is_kept(one.element))
         presence = NO_PRESENCE
-        if self.plan.needs_presence:
-            listed = given.iter_elements(hidden=self._hides(kept))
-            presence = self.plan.presence([one.element for one in listed])
+        if self.compiled.needs_presence:
+            listed = obj.iter_elements(hidden=self._hidden_from_rules(kept))
+            presence = self.compiled.presence([one.element for one in listed])
         return presence, kept
 
-    def _hides(self, kept: frozenset[int]) -> Callable[[Any], bool]:
-        return lambda element: element.tag in kept or self.plan.is_skipped(element)
+    def _hidden_from_rules(self, kept: frozenset[int]) -> Callable[[Any], bool]:
+        return lambda element: element.tag in kept or self.compiled.is_skipped(element)
 
-    def _value_lists(self, given: _Given, handler_table: HandlerTable) -> Any:
-        listed = given.iter_elements(hidden=self._hides(handler_table.kept))
-        giving = [one for one in listed if self.plan.gives_values(one.element)]
-        return self.plan.collect_values([(one.element, one.texts(given.data)) for one in giving])
+    def _value_lists(self, obj: _ObjectBytes, handler_table: HandlerTable) -> Any:
+        listed = obj.iter_elements(hidden=self._hidden_from_rules(handler_table.kept))
+        giving = [one for one in listed if self.compiled.gives_values(one.element)]
+        return self.compiled.collect_values([(one.element, one.texts(obj.data)) for one in giving])
 
     # The new bytes
 
     def _final_edits(self, walk: ObjectWalk, pseudonyms: Mapping[Identifier, str], changed: bool = False) -> list[Edit]:
         final = walk.edits.copy()
         for index in walk.pending:
-            start, end, (handler, needs), item_context = final[index]
-            try:
-                final[index] = (start, end, handler.render(walk, start, needs, item_context, pseudonyms), item_context)
-            except Quarantine as problem:
-                where = problem.where or item_context.context.where(walk.data, start)
-                raise Quarantine(problem.reason, where, start) from None
+            edit = final[index]
+            if isinstance(edit, PendingEdit):
+                final[index] = edit.resolve(walk, pseudonyms)
         if walk.signatures:
             _settle_signatures(walk, final, changed)
-        for index in walk.group_lengths:
-            final[index] = _group_length(walk, final, index)
+        # Innermost first: the length of a group depends on the group lengths in its items.
+        for index in reversed(walk.group_lengths):
+            edit = final[index]
+            if isinstance(edit, GroupLengthEdit):
+                final[index] = edit.resolve(walk, itertools.islice(final, index + 1, None))
         return final
 
     def _new_header(
@@ -587,7 +602,7 @@ class Deidentifier:
         return write_header(sop_class, instance, analysis.transfer_syntax_uid)
 
     def _inflate(self, data: bytes, header: FileHeader) -> tuple[bytes, int]:
-        # What stands behind the deflated data set is not looked at, and never copied.
+        # Bytes after the deflated data set are ignored and never copied.
         inflater = zlib.decompressobj(-zlib.MAX_WBITS)
         try:
             inflated = inflater.decompress(memoryview(data)[header.data_set_start :], self.settings.max_inflated_bytes)
@@ -612,39 +627,28 @@ def _refusal(residuals: list[Residual]) -> Quarantine:
 
 
 def _settle_signatures(walk: ObjectWalk, edits: list[Edit], changed: bool) -> None:
-    # Signatures were taken out for now; they are put back where they are all that changes.
+    # Restore the signatures if nothing else changed.
     others = [edit for index, edit in enumerate(edits) if index not in walk.signatures]
-    if changed or any(isinstance(new, bytes) and walk.data[start:end] != new for start, end, new, _ in others):
+    if changed or any(_changes(edit, walk.data) for edit in others):
         walk.note(Reason.SIGNATURE_REMOVED)
         return
     for index in walk.signatures:
-        start = edits[index][0]
-        edits[index] = (start, start, b"", None)
+        start = edits[index].start
+        edits[index] = SearchedEdit(start, start, b"")
 
 
-def _group_length(walk: ObjectWalk, edits: list[Edit], index: int) -> Edit:
-    start, end, new, item_context = edits[index]
-    group = walk.data[start - 8 : start - 6]
-    span_end = end + new.length
-    length = new.length
-    for first, last, bytes_, _ in edits[index + 1 :]:
-        # What is inserted just behind a group belongs to it if its group number is the same.
-        inserted = first == last == span_end and bytes_[:2] == group
-        if first >= span_end and not inserted:
-            break
-        if bytes_.__class__ is bytes:
-            length += len(bytes_) - last + first
-    if length <= 0:
-        return start - 8, end, b"", item_context
-    return start, end, item_context.context.order.u32.pack(length), item_context
+def _changes(edit: Edit, data: bytes) -> bool:
+    return not isinstance(edit, LengthEdit | GroupLengthEdit) and data[edit.start : edit.end] != edit.new
 
 
 def _identifiers(walk: ObjectWalk, edits: list[Edit]) -> dict[str, str]:
     identifiers = {}
-    for keyword, (start, end, codecs, edit, form) in walk.captured.items():
+    for keyword, (start, end, codecs, index, form) in walk.captured.items():
         if keyword not in _IDENTIFIERS:
             continue
-        value = walk.data[start:end] if edit < 0 else edits[edit][2][12 if form == LONG else 8 :]
+        value = walk.data[start:end]
+        if index >= 0:
+            value = edits[index].new[12 if form == LONG else 8 :]
         text = decode_text(value, "LO", codecs).strip("\0 ")
         if text and (keyword != "Modality" or text in MODALITIES):
             identifiers[keyword] = text

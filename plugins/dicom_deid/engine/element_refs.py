@@ -1,16 +1,17 @@
-"""The elements of a data set by name, for rules that depend on what else the object holds."""
+"""List the elements of a data set by name, for rules that depend on the object and for the residual search."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from dicom_deid.dicom.dictionary import creator_of, is_private, is_private_creator, reserved_block, vr_of
 from dicom_deid.dicom.rewrite import splice
+from dicom_deid.dicom.tags import creator_of, is_private, is_private_creator, reserved_block
 from dicom_deid.dicom.transfer_syntax import Encoding
 from dicom_deid.dicom.values import character_set, texts, to_python
+from dicom_deid.dicom.vr import vr_of
 from dicom_deid.dicom.walk import (
     BIG_ENDIAN,
     LITTLE_ENDIAN,
@@ -18,9 +19,11 @@ from dicom_deid.dicom.walk import (
     DatasetContext,
     ElementHandler,
     ItemContext,
+    RuleEdit,
     TrailingBytesError,
     Walk,
-    close_length,
+    close_length_edit,
+    reserve_length_edit,
     skip_fragments,
     walk_elements,
     walk_items,
@@ -30,7 +33,7 @@ from dicom_deid.reasons import Reason
 from dicom_deid.recipe import ElementName
 
 _CHARACTER_SET = 0x00080005
-# Five calls a sequence: well within Python's limit on recursion.
+# Five calls per sequence: below Python's recursion limit.
 _MAX_DEPTH = 128
 
 
@@ -40,7 +43,7 @@ def _named(tag: int, vr: str, parent: str | None, private_creator: str | None) -
 
 
 class ElementRef(NamedTuple):
-    """One element: its names and where its value lies."""
+    """One element: its names and the position of its value."""
 
     element: ElementName
     start: int
@@ -49,7 +52,7 @@ class ElementRef(NamedTuple):
     codecs: tuple[str, ...]
 
     def texts(self, data: bytes) -> list[str]:
-        """Return the components of the value as text; nothing for a sequence or an empty value."""
+        """Return the components of the value as text; none for a sequence or an empty value."""
         if self.element.vr == "SQ" or self.start == self.end:
             return []
         try:
@@ -57,7 +60,7 @@ class ElementRef(NamedTuple):
                 self.element.tag, self.element.vr, data[self.start : self.end], self.encoding, self.codecs
             )
         except Exception:
-            # A value that its VR cannot hold is searched as the bytes that it is.
+            # A value that is invalid for its VR is searched as bytes.
             value = data[self.start : self.end]
         return texts(value)
 
@@ -77,15 +80,15 @@ class _ElementRefWalk(Walk):
         super().__init__(data, partial)
         self.hidden = hidden
         self.nested = nested
-        # Where the values of elements begin that are taken out.
+        # Start positions of the values of elements that are removed.
         self.erased = erased
-        # Positions, in order, of which the elements that hold them are listed alone, and the next of them.
+        # Positions, in order: only elements that hold one of them are listed. And the index of the next position.
         self.wanted = wanted
         self.next = 0
         self.listed: list[ElementRef] = []
 
     def wants(self, start: int, end: int) -> bool:
-        """Tell whether an element is to be listed whose value lies there; elements are asked about in their order."""
+        """Return whether the element whose value is in ``[start, end)`` is listed; call it in the order of elements."""
         wanted = self.wanted
         if wanted is None:
             return True
@@ -94,33 +97,36 @@ class _ElementRefWalk(Walk):
         return self.next < len(wanted) and wanted[self.next] < end
 
 
-class _ElementRefContext(DatasetContext):
+class _ElementRefContext(DatasetContext[_ElementRefWalk]):
     __slots__ = ("name",)
 
     def __init__(self, path: tuple[int, ...], name: str | None, implicit: bool, order: ByteOrder) -> None:
         super().__init__(path, implicit, order)
         self.name = name
 
-    def as_implicit(self) -> DatasetContext:
-        if self.twin is None:
-            self.twin = _ElementRefContext(self.path, self.name, True, self.order)
-        twin: DatasetContext = self.twin
-        return twin
+    def make_implicit_variant(self) -> _ElementRefContext:
+        return _ElementRefContext(self.path, self.name, True, self.order)
 
-    def decide(self, tag: int, vr: str | None, form: int) -> ElementHandler:
-        return _ElementRefHandler(form, tag, vr)
+    def resolve_handler(self, tag: int, vr: str | None, form: int) -> ElementHandler[_ElementRefWalk]:
+        return _ElementRefHandler(form, tag, vr, self.name)
 
 
-class _ElementRefHandler(ElementHandler):
-    __slots__ = ("explicit_vr", "tag")
+class _ElementRefHandler(ElementHandler[_ElementRefWalk]):
+    __slots__ = ("explicit_vr", "parent", "tag")
 
-    def __init__(self, form: int, tag: int, vr: str | None) -> None:
+    def __init__(self, form: int, tag: int, vr: str | None, parent: str | None) -> None:
         super().__init__(form)
+        self.parent = parent
         self.tag = tag
         self.explicit_vr = vr
 
     def _list(
-        self, walk: _ElementRefWalk, context: Any, start: int, end: int, item_context: ItemContext
+        self,
+        walk: _ElementRefWalk,
+        context: DatasetContext[_ElementRefWalk],
+        start: int,
+        end: int,
+        item_context: ItemContext,
     ) -> ElementName | None:
         creator = None
         if is_private(self.tag) and item_context.creators is not None:
@@ -128,18 +134,24 @@ class _ElementRefHandler(ElementHandler):
         vr = self.explicit_vr
         if vr is None or vr == "UN":
             vr = vr_of(self.tag, creator)
-        element = _named(self.tag, vr, context.name, creator)
+        element = _named(self.tag, vr, self.parent, creator)
         if walk.hidden(element):
             return None
         encoding = Encoding(context.implicit, context.order.big_endian)
         walk.listed.append(ElementRef(element, start, end, encoding, item_context.codecs))
         return element
 
-    def visit(
-        self, walk: _ElementRefWalk, context: Any, pos: int, start: int, end: int, item_context: ItemContext
+    def handle(
+        self,
+        walk: _ElementRefWalk,
+        context: DatasetContext[_ElementRefWalk],
+        pos: int,
+        start: int,
+        end: int,
+        item_context: ItemContext,
     ) -> None:
         if (start in walk.erased and start != end) or (walk.erased and self.tag & 0xFFFF == 0):
-            walk.edits.append((pos, end, b"", item_context))
+            walk.edits.append(RuleEdit(pos, end, b"", item_context))
         elif self.tag == _CHARACTER_SET:
             item_context.codecs = character_set(walk.data[start:end])
         elif is_private_creator(self.tag):
@@ -152,23 +164,32 @@ class _ElementRefHandler(ElementHandler):
         if element is not None and element.vr == "SQ" and walk.nested:
             if walk.wanted is not None:
                 walk.listed.pop()
-            mark = len(walk.edits)
-            walk.edits.append((start, start, b"", None))
+            mark = reserve_length_edit(walk.edits)
             walk_items(walk, self._items(context, element, context.implicit), start, end, item_context)
-            close_length(walk.edits, mark, start - 4, end - start)
+            close_length_edit(walk.edits, mark, start - 4, end - start)
 
-    def visit_undefined(
-        self, walk: _ElementRefWalk, context: Any, pos: int, start: int, item_context: ItemContext
+    def handle_undefined(
+        self,
+        walk: _ElementRefWalk,
+        context: DatasetContext[_ElementRefWalk],
+        pos: int,
+        start: int,
+        item_context: ItemContext,
     ) -> int:
         edits = len(walk.edits)
-        end = self._visit_undefined(walk, context, pos, start, item_context)
+        end = self._handle_undefined(walk, context, pos, start, item_context)
         if start in walk.erased:
             del walk.edits[edits:]
-            walk.edits.append((pos, end, b"", item_context))
+            walk.edits.append(RuleEdit(pos, end, b"", item_context))
         return end
 
-    def _visit_undefined(
-        self, walk: _ElementRefWalk, context: Any, pos: int, start: int, item_context: ItemContext
+    def _handle_undefined(
+        self,
+        walk: _ElementRefWalk,
+        context: DatasetContext[_ElementRefWalk],
+        pos: int,
+        start: int,
+        item_context: ItemContext,
     ) -> int:
         if self.explicit_vr is not None and self.explicit_vr not in ("SQ", "UN"):
             end = skip_fragments(walk, context, start)
@@ -177,7 +198,7 @@ class _ElementRefHandler(ElementHandler):
             return end
         listed = len(walk.listed)
         implicit = context.implicit or self.explicit_vr != "SQ"
-        element = _named(self.tag, "SQ", context.name, None)
+        element = _named(self.tag, "SQ", self.parent, None)
         here = len(walk.listed)
         if walk.wanted is None:
             walk.listed.append(
@@ -190,20 +211,24 @@ class _ElementRefHandler(ElementHandler):
             del walk.listed[here + 1 :]
         return end
 
-    def _items(self, context: Any, element: ElementName, implicit: bool) -> _ElementRefContext:
+    def _items(
+        self, context: DatasetContext[_ElementRefWalk], element: ElementName, implicit: bool
+    ) -> _ElementRefContext:
         path = (*context.path, self.tag)
         if len(path) > _MAX_DEPTH:
             raise Quarantine(Reason.NESTING_TOO_DEEP, f"{len(path)} sequences deep")
-        return _level(path, element.nested_name, implicit, context.order)
+        return _context(path, element.nested_name, implicit, context.order)
 
-    def overrun(self, walk: _ElementRefWalk, context: DatasetContext, pos: int, start: int, stop: int, end: int) -> int:
-        # Pixel data beyond the given beginning of an object; what else is cut short, the walk of the rules reports.
+    def handle_overrun(
+        self, walk: _ElementRefWalk, context: DatasetContext[_ElementRefWalk], pos: int, start: int, stop: int, end: int
+    ) -> int:
+        # Pixel data beyond the given beginning of an object; other truncation is reported when the rules are applied.
         return end
 
 
 @lru_cache(maxsize=1024)
-def _level(path: tuple[int, ...], name: str | None, implicit: bool, order: ByteOrder) -> _ElementRefContext:
-    # What a level knows of the elements that it has met is the same for all objects.
+def _context(path: tuple[int, ...], name: str | None, implicit: bool, order: ByteOrder) -> _ElementRefContext:
+    # Handlers cached in a context do not depend on the object.
     return _ElementRefContext(path, name, implicit, order)
 
 
@@ -222,7 +247,7 @@ def iter_elements(
     Parameters
     ----------
     hidden
-        Tells which elements are left out, with all that is beneath.
+        Returns whether an element is left out, with its items.
     nested
         Whether elements in sequences are listed too.
     partial
@@ -233,15 +258,15 @@ def iter_elements(
     walk = _ElementRefWalk(data, hidden, nested, partial, wanted=wanted)
     order = BIG_ENDIAN if encoding.big_endian else LITTLE_ENDIAN
     with contextlib.suppress(TrailingBytesError):
-        context = _level((), None, encoding.implicit, order)
+        context = _context((), None, encoding.implicit, order)
         walk_elements(walk, context, start, len(data), ItemContext(context))
     return walk.listed
 
 
-def inventory_of_items(data: bytes, encoding: Encoding, codecs: tuple[str, ...]) -> list[ElementRef]:
-    """List the elements in the items of a sequence, whose value `data` is."""
+def iter_item_elements(data: bytes, encoding: Encoding, codecs: tuple[str, ...]) -> list[ElementRef]:
+    """List the elements in the items of a sequence with the value `data`."""
     walk = _ElementRefWalk(data, lambda element: False, nested=True, partial=False)
-    context = _level((0,), "", encoding.implicit, BIG_ENDIAN if encoding.big_endian else LITTLE_ENDIAN)
+    context = _context((0,), "", encoding.implicit, BIG_ENDIAN if encoding.big_endian else LITTLE_ENDIAN)
     walk_items(walk, context, 0, len(data), ItemContext(context, codecs))
     return walk.listed
 
@@ -249,18 +274,18 @@ def inventory_of_items(data: bytes, encoding: Encoding, codecs: tuple[str, ...])
 def erase(data: bytes, start: int, encoding: Encoding, values: Iterable[int], *, partial: bool = False) -> bytes:
     """Return an object without some of its elements.
 
-    Group lengths go too, which are retired (PS3.5 section 7.2): those around what is taken out would be wrong.
+    Group lengths, which are retired (PS3.5 section 7.2), are removed too: they would be wrong.
 
     Parameters
     ----------
     start
-        Where the data set begins.
+        Start of the data set, in bytes.
     values
-        Where the values of those elements begin.
+        Start positions of the values of those elements.
     """
     walk = _ElementRefWalk(data, lambda element: False, True, partial, frozenset(values))
     order = BIG_ENDIAN if encoding.big_endian else LITTLE_ENDIAN
-    context = _level((), None, encoding.implicit, order)
+    context = _context((), None, encoding.implicit, order)
     with contextlib.suppress(TrailingBytesError):
         walk_elements(walk, context, start, len(data), ItemContext(context))
     return b"".join(splice(data, 0, len(data), walk.edits, order))

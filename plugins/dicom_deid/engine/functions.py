@@ -1,4 +1,4 @@
-"""The values of rules: texts, variables, functions, and the pseudonyms of the mapping."""
+"""Call the functions of recipes: those of users, and the five of the language."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 from pydicom.uid import generate_uid
 
-from dicom_deid.dicom.dictionary import tag_text
+from dicom_deid.dicom.tags import tag_text
 from dicom_deid.dicom.transfer_syntax import Encoding
 from dicom_deid.dicom.values import join_values, texts, to_python
 from dicom_deid.engine.dates import shift
@@ -23,9 +23,9 @@ from dicom_deid.reasons import Reason
 from dicom_deid.recipe import DeidFunction
 
 GENERATE_VALUE = "generate_value"
-"""``func:generate_value``: the pseudonym of the element's value, of the kind that its keyword says."""
+"""``func:generate_value``: the pseudonym of the element's value; its keyword determines the kind."""
 PATIENT_OFFSET = "patient_offset"
-"""``var:patient_offset``: the days by which the patient's dates are shifted."""
+"""``var:patient_offset``: the number of days by which the patient's dates are shifted."""
 
 _KINDS = {
     kind.value: kind for kind in (IdentifierKind.PATIENT_ID, IdentifierKind.ACCESSION_NUMBER, IdentifierKind.STUDY_ID)
@@ -33,12 +33,12 @@ _KINDS = {
 
 
 def kind_of(keyword: str) -> IdentifierKind:
-    """Return the kind of pseudonym of an element: everything but the three identifiers has a UID."""
+    """Return the kind of pseudonym of an element: a UID for everything but the three identifiers."""
     return _KINDS.get(keyword, IdentifierKind.UID)
 
 
 class Field:
-    """An element as a function of a recipe sees it.
+    """An element, as passed to a function of a recipe.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ class Field:
     value
         Its encoded value, changed by the rules so far.
     encoding, codecs
-        How the value is encoded.
+        Encoding and character set of the value.
     """
 
     def __init__(self, tag: int, vr: str, name: str, value: bytes, encoding: Encoding, codecs: tuple[str, ...]) -> None:
@@ -68,13 +68,13 @@ class Field:
         try:
             value = to_python(self.tag, self.vr, self._value, self._encoding, self._codecs)
         except Exception:
-            # pydicom's message could hold the value.
+            # pydicom's message may contain the value.
             raise Quarantine(Reason.MALFORMED, tag_text(self.tag)) from None
         return DataElement(Tag(self.tag), self.vr, value, already_converted=True)
 
 
 def read_data_set(data: bytes) -> Dataset:
-    """Read an object without its pixel data, for functions that look at other elements."""
+    """Read an object without its pixel data, for functions that use other elements."""
     try:
         return dcmread(io.BytesIO(data), stop_before_pixels=True, force=True)
     except Exception:
@@ -82,24 +82,24 @@ def read_data_set(data: bytes) -> Dataset:
 
 
 def call(function: Callable[..., Any], name: str, item: Mapping[str, Any], field: Field, dicom: Dataset | None) -> Any:
-    """Call a function of the user's.
+    """Call a function given by the user.
 
     Raises
     ------
     Quarantine
-        FUNCTION_FAILED where it raises anything.
+        FUNCTION_FAILED if it raises an exception.
     """
     try:
         return function(item=item, value=f"func:{name}", field=field, dicom=dicom)
     except Quarantine:
         raise
     except Exception:
-        # The function's own message could hold a value.
+        # The function's message may contain a value.
         raise Quarantine(Reason.FUNCTION_FAILED, f"func:{name} at {tag_text(field.tag)}") from None
 
 
 def call_deid_function(function: DeidFunction, field: Field) -> str:
-    """Carry out one of the five functions of the language."""
+    """Call one of the five functions of the recipe language."""
     return _DEID_FUNCTIONS[function.name](function.arguments, field)
 
 

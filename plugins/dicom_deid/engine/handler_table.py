@@ -1,13 +1,14 @@
-"""A recipe and settings turned into levels: what is done with each element is decided once, where it is first met."""
+"""Handlers for a compiled recipe and settings, resolved once per tag, VR, nesting path and private creator."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from dicom_deid.dicom.dictionary import is_private, is_private_creator, vr_of
+from dicom_deid.dicom.tags import is_private, is_private_creator
 from dicom_deid.dicom.transfer_syntax import Encoding
-from dicom_deid.dicom.values import DEFAULT_CHARACTER_SET, LONG_FORM_VRS, cast_literal, from_python
+from dicom_deid.dicom.values import DEFAULT_CHARACTER_SET, cast_literal, from_python
+from dicom_deid.dicom.vr import LONG_FORM_VRS, vr_of
 from dicom_deid.dicom.walk import (
     BIG_ENDIAN,
     IMPLICIT,
@@ -15,7 +16,6 @@ from dicom_deid.dicom.walk import (
     LONG,
     SHORT,
     STOP,
-    UNDEFINED,
     ByteOrder,
     DatasetContext,
     ElementHandler,
@@ -31,6 +31,7 @@ from dicom_deid.engine.handlers.basic import (
     ConstantHandler,
     DropHandler,
     GroupLengthHandler,
+    ObjectWalk,
     OpaqueHandler,
     PatientShiftHandler,
     PixelDataHandler,
@@ -42,7 +43,15 @@ from dicom_deid.engine.handlers.basic import (
     SignatureHandler,
 )
 from dicom_deid.engine.handlers.content_items import CONTENT_SEQUENCES
-from dicom_deid.engine.handlers.private import PrivateCreatorHandler, PrivateHandler, safe_private_elements
+from dicom_deid.engine.handlers.engine_elements import (
+    AddedHandler,
+    AttributeHandler,
+    CleanedPixelDataHandler,
+    MisplacedHandler,
+    OverlayDataHandler,
+    RemovedPlaneHandler,
+)
+from dicom_deid.engine.handlers.private import Decision, PrivateCreatorHandler, PrivateHandler, safe_private_elements
 from dicom_deid.engine.handlers.steps import (
     BoundStep,
     DeidFunctionSource,
@@ -53,12 +62,12 @@ from dicom_deid.engine.handlers.steps import (
     PseudonymSource,
     Source,
     VariableSource,
+    unsupported_action,
 )
-from dicom_deid.engine.handlers.structured_content import ContentRules, ContentSequenceHandler, Treatment
+from dicom_deid.engine.handlers.structured_content import ContentItemRule, ContentRules, ContentSequenceHandler
 from dicom_deid.engine.pixels import (
     CleanedPixels,
     is_overlay_data,
-    is_placed_elsewhere,
     overlay_data_of,
     places_overlay_data,
 )
@@ -87,13 +96,13 @@ from dicom_deid.recipe import (
 CHARACTER_SET = 0x00080005
 _SIGNATURES = frozenset({0x4FFE0001, 0xFFFAFFFA, 0xFFFCFFFC})
 _PIXEL_DATA = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
-# The VRs in which pixel data may come; as UN it is opaque, and its length defined.
+# The VRs allowed for pixel data; as UN it is opaque, and its length defined.
 _PIXEL_VRS = {0x7FE00010: ("OB", "OW", "UN"), 0x7FE00008: ("OF", "UN"), 0x7FE00009: ("OD", "UN")}
-# Bytes in which anything may stand, a whole data set too.
+# VRs whose bytes may hold anything, also a whole data set.
 _OPAQUE_VRS = frozenset({"OB", "OW", "UN"})
 _VOI_LUT_SEQUENCE = 0x00283010
 _ICON_IMAGE = 0x00880200
-# What is asked for after the walk: the destination key, the file meta information, the audit, the pixel rules.
+# Root elements needed after the walk: for the destination key, the file meta information, the audit, the pixel rules.
 CAPTURED = {
     0x00080016: "SOPClassUID",
     0x00080018: "SOPInstanceUID",
@@ -107,22 +116,25 @@ CAPTURED = {
 _IDENTIFIERS = frozenset({IdentifierKind.PATIENT_ID, IdentifierKind.ACCESSION_NUMBER, IdentifierKind.STUDY_ID})
 
 
-class RuleContext(DatasetContext):
-    """A level of the data set under the rules.
+Handler = ElementHandler[ObjectWalk]
+
+
+class RuleContext(DatasetContext[ObjectWalk]):
+    """One nesting path of the data set under the rules.
 
     Parameters
     ----------
-    book
-        Decides for it.
+    handler_table
+        Resolves the handlers.
     name
-        The nested name of the sequence whose items it is for; nothing for the outermost data set.
-    ruled
-        Whether rules hold here; settings always do.
-    treatment
-        What becomes of the value of the content item, or the part of one, for which the level is.
+        The nested name of the sequence whose items it is for; nothing for the root data set.
+    rules_apply
+        Whether rules apply here; settings always do.
+    item_rule
+        The rule for the value of the content item that the context is for, or is part of.
     """
 
-    __slots__ = ("handler_table", "name", "ruled", "treatment")
+    __slots__ = ("handler_table", "item_rule", "name", "rules_apply")
 
     def __init__(
         self,
@@ -131,227 +143,89 @@ class RuleContext(DatasetContext):
         name: str | None,
         implicit: bool,
         order: ByteOrder,
-        ruled: bool,
-        treatment: Treatment | None = None,
+        rules_apply: bool,
+        item_rule: ContentItemRule | None = None,
     ) -> None:
         super().__init__(path, implicit, order)
         self.handler_table = handler_table
         self.name = name
-        self.ruled = ruled
-        self.treatment = treatment
+        self.rules_apply = rules_apply
+        self.item_rule = item_rule
 
-    def as_implicit(self) -> DatasetContext:
-        """Return the same level for an item whose elements have implicit VRs."""
-        if self.twin is None:
-            self.twin = RuleContext(
-                self.handler_table, self.path, self.name, True, self.order, self.ruled, self.treatment
-            )
-        twin: DatasetContext = self.twin
-        return twin
+    def make_implicit_variant(self) -> RuleContext:
+        """Return the context for items of the same path whose elements have implicit VRs."""
+        return RuleContext(self.handler_table, self.path, self.name, True, self.order, self.rules_apply, self.item_rule)
 
-    def treated(self, treatment: Treatment) -> RuleContext:
-        """Return the level of content items whose value has a treatment."""
-        return self.handler_table.treated(self, treatment)
-
-    def decide(self, tag: int, vr: str | None, form: int) -> ElementHandler | None:
-        """Ask the book."""
-        return self.handler_table.decide(self, tag, vr, form)
+    def resolve_handler(self, tag: int, vr: str | None, form: int) -> ElementHandler[ObjectWalk] | None:
+        """Return the handler of the table."""
+        return self.handler_table.resolve_handler(self, tag, vr, form)
 
 
 class RootContext(RuleContext):
-    """A stretch of the outermost data set that ends at an element which is to be there.
+    """A range of tags of the root data set that ends at an element to be added.
 
     Parameters
     ----------
-    passed
-        The tags of elements that were added before this stretch.
+    added_before
+        The tags of elements that were added before this range.
     until
-        The tag at which it ends; the walk pauses at any tag beyond.
+        The tag at which it ends; parsing pauses at any tag beyond.
     """
 
-    __slots__ = ("passed", "until")
+    __slots__ = ("added_before", "until")
 
     def __init__(
-        self, handler_table: HandlerTable, implicit: bool, order: ByteOrder, passed: frozenset[int], until: int | None
+        self,
+        handler_table: HandlerTable,
+        implicit: bool,
+        order: ByteOrder,
+        added_before: frozenset[int],
+        until: int | None,
     ) -> None:
         super().__init__(handler_table, (), None, implicit, order, True)
-        self.passed = passed
+        self.added_before = added_before
         self.until = until
 
-    def decide(self, tag: int, vr: str | None, form: int) -> ElementHandler | None:
-        """Pause beyond the stretch; refuse a second element where one was added already."""
+    def resolve_handler(self, tag: int, vr: str | None, form: int) -> ElementHandler[ObjectWalk] | None:
+        """Pause beyond the range; refuse a second element of a tag that was added already."""
         if self.until is not None:
             if tag > self.until:
                 return STOP
             if tag == self.until:
-                return AddedHandler(form, self.handler_table.decide(self, tag, vr, form))
-        if tag in self.passed:
+                inner = self.handler_table.resolve_handler(self, tag, vr, form)
+                return None if inner is None else AddedHandler(form, inner)
+        if tag in self.added_before:
             return MisplacedHandler(form)
-        return self.handler_table.decide(self, tag, vr, form)
-
-
-class AddedHandler(ElementHandler):
-    """An element that is to be there, and is."""
-
-    __slots__ = ("inner",)
-
-    def __init__(self, form: int, inner: Any) -> None:
-        super().__init__(form)
-        self.inner = inner
-
-    def visit(self, walk: Any, context: DatasetContext, pos: int, start: int, end: int, item_context: Any) -> None:
-        """Say so, and do what is to be done with it."""
-        walk.added = True
-        self.inner.visit(walk, context, pos, start, end, item_context)
-
-    def visit_undefined(self, walk: Any, context: DatasetContext, pos: int, start: int, item_context: Any) -> int:
-        """Say so, and do what is to be done with it."""
-        walk.added = True
-        end: int = self.inner.visit_undefined(walk, context, pos, start, item_context)
-        return end
-
-
-class MisplacedHandler(ElementHandler):
-    """An element out of the order of tags, where another of its tag was added."""
-
-    __slots__ = ()
-
-    def visit(self, walk: Any, context: DatasetContext, pos: int, start: int, end: int, item_context: Any) -> None:
-        """Refuse it: the data set would hold the tag twice."""
-        raise Quarantine(Reason.MALFORMED, context.where(walk.data, pos), pos)
-
-    def visit_undefined(self, walk: Any, context: DatasetContext, pos: int, start: int, item_context: Any) -> int:
-        """Refuse it."""
-        raise Quarantine(Reason.MALFORMED, context.where(walk.data, pos), pos)
-
-
-class StampHandler(DropHandler):
-    """An element that is written whatever stood there."""
-
-    __slots__ = ("stamp",)
-
-    def __init__(self, form: int, stamp: DeidentificationAttribute) -> None:
-        super().__init__(form, stamp.tag, stamp.vr, "stamped")
-        self.stamp = stamp
-
-    def visit(self, walk: Any, context: DatasetContext, pos: int, start: int, end: int, item_context: Any) -> None:
-        """Write it."""
-        # What the engine writes may be made of what stood there, and is swept as if no rule had reached it.
-        walk.edits.append((pos, end, self.stamp.encode(context), None))
-        walk.count(self.deed)
-
-
-class CleanedPixelDataHandler(PixelDataHandler):
-    """Pixel data that stands cleaned in the new object."""
-
-    __slots__ = ("pixels",)
-
-    def __init__(self, form: int, tag: int, vr: str, pixels: CleanedPixels) -> None:
-        super().__init__(form, tag, vr)
-        self.pixels = pixels
-
-    def visit(self, walk: Any, context: DatasetContext, pos: int, start: int, end: int, item_context: Any) -> None:
-        """Write the cleaned pixels."""
-        super().visit(walk, context, pos, start, end, item_context)
-        walk.edits.append((pos, end, self._element(context), item_context))
-
-    def visit_undefined(self, walk: Any, context: DatasetContext, pos: int, start: int, item_context: Any) -> int:
-        """Write the cleaned pixels."""
-        end = super().visit_undefined(walk, context, pos, start, item_context)
-        walk.edits.append((pos, end, self._element(context), item_context))
-        return end
-
-    def _element(self, context: DatasetContext) -> bytes:
-        pixels = self.pixels
-        data = bytes(pixels.data or b"")
-        if not pixels.encapsulated:
-            return DeidentificationAttribute(self.tag, pixels.vr, data).encode(context)
-        order = context.order
-        vr = b"" if context.implicit else pixels.vr.encode() + b"\0\0"
-        head = order.tag.pack(self.tag >> 16, self.tag & 0xFFFF) + vr + order.u32.pack(UNDEFINED)
-        return head + data + order.sequence_delimitation + bytes(4)
-
-
-class OverlayDataHandler(ElementHandler):
-    """The bits of an overlay plane that stay in the object, blanked where the pixels beneath are.
-
-    Parameters
-    ----------
-    tag, vr
-        Its tag and VR.
-    blanked
-        The new value, where it changes.
-    """
-
-    __slots__ = ("blanked", "tag", "vr")
-
-    def __init__(self, form: int, tag: int, vr: str, blanked: bytes | None) -> None:
-        super().__init__(form)
-        self.tag = tag
-        self.vr = vr
-        self.blanked = blanked
-
-    def visit(self, walk: Any, context: DatasetContext, pos: int, start: int, end: int, item_context: Any) -> None:
-        """Remember where the value lies, and write the new one."""
-        walk.overlays[self.tag] = (start, end, self.vr)
-        if self.blanked is not None:
-            walk.edits.append((start, end, self.blanked, None))
-            walk.count("overlay-blanked")
-
-
-class RemovedPlaneHandler(ElementHandler):
-    """Where the bits of an overlay plane stand that does not stay in the object.
-
-    Parameters
-    ----------
-    tag
-        Its tag.
-    inner
-        What else is done to it.
-    """
-
-    __slots__ = ("inner", "tag")
-
-    def __init__(self, form: int, tag: int, inner: ElementHandler | None) -> None:
-        super().__init__(form)
-        self.tag = tag
-        self.inner = inner
-
-    def visit(self, walk: Any, context: DatasetContext, pos: int, start: int, end: int, item_context: Any) -> None:
-        """Remember a plane whose bits may stand in PixelData."""
-        if is_placed_elsewhere(self.tag, walk.data[start:end]):
-            walk.planes_removed.add(self.tag >> 16)
-        if self.inner is not None:
-            self.inner.visit(walk, context, pos, start, end, item_context)
+        return self.handler_table.resolve_handler(self, tag, vr, form)
 
 
 class HandlerTable:
-    """Decides, for one recipe and one state of an object, what is done with each element.
+    """Resolves the handler of each element for one recipe and one state of an object.
 
     Parameters
     ----------
-    plan
-        The recipe's plan.
+    compiled
+        The compiled recipe.
     settings
         The engine's settings.
     functions, variables
-        What ``func:`` and ``var:`` stand for.
-    stamps
+        The functions and variables that ``func:`` and ``var:`` name.
+    deidentification_attributes
         Elements that the engine itself writes.
     presence, kept
-        For recipes that ask: what ``%fields`` select in the object, and the tags that KEEP protects in it.
+        What ``%fields`` select in the object, and the tags that KEEP protects in it, if the recipe depends on them.
     pixels
-        For an object whose pixels were cleaned: what stands in place of them.
+        The replacement of the pixels, for an object whose pixels were cleaned.
 
     Raises
     ------
     ConfigurationError
-        For a variable or a function that nobody defined.
+        For an undefined variable or function, or an action that the engine does not implement.
     """
 
     def __init__(
         self,
-        plan: CompiledRecipe,
+        compiled: CompiledRecipe,
         settings: Settings,
         functions: Mapping[str, Callable[..., Any]],
         variables: Mapping[str, Any],
@@ -361,32 +235,32 @@ class HandlerTable:
         pixels: CleanedPixels | None = None,
     ) -> None:
         self.pixels = pixels
-        self.plan = plan
-        self._safe_private_of_recipe = frozenset(plan.recipe.safe_private)
+        self.compiled = compiled
         self.settings = settings
         self.functions = functions
         self.variables = variables
         self.presence = presence
         self.kept = kept
-        self.deidentification_attributes = {stamp.tag: stamp for stamp in deidentification_attributes}
+        self.deidentification_attributes = {attribute.tag: attribute for attribute in deidentification_attributes}
         self.dropped = frozenset[int]()
         if pixels is not None:
             self.dropped = frozenset(tag for tag, value in pixels.elements.items() if value is None)
         self.additions = {
             addition.element.tag: addition
-            for addition in plan.additions
+            for addition in compiled.additions
             if addition.element.tag not in self.deidentification_attributes and not addition.element.file_meta
         }
-        self.meta_additions = {one.element.tag: one for one in plan.additions if one.element.file_meta}
+        self.meta_additions = {one.element.tag: one for one in compiled.additions if one.element.file_meta}
+        self._safe_private_of_recipe = frozenset(compiled.recipe.safe_private)
         self.captured = {**CAPTURED, **({} if settings.pixel_risk == "allow" else FACTS)}
-        self.follows = settings.follow_uid_references and replaces_uids(plan)
-        self.content_rules = ContentRules(plan.content_items)
-        self._treated: dict[tuple[object, ...], RuleContext] = {}
+        self.replaces_references = settings.follow_uid_references and replaces_uids(compiled)
+        self.content_rules = ContentRules(compiled.content_items)
+        self._by_item_rule: dict[tuple[object, ...], RuleContext] = {}
         self._insertions: dict[tuple[int, bool, bool], bytes | MultiStepHandler | None] = {}
         self._roots: dict[Encoding, tuple[RootContext, ...]] = {}
 
     def root(self, encoding: Encoding) -> tuple[RootContext, ...]:
-        """Return the stretches of the outermost data set, in order."""
+        """Return the contexts of the root data set, one per range of tags, in order."""
         found = self._roots.get(encoding)
         if found is None:
             order = BIG_ENDIAN if encoding.big_endian else LITTLE_ENDIAN
@@ -399,22 +273,22 @@ class HandlerTable:
         return found
 
     def file_meta(self, implicit: bool) -> RuleContext:
-        """Return the level of the file meta information, for rules that see it."""
+        """Return the context of the file meta information, for rules that see it."""
         return RuleContext(self, (), None, implicit, LITTLE_ENDIAN, True)
 
     def insertion(self, context: RuleContext, tag: int) -> bytes | MultiStepHandler | None:
-        """Return the bytes of an element that is to be there and is not, or who makes them; nothing if none is."""
+        """Return the encoded bytes of a missing element to add, a handler that builds them, or None."""
         key = (tag, context.implicit, context.order.big_endian)
         if key not in self._insertions:
             self._insertions[key] = self._make_insertion(context, tag)
         return self._insertions[key]
 
     def _make_insertion(self, context: RuleContext, tag: int) -> bytes | MultiStepHandler | None:
-        stamp = self.deidentification_attributes.get(tag)
-        if stamp is not None:
-            return stamp.encode(context)
+        attribute = self.deidentification_attributes.get(tag)
+        if attribute is not None:
+            return attribute.encode(context)
         addition = self.additions.get(tag) or self.meta_additions[tag]
-        steps = self.plan.steps_of_addition(addition, self.presence)
+        steps = self.compiled.steps_of_addition(addition, self.presence)
         if not steps:
             return None
         element = addition.element
@@ -422,21 +296,21 @@ class HandlerTable:
         bound_steps = tuple(BoundStep(step, self.source(step.value or step.condition, element)) for step in steps)
         return MultiStepHandler(form, tag, element.vr, element.nested_name, bound_steps, None)
 
-    # What is done with an element
+    # The handler of an element
 
-    def decide(self, context: RuleContext, tag: int, vr: str | None, form: int) -> ElementHandler | None:
-        """Return who visits an element, or nothing where it is left as it is."""
+    def resolve_handler(self, context: RuleContext, tag: int, vr: str | None, form: int) -> Handler | None:
+        """Return the handler of an element, or None if it stays unchanged."""
         root = not context.path
         if is_private(tag) and tag & 0xFFFF:
             if is_private_creator(tag):
                 return self._private_creator(context, tag, form)
-            return PrivateHandler(form, tag, vr, lambda *names: self._private(context, *names))
+            return PrivateHandler(form, tag, vr, lambda creator: self._private(context, tag, vr, form, creator))
         element = self._element(context, tag, vr, None)
-        settled = self._settled(element, vr, form)
-        if settled is not None:
-            return settled
-        if context.treatment is not None and tag in context.treatment.steps:
-            return self._treat(context, element, form, context.treatment.steps[tag])
+        handler = self._handler_before_rules(element, vr, form)
+        if handler is not None:
+            return handler
+        if context.item_rule is not None and tag in context.item_rule.steps:
+            return self._by_item_steps(context, element, form, context.item_rule.steps[tag])
         handler = self._by_rule(context, element, form) or self._by_setting(context, element, form)
         if handler is None:
             handler = self._structure(context, element, vr, form)
@@ -448,39 +322,40 @@ class HandlerTable:
         return handler if keyword is None else CaptureHandler(form, keyword, handler)
 
     def _removes_plane(self, context: RuleContext, tag: int, form: int) -> bool:
-        """Whether a rule or a setting acts on the data of an overlay plane or on where they stand.
+        """Return whether a rule or a setting changes the data of an overlay plane or its position element.
 
         The object need not have the data as an element: old ones keep them in PixelData.
         """
-        ours = [self._element(context, one, None, None) for one in (tag, overlay_data_of(tag))]
+        elements = [self._element(context, one, None, None) for one in (tag, overlay_data_of(tag))]
         return any(
-            not self.plan.is_kept(one) and (self._by_rule(context, one, form) or self._by_setting(context, one, form))
-            for one in ours
+            not self.compiled.is_kept(one)
+            and (self._by_rule(context, one, form) or self._by_setting(context, one, form))
+            for one in elements
         )
 
-    def _treat(self, context: RuleContext, element: ElementName, form: int, steps: Steps) -> ElementHandler | None:
-        """Return who does what a rule says about the value of a content item; nothing where it is kept."""
+    def _by_item_steps(self, context: RuleContext, element: ElementName, form: int, steps: Steps) -> Handler | None:
+        """Return the handler for the value of a content item, or None if it is kept."""
         if element.vr == "SQ":
             return RefusedHandler(form)
-        return self.entry_of(context, element, form, steps) if steps else None
+        return self.handler_for_steps(context, element, form, steps) if steps else None
 
-    def _settled(self, element: ElementName, vr: str | None, form: int) -> ElementHandler | None:
-        """Return who visits an element over which no rule decides."""
+    def _handler_before_rules(self, element: ElementName, vr: str | None, form: int) -> Handler | None:
+        """Return the handler of an element that is not subject to rules."""
         tag = element.tag
         if self._is_refused(element, vr):
             return RefusedHandler(form)
         if element.root and tag in self.deidentification_attributes:
-            return StampHandler(form, self.deidentification_attributes[tag])
+            return AttributeHandler(form, self.deidentification_attributes[tag])
         if element.root and tag in self.dropped:
             return DropHandler(form, tag, element.vr, "pixel-description-removed")
         if tag >> 16 == 2 and self.settings.rebuild_file_meta:
-            # File meta information that strayed into the data set.
+            # File meta information inside the data set.
             return DropHandler(form, tag, element.vr, "file-meta-removed")
         return None
 
     def _element(self, context: RuleContext, tag: int, vr: str | None, creator: str | None) -> ElementName:
         if vr is None or vr == "UN":
-            # What the header does not say, the dictionary does; also for a VR of UN (PS3.5 section 6.2.2).
+            # The dictionary decides if the header does not say the VR, or says UN (PS3.5 section 6.2.2).
             vr = vr_of(tag, creator)
         return ElementName.of(tag, vr=vr, parent=context.name, private_creator=creator)
 
@@ -488,46 +363,49 @@ class HandlerTable:
         tag = element.tag
         if vr == "SQ" or element.vr == "SQ":
             is_value = element.root and tag in self.captured
-            return is_value or (self.plan.is_skipped(element) and tag != _VOI_LUT_SEQUENCE)
+            return is_value or (self.compiled.is_skipped(element) and tag != _VOI_LUT_SEQUENCE)
         return element.root and tag in _PIXEL_VRS and vr is not None and vr not in _PIXEL_VRS[tag]
 
     def _is_protected(self, element: ElementName) -> bool:
-        return element.tag in self.kept or self.plan.is_skipped(element)
+        return element.tag in self.kept or self.compiled.is_skipped(element)
 
-    def _by_rule(self, context: RuleContext, element: ElementName, form: int) -> ElementHandler | None:
-        if not context.ruled:
+    def _by_rule(self, context: RuleContext, element: ElementName, form: int) -> Handler | None:
+        if not context.rules_apply:
             return None
         addition = self.additions.get(element.tag) if element.root else None
         if self._is_protected(element):
             if addition is None:
                 return None
-            steps = self.plan.steps_of_addition(addition, self.presence)
+            steps = self.compiled.steps_of_addition(addition, self.presence)
         else:
-            steps = self.plan.steps(element, self.presence)
+            steps = self.compiled.steps(element, self.presence)
         if element.vr == "SQ":
-            # A sequence has no date of its own; those beneath have rules of their own.
+            # A sequence has no date; rules apply to the dates in its items.
             steps = tuple(step for step in steps if step.action is not Action.JITTER)
-        return self.entry_of(context, element, form, steps) if steps else None
+        return self.handler_for_steps(context, element, form, steps) if steps else None
 
-    def _by_setting(self, context: RuleContext, element: ElementName, form: int) -> ElementHandler | None:
+    def _by_setting(self, context: RuleContext, element: ElementName, form: int) -> Handler | None:
         tag, settings = element.tag, self.settings
         group = tag >> 16
-        for chosen, setting, deed in (
+        for chosen, setting, action in (
             (group & 0xFF00 == 0x6000, settings.overlays, "overlay-removed"),
             (group & 0xFF00 == 0x5000, settings.curves, "curve-removed"),
             (tag == _ICON_IMAGE, settings.icon_images, "icon-image-removed"),
         ):
             if chosen and setting == "remove" and tag not in self.kept:
-                return DropHandler(form, tag, element.vr, deed)
+                return DropHandler(form, tag, element.vr, action)
         if tag in _SIGNATURES and settings.remove_signatures:
             return SignatureHandler(form, tag, element.vr)
-        if element.vr == "UI" and self.follows and tag not in self.kept and not names_a_class(element.keyword):
+        if (
+            element.vr == "UI"
+            and self.replaces_references
+            and tag not in self.kept
+            and not names_a_class(element.keyword)
+        ):
             return ReferenceHandler(form, tag, well_known_uids())
         return None
 
-    def _structure(
-        self, context: RuleContext, element: ElementName, vr: str | None, form: int
-    ) -> ElementHandler | None:
+    def _structure(self, context: RuleContext, element: ElementName, vr: str | None, form: int) -> Handler | None:
         tag = element.tag
         if tag & 0xFFFF == 0:
             return GroupLengthHandler(form)
@@ -537,46 +415,47 @@ class HandlerTable:
             return PixelDataHandler(form, tag, element.vr)
         if is_overlay_data(tag) and element.root:
             return OverlayDataHandler(form, tag, element.vr, self.pixels.overlays.get(tag) if self.pixels else None)
-        ruled = context.ruled and not self._is_protected(element)
+        rules_apply = context.rules_apply and not self._is_protected(element)
         if element.vr == "SQ":
             implicit = context.implicit or form == IMPLICIT
-            items = self._items(context, element, implicit, ruled)
-            if tag in CONTENT_SEQUENCES and ruled and self.content_rules and items.treatment is None:
-                return ContentSequenceHandler(form, tag, items, self.content_rules)
+            items = self._items(context, element, implicit, rules_apply)
+            if tag in CONTENT_SEQUENCES and rules_apply and self.content_rules and items.item_rule is None:
+                return ContentSequenceHandler(
+                    form, tag, items, lambda rule: self._with_item_rule(items, rule), self.content_rules
+                )
             return SequenceHandler(form, items)
         if "UN" in (element.vr, vr) or (vr is None and tag not in _PIXEL_DATA):
-            kind = OpaqueHandler if element.vr in _OPAQUE_VRS or vr == "UN" else UnknownHandler
-            return kind(form, self._items(context, element, True, ruled))
+            items = self._items(context, element, True, rules_apply)
+            opaque = element.vr in _OPAQUE_VRS or vr == "UN"
+            return OpaqueHandler(form, items) if opaque else UnknownHandler(form, items)
         return BytesHandler(form) if element.vr in _OPAQUE_VRS and tag not in _PIXEL_DATA else None
 
-    def _items(self, context: RuleContext, element: ElementName, implicit: bool, ruled: bool) -> RuleContext:
+    def _items(self, context: RuleContext, element: ElementName, implicit: bool, rules_apply: bool) -> RuleContext:
         path = (*context.path, element.tag)
         if len(path) > self.settings.max_depth:
             raise Quarantine(Reason.NESTING_TOO_DEEP, f"{len(path)} sequences deep")
-        held = context.treatment is not None and element.tag in context.treatment.holders
-        treatment = context.treatment if held else None
-        return RuleContext(self, path, element.nested_name, implicit, context.order, ruled, treatment)
+        held = context.item_rule is not None and element.tag in context.item_rule.holders
+        item_rule = context.item_rule if held else None
+        return RuleContext(self, path, element.nested_name, implicit, context.order, rules_apply, item_rule)
 
-    def treated(self, context: RuleContext, treatment: Treatment) -> RuleContext:
-        """Return the level of content items whose value has a treatment; one, wherever in a tree of that depth."""
-        key = (context.path, context.implicit, context.order.big_endian, treatment.key)
-        found = self._treated.get(key)
+    def _with_item_rule(self, context: RuleContext, item_rule: ContentItemRule) -> RuleContext:
+        """Return the context of content items whose value has a rule; one per nesting path and rule."""
+        key = (context.path, context.implicit, context.order.big_endian, item_rule.key)
+        found = self._by_item_rule.get(key)
         if found is None:
-            found = RuleContext(self, context.path, context.name, context.implicit, context.order, True, treatment)
-            self._treated[key] = found
+            found = RuleContext(self, context.path, context.name, context.implicit, context.order, True, item_rule)
+            self._by_item_rule[key] = found
         return found
 
     # Private elements
 
-    def _private_creator(self, context: RuleContext, tag: int, form: int) -> ElementHandler:
+    def _private_creator(self, context: RuleContext, tag: int, form: int) -> Handler:
         element = self._element(context, tag, "LO", None)
         inner = self._by_rule(context, element, form)
         keep = self.settings.private_elements == "keep" or tag in self.kept
         return PrivateCreatorHandler(form, tag, keep, inner)
 
-    def _private(
-        self, context: RuleContext, tag: int, vr: str | None, form: int, creator: str | None
-    ) -> tuple[bool, ElementHandler | None]:
+    def _private(self, context: RuleContext, tag: int, vr: str | None, form: int, creator: str | None) -> Decision:
         element = self._element(context, tag, vr, creator)
         if tag in self.kept:
             return True, self._structure(context, element, vr, form)
@@ -594,16 +473,16 @@ class HandlerTable:
             return element in safe_private_elements() or element in self._safe_private_of_recipe
         return policy == "keep"
 
-    # What a rule does
+    # Handlers of rules
 
-    def entry_of(self, context: RuleContext, element: ElementName, form: int, steps: Steps) -> ElementHandler:
-        """Return who takes the steps: one of the quick entries where there is one, else a chain."""
+    def handler_for_steps(self, context: RuleContext, element: ElementName, form: int, steps: Steps) -> Handler:
+        """Return the handler that applies the steps: a specialised one if there is one, else a `MultiStepHandler`."""
         if len(steps) == 1 and steps[0].is_certain:
-            quick = self._quick(context, element, form, steps[0])
-            if quick is not None:
-                return quick
+            handler = self._single_step_handler(context, element, form, steps[0])
+            if handler is not None:
+                return handler
         bound_steps = tuple(BoundStep(step, self.source(step.value or step.condition, element)) for step in steps)
-        kinds = {type(link.source) for link in bound_steps} & {PseudonymSource, OffsetSource}
+        kinds = {type(bound_step.source) for bound_step in bound_steps} & {PseudonymSource, OffsetSource}
         if len(kinds) > 1:
             raise ConfigurationError(
                 f"{element.keyword or element.name}: {GENERATE_VALUE} and {PATIENT_OFFSET} cannot act on one element"
@@ -612,11 +491,11 @@ class HandlerTable:
         untouched = None if certain_removal else self._untouched(context, element, form)
         return MultiStepHandler(form, element.tag, element.vr, element.nested_name, bound_steps, untouched)
 
-    def _untouched(self, context: RuleContext, element: ElementName, form: int) -> ElementHandler | None:
+    def _untouched(self, context: RuleContext, element: ElementName, form: int) -> Handler | None:
         vr = None if form == IMPLICIT else element.vr
         return self._by_setting(context, element, form) or self._structure(context, element, vr, form)
 
-    def _quick(self, context: RuleContext, element: ElementName, form: int, step: Step) -> ElementHandler | None:
+    def _single_step_handler(self, context: RuleContext, element: ElementName, form: int, step: Step) -> Handler | None:
         tag, vr, rule = element.tag, element.vr, step.rule_index
         if step.action is Action.REMOVE:
             return RemoveHandler(form, tag, vr, rule)
@@ -627,6 +506,8 @@ class HandlerTable:
             if isinstance(source, LiteralSource):
                 return ShiftHandler(form, tag, vr, rule, int(source.text))
             return PatientShiftHandler(form, tag, vr, rule) if isinstance(source, OffsetSource) else None
+        if step.action not in (Action.ADD, Action.REPLACE):
+            raise unsupported_action(step.action)
         if vr == "SQ":
             return None
         if isinstance(source, PseudonymSource):
@@ -641,7 +522,7 @@ class HandlerTable:
         try:
             return from_python(element.tag, element.vr, cast_literal(text, element.vr), encoding, DEFAULT_CHARACTER_SET)
         except (ValueError, Quarantine):
-            # The chain says so for each object that has the element.
+            # The `MultiStepHandler` reports it for each object that has the element.
             return None
 
     def _empty_by_study(self, element: ElementName) -> bool:
@@ -651,12 +532,12 @@ class HandlerTable:
         )
 
     def source(self, value: Value | None, element: ElementName | None = None) -> Source | None:
-        """Return where a value comes from.
+        """Return the source of a value.
 
         Raises
         ------
         ConfigurationError
-            For a variable or a function that nobody defined.
+            For an undefined variable or function, or an action that the engine does not implement.
         """
         if value is None:
             return None
@@ -682,10 +563,10 @@ class HandlerTable:
         return FunctionSource(value.name, function or load_function(value.name), {**self.variables, **self.functions})
 
 
-def replaces_uids(plan: CompiledRecipe) -> bool:
-    """Whether the recipe replaces instance UIDs by pseudonyms."""
+def replaces_uids(compiled: CompiledRecipe) -> bool:
+    """Return whether the recipe replaces instance UIDs by pseudonyms."""
     return any(
         isinstance(step.value, Function) and step.value.name == GENERATE_VALUE
-        for keyword in (0x00080018, 0x0020000D, 0x0020000E)
-        for step in plan.steps(ElementName.of(keyword))
+        for tag in (0x00080018, 0x0020000D, 0x0020000E)
+        for step in compiled.steps(ElementName.of(tag))
     )

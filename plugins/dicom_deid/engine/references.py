@@ -1,4 +1,4 @@
-"""UIDs that identify instances, and UIDs of the standard's own that never change."""
+"""UIDs assigned by the standard, and elements whose UID names a class; these never change."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ MODALITIES = frozenset(
     )
 )
 
-# Elements of VR UI that name a class, a syntax, a scheme or a resource: what something is, never which one
-# (PS3.6; those that PS3.15 Table E.1-1 marks U are all others).
+# Endings of the keywords of UI elements that name a class, a syntax, a scheme or a resource, not an instance (PS3.6).
+# PS3.15 Table E.1-1 marks all other UI elements U.
 _CLASS_KEYWORD_ENDINGS = (
     "ClassUID",
     "ClassesInStudy",
@@ -39,5 +39,5 @@ def well_known_uids() -> frozenset[bytes]:
 
 
 def names_a_class(keyword: str) -> bool:
-    """Whether the element's UID says what something is, and not which one."""
+    """Return whether the element's UID names a class, not an instance."""
     return keyword.endswith(_CLASS_KEYWORD_ENDINGS) or "SOPClass" in keyword or "TransferSyntax" in keyword

@@ -8,9 +8,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 
+from dicom_deid.dicom.vr import vr_of
 from dicom_deid.recipe.compiler import CompiledRecipe, Steps
 from dicom_deid.recipe.concepts import Concept
-from dicom_deid.recipe.element_names import DICTIONARY_TAGS, ElementName, dictionary_vr, keywords_in_any_case
+from dicom_deid.recipe.element_names import DICTIONARY_TAGS, ElementName, keywords_in_any_case
 from dicom_deid.recipe.errors import nearest
 from dicom_deid.recipe.fields import ContentItem, Exact, FieldExpression, FieldsList, Search, ValuesList
 from dicom_deid.recipe.profile_attributes import ProfileAttribute, profile_attributes
@@ -206,7 +207,7 @@ class _Inspector:
         if isinstance(rule.field, Search) and not elements:
             yield "selects no element of the dictionary"
         if rule.action is Action.JITTER and isinstance(rule.field, Exact):
-            vr = dictionary_vr(elements[0].tag)
+            vr = vr_of(elements[0].tag)
             if vr not in (*_DATES, "UN"):
                 yield f"JITTER shifts dates, but {rule.field} has VR {vr}"
         if rule.action is Action.REMOVE and isinstance(rule.value, Variable):

@@ -9,9 +9,9 @@ from typing import NamedTuple
 from pydicom import datadict
 from pydicom._dicom_dict import DicomDictionary, RepeatersDictionary
 from pydicom._private_dict import private_dictionaries
-from pydicom.tag import Tag
 
-from dicom_deid.dicom.dictionary import is_private
+from dicom_deid.dicom.tags import is_private
+from dicom_deid.dicom.vr import vr_of
 from dicom_deid.recipe.errors import nearest
 
 PRIVATE_CREATOR_NAME = "Private Creator"
@@ -23,8 +23,6 @@ DICTIONARY_TAGS = tuple(sorted({*DicomDictionary, *(int(mask.replace("x", "0"), 
 
 _TAG = re.compile(r"\(([0-9a-f]{4}),([0-9a-f]{4})\)|([0-9a-f]{8})", re.IGNORECASE)
 _PRIVATE = re.compile(r"""(\(?)([0-9a-f]{4}),"([^"]+)",([0-9a-f]{2})(\)?)""", re.IGNORECASE)
-# VR chosen where the dictionary allows several: the one that needs no other element to be interpreted.
-_CHOSEN_VR = {"US or SS": "US", "US or OW": "US", "US or SS or OW": "US", "OB or OW": "OW", "NONE": "UN"}
 
 
 class ElementName(NamedTuple):
@@ -87,7 +85,7 @@ class ElementName(NamedTuple):
         root = parent is None
         return cls(
             tag,
-            vr or dictionary_vr(tag),
+            vr or vr_of(tag),
             keyword,
             name,
             nested_name,
@@ -166,17 +164,6 @@ def _private_name(tag: int, private_creator: str | None) -> str:
         return f"[{datadict.private_dictionary_description(tag, private_creator)}]"
     except KeyError:
         return PRIVATE_NAME
-
-
-def dictionary_vr(tag: int) -> str:
-    """Return the VR of the dictionary; LO for a private creator, UN for what the dictionary does not hold."""
-    if tag & 0x10000 and 0x10 <= tag & 0xFFFF <= 0xFF:
-        return "LO"
-    try:
-        vr = datadict.dictionary_VR(Tag(tag))
-    except KeyError:
-        return "UL" if tag & 0xFFFF == 0 else "UN"
-    return _CHOSEN_VR.get(vr, vr)
 
 
 def parse_tag(text: str) -> int | None:

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import NamedTuple
 
-from dicom_deid.recipe.element_names import dictionary_vr, keywords, keywords_in_any_case, nearest_field, parse_tag
+from dicom_deid.dicom.vr import vr_of
+from dicom_deid.recipe.element_names import keywords, keywords_in_any_case, nearest_field, parse_tag
 from dicom_deid.recipe.errors import RecipeSyntaxError, nearest
 
 
@@ -355,7 +356,7 @@ def _sequence(text: str, column: int) -> int:
     sequences = [keyword for keyword in keywords() if keyword.endswith("Sequence") or keyword.startswith("SequenceOf")]
     if tag is None:
         raise RecipeSyntaxError(f"unknown sequence '{text}'", column, nearest(text, sequences))
-    if dictionary_vr(tag) != "SQ":
+    if vr_of(tag) != "SQ":
         raise RecipeSyntaxError(f"{text} is not a sequence", column)
     return tag
 

@@ -6,8 +6,9 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from dicom_deid.dicom.vr import vr_of
 from dicom_deid.recipe.concepts import DATED_VALUE_TYPES, WRITTEN_VALUE_TYPES
-from dicom_deid.recipe.element_names import PrivateElement, dictionary_vr, parse_private_element
+from dicom_deid.recipe.element_names import PrivateElement, parse_private_element
 from dicom_deid.recipe.errors import RecipeError, RecipeProblem, RecipeSyntaxError, nearest
 from dicom_deid.recipe.fields import (
     ContentItem,
@@ -328,7 +329,7 @@ def _check_addition(expression: FieldExpression, rest: Sequence[Token]) -> None:
     tag = expression.tag if isinstance(expression, Exact) else None
     if tag is None:
         raise RecipeSyntaxError("ADD needs one element: a keyword, an element name or a tag", column)
-    if dictionary_vr(tag) == "SQ" and len(rest) > 1 and rest[1].text:
+    if vr_of(tag) == "SQ" and len(rest) > 1 and rest[1].text:
         raise RecipeSyntaxError('ADD can write an empty sequence only: ADD KEYWORD ""', rest[1].column)
 
 
@@ -340,7 +341,7 @@ def _check_composite(action: Action, expression: FieldExpression, rest: Sequence
             "or REPLACE",
             rest[0].column,
         )
-    is_sequence = dictionary_vr(tag) == "SQ"
+    is_sequence = vr_of(tag) == "SQ"
     takes_value = action.value.endswith("D") and not is_sequence
     if takes_value and len(rest) < 2:
         raise RecipeSyntaxError(f'{action} needs a value; "" is the empty one', rest[0].column + len(rest[0].raw))

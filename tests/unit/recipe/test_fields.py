@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 
+from dicom_deid.dicom.vr import vr_of
 from dicom_deid.recipe import ElementName, Recipe
-from dicom_deid.recipe.element_names import DICTIONARY_TAGS, dictionary_vr
+from dicom_deid.recipe.element_names import DICTIONARY_TAGS
 from dicom_deid.recipe.fields import FieldExpression
 
 CREATOR = "SIEMENS CSA HEADER"
@@ -46,7 +47,7 @@ def test_elements_are_called_as_pydicom_calls_them(tag: int, creator: str | None
 @given(st.sampled_from(DICTIONARY_TAGS))
 def test_an_added_element_has_one_vr(tag: int) -> None:
     """Catches `US or SS`, which cannot be written."""
-    assert len(dictionary_vr(tag)) == 2
+    assert len(vr_of(tag)) == 2
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,11 @@
-"""What is done to an element: one small class a deed, visited by the walk."""
+"""Element handlers: one class per action, called by the parser."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
-from dicom_deid.dicom.dictionary import vr_of
 from dicom_deid.dicom.rewrite import element_bytes
 from dicom_deid.dicom.values import (
     DEFAULT_CHARACTER_SET,
@@ -16,12 +15,15 @@ from dicom_deid.dicom.values import (
     join_values,
     split_values,
 )
+from dicom_deid.dicom.vr import vr_of
 from dicom_deid.dicom.walk import (
-    SHORT,
     DatasetContext,
+    Edit,
     ElementHandler,
     ItemContext,
+    LengthEdit,
     NeedMoreDataError,
+    RuleEdit,
     UnknownHandler,
     Walk,
     skip_fragments,
@@ -33,13 +35,13 @@ from dicom_deid.identifiers import Identifier, IdentifierKind
 from dicom_deid.reasons import Reason
 from dicom_deid.recipe import ValueLists
 
-# Of an element of the outermost data set: where its value lies, its codecs, the edit that replaces it (-1 for none) and
-# how its header is laid out.
+# A captured element of the root data set: start and end of its value, its codecs, the index of the edit that replaces
+# it (-1 if none does) and the layout of its header.
 Captured = tuple[int, int, tuple[str, ...], int, int]
 
 
 class ObjectWalk(Walk):
-    """The walk over one object: what it needs, what was found, what was done."""
+    """State while the rules are applied to one object: what was found, needed and done."""
 
     __slots__ = (
         "added",
@@ -52,6 +54,7 @@ class ObjectWalk(Walk):
         "followed",
         "group_lengths",
         "identifiers",
+        "keyed_by_study",
         "noted",
         "opaque",
         "overlays",
@@ -60,50 +63,49 @@ class ObjectWalk(Walk):
         "planes_removed",
         "rules",
         "signatures",
-        "to_key",
         "value_lists",
     )
 
     def __init__(self, data: bytes, rules: int, partial: bool = False) -> None:
         super().__init__(data, partial)
-        # Identifiers that need a pseudonym; a dict keeps them in the order they were met.
+        # Identifiers that need a pseudonym; a dict keeps their order.
         self.identifiers: dict[Identifier, None] = {}
         self.captured: dict[str, Captured] = {}
-        # How often each rule acted, by its index.
+        # How often each rule was applied, by its index.
         self.rules = [0] * rules
-        # What was done without a rule, and how many references followed the mapping.
+        # Actions without a rule, and the number of UID references that were replaced.
         self.counts: dict[str, int] = {}
         self.followed = 0
         self.noted: dict[Reason, int] = {}
-        # Indices of edits whose bytes only the pseudonyms, or all other edits, tell.
+        # Indices of edits whose bytes depend on the pseudonyms, and of those that depend on all other edits.
         self.pending: list[int] = []
         self.group_lengths: list[int] = []
-        # Index and kind of pending edits whose original is the study's or the patient's, known at the end of the walk.
-        self.to_key: list[tuple[int, IdentifierKind]] = []
+        # Index and kind of pending edits that use the study's or the patient's identifier, known after the walk.
+        self.keyed_by_study: list[tuple[int, IdentifierKind]] = []
         self.signatures: list[int] = []
-        # Where the value of the outermost PixelData lies; no end where it was not reached.
+        # Position of the value of the root PixelData; no end where the end was not reached.
         self.pixel_data: tuple[int, int | None] | None = None
-        # Where the values of OverlayData lie that stay in the object, and their VR, by tag.
+        # Start, end and VR of the values of OverlayData that stay in the object, by tag.
         self.overlays: dict[int, tuple[int, int, str]] = {}
-        # Groups of overlay planes whose bits may stand in PixelData, and do not stay in the object.
+        # Groups of removed overlay planes whose bits may be in PixelData.
         self.planes_removed: set[int] = set()
-        # Where values lie that stay and may be data sets themselves, which nobody walks over.
+        # Start and end of values that stay, are not parsed and may be data sets themselves.
         self.opaque: list[tuple[int, int]] = []
-        # Whether the element that the level pauses at was there.
+        # Whether the element before which the current `RootContext` pauses is in the object.
         self.added = False
-        # The character set of the outermost data set.
+        # The character set of the root data set.
         self.codecs = DEFAULT_CHARACTER_SET
         # Whether the transfer syntax allows pixel data of undefined length.
         self.encapsulated = False
-        # The object as pydicom reads it, for functions that ask.
+        # The object as pydicom reads it, for functions that ask for it.
         self.data_set: Any = None
-        # What the lists of %values collected, for recipes that have such.
+        # The values collected by the lists of %values, for recipes that have such lists.
         self.value_lists: ValueLists | None = None
-        # Whether the object may refer to content items by their positions, once somebody asked.
+        # Whether the object may refer to content items by their position; None until it was looked up.
         self.content_references: bool | None = None
 
     def share(self, other: ObjectWalk) -> None:
-        """Count and collect together with the walk over another part of the same object."""
+        """Use the counters and collections of the walk over another part of the same object."""
         self.identifiers = other.identifiers
         self.rules = other.rules
         self.counts = other.counts
@@ -111,37 +113,40 @@ class ObjectWalk(Walk):
         self.value_lists = other.value_lists
 
     def note(self, reason: Reason, times: int = 1) -> None:
-        """Count something noteworthy."""
+        """Count a reason that is noted on the object."""
         self.noted[reason] = self.noted.get(reason, 0) + times
 
-    def count(self, deed: str) -> None:
-        """Count something done without a rule."""
-        self.counts[deed] = self.counts.get(deed, 0) + 1
+    def count(self, action: str) -> None:
+        """Count an action that no rule asked for."""
+        self.counts[action] = self.counts.get(action, 0) + 1
 
     def captured_text(self, keyword: str) -> str:
-        """Return the value of an element of the outermost data set that the walk keeps, as it came; or nothing."""
+        """Return the original value of a captured element of the root data set, or an empty string."""
         found = self.captured.get(keyword)
         if found is None:
             return ""
         return decode_text(self.data[found[0] : found[1]], "LO", found[2]).strip("\0 ")
 
 
-def undefined_end(walk: Walk, context: DatasetContext, start: int, vr: str) -> int:
-    """Return where an element of undefined length ends whose value begins at `start`."""
+Context = DatasetContext[ObjectWalk]
+
+
+def undefined_end(walk: Walk, context: DatasetContext[Any], start: int, vr: str) -> int:
+    """Return the end of an element of undefined length whose value begins at `start`."""
     if vr in ("SQ", "UN"):
         return skip_items(walk, context.implicit or vr == "UN", context.order, start)
     return skip_fragments(walk, context, start)
 
 
-class RuleHandler(ElementHandler):
-    """An element that is changed as a whole.
+class RuleHandler(ElementHandler[ObjectWalk]):
+    """Changes an element as a whole.
 
     Parameters
     ----------
     form
-        How the element's header is laid out.
+        Layout of the element's header.
     tag, vr
-        Its tag, and the VR that a dictionary gives where its own says nothing.
+        Its tag and VR; the VR of the dictionary if the header does not say it.
     """
 
     __slots__ = ("tag", "vr")
@@ -151,36 +156,60 @@ class RuleHandler(ElementHandler):
         self.tag = tag
         self.vr = vr
 
-    def visit_undefined(
-        self, walk: Any, context: DatasetContext, pos: int, start: int, item_context: ItemContext
+    def handle_undefined(
+        self, walk: ObjectWalk, context: Context, pos: int, start: int, item_context: ItemContext
     ) -> int:
-        """See the element with the end that its delimitation gives it."""
+        """Find the end of the element and handle it like one of defined length."""
         end = undefined_end(walk, context, start, self.vr)
-        self.visit(walk, context, pos, start, end, item_context)
+        self.handle(walk, context, pos, start, end, item_context)
         return end
 
 
-class PendingHandler(RuleHandler):
-    """An element whose new bytes are known once the pseudonyms are.
+class PendingEdit(RuleEdit):
+    """Edit whose new bytes a `PendingHandler` renders from `details` when the pseudonyms are known."""
 
-    Its edits hold, in place of the new bytes, the pair of this entry and of what :meth:`render` needs.
-    """
+    __slots__ = ("details", "handler")
+
+    def __init__(self, start: int, end: int, handler: PendingHandler, details: Any, item_context: ItemContext) -> None:
+        self.start = start
+        self.end = end
+        self.handler = handler
+        self.details = details
+        self.item_context = item_context
+
+    def resolve(self, walk: ObjectWalk, pseudonyms: Mapping[Identifier, str]) -> RuleEdit:
+        """Return the edit with its bytes."""
+        try:
+            new = self.handler.render(walk, self.start, self.details, self.item_context, pseudonyms)
+        except Quarantine as problem:
+            where = problem.where or self.item_context.context.tag_path(walk.data, self.start)
+            raise Quarantine(problem.reason, where, self.start) from None
+        return RuleEdit(self.start, self.end, new, self.item_context)
+
+
+class PendingHandler(RuleHandler):
+    """Changes an element whose new bytes depend on pseudonyms."""
 
     __slots__ = ()
 
-    def keyed(self, needs: Any, original: Identifier) -> Any:
-        """Return what :meth:`render` needs when the study's or the patient's identifier is the original."""
+    def defer(self, walk: ObjectWalk, pos: int, end: int, details: Any, item_context: ItemContext) -> None:
+        """Record an edit whose bytes :meth:`render` returns later."""
+        walk.pending.append(len(walk.edits))
+        walk.edits.append(PendingEdit(pos, end, self, details, item_context))
+
+    def with_identifier(self, details: Any, original: Identifier) -> Any:
+        """Return the details for :meth:`render` with the study's or the patient's identifier as the original."""
         raise NotImplementedError
 
     def render(
-        self, walk: ObjectWalk, pos: int, needs: Any, item_context: ItemContext, pseudonyms: Mapping[Identifier, str]
+        self, walk: ObjectWalk, pos: int, details: Any, item_context: ItemContext, pseudonyms: Mapping[Identifier, str]
     ) -> bytes:
-        """Return the whole element at `pos`, or nothing where it is removed."""
+        """Return the whole element at `pos`, or no bytes if it is removed."""
         raise NotImplementedError
 
 
 class RemoveHandler(RuleHandler):
-    """An element that is removed by a rule."""
+    """Removes an element by a rule."""
 
     __slots__ = ("rule",)
 
@@ -188,16 +217,16 @@ class RemoveHandler(RuleHandler):
         super().__init__(form, tag, vr)
         self.rule = rule
 
-    def visit(
-        self, walk: ObjectWalk, context: DatasetContext, pos: int, start: int, end: int, item_context: ItemContext
+    def handle(
+        self, walk: ObjectWalk, context: Context, pos: int, start: int, end: int, item_context: ItemContext
     ) -> None:
-        """Take the element out."""
-        walk.edits.append((pos, end, b"", item_context))
+        """Remove the element."""
+        walk.edits.append(RuleEdit(pos, end, b"", item_context))
         walk.rules[self.rule] += 1
 
 
 class ConstantHandler(RuleHandler):
-    """An element that a rule gives the same bytes everywhere."""
+    """Replaces the value of an element by constant bytes."""
 
     __slots__ = ("rule", "value")
 
@@ -206,17 +235,17 @@ class ConstantHandler(RuleHandler):
         self.rule = rule
         self.value = value
 
-    def visit(
-        self, walk: ObjectWalk, context: DatasetContext, pos: int, start: int, end: int, item_context: ItemContext
+    def handle(
+        self, walk: ObjectWalk, context: Context, pos: int, start: int, end: int, item_context: ItemContext
     ) -> None:
-        """Put the bytes in place of the value."""
+        """Replace the value."""
         new = element_bytes(walk.data[pos : pos + 6], self.form, self.value, context.order)
-        walk.edits.append((pos, end, new, item_context))
+        walk.edits.append(RuleEdit(pos, end, new, item_context))
         walk.rules[self.rule] += 1
 
 
 class ShiftHandler(RuleHandler):
-    """A date that a rule shifts by the same number of days everywhere."""
+    """Shifts a date by a constant number of days."""
 
     __slots__ = ("days", "rule")
 
@@ -225,8 +254,8 @@ class ShiftHandler(RuleHandler):
         self.rule = rule
         self.days = days
 
-    def visit(
-        self, walk: ObjectWalk, context: DatasetContext, pos: int, start: int, end: int, item_context: ItemContext
+    def handle(
+        self, walk: ObjectWalk, context: Context, pos: int, start: int, end: int, item_context: ItemContext
     ) -> None:
         """Write the shifted date."""
         if start == end:
@@ -234,16 +263,16 @@ class ShiftHandler(RuleHandler):
         data = walk.data
         value = shifted(walk, data[start:end], self.vr, self.days, item_context.codecs)
         if len(value) == end - start:
-            # A date that is as long as it was keeps its header.
+            # The header stays the same.
             new = data[pos:start] + value
         else:
             new = element_bytes(data[pos : pos + 6], self.form, value, context.order)
-        walk.edits.append((pos, end, new, item_context))
+        walk.edits.append(RuleEdit(pos, end, new, item_context))
         walk.rules[self.rule] += 1
 
 
 def date_vr(tag: int, vr: str) -> str:
-    """Return the VR by which an element is shifted: one that is no time is not saved by saying that it is one."""
+    """Return the VR by which an element is shifted: TM is trusted only if the dictionary says so too."""
     return "DA" if vr == "TM" and vr_of(tag) != "TM" else vr
 
 
@@ -272,10 +301,10 @@ def _shifted_day(value: bytes, days: int) -> bytes | None:
 
 
 @lru_cache(maxsize=8192)
-def _identifier(kind: IdentifierKind, raw: bytes) -> Any:
-    """Return the original of a single value of ASCII text; nothing for an empty one, false for any other.
+def _identifier(kind: IdentifierKind, raw: bytes) -> Identifier | Literal[False] | None:
+    """Return the identifier for a single value of ASCII text, `None` for an empty one, False for any other value.
 
-    The objects of a study share many.
+    Cached, because the objects of a study share many.
     """
     if not raw.isascii() or b"\\" in raw or b"\x1b" in raw:
         return False
@@ -284,7 +313,7 @@ def _identifier(kind: IdentifierKind, raw: bytes) -> Any:
 
 
 class PseudonymHandler(PendingHandler):
-    """An identifier that a rule replaces by its pseudonym; each value of several has its own.
+    """Replaces each value of an identifier by its pseudonym.
 
     Parameters
     ----------
@@ -293,7 +322,7 @@ class PseudonymHandler(PendingHandler):
     kind
         The kind of pseudonym.
     empty_by_study
-        Whether an empty value is keyed by the study; else it stays empty.
+        Whether an empty value gets a pseudonym keyed by the study; otherwise it stays empty.
     """
 
     __slots__ = ("empty_by_study", "kind", "rule")
@@ -304,24 +333,23 @@ class PseudonymHandler(PendingHandler):
         self.kind = kind
         self.empty_by_study = empty_by_study
 
-    def visit(
-        self, walk: ObjectWalk, context: DatasetContext, pos: int, start: int, end: int, item_context: ItemContext
+    def handle(
+        self, walk: ObjectWalk, context: Context, pos: int, start: int, end: int, item_context: ItemContext
     ) -> None:
-        """Ask for the pseudonym of each value."""
-        needs = self.ask(walk, walk.data[start:end], item_context)
-        if needs is None:
+        """Request the pseudonym of each value."""
+        identifiers = self.collect(walk, walk.data[start:end], item_context)
+        if identifiers is None:
             if not self.empty_by_study:
                 return
-            walk.to_key.append((len(walk.edits), self.kind))
-        walk.pending.append(len(walk.edits))
-        walk.edits.append((pos, end, (self, needs), item_context))
+            walk.keyed_by_study.append((len(walk.edits), self.kind))
+        self.defer(walk, pos, end, identifiers, item_context)
         walk.rules[self.rule] += 1
 
-    def ask(
+    def collect(
         self, walk: ObjectWalk, raw: bytes, item_context: ItemContext
     ) -> Identifier | tuple[Identifier | None, ...] | None:
-        """Note the originals that a value holds: one, several, or nothing in an empty value."""
-        found: Identifier | None = _identifier(self.kind, raw)
+        """Collect the identifiers in a value: one, several, or `None` for an empty value."""
+        found = _identifier(self.kind, raw)
         if found:
             walk.identifiers[found] = None
             return found
@@ -332,29 +360,24 @@ class PseudonymHandler(PendingHandler):
         walk.identifiers.update(dict.fromkeys(original for original in identifiers if original is not None))
         return identifiers if any(texts) else None
 
-    def keyed(self, needs: Any, original: Identifier) -> Identifier:
-        """Take the study's own identifier in place of an empty one."""
+    def with_identifier(self, details: Any, original: Identifier) -> Identifier:
+        """Use the study's identifier for an empty value."""
         return original
 
     def render(
-        self, walk: ObjectWalk, pos: int, needs: Any, item_context: ItemContext, pseudonyms: Mapping[Identifier, str]
+        self, walk: ObjectWalk, pos: int, details: Any, item_context: ItemContext, pseudonyms: Mapping[Identifier, str]
     ) -> bytes:
-        """Write the pseudonyms."""
-        if needs.__class__ is Identifier:
-            text = pseudonyms[needs]
+        """Return the element with the pseudonyms."""
+        if details.__class__ is Identifier:
+            text = pseudonyms[details]
         else:
-            text = join_values([pseudonyms[one] if isinstance(one, Identifier) else one or "" for one in needs])
-        if not text.isascii() or self.form != SHORT:
-            value = encode_text(text, self.vr, item_context.codecs)
-            return element_bytes(walk.data[pos : pos + 6], self.form, value, item_context.context.order)
-        value = text.encode()
-        if len(value) % 2:
-            value += b"\0" if self.vr == "UI" else b" "
-        return walk.data[pos : pos + 6] + item_context.context.order.u16.pack(len(value)) + value
+            text = join_values([pseudonyms[one] if isinstance(one, Identifier) else one or "" for one in details])
+        value = encode_text(text, self.vr, item_context.codecs)
+        return element_bytes(walk.data[pos : pos + 6], self.form, value, item_context.context.order)
 
 
 class ReferenceHandler(PseudonymHandler):
-    """A UID that follows the mapping wherever it stands; a UID of the standard's own stays."""
+    """Replaces a UID by its pseudonym wherever it occurs; UIDs assigned by the standard stay."""
 
     __slots__ = ("well_known",)
 
@@ -362,50 +385,50 @@ class ReferenceHandler(PseudonymHandler):
         super().__init__(form, tag, "UI", -1, IdentifierKind.UID, False)
         self.well_known = well_known
 
-    def visit(
-        self, walk: ObjectWalk, context: DatasetContext, pos: int, start: int, end: int, item_context: ItemContext
+    def handle(
+        self, walk: ObjectWalk, context: Context, pos: int, start: int, end: int, item_context: ItemContext
     ) -> None:
-        """Ask for the pseudonym of each UID that is not well known."""
+        """Request the pseudonym of each UID that is not well known."""
         raw = walk.data[start:end]
         if raw.rstrip(b"\0 ") in self.well_known:
             return
-        needs = self._ask_but_well_known(walk, raw) if b"\\" in raw else self.ask(walk, raw, item_context)
-        if needs is not None:
-            walk.pending.append(len(walk.edits))
-            walk.edits.append((pos, end, (self, needs), item_context))
+        several = b"\\" in raw
+        details = self._collect_unless_well_known(walk, raw) if several else self.collect(walk, raw, item_context)
+        if details is not None:
+            self.defer(walk, pos, end, details, item_context)
             walk.followed += 1
 
-    def _ask_but_well_known(self, walk: ObjectWalk, raw: bytes) -> tuple[Identifier | str | None, ...] | None:
-        needs: list[Identifier | str | None] = []
+    def _collect_unless_well_known(self, walk: ObjectWalk, raw: bytes) -> tuple[Identifier | str | None, ...] | None:
+        details: list[Identifier | str | None] = []
         for value in raw.split(b"\\"):
             uid = value.strip(b"\0 ")
             if not uid or uid in self.well_known:
-                needs.append(uid.decode("ascii"))
+                details.append(uid.decode("ascii"))
                 continue
             original = Identifier(IdentifierKind.UID, uid.decode("iso8859"))
             walk.identifiers[original] = None
-            needs.append(original)
-        return tuple(needs) if any(isinstance(needed, Identifier) for needed in needs) else None
+            details.append(original)
+        return tuple(details) if any(isinstance(one, Identifier) for one in details) else None
 
 
-class RefusedHandler(ElementHandler):
-    """An element that cannot be what it says it is: a sequence in the place of a value, text in the place of pixels."""
+class RefusedHandler(ElementHandler[ObjectWalk]):
+    """Refuses an element whose VR contradicts its tag: a sequence instead of a value, text instead of pixels."""
 
     __slots__ = ()
 
-    def visit(
-        self, walk: Any, context: DatasetContext, pos: int, start: int, end: int, item_context: ItemContext
+    def handle(
+        self, walk: ObjectWalk, context: Context, pos: int, start: int, end: int, item_context: ItemContext
     ) -> None:
-        """Refuse it."""
-        raise Quarantine(Reason.MALFORMED, context.where(walk.data, pos), pos)
+        """Refuse the element."""
+        raise Quarantine(Reason.MALFORMED, context.tag_path(walk.data, pos), pos)
 
-    def overrun(self, walk: Any, context: DatasetContext, pos: int, start: int, stop: int, end: int) -> int:
-        """Refuse it."""
-        raise Quarantine(Reason.MALFORMED, context.where(walk.data, pos), pos)
+    def handle_overrun(self, walk: ObjectWalk, context: Context, pos: int, start: int, stop: int, end: int) -> int:
+        """Refuse the element."""
+        raise Quarantine(Reason.MALFORMED, context.tag_path(walk.data, pos), pos)
 
 
 class PatientShiftHandler(PendingHandler):
-    """A date that a rule shifts by the patient's own number of days."""
+    """Shifts a date by the patient's own number of days."""
 
     __slots__ = ("rule",)
 
@@ -413,157 +436,199 @@ class PatientShiftHandler(PendingHandler):
         super().__init__(form, tag, date_vr(tag, vr))
         self.rule = rule
 
-    def visit(
-        self, walk: ObjectWalk, context: DatasetContext, pos: int, start: int, end: int, item_context: ItemContext
+    def handle(
+        self, walk: ObjectWalk, context: Context, pos: int, start: int, end: int, item_context: ItemContext
     ) -> None:
-        """Ask for the patient's offset."""
+        """Request the patient's offset."""
         if start == end:
             return
-        walk.to_key.append((len(walk.edits), IdentifierKind.DATE_OFFSET))
-        walk.pending.append(len(walk.edits))
-        walk.edits.append((pos, end, (self, (start, end)), item_context))
+        walk.keyed_by_study.append((len(walk.edits), IdentifierKind.DATE_OFFSET))
+        self.defer(walk, pos, end, (start, end), item_context)
         walk.rules[self.rule] += 1
 
-    def keyed(self, needs: Any, original: Identifier) -> Any:
-        """Take the patient whose offset it is."""
-        return (*needs, original)
+    def with_identifier(self, details: Any, original: Identifier) -> Any:
+        """Use the patient whose offset is requested."""
+        return (*details, original)
 
     def render(
-        self, walk: ObjectWalk, pos: int, needs: Any, item_context: ItemContext, pseudonyms: Mapping[Identifier, str]
+        self, walk: ObjectWalk, pos: int, details: Any, item_context: ItemContext, pseudonyms: Mapping[Identifier, str]
     ) -> bytes:
-        """Write the shifted date."""
-        start, end, original = needs
+        """Return the element with the shifted date."""
+        start, end, original = details
         value = shifted(walk, walk.data[start:end], self.vr, int(pseudonyms[original]), item_context.codecs)
         return element_bytes(walk.data[pos : pos + 6], self.form, value, item_context.context.order)
 
 
-class CharacterSetHandler(ElementHandler):
-    """SpecificCharacterSet (0008,0005): holds for what follows it in its data set, and beneath.
+class CharacterSetHandler(ElementHandler[ObjectWalk]):
+    """SpecificCharacterSet (0008,0005): applies to the elements that follow in its data set, and to their items.
 
     Parameters
     ----------
     inner
-        What a rule does to it.
+        The handler that a rule gives the element, if any.
     """
 
     __slots__ = ("inner",)
 
-    def __init__(self, form: int, inner: ElementHandler | None = None) -> None:
+    def __init__(self, form: int, inner: ElementHandler[ObjectWalk] | None = None) -> None:
         super().__init__(form)
         self.inner = inner
 
-    def visit(
-        self, walk: Any, context: DatasetContext, pos: int, start: int, end: int, item_context: ItemContext
+    def handle(
+        self, walk: ObjectWalk, context: Context, pos: int, start: int, end: int, item_context: ItemContext
     ) -> None:
-        """Take the character set over."""
+        """Set the character set of the data set or item."""
         item_context.codecs = character_set(walk.data[start:end])
         if self.inner is not None:
-            self.inner.visit(walk, context, pos, start, end, item_context)
+            self.inner.handle(walk, context, pos, start, end, item_context)
 
 
-class GroupLengthHandler(ElementHandler):
-    """A group length (gggg,0000): as long as the group is after its changes."""
+class GroupLengthHandler(ElementHandler[ObjectWalk]):
+    """A group length (gggg,0000): written as the length of the group after its changes."""
 
     __slots__ = ()
 
-    def visit(
-        self, walk: Any, context: DatasetContext, pos: int, start: int, end: int, item_context: ItemContext
+    def handle(
+        self, walk: ObjectWalk, context: Context, pos: int, start: int, end: int, item_context: ItemContext
     ) -> None:
-        """Hold a place among the edits; its span is found when all edits are known."""
+        """Reserve a position among the edits; the new length is known when all edits are."""
         if end - start != 4:
-            raise Quarantine(Reason.MALFORMED, context.where(walk.data, pos), pos)
+            raise Quarantine(Reason.MALFORMED, context.tag_path(walk.data, pos), pos)
+        length = context.order.u32.unpack_from(walk.data, start)[0]
         walk.group_lengths.append(len(walk.edits))
-        walk.edits.append((start, end, GroupLength(context.order.u32.unpack_from(walk.data, start)[0]), item_context))
+        walk.edits.append(GroupLengthEdit(pos, start, length, item_context))
 
 
-class GroupLength:
-    """The edit of a group length whose span is not known yet."""
+class GroupLengthEdit(RuleEdit):
+    """Edit of a group length, computed from the edits of the group.
 
-    __slots__ = ("length",)
+    Parameters
+    ----------
+    pos
+        Start of the element in bytes; its value may follow a header of 8 or 12 bytes.
+    length
+        The original group length in bytes.
+    """
 
-    def __init__(self, length: int) -> None:
+    __slots__ = ("length", "pos")
+
+    def __init__(self, pos: int, start: int, length: int, item_context: ItemContext) -> None:
+        self.pos = pos
+        self.start = start
+        self.end = start + 4
         self.length = length
+        self.item_context = item_context
+
+    def resolve(self, walk: ObjectWalk, following: Iterable[Edit]) -> RuleEdit:
+        """Return the edit with the new length, or the removal of the element if the group is empty.
+
+        Parameters
+        ----------
+        following
+            The edits after this one, resolved.
+        """
+        group = walk.data[self.pos : self.pos + 2]
+        group_end = self.end + self.length
+        length = self.length
+        for edit in following:
+            if edit.__class__ is LengthEdit:
+                continue
+            # An element inserted directly after a group belongs to it if its group number is the same.
+            inserted = edit.start == edit.end == group_end and edit.new[:2] == group
+            if edit.start >= group_end and not inserted:
+                break
+            length += len(edit.new) - edit.end + edit.start
+        if length <= 0:
+            return RuleEdit(self.pos, self.end, b"", self.item_context)
+        new = self.item_context.context.order.u32.pack(length)
+        return RuleEdit(self.start, self.end, new, self.item_context)
 
 
-class OpaqueHandler(UnknownHandler):
-    """A value that stays, of a VR that says nothing of what is in it."""
+class OpaqueHandler(UnknownHandler[ObjectWalk]):
+    """Keeps a value whose VR does not define its content."""
 
     __slots__ = ()
 
-    def visit(
-        self, walk: Any, context: DatasetContext, pos: int, start: int, end: int, item_context: ItemContext
+    def handle(
+        self, walk: ObjectWalk, context: Context, pos: int, start: int, end: int, item_context: ItemContext
     ) -> None:
-        """Remember where it lies: what looks like an element there is none that a rule addresses."""
+        """Record the position of the value: bytes that look like an element there are not one that a rule selects."""
         walk.opaque.append((start, end))
 
 
-class BytesHandler(ElementHandler):
-    """Bytes that stay."""
+class BytesHandler(ElementHandler[ObjectWalk]):
+    """Keeps bytes, of defined length or in fragments."""
 
     __slots__ = ()
 
-    def visit(
-        self, walk: Any, context: DatasetContext, pos: int, start: int, end: int, item_context: ItemContext
+    def handle(
+        self, walk: ObjectWalk, context: Context, pos: int, start: int, end: int, item_context: ItemContext
     ) -> None:
-        """Remember where they lie, as of any opaque value."""
+        """Record the position of the value."""
         walk.opaque.append((start, end))
 
-    def visit_undefined(
-        self, walk: Any, context: DatasetContext, pos: int, start: int, item_context: ItemContext
+    def handle_undefined(
+        self, walk: ObjectWalk, context: Context, pos: int, start: int, item_context: ItemContext
     ) -> int:
-        """Remember where the fragments lie."""
+        """Record the position of the fragments."""
         end = skip_fragments(walk, context, start)
         walk.opaque.append((start, end))
         return end
 
 
 class SignatureHandler(RuleHandler):
-    """Digital signatures and what they need: no longer valid once anything else changes."""
+    """Removes digital signatures and related elements, which are invalid once anything else changes."""
 
     __slots__ = ()
 
-    def visit(
-        self, walk: ObjectWalk, context: DatasetContext, pos: int, start: int, end: int, item_context: ItemContext
+    def handle(
+        self, walk: ObjectWalk, context: Context, pos: int, start: int, end: int, item_context: ItemContext
     ) -> None:
-        """Take the element out, to be put back if nothing else changes."""
+        """Remove the element for now; it is restored if nothing else changes."""
         walk.signatures.append(len(walk.edits))
-        walk.edits.append((pos, end, b"", item_context))
+        walk.edits.append(RuleEdit(pos, end, b"", item_context))
 
 
 class DropHandler(RuleHandler):
-    """An element that a setting removes."""
+    """Removes an element by a setting.
 
-    __slots__ = ("deed",)
+    Parameters
+    ----------
+    action
+        The name under which the removal is counted.
+    """
 
-    def __init__(self, form: int, tag: int, vr: str, deed: str) -> None:
+    __slots__ = ("action",)
+
+    def __init__(self, form: int, tag: int, vr: str, action: str) -> None:
         super().__init__(form, tag, vr)
-        self.deed = deed
+        self.action = action
 
-    def visit(
-        self, walk: ObjectWalk, context: DatasetContext, pos: int, start: int, end: int, item_context: ItemContext
+    def handle(
+        self, walk: ObjectWalk, context: Context, pos: int, start: int, end: int, item_context: ItemContext
     ) -> None:
-        """Take the element out."""
-        walk.edits.append((pos, end, b"", item_context))
-        walk.count(self.deed)
+        """Remove the element."""
+        walk.edits.append(RuleEdit(pos, end, b"", item_context))
+        walk.count(self.action)
 
 
 class PixelDataHandler(RuleHandler):
-    """The outermost pixel data: stepped over, never copied here."""
+    """Skips the root pixel data without copying it."""
 
     __slots__ = ()
 
-    def visit(
-        self, walk: ObjectWalk, context: DatasetContext, pos: int, start: int, end: int, item_context: ItemContext
+    def handle(
+        self, walk: ObjectWalk, context: Context, pos: int, start: int, end: int, item_context: ItemContext
     ) -> None:
-        """Remember where the value lies."""
+        """Record the position of the value."""
         walk.pixel_data = (start, end)
 
-    def visit_undefined(
-        self, walk: ObjectWalk, context: DatasetContext, pos: int, start: int, item_context: ItemContext
+    def handle_undefined(
+        self, walk: ObjectWalk, context: Context, pos: int, start: int, item_context: ItemContext
     ) -> int:
-        """Remember where the fragments lie; where the beginning of an object has not all of them, where they begin."""
+        """Record the position of the fragments; without an end if a partial object does not hold all of them."""
         if not walk.encapsulated:
-            raise Quarantine(Reason.MALFORMED, context.where(walk.data, pos), pos)
+            raise Quarantine(Reason.MALFORMED, context.tag_path(walk.data, pos), pos)
         try:
             end = skip_fragments(walk, context, start)
         except NeedMoreDataError:
@@ -572,46 +637,40 @@ class PixelDataHandler(RuleHandler):
         walk.pixel_data = (start, end)
         return end
 
-    def overrun(self, walk: ObjectWalk, context: DatasetContext, pos: int, start: int, stop: int, end: int) -> int:
+    def handle_overrun(self, walk: ObjectWalk, context: Context, pos: int, start: int, stop: int, end: int) -> int:
         """Stop at pixel data that reaches beyond the given beginning of the object."""
         if not walk.partial:
-            return super().overrun(walk, context, pos, start, stop, end)
+            return super().handle_overrun(walk, context, pos, start, stop, end)
         walk.pixel_data = (start, stop)
         return end
 
 
-class CaptureHandler(ElementHandler):
-    """An element of the outermost data set whose value is asked for afterwards.
+class CaptureHandler(ElementHandler[ObjectWalk]):
+    """Records the position of a root element whose value is needed after the walk.
 
     Parameters
     ----------
     keyword
-        Under which it is kept.
+        The key under which it is recorded.
     inner
-        Who else visits it.
+        The handler that changes the element, if any.
     """
 
     __slots__ = ("inner", "keyword")
 
-    def __init__(self, form: int, keyword: str, inner: ElementHandler | None) -> None:
+    def __init__(self, form: int, keyword: str, inner: ElementHandler[ObjectWalk] | None) -> None:
         super().__init__(form)
         self.keyword = keyword
         self.inner = inner
 
-    def visit(
-        self, walk: ObjectWalk, context: DatasetContext, pos: int, start: int, end: int, item_context: ItemContext
+    def handle(
+        self, walk: ObjectWalk, context: Context, pos: int, start: int, end: int, item_context: ItemContext
     ) -> None:
-        """Remember where the value lies and which edit replaces it."""
+        """Record the position of the value and the edit that replaces it."""
         edit = -1
         if self.inner is not None:
             edits = len(walk.edits)
-            self.inner.visit(walk, context, pos, start, end, item_context)
+            self.inner.handle(walk, context, pos, start, end, item_context)
             if len(walk.edits) > edits:
                 edit = edits
         walk.captured[self.keyword] = (start, end, item_context.codecs, edit, self.form)
-
-    def visit_undefined(
-        self, walk: Any, context: DatasetContext, pos: int, start: int, item_context: ItemContext
-    ) -> int:
-        """Refuse an identifier of undefined length."""
-        raise Quarantine(Reason.MALFORMED, context.where(walk.data, pos), pos)

@@ -1,12 +1,13 @@
-"""What a content item says of itself (PS3.3 sections 10.2 and C.17.3): value type, concept name, which values it holds.
+"""Read value type, concept name and kinds of values of a content item (PS3.3 sections 10.2 and C.17.3).
 
-An item is read before it is walked, as far as its rule must be known, and no further than its children.
+An item is read before its elements are handled, up to its children, to select the rule for it.
 """
 
 from __future__ import annotations
 
 import struct
 from functools import lru_cache
+from typing import Any
 
 from pydicom.datadict import tag_for_keyword
 
@@ -19,10 +20,10 @@ from dicom_deid.dicom.walk import (
     SequenceHandler,
     UnknownHandler,
     Walk,
-    item_level,
-    skipped,
+    item_dataset_context,
+    skipping_handler,
     walk_item,
-    walk_level,
+    walk_unchecked,
 )
 from dicom_deid.exceptions import Quarantine
 from dicom_deid.reasons import Reason
@@ -30,12 +31,12 @@ from dicom_deid.recipe import VALUE_TYPES, Concept
 
 
 def tag_of_keyword(keyword: str) -> int:
-    """Return the tag that a keyword of the dictionary names.
+    """Return the tag of a keyword of the dictionary.
 
     Raises
     ------
     ValueError
-        If none has it.
+        If the dictionary does not hold the keyword.
     """
     tag = tag_for_keyword(keyword)
     if tag is None:
@@ -62,7 +63,7 @@ CONTENT_SEQUENCES = frozenset(
         ),
     )
 )
-"""The sequences of PS3.3 whose items are content items: a report's tree, and those made of a content item macro."""
+"""Sequences of PS3.3 whose items are content items: the tree of a report, and those that use a content item macro."""
 
 _VALUE_TYPE = tag_of_keyword("ValueType")
 _CONCEPT_NAME = tag_of_keyword("ConceptNameCodeSequence")
@@ -90,21 +91,21 @@ VALUES: dict[str, tuple[str, tuple[str, ...]]] = {
     "IMAGE": _REFERENCE,
     "WAVEFORM": _REFERENCE,
 }
-"""By value type: the sequence of the item that holds the value, if one does, and the elements of the value. A rule
-writes the first of them, and what says the same in another form is removed."""
+"""By value type: the sequence that holds the value, if any, and the elements of the value. A rule writes the first of
+them; the others, which say the same in another form, are removed."""
 
 _REFERENCES = frozenset(("COMPOSITE", "IMAGE", "WAVEFORM"))
 _NAMED = frozenset(("TEXT", "CODE", "NUM", "PNAME", "DATE", "TIME", "DATETIME", "UIDREF"))
 """Value types whose items must have a concept name (PS3.3 section C.17.3)."""
 _OLDER_NAMES = {"NUMERIC": "NUM"}
-"""Value types as acquisition contexts have them in earlier editions of PS3.3 section C.7.6.14."""
+"""Value types of acquisition contexts in earlier editions of PS3.3 section C.7.6.14."""
 
-MAX_KNOWN = 4096
-"""Concept names, and what follows from them, that are remembered."""
+MAX_CACHED = 4096
+"""Limit on cached concept names and decisions about them."""
 
 
 class Reading(Walk):
-    """What was read of one content item."""
+    """Values read from one content item."""
 
     __slots__ = ("code", "declared", "is_reference", "present", "scheme")
 
@@ -113,17 +114,17 @@ class Reading(Walk):
         self.begin()
 
     def begin(self) -> None:
-        """Forget what was read of an item before."""
+        """Reset before the next item."""
         self.declared = ""
         self.code = ""
         self.scheme = ""
-        # The value types of the values that it holds, whatever it declares.
+        # The value types of the values that it holds, independent of the type that it declares.
         self.present: frozenset[str] = frozenset()
         self.is_reference = False
 
 
-class _TextHandler(ElementHandler):
-    """Value type, code or coding scheme: there may be one in an item."""
+class _TextHandler(ElementHandler[Reading]):
+    """Value type, code or coding scheme: at most one in an item."""
 
     __slots__ = ("name",)
 
@@ -131,95 +132,97 @@ class _TextHandler(ElementHandler):
         super().__init__(form)
         self.name = name
 
-    def visit(
-        self, walk: Reading, context: DatasetContext, pos: int, start: int, end: int, item_context: ItemContext
+    def handle(
+        self, walk: Reading, context: DatasetContext[Reading], pos: int, start: int, end: int, item_context: ItemContext
     ) -> None:
         text = _word(walk.data[start:end])
         if text and getattr(walk, self.name):
-            raise Quarantine(Reason.MALFORMED, context.where(walk.data, pos), pos)
+            raise Quarantine(Reason.MALFORMED, context.tag_path(walk.data, pos), pos)
         if text:
             setattr(walk, self.name, text)
 
 
-@lru_cache(maxsize=MAX_KNOWN)
+@lru_cache(maxsize=MAX_CACHED)
 def _word(value: bytes) -> str:
     return value.decode("iso8859").strip("\0 ").upper()
 
 
-class _ValueHandler(UnknownHandler):
-    """An element that holds the value of an item of these types."""
+class _ValueHandler(UnknownHandler[Reading]):
+    """An element that holds the value of an item of one of these value types."""
 
     __slots__ = ("value_types",)
 
-    def __init__(self, form: int, items: DatasetContext, value_types: frozenset[str]) -> None:
+    def __init__(self, form: int, items: DatasetContext[Any], value_types: frozenset[str]) -> None:
         super().__init__(form, items)
         self.value_types = value_types
 
-    def visit(
-        self, walk: Reading, context: DatasetContext, pos: int, start: int, end: int, item_context: ItemContext
+    def handle(
+        self, walk: Reading, context: DatasetContext[Reading], pos: int, start: int, end: int, item_context: ItemContext
     ) -> None:
         if start != end:
             walk.present |= self.value_types
 
-    def visit_undefined(
-        self, walk: Reading, context: DatasetContext, pos: int, start: int, item_context: ItemContext
+    def handle_undefined(
+        self, walk: Reading, context: DatasetContext[Reading], pos: int, start: int, item_context: ItemContext
     ) -> int:
         walk.present |= self.value_types
-        return super().visit_undefined(walk, context, pos, start, item_context)
+        return super().handle_undefined(walk, context, pos, start, item_context)
 
 
-class _ReferenceHandler(ElementHandler):
-    """The position of another item, which this item stands for."""
+class _ReferenceHandler(ElementHandler[Reading]):
+    """The position of another item, to which this item refers."""
 
     __slots__ = ()
 
-    def visit(
-        self, walk: Reading, context: DatasetContext, pos: int, start: int, end: int, item_context: ItemContext
+    def handle(
+        self, walk: Reading, context: DatasetContext[Reading], pos: int, start: int, end: int, item_context: ItemContext
     ) -> None:
         walk.is_reference = True
 
 
-class _ConceptNameHandler(SequenceHandler):
-    """The concept name: one item, once.
+class _ConceptNameHandler(SequenceHandler[Reading]):
+    """The concept name: exactly one item.
 
-    The items of a report share few names: what the same bytes said before, they say again.
+    Decoded names are cached by their bytes, because the items of a report share few names.
     """
 
-    __slots__ = ("known",)
+    __slots__ = ("cache",)
 
-    def __init__(self, form: int, items: DatasetContext) -> None:
+    def __init__(self, form: int, items: DatasetContext[Reading]) -> None:
         super().__init__(form, items)
-        self.known: dict[bytes, tuple[str, str]] = {}
+        self.cache: dict[bytes, tuple[str, str]] = {}
 
-    def visit(
-        self, walk: Reading, context: DatasetContext, pos: int, start: int, end: int, item_context: ItemContext
+    def handle(
+        self, walk: Reading, context: DatasetContext[Reading], pos: int, start: int, end: int, item_context: ItemContext
     ) -> None:
-        if not self._is_known(walk, start, end):
+        if not self._use_cached(walk, start, end):
             stop = start if start == end else walk_item(walk, self.items, start, end, item_context)
-            self._learn(walk, context, pos, start, stop, end)
+            self._store(walk, context, pos, start, stop, end)
 
-    def visit_undefined(
-        self, walk: Reading, context: DatasetContext, pos: int, start: int, item_context: ItemContext
+    def handle_undefined(
+        self, walk: Reading, context: DatasetContext[Reading], pos: int, start: int, item_context: ItemContext
     ) -> int:
         delimitation = walk.data.find(context.order.sequence_delimitation, start)
-        if not self._is_known(walk, start, delimitation):
+        if not self._use_cached(walk, start, delimitation):
             stop = start if start == delimitation else walk_item(walk, self.items, start, len(walk.data), item_context)
-            self._learn(walk, context, pos, start, stop, delimitation)
+            self._store(walk, context, pos, start, stop, delimitation)
         return delimitation + 8
 
-    def _is_known(self, walk: Reading, start: int, end: int) -> bool:
-        found = self.known.get(walk.data[start:end]) if not walk.code else None
+    def _use_cached(self, walk: Reading, start: int, end: int) -> bool:
+        found = self.cache.get(walk.data[start:end]) if not walk.code else None
         if found is None:
             return False
         walk.code, walk.scheme = found
         return True
 
-    def _learn(self, walk: Reading, context: DatasetContext, pos: int, start: int, stop: int, end: int) -> None:
+    def _store(
+        self, walk: Reading, context: DatasetContext[Reading], pos: int, start: int, stop: int, end: int
+    ) -> None:
         if stop != end:
-            raise Quarantine(Reason.MALFORMED, context.where(walk.data, pos), pos)
-        if len(self.known) >= MAX_KNOWN:
-            self.known.clear()
-        self.known[walk.data[start:end]] = walk.code, walk.scheme
+            raise Quarantine(Reason.MALFORMED, context.tag_path(walk.data, pos), pos)
+        if len(self.cache) >= MAX_CACHED:
+            self.cache.clear()
+        self.cache[walk.data[start:end]] = walk.code, walk.scheme
 
 
 _HELD: dict[int, frozenset[str]] = {}
@@ -229,22 +232,19 @@ for _value_type, (_holder, _keywords) in VALUES.items():
 _HELD[tag_of_keyword("NumericValue")] = frozenset(("NUM",))
 
 
-class ContentItemContext(DatasetContext):
-    """A content item, read as far as what stands beneath it."""
+class ContentItemContext(DatasetContext[Reading]):
+    """A content item, read up to its children."""
 
     __slots__ = ()
 
-    def as_implicit(self) -> DatasetContext:
-        """Return the same level for an item whose elements have implicit VRs."""
-        if self.twin is None:
-            self.twin = type(self)(self.path, True, self.order)
-        twin: DatasetContext = self.twin
-        return twin
+    def make_implicit_variant(self) -> DatasetContext[Reading]:
+        """Return the context for items whose elements have implicit VRs."""
+        return type(self)(self.path, True, self.order)
 
-    def decide(self, tag: int, vr: str | None, form: int) -> ElementHandler | None:
-        """Read what tells the item's rule, and step over everything else."""
+    def resolve_handler(self, tag: int, vr: str | None, form: int) -> ElementHandler[Reading] | None:
+        """Read the elements that select the item's rule, and skip all others."""
         if tag == CONTENT_SEQUENCE:
-            # What is read stands before the children of an item; one that stands for another item has none.
+            # All that is read precedes the children of an item; an item that refers to another has no children.
             return STOP
         if tag == _VALUE_TYPE:
             return _TextHandler(form, "declared")
@@ -252,11 +252,11 @@ class ContentItemContext(DatasetContext):
             return _ConceptNameHandler(form, _ConceptNameContext((*self.path, tag), self._is_implicit(vr), self.order))
         if tag == REFERENCED_CONTENT_ITEM:
             return _ReferenceHandler(form)
-        beneath = skipped(form, vr, self.implicit, self.order)
+        skipping = skipping_handler(form, vr, self.implicit, self.order)
         if tag in _HELD:
-            items = beneath.items if isinstance(beneath, UnknownHandler) else self
+            items: DatasetContext[Any] = self if skipping is None else skipping.items
             return _ValueHandler(form, items, _HELD[tag])
-        return beneath
+        return skipping
 
     def _is_implicit(self, vr: str | None) -> bool:
         return self.implicit or vr != "SQ"
@@ -267,42 +267,42 @@ class _ConceptNameContext(ContentItemContext):
 
     __slots__ = ()
 
-    def decide(self, tag: int, vr: str | None, form: int) -> ElementHandler | None:
+    def resolve_handler(self, tag: int, vr: str | None, form: int) -> ElementHandler[Reading] | None:
         if tag in _CODES:
             return _TextHandler(form, "code")
         if tag == _SCHEME:
             return _TextHandler(form, "scheme")
-        return skipped(form, vr, self.implicit, self.order)
+        return skipping_handler(form, vr, self.implicit, self.order)
 
 
 def read_item(
-    reading: Reading, context: DatasetContext, pos: int, end: int, item_context: ItemContext, in_report: bool
+    reading: Reading, context: DatasetContext[Reading], pos: int, end: int, item_context: ItemContext, in_report: bool
 ) -> tuple[Concept, ...]:
-    """Read the item at `pos` and return its concept, once for each type of value that it declares or holds.
+    """Read the item at `pos` and return its concept, once per type of value that it declares or holds.
 
     Raises
     ------
     Quarantine
-        MALFORMED for an item whose rule cannot be told.
+        MALFORMED for an item whose rule cannot be determined.
     """
     data = reading.data
     start = pos + 8
     length = context.order.u32.unpack_from(data, pos + 4)[0]
-    here = item_level(context, data, start)
+    here = item_dataset_context(context, data, start)
     reading.begin()
     try:
-        walk_level(reading, here, start, end if length == UNDEFINED else min(start + length, end), item_context)
+        walk_unchecked(reading, here, start, end if length == UNDEFINED else min(start + length, end), item_context)
     except struct.error:
-        raise reading.cut_short(context, pos, end + 8) from None
+        raise reading.truncation_error(context, pos, end + 8) from None
     if in_report:
         _check(reading)
     return _concepts(reading.declared, reading.present, reading.code, reading.scheme)
 
 
 def _check(reading: Reading) -> None:
-    """Refuse an item of a report whose rule cannot be told; outside of reports such items follow no rule of their own.
+    """Refuse an item of a report whose rule cannot be determined; outside of reports such items have no rule.
 
-    An item that stands for another has neither value type nor value.
+    An item that refers to another has neither value type nor value.
     """
     declared = reading.declared
     if reading.is_reference and not (declared or reading.present):
@@ -313,11 +313,11 @@ def _check(reading: Reading) -> None:
         raise Quarantine(Reason.MALFORMED)
 
 
-@lru_cache(maxsize=MAX_KNOWN)
+@lru_cache(maxsize=MAX_CACHED)
 def _concepts(declared: str, present: frozenset[str], code: str, scheme: str) -> tuple[Concept, ...]:
-    """Return the concept of an item, once for each type of value that it declares or holds; none without a name.
+    """Return the concept of an item, once per type of value that it declares or holds; none without a name.
 
-    What an acquisition context holds tells its type: earlier editions let it declare none.
+    Earlier editions let the items of an acquisition context declare no type; the value determines it.
     """
     if not code:
         return ()

@@ -1,4 +1,4 @@
-"""Private elements: blocks and their creators (PS3.5 section 7.8), and which elements are safe (PS3.15 Table E.3.10-1).
+"""Private elements: blocks and their creators (PS3.5 section 7.8), and safe elements (PS3.15 Table E.3.10-1).
 
 A block keeps its number when another is removed: the standard asks for no renumbering, and the bytes stay the same. A
 creator stays as long as one element of its block does.
@@ -7,13 +7,16 @@ creator stays as long as one element of its block does.
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable
 from functools import cache
 from importlib.resources import files
-from typing import Any
 
-from dicom_deid.dicom.dictionary import creator_of, reserved_block
-from dicom_deid.dicom.walk import DatasetContext, ElementHandler, ItemContext
-from dicom_deid.engine.handlers.basic import ObjectWalk, RuleHandler, undefined_end
+from dicom_deid.dicom.tags import creator_of, reserved_block
+from dicom_deid.dicom.walk import ElementHandler, ItemContext, RuleEdit
+from dicom_deid.engine.handlers.basic import Context, ObjectWalk, RuleHandler, undefined_end
+
+Decision = tuple[bool, ElementHandler[ObjectWalk] | None]
+"""Whether a private element stays, and its handler if it does."""
 
 
 @cache
@@ -34,7 +37,7 @@ class PrivateBlock:
     creator
         The private creator.
     edit
-        Where among the edits the creator is removed for now, or -1 where it stays.
+        Index of the edit that removes the creator for now, or -1 if it stays.
     """
 
     __slots__ = ("creator", "edit")
@@ -43,11 +46,11 @@ class PrivateBlock:
         self.creator = creator
         self.edit = edit
 
-    def stay(self, walk: ObjectWalk) -> None:
-        """Leave the creator where it stands, since an element of its block does."""
+    def keep_creator(self, walk: ObjectWalk) -> None:
+        """Keep the creator, because an element of its block stays."""
         if self.edit >= 0:
-            start, _, _, item_context = walk.edits[self.edit]
-            walk.edits[self.edit] = (start, start, b"", item_context)
+            edit = walk.edits[self.edit]
+            edit.end = edit.start
             self.edit = -1
 
 
@@ -59,93 +62,87 @@ class PrivateCreatorHandler(RuleHandler):
     keep
         Whether it stays in any case.
     inner
-        What a rule does to it.
+        The handler that a rule gives it, if any.
     """
 
     __slots__ = ("inner", "keep")
 
-    def __init__(self, form: int, tag: int, keep: bool, inner: ElementHandler | None) -> None:
+    def __init__(self, form: int, tag: int, keep: bool, inner: ElementHandler[ObjectWalk] | None) -> None:
         super().__init__(form, tag, "LO")
         self.keep = keep
         self.inner = inner
 
-    def visit(
-        self, walk: ObjectWalk, context: DatasetContext, pos: int, start: int, end: int, item_context: ItemContext
+    def handle(
+        self, walk: ObjectWalk, context: Context, pos: int, start: int, end: int, item_context: ItemContext
     ) -> None:
-        """Remember the reservation."""
+        """Record the reservation."""
         creator = creator_of(walk.data[start:end])
         edit = -1
         if self.inner is not None:
-            self.inner.visit(walk, context, pos, start, end, item_context)
+            self.inner.handle(walk, context, pos, start, end, item_context)
         elif not self.keep:
             edit = len(walk.edits)
-            walk.edits.append((pos, end, b"", item_context))
+            walk.edits.append(RuleEdit(pos, end, b"", item_context))
         if item_context.creators is None:
             item_context.creators = {}
         item_context.creators[reserved_block(self.tag)] = PrivateBlock(creator, edit)
 
 
 class PrivateHandler(RuleHandler):
-    """A private element: what is done depends on who reserved its block.
+    """A private element: its handler depends on the creator of its block.
 
     Parameters
     ----------
     form, tag
-        Header layout and tag as they stand.
+        Layout of the header, and tag.
     vr
-        The VR as it stands, or nothing in an implicit VR encoding.
-    decisions
-        Decides, for a creator, whether the element stays and who visits it.
+        The VR in the file, or nothing in an implicit VR encoding.
+    decide
+        Returns the decision for a creator.
     """
 
-    __slots__ = ("by_creator", "decisions", "explicit_vr")
+    __slots__ = ("by_creator", "decide")
 
-    def __init__(self, form: int, tag: int, vr: str | None, decisions: Any) -> None:
+    def __init__(self, form: int, tag: int, vr: str | None, decide: Callable[[str | None], Decision]) -> None:
         super().__init__(form, tag, vr or "UN")
-        self.explicit_vr = vr
-        self.decisions = decisions
-        self.by_creator: dict[str | None, tuple[bool, ElementHandler | None]] = {}
+        self.decide = decide
+        self.by_creator: dict[str | None, Decision] = {}
 
-    def _decide(self, creator: str | None) -> tuple[bool, ElementHandler | None]:
-        if len(self.by_creator) > 64:
-            # One tag has few creators in real archives; hostile ones shall not fill the memory.
-            self.by_creator.clear()
-        found: tuple[bool, ElementHandler | None] = self.decisions(self.tag, self.explicit_vr, self.form, creator)
-        self.by_creator[creator] = found
+    def _decision(self, walk: ObjectWalk, item_context: ItemContext) -> Decision:
+        block = None if item_context.creators is None else item_context.creators.get(self.tag & 0xFFFFFF00)
+        creator = None if block is None else block.creator
+        found = self.by_creator.get(creator)
+        if found is None:
+            if len(self.by_creator) > 64:
+                # One tag has few creators in real archives; bound the memory for hostile ones.
+                self.by_creator.clear()
+            found = self.by_creator[creator] = self.decide(creator)
+        if found[0] and block is not None and block.edit >= 0:
+            block.keep_creator(walk)
         return found
 
-    def _found(self, walk: ObjectWalk, item_context: ItemContext) -> tuple[bool, ElementHandler | None]:
-        reservation = None if item_context.creators is None else item_context.creators.get(self.tag & 0xFFFFFF00)
-        creator = None if reservation is None else reservation.creator
-        found = self.by_creator.get(creator) or self._decide(creator)
-        if found[0] and reservation is not None and reservation.edit >= 0:
-            reservation.stay(walk)
-        return found
-
-    def visit(
-        self, walk: ObjectWalk, context: DatasetContext, pos: int, start: int, end: int, item_context: ItemContext
+    def handle(
+        self, walk: ObjectWalk, context: Context, pos: int, start: int, end: int, item_context: ItemContext
     ) -> None:
-        """Remove the element, or do what a rule says, or leave it."""
-        keep, inner = self._found(walk, item_context)
+        """Remove the element, call its handler, or leave it unchanged."""
+        keep, inner = self._decision(walk, item_context)
         if not keep:
-            self._remove(walk, context, pos, start, end, item_context)
+            self._remove(walk, pos, end, item_context)
         elif inner is not None:
-            inner.visit(walk, context, pos, start, end, item_context)
+            inner.handle(walk, context, pos, start, end, item_context)
 
-    def visit_undefined(
-        self, walk: ObjectWalk, context: DatasetContext, pos: int, start: int, item_context: ItemContext
+    def handle_undefined(
+        self, walk: ObjectWalk, context: Context, pos: int, start: int, item_context: ItemContext
     ) -> int:
-        """Do the same to an element of undefined length."""
-        keep, inner = self._found(walk, item_context)
+        """Do the same for an element of undefined length."""
+        keep, inner = self._decision(walk, item_context)
         if keep and inner is not None:
-            return inner.visit_undefined(walk, context, pos, start, item_context)
+            return inner.handle_undefined(walk, context, pos, start, item_context)
         end = undefined_end(walk, context, start, self.vr)
         if not keep:
-            self._remove(walk, context, pos, start, end, item_context)
+            self._remove(walk, pos, end, item_context)
         return end
 
-    def _remove(
-        self, walk: ObjectWalk, context: DatasetContext, pos: int, start: int, end: int, item_context: ItemContext
-    ) -> None:
-        walk.edits.append((pos, end, b"", item_context))
+    def _remove(self, walk: ObjectWalk, pos: int, end: int, item_context: ItemContext) -> None:
+        walk.edits.append(RuleEdit(pos, end, b"", item_context))
         walk.count("private-removed")

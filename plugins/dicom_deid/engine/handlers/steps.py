@@ -1,26 +1,26 @@
-"""Several steps on one element, or one that depends on what the object holds."""
+"""Handlers for several steps on one element, or for a step whose value depends on the object."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
-from dicom_deid.dicom.dictionary import tag_text
 from dicom_deid.dicom.rewrite import element_bytes
+from dicom_deid.dicom.tags import tag_text
 from dicom_deid.dicom.transfer_syntax import Encoding
 from dicom_deid.dicom.values import cast_literal, decode_text, from_python, join_values, split_values, texts
-from dicom_deid.dicom.walk import DatasetContext, ElementHandler, ItemContext
-from dicom_deid.engine.element_refs import inventory_of_items
+from dicom_deid.dicom.walk import ElementHandler, ItemContext, RuleEdit, SearchedEdit
+from dicom_deid.engine.element_refs import iter_item_elements
 from dicom_deid.engine.functions import Field, call, call_deid_function, read_data_set
-from dicom_deid.engine.handlers.basic import ObjectWalk, PendingHandler, date_vr, shifted, undefined_end
-from dicom_deid.exceptions import Quarantine
+from dicom_deid.engine.handlers.basic import Context, ObjectWalk, PendingHandler, date_vr, shifted, undefined_end
+from dicom_deid.exceptions import ConfigurationError, Quarantine
 from dicom_deid.identifiers import Identifier, IdentifierKind
 from dicom_deid.reasons import Reason
 from dicom_deid.recipe import Action, DeidFunction, Step
 
 
 class ElementContext(NamedTuple):
-    """One element in one object: everything that its new value may depend on."""
+    """One element of one object: everything that its new value may depend on."""
 
     walk: ObjectWalk
     tag: int
@@ -33,21 +33,21 @@ class ElementContext(NamedTuple):
     pseudonyms: Mapping[Identifier, str]
 
     def field(self, value: bytes) -> Field:
-        """Return the element as functions see it, with the value it has by now."""
+        """Return the element as functions see it, with its current value."""
         return Field(self.tag, self.vr, self.name, value, self.encoding, self.codecs)
 
     def data_set(self) -> Any:
-        """Return the object as pydicom reads it, once an object."""
+        """Return the object as pydicom reads it; it is read once per object."""
         if self.walk.data_set is None:
             self.walk.data_set = read_data_set(self.walk.data)
         return self.walk.data_set
 
 
 class Source(Protocol):
-    """Where the value of a rule comes from."""
+    """Source of the value of a rule."""
 
-    def python(self, place: ElementContext, value: bytes) -> Any:
-        """Return the value for an element that holds `value` by now; `None` where there is none."""
+    def value_for(self, element: ElementContext, value: bytes) -> Any:
+        """Return the Python value for an element whose current value is `value`; `None` if there is none."""
 
 
 class LiteralSource:
@@ -56,27 +56,27 @@ class LiteralSource:
     def __init__(self, text: str) -> None:
         self.text = text
 
-    def python(self, place: ElementContext, value: bytes) -> Any:
+    def value_for(self, element: ElementContext, value: bytes) -> Any:
         """Return the text in the Python type of the VR."""
         try:
-            return cast_literal(self.text, place.vr)
+            return cast_literal(self.text, element.vr)
         except ValueError:
             raise Quarantine(Reason.INVALID_REPLACEMENT) from None
 
 
 class VariableSource:
-    """A variable that the caller gave."""
+    """A variable given by the caller."""
 
     def __init__(self, value: Any) -> None:
         self.value = value
 
-    def python(self, place: ElementContext, value: bytes) -> Any:
-        """Return it."""
+    def value_for(self, element: ElementContext, value: bytes) -> Any:
+        """Return the variable."""
         return self.value
 
 
 class FunctionSource:
-    """A function that the caller gave."""
+    """A function given by the caller."""
 
     def __init__(self, name: str, function: Any, item: Mapping[str, Any]) -> None:
         self.name = name
@@ -85,21 +85,21 @@ class FunctionSource:
         # See `descriptors.TextCleaner`.
         self.cleans = getattr(function, "cleans", False) is True
 
-    def python(self, place: ElementContext, value: bytes) -> Any:
-        """Call it."""
-        data_set = None if self.cleans else place.data_set()
-        return call(self.function, self.name, self.item, place.field(value), data_set)
+    def value_for(self, element: ElementContext, value: bytes) -> Any:
+        """Call the function."""
+        data_set = None if self.cleans else element.data_set()
+        return call(self.function, self.name, self.item, element.field(value), data_set)
 
 
 class DeidFunctionSource:
-    """One of the five functions of the language."""
+    """One of the five functions of the recipe language."""
 
     def __init__(self, function: DeidFunction) -> None:
         self.function = function
 
-    def python(self, place: ElementContext, value: bytes) -> Any:
-        """Call it."""
-        return call_deid_function(self.function, place.field(value))
+    def value_for(self, element: ElementContext, value: bytes) -> Any:
+        """Call the function."""
+        return call_deid_function(self.function, element.field(value))
 
 
 class PseudonymSource:
@@ -108,20 +108,21 @@ class PseudonymSource:
     def __init__(self, kind: IdentifierKind) -> None:
         self.kind = kind
 
-    def python(self, place: ElementContext, value: bytes) -> Any:
+    def value_for(self, element: ElementContext, value: bytes) -> Any:
         """Return the pseudonyms of all values."""
-        return join_values(["" if original is None else place.pseudonyms[original] for original in place.identifiers])
+        originals = element.identifiers
+        return join_values(["" if original is None else element.pseudonyms[original] for original in originals])
 
 
 class OffsetSource:
-    """The days by which the patient's dates are shifted."""
+    """The number of days by which the patient's dates are shifted."""
 
     kind = IdentifierKind.DATE_OFFSET
 
-    def python(self, place: ElementContext, value: bytes) -> Any:
-        """Return the days."""
-        original = next(one for one in place.identifiers if one is not None)
-        return int(place.pseudonyms[original])
+    def value_for(self, element: ElementContext, value: bytes) -> Any:
+        """Return the number of days."""
+        original = next(one for one in element.identifiers if one is not None)
+        return int(element.pseudonyms[original])
 
 
 class BoundStep(NamedTuple):
@@ -132,23 +133,23 @@ class BoundStep(NamedTuple):
 
 
 class PendingValue(NamedTuple):
-    """What a chain needs once the pseudonyms are known."""
+    """Original value and identifiers of an element that waits for pseudonyms."""
 
     value: bytes
     identifiers: tuple[Identifier | None, ...]
 
 
 class MultiStepHandler(PendingHandler):
-    """An element on which several steps are taken, or steps that depend on the object.
+    """Applies several steps to an element, or steps that depend on the object.
 
     Parameters
     ----------
     name
         The element's nested name.
-    links
+    bound_steps
         The steps, in order.
     untouched
-        Who visits the element when no step changes it.
+        The handler of the element if no step changes it.
     """
 
     __slots__ = ("bound_steps", "cleans", "kind", "name", "untouched")
@@ -160,103 +161,104 @@ class MultiStepHandler(PendingHandler):
         vr: str,
         name: str,
         bound_steps: tuple[BoundStep, ...],
-        untouched: ElementHandler | None,
+        untouched: ElementHandler[ObjectWalk] | None,
     ) -> None:
         super().__init__(form, tag, vr)
         self.name = name
         self.bound_steps = bound_steps
         self.untouched = untouched
-        kinds = [link.source.kind for link in bound_steps if isinstance(link.source, PseudonymSource | OffsetSource)]
+        sources = [bound_step.source for bound_step in bound_steps]
+        kinds = [source.kind for source in sources if isinstance(source, PseudonymSource | OffsetSource)]
         self.kind = kinds[0] if kinds else None
-        self.cleans = any(isinstance(link.source, FunctionSource) and link.source.cleans for link in bound_steps)
+        self.cleans = any(isinstance(source, FunctionSource) and source.cleans for source in sources)
 
-    def visit(
-        self, walk: ObjectWalk, context: DatasetContext, pos: int, start: int, end: int, item_context: ItemContext
+    def handle(
+        self, walk: ObjectWalk, context: Context, pos: int, start: int, end: int, item_context: ItemContext
     ) -> None:
-        """Take the steps, now or once the pseudonyms are known."""
+        """Apply the steps, now or when the pseudonyms are known."""
         if not self.change(walk, pos, end, walk.data[start:end], item_context) and self.untouched is not None:
-            self.untouched.visit(walk, context, pos, start, end, item_context)
+            self.untouched.handle(walk, context, pos, start, end, item_context)
 
-    def visit_undefined(
-        self, walk: ObjectWalk, context: DatasetContext, pos: int, start: int, item_context: ItemContext
+    def handle_undefined(
+        self, walk: ObjectWalk, context: Context, pos: int, start: int, item_context: ItemContext
     ) -> int:
-        """Take the steps on an element of undefined length."""
+        """Apply the steps to an element of undefined length."""
         end = undefined_end(walk, context, start, self.vr)
         if not self.change(walk, pos, end, walk.data[start:end], item_context) and self.untouched is not None:
-            self.untouched.visit_undefined(walk, context, pos, start, item_context)
+            self.untouched.handle_undefined(walk, context, pos, start, item_context)
         return end
 
     def change(self, walk: ObjectWalk, pos: int, end: int, value: bytes, item_context: ItemContext) -> bool:
-        """Edit the element in ``[pos, end)`` (empty where it is to be inserted); tell whether it changes."""
+        """Record the edit of the element in ``[pos, end)`` (empty if it is inserted); return whether it changes."""
         if self.kind is not None and self.vr != "SQ":
-            needs = self._needs(walk, value, item_context)
-            walk.pending.append(len(walk.edits))
-            walk.edits.append((pos, end, (self, needs), item_context))
+            self.defer(walk, pos, end, self._pending_value(walk, value, item_context), item_context)
             return True
         head = walk.data[pos : pos + 6] if end > pos else encode_head(self.tag, self.vr, item_context)
-        new = self._taken(walk, head, PendingValue(value, ()), item_context, {})
+        new = self._apply_steps(walk, head, PendingValue(value, ()), item_context, {})
         if new is None:
             return False
-        # What a cleaning function leaves of a text is searched for residuals as if no rule had reached the element.
-        walk.edits.append((pos, end, new, None if self.cleans else item_context))
+        # What a cleaning function leaves of a text is searched for residuals as if no rule applied to the element.
+        walk.edits.append(SearchedEdit(pos, end, new) if self.cleans else RuleEdit(pos, end, new, item_context))
         return True
 
-    def _needs(self, walk: ObjectWalk, value: bytes, item_context: ItemContext) -> PendingValue:
+    def _pending_value(self, walk: ObjectWalk, value: bytes, item_context: ItemContext) -> PendingValue:
+        kind = self.kind or IdentifierKind.UID
         components: list[str] = []
-        if self.kind is not IdentifierKind.DATE_OFFSET:
+        if kind is not IdentifierKind.DATE_OFFSET:
             components = split_values(decode_text(value, self.vr, item_context.codecs), self.vr)
         if not any(components):
-            walk.to_key.append((len(walk.edits), self.kind or IdentifierKind.UID))
+            walk.keyed_by_study.append((len(walk.edits), kind))
             return PendingValue(value, ())
-        identifiers = tuple(Identifier(self.kind or IdentifierKind.UID, text) if text else None for text in components)
+        identifiers = tuple(Identifier(kind, text) if text else None for text in components)
         walk.identifiers.update(dict.fromkeys(original for original in identifiers if original is not None))
         return PendingValue(value, identifiers)
 
-    def keyed(self, needs: Any, original: Identifier) -> PendingValue:
-        """Take the study's or the patient's identifier as the original."""
-        return PendingValue(needs.value, (original,))
+    def with_identifier(self, details: Any, original: Identifier) -> PendingValue:
+        """Use the study's or the patient's identifier as the original."""
+        return PendingValue(details.value, (original,))
 
     def render(
-        self, walk: ObjectWalk, pos: int, needs: Any, item_context: ItemContext, pseudonyms: Mapping[Identifier, str]
+        self, walk: ObjectWalk, pos: int, details: Any, item_context: ItemContext, pseudonyms: Mapping[Identifier, str]
     ) -> bytes:
-        """Take the steps and return the whole element, or nothing where it is removed."""
+        """Apply the steps and return the whole element, or no bytes if it is removed."""
         head = encode_head(self.tag, self.vr, item_context)
-        new = self._taken(walk, head, needs, item_context, pseudonyms)
-        return element_bytes(head, self.form, needs.value, item_context.context.order) if new is None else new
+        new = self._apply_steps(walk, head, details, item_context, pseudonyms)
+        return element_bytes(head, self.form, details.value, item_context.context.order) if new is None else new
 
-    def _taken(
+    def _apply_steps(
         self,
         walk: ObjectWalk,
         head: bytes,
-        needs: PendingValue,
+        pending: PendingValue,
         item_context: ItemContext,
         pseudonyms: Mapping[Identifier, str],
     ) -> bytes | None:
         context = item_context.context
         encoding = Encoding(context.implicit, context.order.big_endian)
-        place = ElementContext(
+        element = ElementContext(
             walk,
             self.tag,
             self.vr,
             self.name,
-            needs.value,
+            pending.value,
             encoding,
             item_context.codecs,
-            needs.identifiers,
+            pending.identifiers,
             pseudonyms,
         )
-        value, changed = needs.value, False
-        for link in self.bound_steps:
-            if link.step.values_list is not None and not _hits(link.step.values_list, place, value, item_context):
+        value, changed = pending.value, False
+        for bound_step in self.bound_steps:
+            step = bound_step.step
+            if step.values_list is not None and not _is_hit(step.values_list, element, value, item_context):
                 continue
-            taken = _take(link, place, value)
-            if taken is None:
+            new = _apply_step(bound_step, element, value)
+            if new is None:
                 continue
-            walk.rules[link.step.rule_index] += 1
+            walk.rules[step.rule_index] += 1
             changed = True
-            if link.step.action is Action.REMOVE:
+            if step.action is Action.REMOVE:
                 return b""
-            value = taken
+            value = new
         return element_bytes(head, self.form, value, context.order) if changed else None
 
 
@@ -265,43 +267,50 @@ def encode_head(tag: int, vr: str, item_context: ItemContext) -> bytes:
     return item_context.context.order.tag.pack(tag >> 16, tag & 0xFFFF) + vr[:2].encode()
 
 
-def _hits(name: str, place: ElementContext, value: bytes, item_context: ItemContext) -> bool:
-    lists = place.walk.value_lists
+def _is_hit(name: str, element: ElementContext, value: bytes, item_context: ItemContext) -> bool:
+    lists = element.walk.value_lists
     if lists is None:
         return False
-    if place.vr == "SQ":
-        listed = inventory_of_items(value, place.encoding, item_context.codecs)
-        return lists.hits(name, [text for one in listed for text in one.texts(value)])
-    return lists.hits(name, texts(place.field(value).element.value))
+    if element.vr == "SQ":
+        found = iter_item_elements(value, element.encoding, item_context.codecs)
+        return lists.hits(name, [text for one in found for text in one.texts(value)])
+    return lists.hits(name, texts(element.field(value).element.value))
 
 
-def _take(link: BoundStep, place: ElementContext, value: bytes) -> bytes | None:
-    """Return the value after a step, or `None` where the step does nothing."""
-    step, source = link
+def _apply_step(bound_step: BoundStep, element: ElementContext, value: bytes) -> bytes | None:
+    """Return the value after a step, or `None` if the step changes nothing."""
+    step, source = bound_step
     if step.action is Action.REMOVE:
-        return b"" if source is None or source.python(place, value) else None
+        return b"" if source is None or source.value_for(element, value) else None
     if step.action is Action.BLANK:
         return b""
     if step.action is Action.JITTER:
-        if not value or place.vr == "SQ" or source is None:
+        if not value or element.vr == "SQ" or source is None:
             return None
-        vr = date_vr(place.tag, place.vr)
-        return shifted(place.walk, value, vr, _days(source, place, value), place.codecs)
-    return _replacement(source, place, value)
+        vr = date_vr(element.tag, element.vr)
+        return shifted(element.walk, value, vr, _days(source, element, value), element.codecs)
+    if step.action in (Action.ADD, Action.REPLACE):
+        return _replacement(source, element, value)
+    raise unsupported_action(step.action)
 
 
-def _days(source: Source, place: ElementContext, value: bytes) -> int:
-    days = source.text if isinstance(source, LiteralSource) else source.python(place, value)
+def unsupported_action(action: Action) -> ConfigurationError:
+    """Return the error for an action of the recipe language that no handler implements."""
+    return ConfigurationError(f"the engine does not implement the action {action}")
+
+
+def _days(source: Source, element: ElementContext, value: bytes) -> int:
+    days = source.text if isinstance(source, LiteralSource) else source.value_for(element, value)
     try:
         return int(days)
     except (TypeError, ValueError):
-        raise Quarantine(Reason.FUNCTION_FAILED, tag_text(place.tag)) from None
+        raise Quarantine(Reason.FUNCTION_FAILED, tag_text(element.tag)) from None
 
 
-def _replacement(source: Source | None, place: ElementContext, value: bytes) -> bytes:
-    if place.vr == "SQ":
-        raise Quarantine(Reason.INVALID_REPLACEMENT, tag_text(place.tag))
-    new = source.python(place, value) if source is not None else None
+def _replacement(source: Source | None, element: ElementContext, value: bytes) -> bytes:
+    if element.vr == "SQ":
+        raise Quarantine(Reason.INVALID_REPLACEMENT, tag_text(element.tag))
+    new = source.value_for(element, value) if source is not None else None
     if new is None:
-        raise Quarantine(Reason.FUNCTION_FAILED, tag_text(place.tag))
-    return from_python(place.tag, place.vr, new, place.encoding, place.codecs)
+        raise Quarantine(Reason.FUNCTION_FAILED, tag_text(element.tag))
+    return from_python(element.tag, element.vr, new, element.encoding, element.codecs)

@@ -1,25 +1,28 @@
-"""Structured content by concept name: which content item is removed, and what becomes of the value of another."""
+"""Structured content by concept name: remove content items, or replace their values."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
 
 from dicom_deid.dicom.walk import (
     ByteOrder,
-    DatasetContext,
     ItemContext,
+    RuleEdit,
+    SearchedEdit,
     SequenceHandler,
-    close_length,
+    close_length_edit,
+    reserve_length_edit,
     skip_item,
     walk_item,
     walk_items,
 )
 from dicom_deid.engine.functions import GENERATE_VALUE
+from dicom_deid.engine.handlers.basic import Context, ObjectWalk
 from dicom_deid.engine.handlers.content_items import (
     CONTENT_SEQUENCE,
     CONTENT_SEQUENCES,
-    MAX_KNOWN,
+    MAX_CACHED,
     REFERENCED_CONTENT_ITEM,
     VALUES,
     ContentItemContext,
@@ -50,20 +53,20 @@ _DUMMIES: Mapping[str, Value | None] = {
     "RationalNumeratorValue": None,
     "RationalDenominatorValue": None,
 }
-"""What is written in place of a value that cannot be removed with its item; nothing where the element is removed."""
+"""Value written if an item cannot be removed; `None` if the element is removed."""
 
 
-class Treatment(NamedTuple):
-    """What becomes of the value of an item, in place of what is done with its elements elsewhere.
+class ContentItemRule(NamedTuple):
+    """Steps for the elements that hold the value of a content item, in place of the rules for these elements.
 
     Parameters
     ----------
     key
-        What tells one treatment from another.
+        Identifies the rule.
     steps
-        By tag; no steps where the element is kept.
+        By tag; no steps if the element is kept.
     holders
-        Sequences of the item to which the treatment extends.
+        Sequences of the item to whose items the rule extends.
     """
 
     key: tuple[object, ...]
@@ -71,8 +74,8 @@ class Treatment(NamedTuple):
     holders: frozenset[int]
 
     @classmethod
-    def of(cls, rules: Iterable[tuple[Concept, Steps]]) -> Treatment:
-        """Return the treatment of an item to which the rules of these concepts apply."""
+    def of(cls, rules: Iterable[tuple[Concept, Steps]]) -> ContentItemRule:
+        """Return the rule for an item to which the rules of these concepts apply."""
         chosen = tuple(rules)
         steps: dict[int, Steps] = {}
         holders = set()
@@ -86,8 +89,8 @@ class Treatment(NamedTuple):
         return cls(tuple(concept for concept, _ in chosen), steps, frozenset(holders))
 
     @classmethod
-    def dummy(cls, rule_index: int) -> Treatment:
-        """Return the treatment of an item that a rule would remove: it keeps its place, and all values are dummies."""
+    def dummy(cls, rule_index: int) -> ContentItemRule:
+        """Return the rule for an item that cannot be removed as a rule asks: all its values become dummies."""
         steps = {
             tag_of_keyword(keyword): _removal(rule_index)
             if value is None
@@ -108,7 +111,7 @@ class ContentRules:
     Parameters
     ----------
     steps
-        What is done with the items of each concept, as the plan has it.
+        The steps for the items of each concept, from the compiled recipe.
     """
 
     def __init__(self, steps: Mapping[Concept, Steps]) -> None:
@@ -118,109 +121,120 @@ class ContentRules:
             for concept, taken in steps.items()
             if taken and taken[-1].action is Action.REMOVE
         }
-        self._treatments: dict[tuple[Concept, ...], Treatment] = {}
-        self._dummies: dict[int, Treatment] = {}
+        self._item_rules: dict[tuple[Concept, ...], ContentItemRule] = {}
+        self._dummies: dict[int, ContentItemRule] = {}
 
     def __bool__(self) -> bool:
         return bool(self._steps)
 
     def removes(self, concepts: tuple[Concept, ...]) -> int | None:
-        """Return the index of the rule that removes an item; nothing where none does."""
+        """Return the index of the rule that removes an item, or `None`."""
         for concept in concepts:
             if concept in self._removing:
                 return self._removing[concept]
         return None
 
-    def treatment(self, concepts: tuple[Concept, ...]) -> Treatment | None:
-        """Return what becomes of the value of an item; nothing where no rule for content items says so."""
+    def item_rule(self, concepts: tuple[Concept, ...]) -> ContentItemRule | None:
+        """Return the rule for the value of an item, or `None` if no rule selects content items like it."""
         chosen = tuple(concept for concept in concepts if concept in self._steps)
         if not chosen:
             return None
-        if chosen not in self._treatments:
-            self._treatments[chosen] = Treatment.of((concept, self._steps[concept]) for concept in chosen)
-        return self._treatments[chosen]
+        if chosen not in self._item_rules:
+            self._item_rules[chosen] = ContentItemRule.of((concept, self._steps[concept]) for concept in chosen)
+        return self._item_rules[chosen]
 
-    def dummy(self, rule_index: int) -> Treatment:
-        """Return what becomes of an item that a rule removes and that must keep its place."""
+    def dummy(self, rule_index: int) -> ContentItemRule:
+        """Return the rule for an item that should be removed and must keep its position."""
         if rule_index not in self._dummies:
-            self._dummies[rule_index] = Treatment.dummy(rule_index)
+            self._dummies[rule_index] = ContentItemRule.dummy(rule_index)
         return self._dummies[rule_index]
 
 
-def _refers_to_items(walk: Any, order: ByteOrder) -> bool:
-    """Tell whether an object may refer to content items by their positions, which a removal would shift."""
+def _refers_to_items(walk: ObjectWalk, order: ByteOrder) -> bool:
+    """Return whether an object may refer to content items by position, which a removal would shift."""
     if walk.content_references is None:
         tag = order.tag.pack(REFERENCED_CONTENT_ITEM >> 16, REFERENCED_CONTENT_ITEM & 0xFFFF)
         walk.content_references = tag in walk.data
-    found: bool = walk.content_references
-    return found
+    return walk.content_references
 
 
-class ContentSequenceHandler(SequenceHandler):
-    """A sequence of content items: each is removed, or walked with the treatment of its concept.
+class ContentSequenceHandler(SequenceHandler[ObjectWalk]):
+    """A sequence of content items: each is removed, or parsed with the rule for its concept.
 
     Parameters
     ----------
     tag
         Of the sequence.
     items
-        The level of items to which no rule for content items applies; it tells that of the others (``treated``).
+        The context of items to which no rule for content items applies.
+    with_item_rule
+        Returns the context of items whose value a rule replaces.
     rules
         The rules for content items.
     """
 
-    __slots__ = ("context", "decisions", "in_report", "rules", "treated")
+    __slots__ = ("decisions", "in_report", "reading_context", "rules", "with_item_rule")
 
-    def __init__(self, form: int, tag: int, items: Any, rules: ContentRules) -> None:
+    def __init__(
+        self,
+        form: int,
+        tag: int,
+        items: Context,
+        with_item_rule: Callable[[ContentItemRule], Context],
+        rules: ContentRules,
+    ) -> None:
         super().__init__(form, items)
         self.rules = rules
-        self.treated = items.treated
-        self.decisions: dict[tuple[Concept, ...], tuple[int | None, DatasetContext]] = {}
+        self.with_item_rule = with_item_rule
+        self.decisions: dict[tuple[Concept, ...], tuple[int | None, Context]] = {}
         self.in_report = tag == CONTENT_SEQUENCE
-        self.context = ContentItemContext(items.path, items.implicit, items.order)
+        self.reading_context = ContentItemContext(items.path, items.implicit, items.order)
 
-    def visit(
-        self, walk: Any, context: DatasetContext, pos: int, start: int, end: int, item_context: ItemContext
+    def handle(
+        self, walk: ObjectWalk, context: Context, pos: int, start: int, end: int, item_context: ItemContext
     ) -> None:
-        """Decide over each item of a sequence of defined length."""
+        """Handle each item of a sequence of defined length."""
         if start == end:
             return
         edits = walk.edits
-        mark = len(edits)
-        edits.append(None)
+        mark = reserve_length_edit(edits)
         reached, is_empty = self._walk(walk, start, end, item_context, False)
         if reached != end:
-            raise Quarantine(Reason.MALFORMED, context.where(walk.data, pos), pos)
+            raise Quarantine(Reason.MALFORMED, context.tag_path(walk.data, pos), pos)
         if is_empty:
-            edits[mark] = (pos, start, b"", None)
+            edits[mark] = SearchedEdit(pos, start, b"")
         else:
-            close_length(edits, mark, start - 4, end - start)
+            close_length_edit(edits, mark, start - 4, end - start)
 
-    def visit_undefined(
-        self, walk: Any, context: DatasetContext, pos: int, start: int, item_context: ItemContext
+    def handle_undefined(
+        self, walk: ObjectWalk, context: Context, pos: int, start: int, item_context: ItemContext
     ) -> int:
-        """Decide over each item of a sequence of undefined length."""
+        """Handle each item of a sequence of undefined length."""
         mark = len(walk.edits)
-        walk.edits.append((start, start, b"", None))
+        walk.edits.append(SearchedEdit(start, start, b""))
         reached, is_empty = self._walk(walk, start, len(walk.data), item_context, True)
         if is_empty:
-            walk.edits[mark] = (pos, start, b"", None)
-            walk.edits.append((reached - 8, reached, b"", None))
+            walk.edits[mark] = SearchedEdit(pos, start, b"")
+            walk.edits.append(SearchedEdit(reached - 8, reached, b""))
         return reached
 
-    def _walk(self, walk: Any, pos: int, end: int, item_context: ItemContext, delimited: bool) -> tuple[int, bool]:
-        """Return where the items end, and whether the sequence is left without any and must go.
+    def _walk(
+        self, walk: ObjectWalk, pos: int, end: int, item_context: ItemContext, delimited: bool
+    ) -> tuple[int, bool]:
+        """Return where the items end, and whether no item is left so that the sequence must be removed.
 
         A report has no empty tree (PS3.3 section C.17.3); contexts may be empty.
         """
         data, item, removed, left = walk.data, self.items.order.item, 0, 0
         reading = Reading(data, walk.partial)
         while pos + 8 <= end and data[pos : pos + 4] == item:
-            removing, here = self._decision(read_item(reading, self.context, pos, end, item_context, self.in_report))
+            removing, here = self._decision(
+                read_item(reading, self.reading_context, pos, end, item_context, self.in_report)
+            )
             if removing is not None and not (self.in_report and _refers_to_items(walk, self.items.order)):
                 stop = skip_item(walk, self.items, pos, end)
-                # What is taken out with its sequence is searched as what is taken out alone.
-                walk.edits.append((pos, stop, b"", item_context))
+                # The values in the item become search terms, as those of any removed element.
+                walk.edits.append(RuleEdit(pos, stop, b"", item_context))
                 walk.rules[removing] += 1
                 removed += 1
             else:
@@ -231,14 +245,14 @@ class ContentSequenceHandler(SequenceHandler):
             walk, self.items, pos, end, item_context, delimited
         ), self.in_report and removed > 0 and not left
 
-    def _decision(self, concepts: tuple[Concept, ...]) -> tuple[int | None, DatasetContext]:
-        """Return the rule that removes an item, if one does, and the level of the item where it stays."""
+    def _decision(self, concepts: tuple[Concept, ...]) -> tuple[int | None, Context]:
+        """Return the rule that removes an item, if one does, and the context of the item if it stays."""
         found = self.decisions.get(concepts)
         if found is None:
             removing = self.rules.removes(concepts)
-            treatment = self.rules.treatment(concepts) if removing is None else self.rules.dummy(removing)
-            found = removing, self.items if treatment is None else self.treated(treatment)
-            if len(self.decisions) >= MAX_KNOWN:
+            item_rule = self.rules.item_rule(concepts) if removing is None else self.rules.dummy(removing)
+            found = removing, self.items if item_rule is None else self.with_item_rule(item_rule)
+            if len(self.decisions) >= MAX_CACHED:
                 self.decisions.clear()
             self.decisions[concepts] = found
         return found

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from dicom_deid.dicom.dictionary import tag_text
+from dicom_deid.dicom.tags import tag_text
 from dicom_deid.engine.pixels import codec
 from dicom_deid.engine.pixels.layout import PIXEL_DATA, UNREADABLE, Layout, black_of, layout_of
 from dicom_deid.engine.pixels.native import blank_native

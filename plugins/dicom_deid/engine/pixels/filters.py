@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dicom_deid.dicom.dictionary import tag_text
+from dicom_deid.dicom.tags import tag_text
 from dicom_deid.engine.pixels.layout import UNREADABLE
 from dicom_deid.engine.pixels.regions import Region
 from dicom_deid.exceptions import Quarantine

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dicom_deid.dicom.dictionary import tag_text
+from dicom_deid.dicom.tags import tag_text
 from dicom_deid.engine.pixels.layout import UNREADABLE, Layout
 from dicom_deid.engine.pixels.native import blank_bits, swap_bytes
 from dicom_deid.engine.pixels.regions import Region, bands

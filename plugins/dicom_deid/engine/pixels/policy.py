@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from dicom_deid.dicom.part10 import FileHeader
-from dicom_deid.dicom.walk import NeedMoreDataError, is_vr
+from dicom_deid.dicom.vr import is_vr
+from dicom_deid.dicom.walk import NeedMoreDataError
 from dicom_deid.engine.functions import read_data_set
 from dicom_deid.engine.handlers.basic import ObjectWalk
 from dicom_deid.engine.pixels import (

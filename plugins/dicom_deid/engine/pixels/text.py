@@ -8,7 +8,7 @@ from itertools import product
 from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dicom_deid.dicom.dictionary import tag_text
+from dicom_deid.dicom.tags import tag_text
 from dicom_deid.engine.pixels.images import overlay_pictures, pictures
 from dicom_deid.engine.pixels.layout import PIXEL_DATA
 from dicom_deid.engine.pixels.overlays import Overlay

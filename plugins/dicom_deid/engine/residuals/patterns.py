@@ -16,11 +16,11 @@ from typing import Literal
 from ahocorasick_rs import BytesAhoCorasick, Implementation
 from pydicom.datadict import keyword_for_tag
 
-from dicom_deid.dicom.dictionary import vr_of
 from dicom_deid.dicom.transfer_syntax import Encoding
-from dicom_deid.dicom.values import CHARACTER_SET_VRS, KNOWN_VRS, LONG_FORM_VRS, decode_text, split_values
+from dicom_deid.dicom.values import decode_text, split_values
+from dicom_deid.dicom.vr import CHARACTER_SET_VRS, KNOWN_VRS, LONG_FORM_VRS, vr_of
 from dicom_deid.dicom.walk import BIG_ENDIAN, LITTLE_ENDIAN
-from dicom_deid.engine.element_refs import ElementRef, inventory_of_items
+from dicom_deid.engine.element_refs import ElementRef, iter_item_elements
 from dicom_deid.exceptions import Quarantine
 
 _MIN_NAME, _MIN_IDENTIFIER, _MIN_PHRASE, _MAX_TEXT = 3, 4, 8, 128
@@ -176,7 +176,7 @@ def _elements(
     order: Literal["big", "little"] = "big" if big_endian else "little"
     if raw[:4] == (BIG_ENDIAN if big_endian else LITTLE_ENDIAN).item:
         # A content item: its codes and their meanings say what it was about, not whom.
-        for listed in inventory_of_items(raw, Encoding(implicit, big_endian), codecs):
+        for listed in iter_item_elements(raw, Encoding(implicit, big_endian), codecs):
             if listed.element.keyword not in _CODES:
                 yield *_read(listed), raw[listed.start : listed.end]
         return
@@ -186,7 +186,7 @@ def _elements(
     vr = vr_of_original(tag, said)
     value = raw[12 if said in LONG_FORM_VRS else 8 :]
     if vr == "SQ":
-        for listed in inventory_of_items(value, Encoding(not explicit, big_endian), codecs):
+        for listed in iter_item_elements(value, Encoding(not explicit, big_endian), codecs):
             yield *_read(listed), value[listed.start : listed.end]
     else:
         yield tag, vr, value

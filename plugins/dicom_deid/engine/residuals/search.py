@@ -11,10 +11,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
-from dicom_deid.dicom.dictionary import is_private, tag_text, vr_of
+from dicom_deid.dicom.tags import is_private, tag_text
 from dicom_deid.dicom.transfer_syntax import Encoding
-from dicom_deid.dicom.values import CHARACTER_SET_VRS, LONG_FORM_VRS
-from dicom_deid.dicom.walk import BIG_ENDIAN, LITTLE_ENDIAN
+from dicom_deid.dicom.vr import CHARACTER_SET_VRS, LONG_FORM_VRS, vr_of
+from dicom_deid.dicom.walk import BIG_ENDIAN, LITTLE_ENDIAN, RuleEdit
 from dicom_deid.engine.element_refs import ElementRef, iter_elements
 from dicom_deid.engine.handlers.basic import ObjectWalk
 from dicom_deid.engine.residuals.patterns import Changed, TermMatcher, WordBoundary, matcher_for_removed, vr_of_original
@@ -131,9 +131,11 @@ def redacted(data: bytes, residuals: Iterable[Residual]) -> bytes:
 def _collect(walk: ObjectWalk, changed: list[Changed], uids: set[bytes]) -> None:
     """Add the changed elements that hold originals, and the UIDs that are the object's own."""
     data = walk.data
-    for start, end, _, item_context in walk.edits:
-        if item_context is None or end - start < 10:
+    for edit in walk.edits:
+        start, end = edit.start, edit.end
+        if not isinstance(edit, RuleEdit) or end - start < 10:
             continue
+        item_context = edit.item_context
         context = item_context.context
         big_endian = context.order.big_endian
         if data[start + big_endian] & 1:
@@ -164,7 +166,7 @@ def _vr_of(head: bytes, implicit: bool, big_endian: bool) -> tuple[str, int]:
 
 def _left(walk: ObjectWalk, start: int, end: int) -> list[tuple[int, int]]:
     """Return where the bytes lie, in order, that no edit reaches and that are no pixels."""
-    cuts = [(first, last) for first, last, _, item_context in walk.edits if item_context is not None and last > first]
+    cuts = [(edit.start, edit.end) for edit in walk.edits if isinstance(edit, RuleEdit) and edit.end > edit.start]
     if walk.pixel_data is not None:
         first, until = walk.pixel_data
         insort(cuts, (first, end if until is None else until))
