@@ -60,5 +60,5 @@ def _compile(recipe: Recipe, configuration: RunConfiguration) -> Deidentifier:
         variables=dict(configuration.variables),
     )
     template = KeyTemplate.parse(configuration.destination_key_template)
-    template.check(deidentifier.plan, follows_references=configuration.settings.follow_uid_references)
+    template.check(deidentifier.compiled, follows_references=configuration.settings.follow_uid_references)
     return deidentifier
