@@ -2,10 +2,11 @@
 
 from dicom_deid.recipe.compiler import NO_PRESENCE, Addition, CompiledRecipe, Presence, Step, Steps, ValueLists
 from dicom_deid.recipe.concepts import VALUE_TYPES, Concept
+from dicom_deid.recipe.criteria import CriteriaLine, Criterion, Question
 from dicom_deid.recipe.element_names import ElementName
 from dicom_deid.recipe.errors import RecipeError, RecipeProblem
 from dicom_deid.recipe.fields import FieldExpression
-from dicom_deid.recipe.filters import Coordinates, CriteriaLine, Criterion, Filter, Question, Rectangle
+from dicom_deid.recipe.filters import Coordinates, Filter, Rectangle
 from dicom_deid.recipe.functions import load_function
 from dicom_deid.recipe.recipe import Recipe
 from dicom_deid.recipe.rules import Action, ListEntry, Rule

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from dicom_deid.dicom.vr import vr_of
 from dicom_deid.recipe.concepts import DATED_VALUE_TYPES, WRITTEN_VALUE_TYPES
+from dicom_deid.recipe.criteria import without_comment
 from dicom_deid.recipe.element_names import PrivateElement, parse_private_element
 from dicom_deid.recipe.errors import RecipeError, RecipeProblem, RecipeSyntaxError, nearest
 from dicom_deid.recipe.fields import (
@@ -18,7 +19,7 @@ from dicom_deid.recipe.fields import (
     ValuesList,
     parse_field,
 )
-from dicom_deid.recipe.filters import Filter, parse_filter_line, without_comment
+from dicom_deid.recipe.filters import Filter, parse_filter_line
 from dicom_deid.recipe.lexer import Token, tokens
 from dicom_deid.recipe.profile_attributes import composite_tags
 from dicom_deid.recipe.rules import Action, ListEntry, Rule
