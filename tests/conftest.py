@@ -10,6 +10,7 @@ from contextlib import closing
 import psycopg2
 import pytest
 from hypothesis import settings
+from tests.support.programs import missing_programs
 from tests.support.shared_sandbox import shared_sandbox
 
 from dicom_deid.sandbox import S3Service, Sandbox
@@ -18,6 +19,16 @@ from dicom_deid.sandbox import S3Service, Sandbox
 settings.register_profile("reproducible", derandomize=True)
 if os.environ.get("CI"):
     settings.load_profile("reproducible")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say which programs are missing on this machine, and how to install them."""
+    reports = terminalreporter.stats.get("skipped", [])
+    lines = missing_programs(report.longrepr[2] for report in reports if isinstance(report.longrepr, tuple))
+    if lines:
+        terminalreporter.section("missing programs")
+        for line in lines:
+            terminalreporter.write_line(line)
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import uuid
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -29,7 +30,8 @@ from dicom_deid.operators import (
 )
 from dicom_deid.operators.base import DicomDeidOperator, TooManyQuarantined, WorkLeft
 from dicom_deid.operators.deidentify import BatchStopped
-from dicom_deid.reasons import Reason
+from dicom_deid.pipeline.batch import BatchResult
+from dicom_deid.reasons import Outcome, Reason
 from dicom_deid.recipe import RecipeError
 from dicom_deid.sandbox import S3Service
 from dicom_deid.sandbox.deployment import connection_documents
@@ -317,6 +319,22 @@ def test_what_cannot_work_fails_before_the_first_object(site: Site, changes: dic
     """A wrong value that a batch finds hours later, or that is taken for another one."""
     with pytest.raises(AirflowFailException, match=message):
         site.plan(**changes)
+
+
+def test_a_missing_extra_is_named_when_planning(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run whose objects all fail because text recognition is not installed."""
+    monkeypatch.setitem(sys.modules, "rapidocr", None)
+    with pytest.raises(AirflowFailException, match=r"needs the extra ocr.*rapidocr"):
+        site.plan(settings=CALM | {"pixel_risk": "ocr"})
+
+
+def test_a_batch_with_failed_objects_fails(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A green task for objects that were not de-identified, or a retry that finds the batch finished and is green."""
+    run, (batch,) = site.plan()
+    result = BatchResult(outcomes={Outcome.FAILED: 2, Outcome.DEIDENTIFIED: 9}, reasons={Reason.INTERNAL_ERROR: 2})
+    monkeypatch.setattr("dicom_deid.pipeline.batch.run_batch", lambda *_, **__: result)
+    with pytest.raises(AirflowFailException, match=r"2 objects failed \(internal-error\)"):
+        site.deidentify(run, batch)
 
 
 @pytest.mark.parametrize(("preview", "planned"), [("False", 1), ("false", 1), ("True", 0)])

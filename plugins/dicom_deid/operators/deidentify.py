@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from dicom_deid.airflow_compat import Stats
 from dicom_deid.exceptions import DicomDeidError
 from dicom_deid.links import RunPageLink
-from dicom_deid.operators.base import DicomDeidOperator, planned_run
+from dicom_deid.operators.base import DicomDeidOperator, WorkLeft, planned_run
 from dicom_deid.operators.lineage import run_lineage
+from dicom_deid.reasons import Outcome
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
@@ -61,6 +62,8 @@ class DicomDeidentifyOperator(DicomDeidOperator):
             The object store or the database failed; a retry resumes.
         BatchStopped
             The task was killed; a retry resumes.
+        WorkLeft
+            Objects failed for another reason than the object store.
         """
         from dicom_deid.pipeline.batch import run_batch
 
@@ -81,6 +84,10 @@ class DicomDeidentifyOperator(DicomDeidOperator):
         self._send_metrics(result)
         if result.stopped:
             raise BatchStopped(f"Stopped after {result.objects} objects; a retry processes the rest.")
+        failed = result.outcomes.get(Outcome.FAILED, 0)
+        if failed:
+            reasons = ", ".join(sorted(str(reason) for reason in result.reasons))
+            raise WorkLeft(f"{failed} objects failed ({reasons}); the others are done.")
         if not result.taken:
             self.log.info("The batch was finished before: nothing to do.")
         return {
@@ -99,8 +106,6 @@ class DicomDeidentifyOperator(DicomDeidOperator):
 
     def get_openlineage_facets_on_complete(self, task_instance: Any) -> OperatorLineage[Any, Any]:
         """Return source and destination with the number of objects and bytes written."""
-        from dicom_deid.reasons import Outcome
-
         _, configuration = planned_run(self.run)
         result = self._result
         return run_lineage(

@@ -8,6 +8,7 @@ from threading import Lock
 
 from dicom_deid.database.quarantine import ItemDecision
 from dicom_deid.engine import Deidentifier
+from dicom_deid.engine.pixels.text import require_ocr
 from dicom_deid.pipeline.configuration import RunConfiguration
 from dicom_deid.pipeline.destination import KeyTemplate
 from dicom_deid.recipe import Recipe
@@ -37,9 +38,11 @@ def make_deidentifier(configuration: RunConfiguration) -> Deidentifier:
     Raises
     ------
     ConfigurationError
-        The recipe has problems (all are named, by file and line), a variable or function is undefined, or original
-        values could become part of destination keys.
+        The recipe has problems (all are named, by file and line), a variable or function is undefined, original
+        values could become part of destination keys, or the extra `ocr` is needed and not installed.
     """
+    if configuration.settings.pixel_risk == "ocr":
+        require_ocr()
     recipe = Recipe.resolve(*configuration.recipes)
     if configuration.project_rules:
         recipe = Recipe.combine(recipe, Recipe.parse(f"{FORMAT_LINE}{configuration.project_rules}", PROJECT_RULES))

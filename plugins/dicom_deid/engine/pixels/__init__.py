@@ -23,7 +23,7 @@ from dicom_deid.engine.pixels.risk import (
     is_video,
     pixel_risk,
 )
-from dicom_deid.engine.pixels.text import FoundText, TextFinder, overlay_text_regions, text_regions
+from dicom_deid.engine.pixels.text import FoundText, TextFinder, overlay_text_regions, require_ocr, text_regions
 
 __all__ = [
     "CleanedPixels",
@@ -47,6 +47,7 @@ __all__ = [
     "overlay_text_regions",
     "pixel_risk",
     "places_overlay_data",
+    "require_ocr",
     "text_regions",
     "with_overlays",
     "without_embedded_planes",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cache
+from importlib.util import find_spec
 from itertools import product
 from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -41,6 +42,22 @@ class FoundText(NamedTuple):
     confidence: float
 
 
+def require_ocr() -> None:
+    """Check that the extra `ocr` is installed, without loading the models.
+
+    Raises
+    ------
+    ConfigurationError
+        It is not.
+    """
+    missing = [name for name in ("rapidocr", "onnxruntime", "numpy") if find_spec(name) is None]
+    if missing:
+        raise ConfigurationError(
+            f"pixel_risk=ocr needs the extra ocr, and {', '.join(missing)} is not installed on this machine: "
+            "pip install 'airflow-provider-dicom-deid[ocr]' wherever runs are planned and batches are processed"
+        )
+
+
 class TextFinder:
     """Text detector and recogniser: PP-OCRv6 with rapidocr and onnxruntime, models inside the wheel.
 
@@ -53,12 +70,9 @@ class TextFinder:
     """
 
     def __init__(self) -> None:
-        try:
-            from rapidocr import RapidOCR
-        except ImportError:
-            raise ConfigurationError(
-                "The policy `ocr` needs the extra: pip install 'airflow-provider-dicom-deid[ocr]'"
-            ) from None
+        require_ocr()
+        from rapidocr import RapidOCR
+
         self._lock = Lock()
         self._engine: Any = RapidOCR(
             params={
