@@ -18,6 +18,9 @@ def _first(name: str, *modules: str) -> Any:
 
 AirflowFailException: type[Exception] = _first("AirflowFailException", "airflow.sdk.exceptions", "airflow.exceptions")
 AirflowSkipException: type[Exception] = _first("AirflowSkipException", "airflow.sdk.exceptions", "airflow.exceptions")
+AirflowNotFoundException: type[Exception] = _first(
+    "AirflowNotFoundException", "airflow.sdk.exceptions", "airflow.exceptions"
+)
 XComNotFound: type[Exception] = _first("XComNotFound", "airflow.sdk.exceptions", "airflow.exceptions")
 Stats = _first("Stats", "airflow.sdk.observability.stats", "airflow.stats")
 CronDataIntervalTimetable = _first("CronDataIntervalTimetable", "airflow.sdk", "airflow.timetables.interval")

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Literal, get_args
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import Any, ClassVar, Literal, get_args
+from urllib.parse import parse_qs
 
 import jsonschema
 import pytest
@@ -45,7 +49,7 @@ def test_static_keys_and_settings_are_taken_over(monkeypatch: pytest.MonkeyPatch
     found = s3_connection(connection(monkeypatch, "a1", conn_type="aws", login="id", password="secret", extra=extra))
     assert found is not None
     assert (found.endpoint_url, found.region, found.verify) == ("https://s3.example.org", "eu-central-1", "/etc/ca.pem")
-    assert (found.access_key, found.secret_key, found.session_token) == ("id", "secret", "token")
+    assert tuple(found.session.get_credentials().get_frozen_credentials())[:3] == ("id", "secret", "token")
     assert (found.addressing_style, found.proxies) == ("virtual", {"https": "http://proxy:3128"})
     assert (found.connect_timeout, found.read_timeout, found.max_connections) == (3, 7, 11)
     assert (found.checksum, found.retry.max_attempts) == ("md5", 9)
@@ -53,28 +57,89 @@ def test_static_keys_and_settings_are_taken_over(monkeypatch: pytest.MonkeyPatch
     assert "secret" not in repr(found)
 
 
-def test_a_role_is_taken_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A role that is dropped, so that the wrong identity reads the archive."""
-    role = "arn:aws:iam::123456789012:role/reader"
-    extra = {"role_arn": role, "assume_role_kwargs": {"ExternalId": "e"}}
+STS_ANSWER = """<AssumeRoleResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><AssumeRoleResult><Credentials>
+<AccessKeyId>ASIAROLE</AccessKeyId><SecretAccessKey>s</SecretAccessKey><SessionToken>t</SessionToken>
+<Expiration>2099-01-01T00:00:00Z</Expiration></Credentials></AssumeRoleResult></AssumeRoleResponse>"""
+
+
+class TokenService(BaseHTTPRequestHandler):
+    """Answers AssumeRole and keeps what was asked."""
+
+    asked: ClassVar[list[dict[str, list[str]]]] = []
+
+    def do_POST(self) -> None:
+        self.asked.append(parse_qs(self.rfile.read(int(self.headers["Content-Length"])).decode()))
+        self.send_response(200)
+        self.send_header("Content-Type", "text/xml")
+        self.end_headers()
+        self.wfile.write(STS_ANSWER.encode())
+
+    def log_message(self, *_: object) -> None:
+        """Keep the test's output clean."""
+
+
+@pytest.fixture
+def token_service() -> Iterator[str]:
+    """A server that answers AssumeRole; its address."""
+    server = HTTPServer(("127.0.0.1", 0), TokenService)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_role_is_assumed_with_all_its_arguments(monkeypatch: pytest.MonkeyPatch, token_service: str) -> None:
+    """A role, or the policy that narrows it, that is dropped, so that the task may do more than it should."""
+    arguments = {
+        "RoleSessionName": "nightly",
+        "DurationSeconds": 900,
+        "Policy": '{"Version": "2012-10-17"}',
+        "ExternalId": "external",
+    }
+    extra = {
+        "role_arn": "arn:aws:iam::123456789012:role/reader",
+        "region_name": "eu-central-1",
+        "assume_role_kwargs": arguments,
+        "service_config": {"sts": {"endpoint_url": token_service}},
+    }
     found = s3_connection(connection(monkeypatch, "a2", conn_type="aws", login="id", password="secret", extra=extra))
     assert found is not None
-    assert (found.role_arn, found.external_id, found.access_key) == (role, "e", "id")
+    assert found.session.get_credentials().get_frozen_credentials().access_key == "ASIAROLE"
+    (asked,) = TokenService.asked
+    assert asked["RoleArn"] == [extra["role_arn"]]
+    assert {name: asked[name] for name in arguments} == {name: [str(value)] for name, value in arguments.items()}
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"conn_type": "postgres"}, "not aws"),
-        ({"conn_type": "aws", "login": "i", "password": "s", "extra": {"dicom_deid": {"colour": 1}}}, "colour"),
+        ({"conn_type": "postgres"}, "must be of type aws"),
+        ({"extra": {"dicom_deid": {"colour": 1}}}, "colour in dicom_deid"),
+        ({"extra": {"config_kwargs": {"client_cert": "/etc/client.pem"}}}, "client_cert in config_kwargs"),
+        ({"extra": {"config_kwargs": {"user_agent_extra": "x", "tcp_keepalive": True}}}, "tcp_keepalive, user_agent"),
+        ({"extra": {"config_kwargs": {"s3": {"use_accelerate_endpoint": True}}}}, "use_accelerate_endpoint"),
+        ({"extra": {"config_kwargs": {"s3": {"payload_signing_enabled": False}}}}, "payload signing"),
+        ({"extra": {"config_kwargs": {"signature_version": "s3"}}}, "signature_version"),
+        ({"extra": {"service_config": {"s3": {"extra_args": {}}}}}, "extra_args"),
     ],
 )
-def test_a_wrong_storage_connection_says_so(
+def test_a_setting_without_effect_is_refused(
     monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any], message: str
 ) -> None:
-    """A misspelt option that is silently without effect."""
-    with pytest.raises(ConfigurationError, match=message):
+    """A setting that protects something, or a misspelt one, that is silently without effect."""
+    fields = {"conn_type": "aws", "login": "i", "password": "s", **fields}
+    with pytest.raises(ConfigurationError, match=message) as raised:
         s3_connection(connection(monkeypatch, "a3", **fields))
+    assert "'a3'" in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "read", [s3_connection, database_url, lambda name: DicomDeidHook(name).get_conn()], ids=["s3", "database", "keys"]
+)
+def test_a_missing_connection_is_named(read: Any) -> None:
+    """A task that goes on with the credentials of the machine, or an error that does not say which is missing."""
+    with pytest.raises(ConfigurationError, match="There is no connection 'no_such_connection'"):
+        read("no_such_connection")
 
 
 def test_no_connection_means_the_environment() -> None:
@@ -103,7 +168,7 @@ def test_the_database_url_is_libpqs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("fields", "message"),
-    [({"conn_type": "mysql", "schema": "x"}, "not postgres"), ({"conn_type": "postgres"}, "no database")],
+    [({"conn_type": "mysql", "schema": "x"}, "must be of type postgres"), ({"conn_type": "postgres"}, "no database")],
 )
 def test_a_wrong_database_connection_says_so(
     monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any], message: str

@@ -1,14 +1,14 @@
-"""The S3 connection of an `aws` connection."""
+"""The S3 connection of an `aws` connection, with the session that Airflow's own AWS hook makes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from airflow.providers.amazon.aws.hooks.base_aws import AwsGenericHook
-from airflow.providers.amazon.aws.utils.connection_wrapper import AwsConnectionWrapper
 
 from dicom_deid.exceptions import ConfigurationError
+from dicom_deid.hooks.connections import get_connection
 from dicom_deid.objectstore import RetryPolicy, S3Connection
 
 OWN_OPTIONS = (
@@ -22,64 +22,88 @@ OWN_OPTIONS = (
     "requests_per_second",
     "bytes_per_second",
 )
-"""What the object `dicom_deid` in the connection's extra may hold; see `S3Connection`."""
+"""Valid keys of the object `dicom_deid` in the connection's extra; see `S3Connection`."""
 
 _CONFIG = {
     "connect_timeout": "connect_timeout",
     "read_timeout": "read_timeout",
     "max_pool_connections": "max_connections",
 }
-"""botocore's settings that have a counterpart."""
+"""botocore settings by the field of `S3Connection` that they set."""
+
+_HONOURED = {
+    "config_kwargs": {
+        *_CONFIG,
+        "proxies",
+        "request_checksum_calculation",
+        "response_checksum_validation",
+        "retries",
+        "s3",
+    },
+    "config_kwargs.s3": {"addressing_style", "payload_signing_enabled"},
+    "service_config.s3": {"endpoint_url", "bucket_name"},
+}
+"""Keys of the connection's extra that have an effect. Any other is refused, since it could protect something."""
 
 
 def s3_connection(aws_conn_id: str | None) -> S3Connection | None:
-    """Return how to reach the S3 store of an `aws` connection.
+    """Return the S3 connection of an `aws` connection.
 
-    Keys, profile and role are handed over; for a role that is assumed by SAML or a web identity, the session that
-    Airflow's AWS hook makes is used.
+    Credentials are those of the session of Airflow's AWS hook: keys, profile, and roles with all their arguments
+    (session name, duration, policy, external id, SAML, web identity), renewed before they expire.
 
     Parameters
     ----------
     aws_conn_id
-        Id of the connection; None for directories, or for what the AWS environment variables say.
+        Id of the connection. None for directories, or to use the AWS environment variables.
 
     Raises
     ------
     ConfigurationError
-        The connection is of another type, or its extra has an unknown option under `dicom_deid`.
+        There is no such connection, it has another type, or its extra has a setting that would have no effect.
     """
     if aws_conn_id is None:
         return None
+    get_connection(aws_conn_id, "aws")
     hook: AwsGenericHook[Any] = AwsGenericHook(aws_conn_id=aws_conn_id, client_type="s3")
     wrapper = hook.conn_config
-    if wrapper.conn_type != "aws":
-        raise ConfigurationError(f"The connection {aws_conn_id} is of type {wrapper.conn_type}, not aws.")
-    config = wrapper.extra_config.get("config_kwargs") or {}
+    extra = wrapper.extra_config
+    _refuse_unknown(aws_conn_id, extra)
+    config = extra.get("config_kwargs") or {}
     return S3Connection(
+        session=hook.get_session(),
         endpoint_url=wrapper.get_service_endpoint_url("s3"),
         region=wrapper.region_name,
         verify=True if wrapper.verify is None else wrapper.verify,
         addressing_style=(config.get("s3") or {}).get("addressing_style", "auto"),
         proxies=config.get("proxies") or {},
-        **_credentials(hook, wrapper),
         **{ours: config[theirs] for theirs, ours in _CONFIG.items() if theirs in config},
         **_checksum(config),
         **_retry(config),
-        **_own_options(aws_conn_id, wrapper.extra_config),
+        **(extra.get("dicom_deid") or {}),
     )
 
 
-def _credentials(hook: AwsGenericHook[Any], wrapper: AwsConnectionWrapper) -> dict[str, Any]:
-    if wrapper.role_arn and wrapper.assume_role_method != "assume_role":
-        return {"session": hook.get_session()}
-    return {
-        "access_key": wrapper.aws_access_key_id,
-        "secret_key": wrapper.aws_secret_access_key,
-        "session_token": wrapper.aws_session_token,
-        "profile": wrapper.profile_name,
-        "role_arn": wrapper.role_arn,
-        "external_id": wrapper.assume_role_kwargs.get("ExternalId"),
-    }
+def _refuse_unknown(aws_conn_id: str, extra: Mapping[str, Any]) -> None:
+    config = extra.get("config_kwargs") or {}
+    _check_keys(aws_conn_id, "config_kwargs", config, _HONOURED["config_kwargs"])
+    _check_keys(aws_conn_id, "config_kwargs.s3", config.get("s3") or {}, _HONOURED["config_kwargs.s3"])
+    service = (extra.get("service_config") or {}).get("s3") or {}
+    _check_keys(aws_conn_id, "service_config.s3", service, _HONOURED["service_config.s3"])
+    _check_keys(aws_conn_id, "dicom_deid", extra.get("dicom_deid") or {}, OWN_OPTIONS)
+    if (config.get("s3") or {}).get("payload_signing_enabled") is False:
+        raise ConfigurationError(
+            f"The connection {aws_conn_id!r} turns payload signing off; payloads are always signed."
+        )
+
+
+def _check_keys(aws_conn_id: str, where: str, given: Iterable[str], valid: Iterable[str]) -> None:
+    unknown = sorted(set(given) - set(valid))
+    if unknown:
+        raise ConfigurationError(
+            f"The extra of the connection {aws_conn_id!r} has {', '.join(unknown)} in {where}, which would have no "
+            f"effect here; valid are {', '.join(sorted(valid))}."
+        )
 
 
 def _checksum(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -90,14 +114,3 @@ def _retry(config: Mapping[str, Any]) -> dict[str, Any]:
     retries = config.get("retries") or {}
     attempts = retries.get("total_max_attempts", retries.get("max_attempts"))
     return {} if attempts is None else {"retry": RetryPolicy(max_attempts=max(1, int(attempts)))}
-
-
-def _own_options(aws_conn_id: str, extra: Mapping[str, Any]) -> dict[str, Any]:
-    options: dict[str, Any] = extra.get("dicom_deid") or {}
-    unknown = sorted(set(options) - set(OWN_OPTIONS))
-    if unknown:
-        raise ConfigurationError(
-            f"The extra of the connection {aws_conn_id} has no option {', '.join(unknown)} under dicom_deid; "
-            f"it may hold {', '.join(OWN_OPTIONS)}."
-        )
-    return options

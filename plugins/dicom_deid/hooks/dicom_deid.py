@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseHook
 
 from dicom_deid.exceptions import ConfigurationError, DicomDeidError
+from dicom_deid.hooks.connections import get_connection
 
 if TYPE_CHECKING:
     from dicom_deid.database import KeyRing
@@ -39,7 +40,7 @@ class DicomDeidHook(BaseHook):
     @cached_property
     def fields(self) -> dict[str, Any]:
         """Fields of the connection form that have a value."""
-        extra = self.get_connection(self.deid_conn_id).extra_dejson
+        extra = get_connection(self.deid_conn_id, self.conn_type).extra_dejson
         known = ("project", "recipe", "database_schema", *PROJECT_OPTIONS)
         return {name: extra[name] for name in known if extra.get(name) not in (None, "")}
 
@@ -77,7 +78,7 @@ class DicomDeidHook(BaseHook):
         """
         from dicom_deid.database import KeyRing
 
-        keys = self.get_connection(self.deid_conn_id).password
+        keys = get_connection(self.deid_conn_id, self.conn_type).password
         if not keys:
             raise ConfigurationError(
                 f"The connection {self.deid_conn_id} has no keys: put what `dicom-deid crosswalk new-key` prints into "

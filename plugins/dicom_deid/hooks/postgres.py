@@ -5,9 +5,8 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from airflow.sdk import BaseHook
-
 from dicom_deid.exceptions import ConfigurationError
+from dicom_deid.hooks.connections import get_connection
 
 LIBPQ_OPTIONS = (
     "application_name",
@@ -46,13 +45,11 @@ def database_url(postgres_conn_id: str) -> str:
     Raises
     ------
     ConfigurationError
-        The connection is of another type or names no database.
+        There is no such connection, it has another type, or it names no database.
     """
-    connection = BaseHook.get_connection(postgres_conn_id)
-    if connection.conn_type not in ("postgres", "postgresql"):
-        raise ConfigurationError(f"The connection {postgres_conn_id} is of type {connection.conn_type}, not postgres.")
+    connection = get_connection(postgres_conn_id, "postgres", "postgresql")
     if not connection.schema:
-        raise ConfigurationError(f"The connection {postgres_conn_id} names no database: fill in its field Database.")
+        raise ConfigurationError(f"The connection {postgres_conn_id!r} names no database: fill in its field Database.")
     extra = connection.extra_dejson
     login, password, port = connection.login, connection.password, connection.port
     if extra.get("iam"):

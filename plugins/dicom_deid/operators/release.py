@@ -1,4 +1,4 @@
-"""After approval: from the staging place to where others read."""
+"""Release the objects of a run: copy them from the staging location to where others read them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from dicom_deid.links import RunPageLink
+from dicom_deid.operators.arguments import location
 from dicom_deid.operators.base import DicomDeidOperator, planned_run
 from dicom_deid.operators.deidentify import BatchStopped
 from dicom_deid.operators.lineage import run_lineage
@@ -17,20 +18,19 @@ if TYPE_CHECKING:
 
 
 class DicomReleaseOperator(DicomDeidOperator):
-    """Copies what a run wrote to the place of release, byte for byte, under the same keys.
+    """Copy what a run wrote to another location, byte for byte, under the same keys.
 
-    What is copied is what the audit says was written: an object that was changed since, or that only lies there, is
-    not released. What stands at the place of release already is left alone, so that a retry goes on. The staging place
-    is not emptied: let a life-cycle rule of the bucket do it.
+    Only objects that the audit records as written, with the same ETag, are copied. Objects that exist at the target are
+    skipped, so that a retry resumes. The staging location is not emptied; use a lifecycle rule of the bucket for that.
 
     Parameters
     ----------
     run
-        ``plan.output["run"]`` of `DicomPlanOperator`, whose destination is the staging place.
+        ``plan.output["run"]`` of `DicomPlanOperator`, whose destination is the staging location.
     release_to
-        ``s3://bucket/prefix`` or a directory.
+        ``s3://bucket/prefix`` or an absolute path.
     transfers
-        Copies under way at once.
+        Number of copies at the same time.
     """
 
     template_fields: Sequence[str] = ("run", "release_to")
@@ -44,14 +44,14 @@ class DicomReleaseOperator(DicomDeidOperator):
         self._stop: Event | None = None
 
     def run_task(self, context: Context) -> int:
-        """Copy, and return the number of objects.
+        """Copy the objects and return their number.
 
         Raises
         ------
         Quarantine
-            An object at the staging place is not the one that was written, or another stands at the place of release.
+            An object is not the one that was written, or the target holds a different object under its key.
         ObjectStoreError, DatabaseError
-            Storage or database failed; a retry goes on.
+            The object store or the database failed; a retry resumes.
         """
         from dicom_deid.pipeline.release import release_run
 
@@ -61,7 +61,7 @@ class DicomReleaseOperator(DicomDeidOperator):
         released = release_run(
             self.connections,
             run_id=run_id,
-            release_to=self.release_to,
+            release_to=location("release_to", self.release_to),
             transfers=self.transfers,
             should_stop=stop.is_set,
         )
@@ -71,11 +71,11 @@ class DicomReleaseOperator(DicomDeidOperator):
         return released.objects
 
     def on_kill(self) -> None:
-        """Stop between two objects."""
+        """Stop between two copies."""
         if self._stop is not None:
             self._stop.set()
 
     def get_openlineage_facets_on_start(self) -> OperatorLineage[Any, Any]:
-        """Return the staging place and the place of release."""
+        """Return the staging location and the target."""
         _, configuration = planned_run(self.run)
         return run_lineage(configuration.destination, self.release_to)
