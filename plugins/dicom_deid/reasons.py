@@ -132,12 +132,13 @@ _ADVICE = {
         "Add a rule for the element named in the audit, or choose the residuals policy remove-element or redact-token.",
     ),
     Reason.BURNED_IN_ANNOTATION: Advice(
-        "BurnedInAnnotation is YES and no pixel rule covers the object.",
-        "Write a %filter rule for the device, or set pixel_risk to ocr (finds text).",
+        "BurnedInAnnotation is YES and no filter clears it.",
+        "Write a %filter label with `clears burned-in-annotation` for the device, or set pixel_risk to ocr.",
     ),
     Reason.PIXEL_RISK: Advice(
-        "Objects of this kind often show identifiers in their pixels, and no pixel rule covers this one.",
-        "Write a %filter rule for the device, or set pixel_risk to ocr (finds text) or to allow.",
+        "Objects of this kind often show identifiers in their pixels, and no filter clears this one.",
+        "The detail names the element. Add the recipe `devices`, write a %filter label for the device with "
+        "`clears pixel-risk`, or set pixel_risk to ocr (finds text) or to allow.",
     ),
     Reason.RECOGNIZABLE_VISUAL_FEATURES: Advice(
         "The object states that the patient can be recognised in its pixels.", "De-face it before it is released."

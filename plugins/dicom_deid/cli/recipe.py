@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 import click
 
@@ -10,6 +11,7 @@ from dicom_deid.cli.score import score
 from dicom_deid.dicom.vr import vr_of
 from dicom_deid.recipe.check import RecipeReport, RuleReport, check
 from dicom_deid.recipe.errors import RecipeError
+from dicom_deid.recipe.filters import Filter
 from dicom_deid.recipe.profile_attributes import ProfileAttribute
 from dicom_deid.recipe.recipe import Recipe
 
@@ -52,6 +54,7 @@ def check_recipe(recipes: tuple[str, ...], everything: bool) -> None:
     click.echo(f"Recipe {checked.name}: {len(checked.rules)} rules, {len(checked.filters)} filters")
     click.echo(f"Digest {checked.digest}")
     _print_rules(report, limit)
+    _print_filters(checked.filters, limit)
     _print_remarks(report)
     _print_untouched(report, limit)
 
@@ -66,6 +69,23 @@ def _print_rules(report: RecipeReport, limit: int | None) -> None:
             click.echo(f"      {_count(len(one.reaches), 'element')}: {_some(one.reaches, limit)}")
         if one.by_type:
             click.echo(f"      by attribute type, number of SOP classes at the root: {one.by_type}")
+
+
+def _print_filters(filters: Sequence[Filter], limit: int | None) -> None:
+    kinds = {
+        "hold the object": [one for one in filters if one.holds],
+        "blank regions and clear a risk": [
+            one for one in filters if one.coordinates and (one.clears or one.is_whitelist)
+        ],
+        "blank regions and clear nothing": [
+            one for one in filters if one.coordinates and not one.clears and not one.is_whitelist
+        ],
+        "call the pixels clean": [one for one in filters if one.is_whitelist and not one.coordinates],
+    }
+    click.echo(f"\nWhat the filters do with pixels: {_count(len(filters), 'label') if filters else 'nothing'}")
+    for kind, labels in kinds.items():
+        if labels:
+            click.echo(f"  {len(labels)} {kind}: {_some(tuple(one.label for one in labels), limit)}")
 
 
 def _print_remarks(report: RecipeReport) -> None:

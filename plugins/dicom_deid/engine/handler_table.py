@@ -66,12 +66,13 @@ from dicom_deid.engine.handlers.steps import (
 )
 from dicom_deid.engine.handlers.structured_content import ContentItemRule, ContentRules, ContentSequenceHandler
 from dicom_deid.engine.pixels import (
+    FACTS,
     CleanedPixels,
+    captured_by,
     is_overlay_data,
     overlay_data_of,
     places_overlay_data,
 )
-from dicom_deid.engine.pixels.policy import FACTS
 from dicom_deid.engine.references import names_a_class, well_known_uids
 from dicom_deid.engine.settings import Settings
 from dicom_deid.exceptions import ConfigurationError, Quarantine
@@ -252,7 +253,9 @@ class HandlerTable:
         }
         self.meta_additions = {one.element.tag: one for one in compiled.additions if one.element.file_meta}
         self._safe_private_of_recipe = frozenset(compiled.recipe.safe_private)
-        self.captured = {**CAPTURED, **({} if settings.pixel_risk == "allow" else FACTS)}
+        self.captured = {**CAPTURED, **captured_by(compiled.recipe.filters)}
+        if settings.pixel_risk != "allow":
+            self.captured |= FACTS
         self.replaces_references = settings.follow_uid_references and replaces_uids(compiled)
         self.content_rules = ContentRules(compiled.content_items)
         self._by_item_rule: dict[tuple[object, ...], RuleContext] = {}

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 
 from dicom_deid.dicom.vr import vr_of
 from dicom_deid.recipe.element_names import keywords_in_any_case, nearest_field, parse_tag
@@ -85,7 +86,7 @@ class Criterion:
         text = "" if value is None else value.lower().strip()
         match self.question:
             case Question.CONTAINS | Question.NOTCONTAINS:
-                found = value is not None and re.search(self.value.lower(), text) is not None
+                found = value is not None and _compiled(self.value).search(text) is not None
                 return found is (self.question is Question.CONTAINS)
             case Question.EQUALS | Question.NOTEQUALS:
                 equal = value is not None and text == self.value.lower()
@@ -126,6 +127,11 @@ class CriteriaLine:
 
     criteria: tuple[Criterion, ...]
     operators: tuple[str, ...] = ()
+    tags: frozenset[int] = field(init=False, compare=False)
+    """Tags of the root data set whose values the line reads."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "tags", frozenset(criterion.tag for criterion in self.criteria))
 
     def __str__(self) -> str:
         words = [str(self.criteria[0])]
@@ -135,6 +141,8 @@ class CriteriaLine:
 
     def holds(self, value_of: Callable[[int], str | None]) -> bool:
         """Return whether the line holds for an object, see :meth:`Filter.matches`."""
+        if "||" not in self.operators:
+            return all(criterion.holds(value_of(criterion.tag)) for criterion in self.criteria)
         result = self.criteria[0].holds(value_of(self.criteria[0].tag))
         for operator, criterion in zip(self.operators, self.criteria[1:], strict=True):
             holds = criterion.holds(value_of(criterion.tag))
@@ -238,7 +246,7 @@ def _criterion(text: str, column: int, unknown: list[RecipeSyntaxError] | None) 
     head = re.match(r"(\S+)(?:\s+(\S+))?\s*", text)
     word = head[1] if head else ""
     if word.lower() not in list(Question):
-        known = [*Question, "coordinates", "keepcoordinates", "ctpcoordinates", "ctpkeepcoordinates", "LABEL"]
+        known = [*Question, "coordinates", "keepcoordinates", "ctpcoordinates", "ctpkeepcoordinates", "clears", "LABEL"]
         raise RecipeSyntaxError(f"unknown criterion '{word}'", column, nearest(word, known), ignored_by_deid=True)
     question = Question(word.lower())
     if head is None or head[2] is None:
@@ -269,6 +277,12 @@ def _criterion_on_missing_element(question: Question) -> Criterion:
     """Return a criterion with the same answer as `question` about an element that no object has."""
     holds = Criterion(question, 0, "", "x").holds(None)
     return Criterion(Question.MISSING if holds else Question.PRESENT, 0, "(0000,0000)")
+
+
+@lru_cache(maxsize=4096)
+def _compiled(expression: str) -> re.Pattern[str]:
+    """Return a regular expression for values in lower case; `re` itself keeps only 512."""
+    return re.compile(expression.lower())
 
 
 def _check_expression(value: str, column: int) -> None:

@@ -35,23 +35,41 @@ class Coordinates:
     keep
         Whether the pixels are kept (``keepcoordinates``) or blanked (``coordinates``).
     area
-        A rectangle, the whole image, or the tag of a sequence whose items have ``RegionLocationMinX0``,
-        ``RegionLocationMinY0``, ``RegionLocationMaxX1`` and ``RegionLocationMaxY1``, read as a rectangle's
-        sides (PS3.3 section C.8.5.5.1.4).
+        A rectangle; None for the whole image or the regions of a sequence.
+    from_tag
+        Tag of a sequence whose items have ``RegionLocationMinX0``, ``RegionLocationMinY0``, ``RegionLocationMaxX1``
+        and ``RegionLocationMaxY1``, read as a rectangle's sides (PS3.3 section C.8.5.5.1.4).
+    outside
+        Whether the pixels outside the rectangles of the sequence are meant (``outside:``) instead of those inside
+        (``from:``).
     """
 
     keep: bool
     area: Rectangle | None = None
     from_tag: int | None = None
+    outside: bool = False
 
     def __str__(self) -> str:
         if self.area is not None:
             where = ",".join(map(str, self.area))
         elif self.from_tag is not None:
-            where = f"from:{_keyword(self.from_tag)}"
+            where = f"{'outside' if self.outside else 'from'}:{_keyword(self.from_tag)}"
         else:
             where = "all"
         return f"{'keepcoordinates' if self.keep else 'coordinates'} {where}"
+
+
+class Clears(NamedTuple):
+    """The line ``clears``: the risks that a label answers for, by their reason codes."""
+
+    risks: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return " ".join(("clears", *self.risks))
+
+
+CLEARABLE = ("burned-in-annotation", "pixel-risk")
+"""Reason codes that a label can clear."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +86,10 @@ class Filter:
         All must hold; with none, the filter holds for every object. An operator at the beginning of a line changes
         nothing.
     coordinates
-        In the order of the recipe; with none, the filter only flags an object.
+        In the order of the recipe; with none, the filter holds an object or (in a section ``whitelist``) calls it
+        clean.
+    clears
+        The risks that the label clears. A label of a section ``whitelist`` clears ``pixel-risk`` in any case.
     source, line
         Recipe file and line of the label, counted from 1.
     """
@@ -77,23 +98,32 @@ class Filter:
     label: str
     lines: tuple[CriteriaLine, ...] = ()
     coordinates: tuple[Coordinates, ...] = ()
+    clears: tuple[str, ...] = ()
     source: str = field(default="", compare=False)
     line: int = field(default=0, compare=False)
 
     def __str__(self) -> str:
         body = [*(f"+ {line}" if index else str(line) for index, line in enumerate(self.lines))]
-        return "\n  ".join([f"LABEL {self.label}", *body, *map(str, self.coordinates)])
+        clears = [str(Clears(self.clears))] if self.clears else []
+        return "\n  ".join([f"LABEL {self.label}", *body, *map(str, self.coordinates), *clears])
 
-    def with_line(self, line: CriteriaLine | Coordinates) -> Filter:
+    @property
+    def is_whitelist(self) -> bool:
+        """Whether the label calls objects clean, except for the pixels that its coordinates blank."""
+        return self.group.lower() == "whitelist"
+
+    @property
+    def holds(self) -> bool:
+        """Whether the label holds objects: it calls them not clean without saying where."""
+        return not self.coordinates and not self.is_whitelist
+
+    def with_line(self, line: CriteriaLine | Coordinates | Clears) -> Filter:
         """Return the filter with one more line."""
+        if isinstance(line, Clears):
+            return replace(self, clears=tuple(sorted({*self.clears, *line.risks})))
         if isinstance(line, Coordinates):
             return replace(self, coordinates=(*self.coordinates, line))
         return replace(self, lines=(*self.lines, line))
-
-    @property
-    def tags(self) -> frozenset[int]:
-        """The elements of the root data set whose values the criteria read."""
-        return frozenset(criterion.tag for line in self.lines for criterion in line.criteria)
 
     def matches(self, value_of: Callable[[int], str | None]) -> bool:
         r"""Return whether the filter holds for an object.
@@ -113,9 +143,24 @@ _FOUR = re.compile(r"(\d{1,6})\s*,\s*(\d{1,6})\s*,\s*(\d{1,6})\s*,\s*(\d{1,6})")
 
 def parse_filter_line(
     line: str, column: int, unknown: list[RecipeSyntaxError] | None = None
-) -> CriteriaLine | Coordinates:
-    """Read a line that follows ``LABEL``, see :func:`parse_criteria` and :func:`parse_coordinates`."""
-    return parse_coordinates(line, column) if _COORDINATES.match(line) else parse_criteria(line, column, unknown)
+) -> CriteriaLine | Coordinates | Clears:
+    """Read a line that follows ``LABEL``: criteria, coordinates, or the risks that the label clears."""
+    if _COORDINATES.match(line):
+        return parse_coordinates(line, column)
+    if line.split()[0].lower() == "clears":
+        return _parse_clears(line, column)
+    return parse_criteria(line, column, unknown)
+
+
+def _parse_clears(line: str, column: int) -> Clears:
+    words = list(re.finditer(r"\S+", line))[1:]
+    for word in words:
+        if word[0].lower() not in CLEARABLE:
+            message = f"a label clears {' or '.join(CLEARABLE)}, not '{word[0]}'"
+            raise RecipeSyntaxError(message, column + word.start(), nearest(word[0], CLEARABLE))
+    if not words:
+        raise RecipeSyntaxError(f"clears needs {' or '.join(CLEARABLE)}", column)
+    return Clears(tuple(word[0].lower() for word in words))
 
 
 def parse_coordinates(line: str, column: int) -> Coordinates:
@@ -131,7 +176,7 @@ def parse_coordinates(line: str, column: int) -> Coordinates:
     Raises
     ------
     RecipeSyntaxError
-        Coordinates that are not four numbers in order, ``all``, or ``from:`` a sequence.
+        Coordinates that are not four numbers in order, ``all``, or ``from:`` or ``outside:`` a sequence.
     """
     head = _COORDINATES.match(line)
     if head is None:
@@ -141,11 +186,13 @@ def parse_coordinates(line: str, column: int) -> Coordinates:
     keep = head[2] is not None
     if where.lower() == "all":
         return Coordinates(keep)
-    if where.lower().startswith("from:") and not head[1]:
-        return Coordinates(keep, from_tag=_sequence(where[5:].strip(), column + 5))
+    start, colon, sequence = where.partition(":")
+    if colon and start.lower() in ("from", "outside") and not head[1]:
+        tag = _sequence(sequence.strip(), column + len(start) + 1)
+        return Coordinates(keep, from_tag=tag, outside=start.lower() == "outside")
     four = _FOUR.fullmatch(where)
     if four is None:
-        forms = "four numbers, or all" if head[1] else "four numbers, all, or from:SEQUENCE"
+        forms = "four numbers, or all" if head[1] else "four numbers, all, from:SEQUENCE or outside:SEQUENCE"
         raise RecipeSyntaxError(f"coordinates are {forms}", column)
     left, top, right, bottom = map(int, four.groups())
     if head[1]:

@@ -25,6 +25,7 @@ def place(s3, s3_bucket, postgres_url):
 
 def an_object(number: int, patient: str, name: str = "", text: str = "", **more: str) -> bytes:
     values = {
+        "ImageType": "ORIGINAL\\PRIMARY\\AXIAL",
         "SOPClassUID": "1.2.840.10008.5.1.4.1.1.2",
         "SOPInstanceUID": f"1.2.826.0.1.99.{number}",
         "StudyInstanceUID": "1.2.826.0.1.5",

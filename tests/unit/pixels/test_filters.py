@@ -11,6 +11,8 @@ from deid.dicom.pixels.clean import DicomCleaner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom import Dataset
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import BaseTag
 from tests.support.images import header_of, image_dataset
 
 from dicom_deid.engine.pixels import PixelFilters, clean_pixels
@@ -171,19 +173,14 @@ def test_a_tag_is_compared_by_its_value(tmp_path: Path) -> None:
     assert deids(text, ultrasound(), tmp_path).any()
 
 
-def test_only_the_elements_that_are_read_are_needed() -> None:
-    """The engine builds a header of `tags` alone."""
+def test_sequences_are_read_from_the_header() -> None:
     text = (
         "FORMAT dicom\n%filter a\nLABEL x\n contains Modality US + missing StationName\n"
         " coordinates from:SequenceOfUltrasoundRegions\n"
     )
     filters = PixelFilters(Recipe.parse(text).filters)
-    assert filters.tags == {0x00080060, 0x00081010, 0x00186011}
-    dataset = ultrasound()
-    header = Dataset()
-    header.update({tag: dataset[tag] for tag in filters.tags if tag in dataset})
-    assert filters.match(header) == filters.match(dataset)
-    assert len(filters.match(header).regions) == 2
+    assert filters.captured == {0x00080060: "Modality", 0x00081010: "StationName"}
+    assert len(filters.match(ultrasound()).regions) == 2
 
 
 def test_lists_without_coordinates() -> None:
@@ -191,5 +188,33 @@ def test_lists_without_coordinates() -> None:
         "FORMAT dicom\n%filter whitelist\nLABEL ok\n contains Modality US\n%filter graylist\nLABEL bad\n present Rows\n"
     )
     decision = PixelFilters(Recipe.parse(text).filters).match(header_of(ultrasound()))
-    assert (decision.whitelisted, decision.flagged, decision.cleans) == (True, True, False)
+    assert decision.holding is not None
+    assert (decision.holding.label, decision.clears, decision.cleans) == ("bad", frozenset(), False)
     assert not PixelFilters(())
+
+
+def test_what_lies_outside_the_regions_is_blanked() -> None:
+    text = "FORMAT dicom\n%filter a\nLABEL x\n contains Modality US\n coordinates outside:SequenceOfUltrasoundRegions\n"
+    inside = (
+        "FORMAT dicom\n%filter a\nLABEL x\n contains Modality US\n coordinates all\n"
+        " keepcoordinates from:SequenceOfUltrasoundRegions\n"
+    )
+    assert np.array_equal(ours(text, ultrasound()), ours(inside, ultrasound()))
+    dataset = ultrasound()
+    del dataset.SequenceOfUltrasoundRegions
+    assert np.array_equal(ours(text, dataset), np.frombuffer(dataset.PixelData, np.uint8))
+
+
+def test_a_kept_region_does_not_reach_what_lies_outside_the_regions_of_another_label() -> None:
+    """`outside` blanks whatever comes before; `keepcoordinates` would bring back what another label blanked."""
+    first = "LABEL banner\n contains Modality US\n coordinates 0,0,16,5\n"
+    second = "LABEL x\n contains Modality US\n coordinates outside:SequenceOfUltrasoundRegions\n"
+    head = "FORMAT dicom\n%filter a\n"
+    assert np.array_equal(ours(head + first + second, ultrasound()), ours(head + second + first, ultrasound()))
+
+
+def test_a_value_that_is_not_valid_for_its_vr_is_compared_as_it_is() -> None:
+    filters = PixelFilters(Recipe.parse("FORMAT dicom\n%filter a\nLABEL x\n contains SeriesNumber 1a\n").filters)
+    header = Dataset()
+    header[0x00200011] = RawDataElement(BaseTag(0x00200011), "IS", 2, b"1a", 0, False, True)
+    assert filters.match(header).holding is not None

@@ -21,9 +21,15 @@ from dicom_deid.exceptions import Quarantine
 from dicom_deid.reasons import Reason
 from dicom_deid.recipe import Recipe
 
+EXPLICIT = "1.2.840.10008.1.2.1"
 STORAGE = "1.2.840.10008.5.1.4.1.1."
-CT = ObjectFacts(STORAGE + "2", "1.2.840.10008.1.2.1", True, "CT", r"ORIGINAL\PRIMARY\AXIAL")
-US = ObjectFacts(STORAGE + "6.1", "1.2.840.10008.1.2.1", True, "US", r"ORIGINAL\PRIMARY")
+CT = ObjectFacts(STORAGE + "2", EXPLICIT, True, "CT", r"ORIGINAL\PRIMARY\AXIAL")
+RT_DOSE = ObjectFacts(STORAGE + "481.2", EXPLICIT, True, "RTDOSE")
+MG = ObjectFacts(STORAGE + "1.2", EXPLICIT, True, "MG", "DERIVED\\PRIMARY\\")
+SLIDE = ObjectFacts(
+    STORAGE + "77.1.6", EXPLICIT, True, "SM", r"ORIGINAL\PRIMARY\VOLUME\NONE", specimen_label_in_image="NO"
+)
+US = ObjectFacts(STORAGE + "6.1", EXPLICIT, True, "US", r"ORIGINAL\PRIMARY")
 
 
 @pytest.mark.parametrize(
@@ -36,7 +42,34 @@ US = ObjectFacts(STORAGE + "6.1", "1.2.840.10008.1.2.1", True, "US", r"ORIGINAL\
         (CT._replace(burned_in_annotation="yes "), Reason.BURNED_IN_ANNOTATION),
         (CT._replace(burned_in_annotation="Y"), Reason.BURNED_IN_ANNOTATION),
         (CT._replace(recognizable_visual_features="YES"), Reason.RECOGNIZABLE_VISUAL_FEATURES),
-        (CT._replace(conversion_type="WSD"), Reason.PIXEL_RISK),
+        (CT._replace(conversion_type="WSD"), None),
+        (CT._replace(conversion_type="SYN"), None),
+        (CT._replace(conversion_type="DF"), Reason.PIXEL_RISK),
+        (CT._replace(conversion_type="SD"), Reason.PIXEL_RISK),
+        (CT._replace(image_type=""), Reason.PIXEL_RISK),
+        (CT._replace(image_type=r"ORIGINAL\SECONDARY\DI SCAN DOC\DOC_A"), Reason.PIXEL_RISK),
+        (CT._replace(image_type=r"DERIVED\PRIMARY\LOCALIZER"), Reason.PIXEL_RISK),
+        (CT._replace(image_type=r"ORIGINAL\PRIMARY\LOCALIZER"), None),
+        (CT._replace(image_type=r"DERIVED\SECONDARY"), Reason.PIXEL_RISK),
+        (CT._replace(image_type=r"DERIVED\SECONDARY\PROT"), Reason.PIXEL_RISK),
+        (CT._replace(image_type=r"ORIGINAL\PRIMARY\PROTON"), None),
+        (CT._replace(modality="CT/SR"), Reason.PIXEL_RISK),
+        (CT._replace(modality=""), Reason.PIXEL_RISK),
+        (CT._replace(secondary_capture_model="Volume Viewer"), Reason.PIXEL_RISK),
+        (CT._replace(secondary_capture_date="20240101"), Reason.PIXEL_RISK),
+        (CT._replace(series_description="Dose Report"), Reason.PIXEL_RISK),
+        (CT._replace(series_description="Head 1.0"), None),
+        (CT._replace(sop_class_uid="1.2.3.4"), Reason.PIXEL_RISK),
+        (CT._replace(sop_class_uid=""), Reason.PIXEL_RISK),
+        (RT_DOSE, None),
+        (ObjectFacts(STORAGE + "481.1", EXPLICIT, True, "RTIMAGE", r"DERIVED\SECONDARY\DRR", "WSD"), None),
+        (MG, None),
+        (MG._replace(image_type=r"DERIVED\SECONDARY"), Reason.PIXEL_RISK),
+        (SLIDE, None),
+        (SLIDE._replace(image_type=r"ORIGINAL\PRIMARY\LABEL\NONE"), Reason.PIXEL_RISK),
+        (SLIDE._replace(image_type=r"ORIGINAL\PRIMARY\OVERVIEW\NONE"), Reason.PIXEL_RISK),
+        (SLIDE._replace(specimen_label_in_image="YES"), Reason.PIXEL_RISK),
+        (SLIDE._replace(specimen_label_in_image=""), Reason.PIXEL_RISK),
         (CT._replace(image_type=r"DERIVED\SECONDARY\SCREEN SAVE"), Reason.PIXEL_RISK),
         (CT._replace(modality="OT"), Reason.PIXEL_RISK),
         (CT._replace(sop_class_uid=STORAGE + "7"), Reason.PIXEL_RISK),
@@ -46,7 +79,9 @@ US = ObjectFacts(STORAGE + "6.1", "1.2.840.10008.1.2.1", True, "US", r"ORIGINAL\
     ],
 )
 def test_risk(facts: ObjectFacts, reason: Reason | None) -> None:
-    assert pixel_risk(facts) is reason
+    risk = pixel_risk(facts)
+    assert (risk and risk.reason) is reason
+    assert risk is None or risk.detail.startswith("(")
 
 
 def named(*words: str) -> list[str]:
@@ -62,7 +97,9 @@ def named(*words: str) -> list[str]:
 @pytest.mark.parametrize("uid", named("Secondary Capture", "Ultrasound", "Endoscopic", "Photographic", "Microscopic"))
 def test_every_class_of_a_risky_name_is_known(uid: str) -> None:
     """A class of the standard's list that is not listed would pass."""
-    assert pixel_risk(ObjectFacts(uid, "1.2.840.10008.1.2.1", True)) in (Reason.PIXEL_RISK, Reason.VIDEO)
+    risk = pixel_risk(ObjectFacts(uid, EXPLICIT, True, "CT", r"ORIGINAL\PRIMARY\AXIAL"))
+    assert risk is not None
+    assert risk.reason in (Reason.PIXEL_RISK, Reason.VIDEO)
 
 
 @pytest.mark.parametrize(
@@ -82,13 +119,26 @@ def test_every_document_class_is_known(words: tuple[str, ...], reason: Reason) -
 def match_of(text: str) -> FilterMatch:
     header = Dataset()
     header.Modality = "US"
+    header.Rows, header.Columns = 20, 30
     return PixelFilters(Recipe.parse("FORMAT dicom\n" + text).filters).match(header)
 
 
 NOTHING = FilterMatch()
-CLEANS = match_of("%filter graylist\nLABEL x\n contains Modality US\n coordinates 0,0,5,5\n")
+MASK = "%filter graylist\nLABEL x\n contains Modality US\n coordinates 0,0,5,5\n"
+MASKS = match_of(MASK)
+CLEANS = match_of(MASK + " clears pixel-risk\n")
+CLEANS_ALL = match_of(MASK + " clears pixel-risk burned-in-annotation\n")
+FAR = match_of(MASK.replace("0,0,5,5", "50,0,90,5") + " clears pixel-risk\n")
 KEEPS = match_of("%filter graylist\nLABEL x\n contains Modality US\n keepcoordinates 0,0,5,5\n")
 MISSES = match_of("%filter graylist\nLABEL x\n contains Modality US\n coordinates from:SequenceOfUltrasoundRegions\n")
+OUTSIDE = match_of(
+    "%filter whitelist\nLABEL x\n contains Modality US\n coordinates outside:SequenceOfUltrasoundRegions\n"
+)
+MASKS_AND_WHITE = match_of(MASK + "%filter whitelist\nLABEL y\n contains Modality US\n")
+CLEANS_AND_FLAGS = match_of(MASK + " clears pixel-risk\n%filter hold\nLABEL y\n contains Modality US\n")
+WHITE_AND_FLAGS = match_of(
+    "%filter whitelist\nLABEL x\n contains Modality US\n%filter hold\nLABEL y\n contains Modality US\n"
+)
 WHITE = match_of("%filter whitelist\nLABEL x\n contains Modality US\n")
 FLAGS = match_of("%filter blacklist\nLABEL x\n contains Modality US\n")
 BURNED = US._replace(burned_in_annotation="YES")
@@ -107,11 +157,21 @@ FACE = CT._replace(recognizable_visual_features="YES")
         (US, NOTHING, "allow", PixelDecision(allowed=Reason.PIXEL_RISK)),
         (US, NOTHING, "ocr", PixelDecision(find_text=True)),
         (US, CLEANS, "quarantine", PixelDecision(clean=True)),
+        (US, MASKS, "quarantine", Reason.PIXEL_RISK),
+        (US, MASKS, "ocr", PixelDecision(clean=True, find_text=True)),
+        (US, FAR, "quarantine", Reason.PIXEL_RISK),
+        (US, OUTSIDE, "quarantine", PixelDecision()),
+        (US, MASKS_AND_WHITE, "quarantine", Reason.PIXEL_RISK),
+        (US, CLEANS_AND_FLAGS, "quarantine", Reason.PIXEL_RISK),
+        (CT, CLEANS_AND_FLAGS, "quarantine", Reason.PIXEL_RISK),
+        (CT, WHITE_AND_FLAGS, "quarantine", Reason.PIXEL_RISK),
+        (CT, MASKS, "quarantine", PixelDecision(clean=True)),
         (US, KEEPS, "quarantine", Reason.PIXEL_RISK),
         (US, MISSES, "quarantine", Reason.PIXEL_RISK),
         (US, WHITE, "quarantine", PixelDecision()),
         (BURNED, WHITE, "quarantine", Reason.BURNED_IN_ANNOTATION),
-        (BURNED, CLEANS, "quarantine", PixelDecision(clean=True)),
+        (BURNED, CLEANS, "quarantine", Reason.BURNED_IN_ANNOTATION),
+        (BURNED, CLEANS_ALL, "quarantine", PixelDecision(clean=True)),
         (BURNED, NOTHING, "ocr", PixelDecision(find_text=True)),
         (VIDEO, NOTHING, "ocr", Reason.VIDEO),
         (VIDEO, NOTHING, "allow", PixelDecision(allowed=Reason.VIDEO)),
@@ -122,7 +182,7 @@ FACE = CT._replace(recognizable_visual_features="YES")
     ],
 )
 def test_decision(facts: ObjectFacts, match: FilterMatch, policy: str, expected: PixelDecision | Reason) -> None:
-    """A rule that blanks nothing of this object does not clear it; a blanked corner does not hide a face."""
+    """Hold beats blank beats clean, and a label clears only what it says and only where it blanks something."""
     settings = Settings(pixel_risk=policy)  # type: ignore[arg-type]
     if isinstance(expected, PixelDecision):
         assert decide_pixels(facts, match, settings) == expected

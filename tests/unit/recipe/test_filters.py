@@ -133,7 +133,7 @@ def test_values_stay_with_their_criteria() -> None:
     (one,) = filters_of("LABEL x\nmissing Manufacturer || contains Modality CT\n")
     assert one.matches({0x00080070: "GE", 0x00080060: "CT"}.get)
     assert not one.matches({0x00080070: "GE", 0x00080060: "MR"}.get)
-    assert one.tags == {0x00080070, 0x00080060}
+    assert one.lines[0].tags == {0x00080070, 0x00080060}
 
 
 def test_zero_is_a_value() -> None:
@@ -159,6 +159,10 @@ def test_zero_is_a_value() -> None:
         ("coordinates 1,2,3,-4", 13, "four numbers"),
         ("ctpcoordinates from:SequenceOfUltrasoundRegions", 16, "four numbers, or all"),
         ("coordinates from:PatientID", 18, "not a sequence"),
+        ("coordinates outside:PatientID", 21, "not a sequence"),
+        ("clears", 1, "clears needs burned-in-annotation or pixel-risk"),
+        ("clears pixel-risk video", 19, "not 'video'"),
+        ("clears pixelrisk", 8, "did you mean pixel-risk?"),
         ("coordinates from:SequenceOfUltrasoundRegion", 18, "did you mean SequenceOfUltrasoundRegions?"),
     ],
 )

@@ -4,7 +4,7 @@ numpy and the codecs are imported only when pixels have to be decoded.
 """
 
 from dicom_deid.engine.pixels.clean import CleanedPixels, clean_pixels, with_overlays, without_embedded_planes
-from dicom_deid.engine.pixels.filters import FilterMatch, PixelFilters
+from dicom_deid.engine.pixels.filters import FilterMatch, PixelFilters, captured_by
 from dicom_deid.engine.pixels.overlays import (
     Overlay,
     is_overlay_data,
@@ -15,8 +15,10 @@ from dicom_deid.engine.pixels.overlays import (
 )
 from dicom_deid.engine.pixels.regions import Region
 from dicom_deid.engine.pixels.risk import (
+    FACTS,
     ObjectFacts,
     PixelDecision,
+    Risk,
     decide_document,
     decide_pixels,
     document_risk,
@@ -26,6 +28,7 @@ from dicom_deid.engine.pixels.risk import (
 from dicom_deid.engine.pixels.text import FoundText, TextFinder, overlay_text_regions, require_ocr, text_regions
 
 __all__ = [
+    "FACTS",
     "CleanedPixels",
     "FilterMatch",
     "FoundText",
@@ -34,7 +37,9 @@ __all__ = [
     "PixelDecision",
     "PixelFilters",
     "Region",
+    "Risk",
     "TextFinder",
+    "captured_by",
     "clean_pixels",
     "decide_document",
     "decide_pixels",

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dicom_deid.dicom.tags import tag_text
+from pydicom.datadict import keyword_for_tag
+from pydicom.dataelem import RawDataElement
+
+from dicom_deid.dicom.tags import is_private, tag_text
+from dicom_deid.dicom.vr import vr_of
 from dicom_deid.engine.pixels.layout import UNREADABLE
-from dicom_deid.engine.pixels.regions import Region
+from dicom_deid.engine.pixels.regions import Region, bands, outside
 from dicom_deid.exceptions import Quarantine
 from dicom_deid.reasons import Reason
 from dicom_deid.recipe.filters import Coordinates, Filter, Rectangle
@@ -16,6 +20,10 @@ from dicom_deid.recipe.filters import Coordinates, Filter, Rectangle
 if TYPE_CHECKING:
     from pydicom import Dataset
 
+_MAX_REMEMBERED = 4096
+_DEVICE = (0x00080060, 0x00080070, 0x00081090)
+"""Modality, Manufacturer and ManufacturerModelName."""
+_ROWS, _COLUMNS = 0x00280010, 0x00280011
 _CORNERS = ("RegionLocationMinX0", "RegionLocationMinY0", "RegionLocationMaxX1", "RegionLocationMaxY1")
 
 
@@ -29,10 +37,14 @@ class FilterMatch:
         The filters that match, in the order of the recipe.
     regions
         Regions to blank or keep; a later region overrides an earlier one.
+    clears
+        The risks that the filters clear. A filter that holds beats one that blanks, and one that blanks beats one
+        that calls the object clean: where a filter blanks, only what such filters say they clear is cleared.
     """
 
     filters: tuple[Filter, ...] = ()
     regions: tuple[Region, ...] = ()
+    clears: frozenset[Reason] = frozenset()
 
     @property
     def cleans(self) -> bool:
@@ -40,14 +52,9 @@ class FilterMatch:
         return any(region.blank for region in self.regions)
 
     @property
-    def whitelisted(self) -> bool:
-        """Whether a filter without coordinates in a section named ``whitelist`` matches."""
-        return any(_is_whitelist(a_filter) for a_filter in self.filters)
-
-    @property
-    def flagged(self) -> bool:
-        """Whether a filter without coordinates in any other section matches."""
-        return any(not a_filter.coordinates and not _is_whitelist(a_filter) for a_filter in self.filters)
+    def holding(self) -> Filter | None:
+        """The first filter that holds the object."""
+        return next((a_filter for a_filter in self.filters if a_filter.holds), None)
 
 
 class PixelFilters:
@@ -64,55 +71,126 @@ class PixelFilters:
 
     def __init__(self, filters: Sequence[Filter]) -> None:
         self._filters = tuple(filters)
-        areas = [coordinates.from_tag for a_filter in filters for coordinates in a_filter.coordinates]
-        self.tags: frozenset[int] = frozenset[int]().union(*(a_filter.tags for a_filter in filters)) | {
-            tag for tag in areas if tag is not None
-        }
-        """Tags of the root data set that `match` reads; other elements may be missing from the header."""
+        self.captured = captured_by(filters)
+        """What the walk must capture for `candidates`: names by tag."""
+
+        self._of_device: dict[Hashable, tuple[Filter, ...]] = {}
+        self._candidates: dict[Hashable, tuple[Filter, ...]] = {}
 
     def __bool__(self) -> bool:
         return bool(self._filters)
 
-    def match(self, header: Dataset) -> FilterMatch:
+    def candidates(self, values: Hashable, header: Callable[[], Dataset]) -> tuple[Filter, ...]:
+        """Return the filters that may match an object, from the criteria that read captured elements.
+
+        Parameters
+        ----------
+        values
+            The encoded values of `captured` and what their decoding depends on. The answer is remembered: the
+            objects of a series have mostly the same values.
+        header
+            Reads the object's original root elements.
+        """
+        found = self._candidates.get(values)
+        if found is None:
+            value_of = _reader(header())
+            device = tuple(map(value_of, _DEVICE))
+            of_device = self._of_device.get(device)
+            if of_device is None:
+                of_device = _remembered(self._of_device, device, _narrowed(self._filters, value_of, frozenset(_DEVICE)))
+            found = _remembered(self._candidates, values, _narrowed(of_device, value_of, self.captured.keys()))
+        return found
+
+    def match(self, header: Dataset, candidates: Sequence[Filter] | None = None) -> FilterMatch:
         """Return the filters that match an object, with their regions.
 
         Parameters
         ----------
         header
-            The object's original root elements, at least those of `tags`.
-
-        Raises
-        ------
-        Quarantine
-            `malformed` if an element that a filter reads is not valid for its VR.
+            The object's original root elements.
+        candidates
+            The filters to try, in the order of the recipe; defaults to all.
         """
-
-        def value_of(tag: int) -> str | None:
-            return _text(header, tag)
-
-        matching = tuple(a_filter for a_filter in self._filters if a_filter.matches(value_of))
-        regions = (
-            region
-            for a_filter in matching
-            for coordinates in a_filter.coordinates
-            for region in _regions(coordinates, header)
+        value_of = _reader(header)
+        matching = tuple(
+            a_filter for a_filter in (self._filters if candidates is None else candidates) if a_filter.matches(value_of)
         )
-        return FilterMatch(matching, tuple(regions))
+        regions = [
+            [region for coordinates in a_filter.coordinates for region in _regions(coordinates, header)]
+            for a_filter in matching
+        ]
+        size = [int(text) if (text := value_of(tag)) and text.isdecimal() else 0 for tag in (_ROWS, _COLUMNS)]
+        blanking = [bool(bands(some, *size)) for some in regions]
+        return FilterMatch(matching, tuple(region for some in regions for region in some), _cleared(matching, blanking))
 
 
-def _is_whitelist(a_filter: Filter) -> bool:
-    return a_filter.group.lower() == "whitelist" and not a_filter.coordinates
+def _narrowed(filters: Iterable[Filter], value_of: Callable[[int], str | None], known: Set[int]) -> tuple[Filter, ...]:
+    """Return the filters whose lines hold, as far as they read known elements only."""
+    return tuple(
+        a_filter for a_filter in filters if all(line.holds(value_of) for line in a_filter.lines if line.tags <= known)
+    )
+
+
+def _remembered(
+    memory: dict[Hashable, tuple[Filter, ...]], key: Hashable, found: tuple[Filter, ...]
+) -> tuple[Filter, ...]:
+    """Remember an answer, in a bounded memory."""
+    if len(memory) >= _MAX_REMEMBERED:
+        memory.clear()
+    memory[key] = found
+    return found
+
+
+def captured_by(filters: Iterable[Filter]) -> dict[int, str]:
+    """Return what a walk captures for filters: tags of their criteria, except sequences and private elements, by name.
+
+    The name is the keyword, or the tag where the dictionary has none.
+    """
+    tags = {tag for a_filter in filters for line in a_filter.lines for tag in line.tags}
+    return {
+        tag: keyword_for_tag(tag) or tag_text(tag) for tag in sorted(tags) if not is_private(tag) and vr_of(tag) != "SQ"
+    }
+
+
+def _cleared(filters: Sequence[Filter], blanking: Sequence[bool]) -> frozenset[Reason]:
+    """Return the risks that filters clear, given whether each blanks a pixel of the object."""
+    if any(a_filter.holds for a_filter in filters):
+        return frozenset()
+    saying = [
+        a_filter
+        for a_filter, blanks in zip(filters, blanking, strict=True)
+        if blanks or (a_filter.is_whitelist and (a_filter.coordinates or not any(blanking)))
+    ]
+    named = {Reason(risk) for a_filter in saying for risk in a_filter.clears}
+    if any(a_filter.is_whitelist for a_filter in saying):
+        named.add(Reason.PIXEL_RISK)
+    return frozenset(named)
+
+
+def _reader(header: Dataset) -> Callable[[int], str | None]:
+    """Return a function that reads each value of a header once."""
+    values: dict[int, str | None] = {}
+
+    def value_of(tag: int) -> str | None:
+        if tag not in values:
+            values[tag] = _text(header, tag)
+        return values[tag]
+
+    return value_of
 
 
 def _text(header: Dataset, tag: int) -> str | None:
-    r"""Return a value as text with components joined by a backslash, or None if the element is missing."""
+    r"""Return a value as text with components joined by a backslash, or None if the element is missing.
+
+    A value that is not valid for its VR is compared as it is encoded.
+    """
     if tag not in header:
         return None
     try:
         element = header[tag]
-    except Exception:
-        # pydicom's message could hold the value.
-        raise Quarantine(Reason.MALFORMED, tag_text(tag)) from None
+    except Exception:  # pydicom raises many kinds, with messages that may hold the value
+        raw = header.get_item(tag)
+        return raw.value.decode("iso8859") if isinstance(raw, RawDataElement) and raw.value else ""
     if element.value is None:
         return ""
     if element.VM > 1 and element.VR != "SQ":
@@ -129,10 +207,11 @@ def _regions(coordinates: Coordinates, header: Dataset) -> Iterator[Region]:
     if coordinates.from_tag not in header:
         return
     try:
-        yield from [
-            Region(blank, Rectangle(*(int(corner) for corner in corners)))
+        rectangles = [
+            Rectangle(*(int(corner) for corner in corners))
             for item in header[coordinates.from_tag].value or ()
             if None not in (corners := [item.get(keyword) for keyword in _CORNERS])
         ]
     except UNREADABLE:
         raise Quarantine(Reason.MALFORMED, tag_text(coordinates.from_tag)) from None
+    yield from (Region(blank, rectangle) for rectangle in (outside(rectangles) if coordinates.outside else rectangles))

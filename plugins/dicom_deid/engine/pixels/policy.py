@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from dicom_deid.dicom.part10 import FileHeader
@@ -30,24 +29,15 @@ from dicom_deid.engine.profiles import Option
 from dicom_deid.engine.settings import Settings
 from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.reasons import Reason
-from dicom_deid.recipe import Recipe
+from dicom_deid.recipe import Filter, Recipe
 
 if TYPE_CHECKING:
     from pydicom import Dataset
-
-FACTS: Mapping[int, str] = {
-    0x00080008: "ImageType",
-    0x00080064: "ConversionType",
-    0x00280301: "BurnedInAnnotation",
-    0x00280302: "RecognizableVisualFeatures",
-}
-"""Root elements that the policy reads in addition to the identifiers that every walk captures."""
 
 _CLEANED_BY = {
     Option.CLEAN_STRUCTURED_CONTENT: Reason.STRUCTURED_CONTENT,
     Option.CLEAN_GRAPHICS: Reason.GRAPHIC_CONTENT,
 }
-_NO_MATCH = FilterMatch((), ())
 
 
 class PixelAndDocumentPolicy:
@@ -109,8 +99,9 @@ class PixelAndDocumentPolicy:
             walk.note(allowed)
         if not facts.has_pixel_data:
             return None
-        dataset = read_data_set(source) if self._filters else None
-        match = _NO_MATCH if dataset is None else self._filters.match(dataset)
+        candidates = self._candidates(walk, header, source)
+        dataset = read_data_set(source) if candidates else None
+        match = FilterMatch() if dataset is None else self._filters.match(dataset, candidates)
         decision = decide_pixels(facts, match, self._settings)
         if decision.allowed is not None:
             walk.note(Reason.PIXEL_RISK_ALLOWED)
@@ -119,6 +110,16 @@ class PixelAndDocumentPolicy:
         if walk.partial:
             raise NeedMoreDataError(size)
         return self._clean(walk, header, read_data_set(source) if dataset is None else dataset, match, decision)
+
+    def _candidates(self, walk: ObjectWalk, header: FileHeader, source: bytes) -> tuple[Filter, ...]:
+        """Return the filters that may match an object."""
+        if not self._filters:
+            return ()
+        found = (walk.captured.get(name) for name in self._filters.captured.values())
+        values = tuple(None if one is None else walk.data[one[0] : one[1]] for one in found)
+        return self._filters.candidates(
+            (header.transfer_syntax.uid, walk.codecs, values), lambda: read_data_set(source)
+        )
 
     def _clean(
         self, walk: ObjectWalk, header: FileHeader, dataset: Dataset, match: FilterMatch, decision: PixelDecision
@@ -159,13 +160,5 @@ def _facts(walk: ObjectWalk, header: FileHeader) -> ObjectFacts:
         found = walk.captured.get(keyword)
         return "" if found is None else walk.data[found[0] : found[1]].decode("iso8859").strip("\0 ")
 
-    return ObjectFacts(
-        text("SOPClassUID") or header.media_storage_sop_class_uid,
-        header.transfer_syntax.uid,
-        walk.pixel_data is not None,
-        text("Modality"),
-        text("ImageType"),
-        text("ConversionType"),
-        text("BurnedInAnnotation"),
-        text("RecognizableVisualFeatures"),
-    )
+    facts = ObjectFacts.of(text, header.transfer_syntax.uid, has_pixel_data=walk.pixel_data is not None)
+    return facts if facts.sop_class_uid else facts._replace(sop_class_uid=header.media_storage_sop_class_uid)

@@ -8,6 +8,9 @@ from typing import NamedTuple
 
 from dicom_deid.recipe.filters import Rectangle
 
+_LARGEST_SIDE = 2**16
+"""Rows and Columns are 16-bit numbers."""
+
 
 class Region(NamedTuple):
     """A step of a mask: blank a rectangle, or keep pixels that an earlier step blanked.
@@ -51,6 +54,16 @@ spans=((0, 4),)))
         if spans:
             found.append(Band(top, bottom, spans))
     return tuple(found)
+
+
+def outside(rectangles: Iterable[Rectangle]) -> list[Rectangle]:
+    """Return the rectangles that cover everything outside others, as far as a frame can reach."""
+    steps = [Region(True), *(Region(False, rectangle) for rectangle in rectangles)]
+    return [
+        Rectangle(left, band.top, right, band.bottom)
+        for band in bands(steps, _LARGEST_SIDE, _LARGEST_SIDE)
+        for left, right in band.spans
+    ]
 
 
 def _inside(rectangle: Rectangle | None, rows: int, columns: int) -> Rectangle:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -10,34 +12,76 @@ from dicom_deid.engine.pixels.filters import FilterMatch
 from dicom_deid.engine.settings import Settings
 from dicom_deid.exceptions import Quarantine
 from dicom_deid.reasons import Reason
+from dicom_deid.recipe.filters import Filter
 
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
 _VIDEO_SYNTAXES = ("1.2.840.10008.1.2.4.10", "1.2.840.10008.1.2.7.")
 _VIDEO_CLASSES = frozenset(_STORAGE + last for last in ("77.1.1.1", "77.1.2.1", "77.1.4.1"))
 
-RISKY_CLASSES = {
-    _STORAGE + last: why
-    for why, lasts in {
-        "secondary capture": ("7", "7.1", "7.2", "7.3", "7.4"),
-        "ultrasound": ("3", "3.1", "6", "6.1", "6.2"),
-        "hardcopy (retired)": ("27", "29", "30"),
-        "angiography and fluoroscopy": ("12.1", "12.1.1", "12.2", "12.2.1", "12.3"),
-        "endoscopy, microscopy, photography": ("77.1", "77.2", "77.1.1", "77.1.2", "77.1.3", "77.1.4", "77.1.7"),
-        "eyes": ("77.1.5.1", "77.1.5.2", "77.1.5.4", "77.1.5.5", "77.1.5.6", "77.1.5.7", "77.1.5.8"),
-        "whole slide: the label is an image": ("77.1.6",),
+CLEAN_CLASSES = {
+    _STORAGE + last: kind
+    for kind, lasts in {
+        "CR": ("1",),
+        "DX": ("1.1", "1.1.1"),
+        "MG": ("1.2", "1.2.1", "13.1.3", "13.1.4", "13.1.5"),
+        "IO": ("1.3", "1.3.1"),
+        "CT": ("2", "2.1", "2.2"),
+        "MR": ("4", "4.1", "4.3", "4.4"),
+        "NM": ("20",),
+        "PT": ("128", "128.1", "130"),
+        "XA, computed": ("13.1.1", "13.1.2"),
+        "whole slide": ("77.1.6",),
+        "parametric map": ("30",),
+        "segmentation": ("66.4", "66.7"),
+        "RT": ("481.1", "481.2"),
     }.items()
     for last in lasts
 }
-"""SOP classes whose pixels often show identifiers, with the kind of image."""
+"""SOP classes whose pixels the device acquires or computes without text. Any other class is at risk."""
 
-RISKY_MODALITIES = frozenset(
-    # The kinds above stored under another SOP class, digitised film, and images composed at a workstation.
-    {"US", "IVUS", "XA", "RF", "ES", "GM", "SM", "XC", "OP", "OPT", "DG", "DMS", "EC", "BDUS", "HC", "OT", "SC", "FID"}
+CLEAN_MODALITIES = frozenset({"CR", "CT", "DX", "IO", "MG", "MR", "NM", "PT", "PX", "RTDOSE", "RTIMAGE", "SEG", "SM"})
+"""Values of Modality (PS3.3 section C.7.3.1.1.1) of such pixels. Any other value is at risk."""
+
+_CROSS_SECTIONAL = frozenset({"CT", "MR", "PT"})
+_WITHOUT_IMAGE_TYPE = frozenset({_STORAGE + "481.2"})
+_CLEAN_CONVERSIONS = frozenset({"DI", "SYN", "WSD"})
+
+RISKY_IMAGE_TYPE_WORDS = frozenset(
+    {"CAPTURE", "CAPTURED", "DEMOGRAPHICDATA", "DIGITISED", "DIGITIZED", "DOC", "DOCUMENT", "DOSE", "FILM", "INVALID"}
+    | {"MRSC", "PASTED", "PATIENTINFO", "PROCESSED", "PROT", "REPORT", "REPORTDATA", "SAVE", "SAVED", "SCAN", "SCANNED"}
+    | {"SCREEN", "SCREENSHOT"}
 )
-"""Values of Modality (PS3.3 section C.7.3.1.1.1) whose pixels often show identifiers."""
+"""Words in ImageType with which devices mark screen shots, dose pages, scans and similar images."""
 
-RISKY_IMAGE_TYPE_WORDS = ("SCREEN", "SAVE", "CAPTURE", "DOSE", "PASTED", "REPORT", "FILM")
-"""Words in ImageType with which devices mark screen shots, dose pages and similar images."""
+RISKY_DESCRIPTIONS = (
+    "DOSE REPORT",
+    "DOSE INFO",
+    "PATIENT PROTOCOL",
+    "SCREEN SAVE",
+    "SCREENSAVE",
+    "SCREEN CAPTURE",
+    "SCREENSHOT",
+    "SAVED SCREEN",
+    "SECONDARY CAPTURE",
+    "SCANNED",
+    "NOMINATION FORM",
+)
+"""Phrases in SeriesDescription of such images."""
+
+_FIELDS = {
+    0x00080008: ("ImageType", "image_type"),
+    0x0008103E: ("SeriesDescription", "series_description"),
+    0x00080064: ("ConversionType", "conversion_type"),
+    0x00181012: ("DateOfSecondaryCapture", "secondary_capture_date"),
+    0x00181016: ("SecondaryCaptureDeviceManufacturer", "secondary_capture_manufacturer"),
+    0x00181018: ("SecondaryCaptureDeviceManufacturerModelName", "secondary_capture_model"),
+    0x00181019: ("SecondaryCaptureDeviceSoftwareVersions", "secondary_capture_software"),
+    0x00280301: ("BurnedInAnnotation", "burned_in_annotation"),
+    0x00280302: ("RecognizableVisualFeatures", "recognizable_visual_features"),
+    0x00480010: ("SpecimenLabelInImage", "specimen_label_in_image"),
+}
+FACTS = {tag: keyword for tag, (keyword, _) in _FIELDS.items()}
+"""Root elements that the risk depends on, in addition to the identifiers that every walk captures."""
 
 
 class ObjectFacts(NamedTuple):
@@ -51,6 +95,40 @@ class ObjectFacts(NamedTuple):
     conversion_type: str = ""
     burned_in_annotation: str = ""
     recognizable_visual_features: str = ""
+    series_description: str = ""
+    secondary_capture_date: str = ""
+    secondary_capture_manufacturer: str = ""
+    secondary_capture_model: str = ""
+    secondary_capture_software: str = ""
+    specimen_label_in_image: str = ""
+
+    @classmethod
+    def of(
+        cls, text: Callable[[str], str], transfer_syntax_uid: str = "", *, has_pixel_data: bool = True
+    ) -> ObjectFacts:
+        """Return the facts of an object, given its root elements as text by keyword."""
+        return cls(
+            text("SOPClassUID"),
+            transfer_syntax_uid,
+            has_pixel_data,
+            text("Modality"),
+            **{field: text(keyword) for keyword, field in _FIELDS.values()},
+        )
+
+
+class Risk(NamedTuple):
+    """Why pixels may identify the patient.
+
+    Parameters
+    ----------
+    reason
+        The reason code.
+    detail
+        The element and what about it; never a value of the object, except a word of the lists above.
+    """
+
+    reason: Reason
+    detail: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,34 +156,96 @@ def is_video(transfer_syntax_uid: str) -> bool:
 
 
 @lru_cache(maxsize=4096)
-def pixel_risk(facts: ObjectFacts) -> Reason | None:
+def pixel_risk(facts: ObjectFacts) -> Risk | None:
     """Return why the pixels of an object may identify the patient, or None.
 
-    BurnedInAnnotation NO does not clear an object of a risky kind: devices write it without checking.
+    Only known kinds of images are not at risk; an unknown or private SOP class is. BurnedInAnnotation NO does not
+    clear an object of another kind: devices write it without checking.
     """
     if not facts.has_pixel_data:
         return None
-    if is_video(facts.transfer_syntax_uid) or facts.sop_class_uid in _VIDEO_CLASSES:
-        return Reason.VIDEO
+    if is_video(facts.transfer_syntax_uid):
+        return Risk(Reason.VIDEO, "(0002,0010) TransferSyntaxUID is a video stream")
+    if facts.sop_class_uid in _VIDEO_CLASSES:
+        return Risk(Reason.VIDEO, "(0008,0016) SOPClassUID is a video class")
     if _says_yes(facts.recognizable_visual_features):
-        return Reason.RECOGNIZABLE_VISUAL_FEATURES
+        return Risk(Reason.RECOGNIZABLE_VISUAL_FEATURES, "(0028,0302) RecognizableVisualFeatures is not NO")
     if _says_yes(facts.burned_in_annotation):
-        return Reason.BURNED_IN_ANNOTATION
-    return Reason.PIXEL_RISK if _is_risky_kind(facts) else None
+        return Risk(Reason.BURNED_IN_ANNOTATION, "(0028,0301) BurnedInAnnotation is not NO")
+    detail = next((found for test in _KIND_TESTS if (found := test(facts))), "")
+    return Risk(Reason.PIXEL_RISK, detail) if detail else None
 
 
 def _says_yes(value: str) -> bool:
     return value.strip().upper() not in ("", "NO", "N")
 
 
-def _is_risky_kind(facts: ObjectFacts) -> bool:
-    image_type = facts.image_type.upper()
-    return (
-        facts.sop_class_uid in RISKY_CLASSES
-        or facts.modality.strip().upper() in RISKY_MODALITIES
-        or bool(facts.conversion_type.strip())
-        or any(word in image_type for word in RISKY_IMAGE_TYPE_WORDS)
-    )
+def _class_risk(facts: ObjectFacts) -> str:
+    if facts.sop_class_uid in CLEAN_CLASSES:
+        return ""
+    return "(0008,0016) SOPClassUID is not a kind of image that is known to be without text"
+
+
+def _modality_risk(facts: ObjectFacts) -> str:
+    if facts.modality.strip().upper() in CLEAN_MODALITIES:
+        return ""
+    return "(0008,0060) Modality is not one that is known to be without text"
+
+
+def _image_type_risk(facts: ObjectFacts) -> str:
+    image_type = facts.image_type.strip().upper()
+    if not image_type:
+        return "" if facts.sop_class_uid in _WITHOUT_IMAGE_TYPE else "(0008,0008) ImageType is missing"
+    words = set(re.split(r"[^A-Z0-9]+", image_type))
+    if risky := sorted(words & RISKY_IMAGE_TYPE_WORDS):
+        return f"(0008,0008) ImageType has the word {risky[0]}"
+    components = [component.strip() for component in image_type.split("\\")]
+    if facts.modality.strip().upper() in _CROSS_SECTIONAL and "DERIVED" in words:
+        # PS3.3 sections C.8.2.1.1.1 and C.8.3.1.1.1 require value 3; derived localizers show the planned planes.
+        if len(components) < 3 or not components[2]:
+            return "(0008,0008) ImageType is DERIVED and has no value 3"
+        if components[2] == "LOCALIZER":
+            return "(0008,0008) ImageType is a derived LOCALIZER"
+    if facts.modality.strip().upper() == "MG" and "SECONDARY" in words:
+        return "(0008,0008) ImageType of a mammogram is SECONDARY, as of digitised film"
+    return ""
+
+
+def _conversion_risk(facts: ObjectFacts) -> str:
+    conversion = facts.conversion_type.strip().upper()
+    if not conversion or conversion in _CLEAN_CONVERSIONS:
+        return ""
+    return "(0008,0064) ConversionType is a scan, film, video or drawing"
+
+
+def _capture_risk(facts: ObjectFacts) -> str:
+    named = (name for name in _FIELDS.values() if name[1].startswith("secondary_capture") and getattr(facts, name[1]))
+    return next((f"(0018,1012) to (0018,1019): {keyword} is present" for keyword, _ in named), "")
+
+
+def _description_risk(facts: ObjectFacts) -> str:
+    description = facts.series_description.upper()
+    found = next((phrase for phrase in RISKY_DESCRIPTIONS if phrase in description), "")
+    return f"(0008,103e) SeriesDescription has {found}" if found else ""
+
+
+def _slide_risk(facts: ObjectFacts) -> str:
+    if CLEAN_CLASSES.get(facts.sop_class_uid) != "whole slide":
+        return ""
+    if {"LABEL", "OVERVIEW"} & set(re.split(r"[^A-Z]+", facts.image_type.upper())):
+        return "(0008,0008) ImageType is LABEL or OVERVIEW of a slide"
+    return "" if facts.specimen_label_in_image.strip() == "NO" else "(0048,0010) SpecimenLabelInImage is not NO"
+
+
+_KIND_TESTS: tuple[Callable[[ObjectFacts], str], ...] = (
+    _class_risk,
+    _modality_risk,
+    _image_type_risk,
+    _conversion_risk,
+    _capture_risk,
+    _description_risk,
+    _slide_risk,
+)
 
 
 @lru_cache(maxsize=4096)
@@ -131,8 +271,8 @@ def document_risk(sop_class_uid: str) -> Reason | None:
 def decide_pixels(facts: ObjectFacts, match: FilterMatch, settings: Settings) -> PixelDecision:
     """Decide what to do with an object's pixels, from the filters that match and the policy for risk.
 
-    A filter with coordinates clears burned-in text and the kind of object; a filter of a section named ``whitelist``
-    clears the kind of object. No filter clears recognisable features or video, and text search finds no faces.
+    A filter clears the risks that it names, see `FilterMatch`. No filter clears recognisable features or video, and
+    text search finds no faces.
 
     Raises
     ------
@@ -143,30 +283,33 @@ def decide_pixels(facts: ObjectFacts, match: FilterMatch, settings: Settings) ->
     risk = _remaining_risk(facts, match)
     if risk is None:
         return PixelDecision(clean=match.cleans)
-    if match.cleans and risk is Reason.VIDEO:
-        raise Quarantine(risk, _where(match))
+    if match.cleans and risk.reason is Reason.VIDEO:
+        raise Quarantine(*risk)
     if settings.pixel_risk == "allow":
-        return PixelDecision(clean=match.cleans, allowed=risk)
-    if settings.pixel_risk == "ocr" and risk in (Reason.PIXEL_RISK, Reason.BURNED_IN_ANNOTATION):
+        return PixelDecision(clean=match.cleans, allowed=risk.reason)
+    if settings.pixel_risk == "ocr" and risk.reason in (Reason.PIXEL_RISK, Reason.BURNED_IN_ANNOTATION):
         return PixelDecision(clean=match.cleans, find_text=True)
-    raise Quarantine(risk, _where(match))
+    raise Quarantine(*risk)
 
 
-def _remaining_risk(facts: ObjectFacts, match: FilterMatch) -> Reason | None:
+def _remaining_risk(facts: ObjectFacts, match: FilterMatch) -> Risk | None:
     """Return the risk that the filters do not clear."""
     risk = pixel_risk(facts)
-    if match.cleans and risk in (Reason.PIXEL_RISK, Reason.BURNED_IN_ANNOTATION):
+    if risk is not None and risk.reason is Reason.BURNED_IN_ANNOTATION and risk.reason in match.clears:
+        risk = pixel_risk(facts._replace(burned_in_annotation=""))
+    if risk is not None and risk.reason in match.clears:
         risk = None
-    if match.whitelisted and risk is Reason.PIXEL_RISK:
-        risk = None
-    if risk is None and match.flagged and not match.cleans and facts.has_pixel_data:
-        risk = Reason.PIXEL_RISK
+    if risk is None and match.holding is not None and facts.has_pixel_data:
+        risk = Risk(Reason.PIXEL_RISK, f"{_place(match.holding)} holds the object")
+    elif risk is not None and match.filters and risk.reason in (Reason.PIXEL_RISK, Reason.BURNED_IN_ANNOTATION):
+        said = match.holding or match.filters[-1]
+        risk = risk._replace(detail=f"{risk.detail}; {_place(said)} does not clear it")
     return risk
 
 
-def _where(match: FilterMatch) -> str:
-    """Return the place in the recipe of the last filter that matches."""
-    return f"{match.filters[-1].source}:{match.filters[-1].line}" if match.filters else ""
+def _place(a_filter: Filter) -> str:
+    """Return the place of a filter in its recipe."""
+    return f"{a_filter.source}:{a_filter.line}"
 
 
 def decide_document(
@@ -199,4 +342,4 @@ def decide_document(
         return None
     if settings.documents == "allow":
         return risk
-    raise Quarantine(risk, "(0008,0016)")
+    raise Quarantine(risk, "(0008,0016) SOPClassUID")
