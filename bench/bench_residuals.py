@@ -1,10 +1,10 @@
-"""The residual search: what it finds, what it takes for an identifier and is none, and what it costs.
+"""The residual search: recall on planted identifiers, false alarms on public objects, and cost.
 
 ``python -m bench.bench_residuals [--objects N] [--seed N] [--markdown FILE]``
 
-Identifiers are drawn at random and planted one an object; peers see the same objects. Beside the sweep: a search for
-the original values as they stand, without regard to case, in the text that pydicom reads; and presidio-analyzer with
-its recognisers of patterns (those of names need a model that has to be downloaded).
+Identifiers are drawn at random, one per object; peers see the same objects. Beside the residual search: a
+case-insensitive search for the original values in the text that pydicom reads; and presidio-analyzer with its pattern
+recognisers (those of names need a model that has to be downloaded).
 """
 
 from __future__ import annotations
@@ -14,19 +14,21 @@ import io
 import random
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 from pydicom import Dataset, dcmread
 from tests.support import datasets
 
+from bench import corpora
 from bench.bench_engine import FixedMapping
 from bench.measure import machine, race, table, use_one_core
 from bench.planted import ENCODINGS, PLACES, RECIPE, SUBJECTS, WRITINGS, Planting, clean, planting
 from dicom_deid.engine import Deidentifier, PatientTermIndex, SearchTerms, Settings
-from dicom_deid.engine.residuals.patterns import matcher_for_removed
+from dicom_deid.engine.profiles import profile_settings, recipe_names
 from dicom_deid.exceptions import Quarantine
 from dicom_deid.reasons import Reason
 from dicom_deid.recipe import Recipe
@@ -39,8 +41,8 @@ _ORIGINALS = (
 _SETTINGS = Settings(private_elements="keep", pixel_risk="allow", documents="allow")
 
 
-class Sweep:
-    """The engine under its default policy; what it drops is not passed either."""
+class Contender:
+    """The engine under its default policy; an object that it quarantines does not pass."""
 
     def __init__(self) -> None:
         self._deidentifier = Deidentifier(Recipe.parse(RECIPE, "bench.dicom"), _SETTINGS)
@@ -114,12 +116,12 @@ def sensitivity(
     seed: int, objects: int, analyze: Callable[[str], list[Any]] | None, *, is_beyond: bool = False
 ) -> dict[str, dict[str, Counter[str]]]:
     """Return how many planted identifiers each contender found, by what they were, where and how."""
-    rng, sweep, resolve = random.Random(seed), Sweep(), FixedMapping()
+    rng, engine, resolve = random.Random(seed), Contender(), FixedMapping()
     rules_alone = Deidentifier(Recipe.parse(RECIPE, "bench.dicom"), _SETTINGS.replace(residuals="off"))
     counts: dict[str, dict[str, Counter[str]]] = defaultdict(lambda: defaultdict(Counter))
     for _ in range(objects):
         planted = planting(rng, is_beyond=is_beyond)
-        found = {OURS: sweep.finds(planted), NAIVE: naive_finds(planted.data, rules_alone, resolve)}
+        found = {OURS: engine.finds(planted), NAIVE: naive_finds(planted.data, rules_alone, resolve)}
         if analyze is not None:
             hits = analyze(planted.text)
             found["presidio"] = any(hit.start < planted.end and planted.start < hit.end for hit in hits)
@@ -133,13 +135,13 @@ def sensitivity(
 
 def false_positives(seed: int, objects: int, analyze: Callable[[str], list[Any]] | None) -> dict[str, Counter[str]]:
     """Return in how many objects each contender found something where nothing was planted, by subject."""
-    rng, sweep, resolve = random.Random(seed + 1), Sweep(), FixedMapping()
+    rng, engine, resolve = random.Random(seed + 1), Contender(), FixedMapping()
     rules_alone = Deidentifier(Recipe.parse(RECIPE, "bench.dicom"), _SETTINGS.replace(residuals="off"))
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     for number in range(objects):
         subject = SUBJECTS[number % len(SUBJECTS)]
         data, text = clean(rng, subject)
-        found = {OURS: sweep.finds_residual(data), NAIVE: naive_finds(data, rules_alone, resolve)}
+        found = {OURS: engine.finds_residual(data), NAIVE: naive_finds(data, rules_alone, resolve)}
         if analyze is not None:
             found["presidio"] = bool(analyze(text))
         counts[subject].update(["planted", *(name for name, is_found in found.items() if is_found)])
@@ -160,44 +162,85 @@ def _percent(part: int, whole: int) -> str:
     return f"{100 * part / whole:.1f}".removesuffix(".0") if whole else "-"
 
 
+RECIPES = {
+    "desktop": (Recipe.named("desktop"), Settings()),
+    "ps3.15-basic": (Recipe.resolve(*recipe_names()), profile_settings()),
+}
+
+
+def public_objects() -> tuple[str, str]:
+    """Return how many public objects each recipe holds as `residual-found`, and which of the ordinary ones."""
+    rows, held = [], []
+    for name, (recipe, settings) in RECIPES.items():
+        deidentifier = Deidentifier(recipe, settings.replace(pixel_risk="allow", documents="allow"))
+        for is_ordinary in (True, False):
+            counted: Counter[str] = Counter()
+            for package in corpora.installed():
+                for path, data in corpora.objects(package):
+                    if (corpora.modality(data) in corpora.ORDINARY) is is_ordinary:
+                        where = _residual(deidentifier, data)
+                        counted.update(["objects", *(["held"] if where else [])])
+                        held += [(name, path, where)] if where and is_ordinary else []
+            kind = ", ".join(sorted(corpora.ORDINARY)) if is_ordinary else "others"
+            rows.append(
+                (name, kind, counted["objects"], counted["held"], _percent(counted["held"], counted["objects"]))
+            )
+    return (
+        table(("recipe", "modalities", "objects", "residual-found", "percent"), rows) + "\n",
+        table(("recipe", "object", "element"), held) + "\n",
+    )
+
+
+def _residual(deidentifier: Deidentifier, data: bytes) -> str:
+    """Return where a residual is found in an object; nothing where it is not held for one."""
+    try:
+        deidentifier.analyse(data)
+    except Quarantine as problem:
+        return problem.where if problem.reason is Reason.RESIDUAL_FOUND else ""
+    return ""
+
+
 def cost(*, rounds: int) -> str:
-    """Return the time of one object without the sweep, with it, and with what other objects of the patient gave."""
-    plain = Settings(residuals="off", pixel_risk="allow", documents="allow")
+    """Return the time of one object without the residual search, with it, and with the patient's other objects."""
     rows = []
-    ct, sr = (datasets.part10(datasets.KINDS[kind](1)) for kind in ("ct", "sr"))
-    redacting = Deidentifier(Recipe.named("desktop"), plain.replace(residuals="redact-token"))
-    for kind, data in (("CT", ct), ("SR", redacting.analyse(sr).source), ("SR that names people in its text", sr)):
-        other = datasets.part10(datasets.KINDS[kind[:2].lower()](2))
-        timings = race(
-            {
-                "without": _call(data, plain),
-                "sweep": _call(data, plain.replace(residuals="report")),
-                "first": _call(data, plain.replace(residuals="report"), first=True),
-                "study": _call(data, plain.replace(residuals="report"), same=data),
-                "patient": _call(data, plain.replace(residuals="report"), same=other),
-            },
-            rounds=rounds,
-        )
-        without = timings["without"].median
-        more = (f"{(timings[name].median - without) * 1e3:+.3f}" for name in ("sweep", "first", "study", "patient"))
-        rows.append((kind, timings["without"].milliseconds, *more))
-    head = ("", "ms without", "sweep, ms more", "first of a study", "and others of the study", "and of another study")
+    for name, (recipe, settings) in RECIPES.items():
+        plain = settings.replace(residuals="off", pixel_risk="allow", documents="allow")
+        for kind, make in datasets.KINDS.items():
+            data = datasets.part10(make(1))
+            others = [datasets.part10(make(number)) for number in range(2, 42)]
+            timings = race(
+                {
+                    "without": _call(recipe, [data], plain),
+                    "with": _call(recipe, [data], plain.replace(residuals="report")),
+                    "patient": _call(recipe, [data], plain.replace(residuals="report"), same=others[0]),
+                    "others": _call(recipe, others, plain),
+                    "first": _call(recipe, others, plain.replace(residuals="report")),
+                },
+                rounds=rounds,
+            )
+            without = timings["without"].median
+            more = (timings[one].median - without for one in ("with", "patient"))
+            first = timings["first"].median - timings["others"].median
+            cells = (f"{seconds * 1e3:+.3f}" for seconds in (*more, first))
+            rows.append((name, kind, timings["without"].milliseconds, *cells))
+    head = ("recipe", "", "ms without", "with, ms more", "and the patient's other study", "first object of a patient")
     return table(head, rows) + "\n"
 
 
-def _call(data: bytes, settings: Settings, *, same: bytes | None = None, first: bool = False) -> Callable[[], object]:
-    """Return an object's way; `same` is another object of the patient, which gave what it gives before."""
-    deidentifier, mapping, known = Deidentifier(Recipe.named("desktop"), settings), FixedMapping(), PatientTermIndex()
+def _call(
+    recipe: Recipe, objects: Sequence[bytes], settings: Settings, *, same: bytes | None = None
+) -> Callable[[], object]:
+    """Return the processing of objects in turn; `same` is another object of the patient, which was seen before."""
+    deidentifier, mapping, known = Deidentifier(recipe, settings), FixedMapping(), PatientTermIndex()
     if same is not None:
         known.add_and_get("patient", deidentifier.patient_terms(same)[1])
+    turn = cycle(objects)
 
     def call() -> object:
-        if first:
-            matcher_for_removed.cache_clear()
-        analysis = deidentifier.analyse(data)
+        analysis = deidentifier.analyse(next(turn))
         others: SearchTerms = frozenset()
         if same is not None and analysis.removed is not None:
-            others = known.add_and_get("patient", analysis.removed.matcher.terms)
+            others = known.add_and_get("patient", analysis.removed.patient_terms)
         if others:
             analysis = deidentifier.search_patient_terms(analysis, others)
         return deidentifier.rewrite(analysis, mapping(analysis.identifiers)).to_bytes()
@@ -235,6 +278,10 @@ def main() -> None:
     rows = [(subject, _renamed(counted[subject], names)) for subject in SUBJECTS]
     sections.append("Objects with nothing planted in which something is found, percent:\n")
     sections.append(percent_table("text of", rows, names.values(), "objects"))
+    packages = ", ".join(f"{name} {number}" for name, number in corpora.installed().items())
+    figures, held = public_objects()
+    sections.append(f"Public objects, from the packages {packages}:\n")
+    sections += [figures, "Of these, ordinary objects that are held, and why:\n", held]
     sections.append(f"Cost of an object. {machine()}. Processor time, medians of 7 samples taken in turns.\n")
     sections.append(cost(rounds=7))
     print("\n".join(sections))

@@ -91,9 +91,12 @@ def beyond(rng: random.Random, patient: Patient) -> dict[str, str]:
     family, given = patient.name.split("^")
     at = rng.randrange(1, len(family))
     wrong = chr(ord(family[at]) + 1)
+    length = "six letters and more" if len(family) >= 6 else "fewer than six letters"
+    # Scripts without blanks between words have no initials.
+    initials = {} if family[0] >= "\u2e80" else {"initials": f"{given[0]}.{family[0]}."}
     return {
-        "family name, a letter wrong": family[:at] + wrong + family[at + 1 :],
-        "initials": f"{given[0]}.{family[0]}.",
+        f"family name of {length}, a letter wrong": family[:at] + wrong + family[at + 1 :],
+        **initials,
         "PatientID, a part": patient.patient_id[2:],
         "date, 630704": patient.birth_date.strftime("%y%m%d"),
         "year of birth": str(patient.birth_date.year),

@@ -7,9 +7,11 @@ import io
 from collections.abc import Collection, Mapping
 from typing import Any
 
+import pytest
 from pydicom import Dataset, dcmread
 
 from dicom_deid.engine import Deidentifier, DeidentifyResult, Settings
+from dicom_deid.exceptions import Quarantine
 from dicom_deid.identifiers import Identifier, IdentifierKind
 from dicom_deid.recipe import Recipe
 
@@ -41,6 +43,13 @@ def run(data: bytes, recipe: str | Recipe, settings: Settings = RULES_ALONE, **n
     """De-identify one object."""
     chosen = rules(recipe) if isinstance(recipe, str) else recipe
     return Deidentifier(chosen, settings, **named).deidentify(data, pseudonyms)
+
+
+def found_in(caught: pytest.ExceptionInfo[Quarantine]) -> str:
+    """Return the element in which a residual was found; its detail also names the element it came from."""
+    where, origin = caught.value.where.split(", original value of ")
+    assert origin
+    return where
 
 
 def read(data: bytes | DeidentifyResult) -> Dataset:

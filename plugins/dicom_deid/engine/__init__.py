@@ -11,7 +11,7 @@ from dicom_deid.dicom.walk import NeedMoreDataError
 from dicom_deid.engine.analysis import AnalysisResult, DeidentifyResult
 from dicom_deid.engine.deidentifier import Deidentifier
 from dicom_deid.engine.residuals.patient_terms import PatientTermIndex
-from dicom_deid.engine.residuals.patterns import SearchTerms
+from dicom_deid.engine.residuals.terms import SearchTerms
 from dicom_deid.engine.settings import Settings
 
 __all__ = [

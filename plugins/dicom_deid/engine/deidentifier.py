@@ -35,8 +35,17 @@ from dicom_deid.engine.handlers.basic import GroupLengthEdit, ObjectWalk, Pendin
 from dicom_deid.engine.pixels import CleanedPixels
 from dicom_deid.engine.pixels.policy import PixelAndDocumentPolicy
 from dicom_deid.engine.references import MODALITIES
-from dicom_deid.engine.residuals.patterns import SearchTerms, matcher_for_terms
-from dicom_deid.engine.residuals.search import RemovedValues, Residual, find_residuals, redacted, removed_values, where
+from dicom_deid.engine.residuals.matcher import MAX_HITS
+from dicom_deid.engine.residuals.search import (
+    RemovedValues,
+    Residual,
+    find_residuals,
+    redacted,
+    removed_values,
+    repeats_identifier,
+    where,
+)
+from dicom_deid.engine.residuals.terms import SearchTerms
 from dicom_deid.engine.settings import Settings
 from dicom_deid.exceptions import ConfigurationError, Quarantine
 from dicom_deid.identifiers import Identifier, IdentifierKind
@@ -246,9 +255,9 @@ class Deidentifier:
         # The beginning was searched already, but not for values that the rules removed from the tail.
         head = analysis.walk
         removed = removed_values(tail, head)
-        residuals = find_residuals(tail, 0, analysis.tail_end, encoding, *removed)
+        residuals = find_residuals(tail, 0, analysis.tail_end, encoding, removed)
         if tail.edits:
-            residuals += find_residuals(head, analysis.start, analysis.end, encoding, *removed_values(tail))
+            residuals += find_residuals(head, analysis.start, analysis.end, encoding, removed_values(tail))
         if residuals:
             self._report(analysis, residuals)
 
@@ -264,7 +273,7 @@ class Deidentifier:
         encoding = Encoding(implicit, big_endian=False)
         meta = analysis.meta
         if meta is not None and header.meta_start < header.data_set_start:
-            residuals = find_residuals(meta, header.meta_start, header.data_set_start, encoding, *removed)
+            residuals = find_residuals(meta, header.meta_start, header.data_set_start, encoding, removed)
             if residuals:
                 self._report(analysis, residuals)
 
@@ -289,21 +298,21 @@ class Deidentifier:
             If the policy says so, or what was found cannot be removed.
         """
         walk, encoding = analysis.walk, analysis.header.transfer_syntax.encoding
-        matcher = matcher_for_terms(terms, walk.codecs)
-        self._search_file_meta(analysis, RemovedValues(matcher, frozenset()))
+        removed = RemovedValues(terms, codecs=walk.codecs)
+        self._search_file_meta(analysis, removed)
         tail = analysis.tail
         if tail is not None:
-            residuals = find_residuals(tail, 0, analysis.tail_end, encoding, matcher)
+            residuals = find_residuals(tail, 0, analysis.tail_end, encoding, removed)
             if residuals:
                 self._report(analysis, residuals)
-        residuals = find_residuals(walk, analysis.start, analysis.end, encoding, matcher)
+        residuals = find_residuals(walk, analysis.start, analysis.end, encoding, removed)
         if not residuals:
             return analysis
         searched = self._apply_residual_policy(_ObjectBytes.of(analysis), analysis, residuals)
         if searched is not analysis:
             if tail is not None:
                 self.analyse_tail(searched, tail.data)
-            left = find_residuals(searched.walk, searched.start, searched.end, encoding, matcher)
+            left = find_residuals(searched.walk, searched.start, searched.end, encoding, removed)
             if left:
                 raise _refusal(left)
         return searched
@@ -326,7 +335,7 @@ class Deidentifier:
             If `data` ends before the object's pixel data begins.
         """
         analysis = self._walk_by_rules(self._read_input(data, size))
-        return analysis.patient, removed_values(analysis.walk).matcher.terms
+        return analysis.patient, removed_values(analysis.walk).patient_terms
 
     # One walk
 
@@ -362,7 +371,7 @@ class Deidentifier:
         removed = analysis.removed = removed_values(analysis.walk)
         if analysis.meta is not None:
             self._search_file_meta(analysis, removed)
-        residuals = find_residuals(analysis.walk, obj.start, analysis.end, encoding, *removed)
+        residuals = find_residuals(analysis.walk, obj.start, analysis.end, encoding, removed)
         return self._apply_residual_policy(obj, analysis, residuals) if residuals else analysis
 
     def _walk_by_rules(self, obj: _ObjectBytes) -> AnalysisResult:
@@ -404,10 +413,11 @@ class Deidentifier:
     ) -> AnalysisResult:
         # Residuals are removed from the original bytes, and the rules are applied again.
         policy = self.settings.residuals
-        if policy in ("quarantine", "report"):
+        is_held = policy == "quarantine" and not all(map(repeats_identifier, residuals))
+        if is_held or policy == "report" or len(residuals) > MAX_HITS:
             self._report(analysis, residuals)
             return analysis
-        if policy == "redact-token":
+        if policy != "remove-element":
             data = redacted(obj.data, residuals)
         else:
             values = [residual.listed.start for residual in residuals]

@@ -177,7 +177,7 @@ class ObjectProcessor:
 
             # Look up the pseudonyms. They are committed when the reply comes.
             analysis = fetched.analysis
-            terms = analysis.removed.matcher.terms if analysis.removed is not None else frozenset()
+            terms = analysis.removed.patient_terms if analysis.removed is not None else frozenset()
             instance = analysis.original("SOPInstanceUID") or None
             reply = yield PendingObject(analysis.identifiers, analysis.patient, terms, instance)
             attempt.since = time.perf_counter()

@@ -6,10 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.support.datasets import EXPLICIT_BE, IMPLICIT_LE, Element, Encoding, element, part10
-from tests.support.engine import RULES_ALONE, pseudonyms, read, rules
+from tests.support.engine import RULES_ALONE, found_in, pseudonyms, read, rules
 
 from dicom_deid.engine import Deidentifier, DeidentifyResult, PatientTermIndex, SearchTerms
-from dicom_deid.engine.residuals.patterns import WordBoundary, matcher_for_terms
+from dicom_deid.engine.residuals.matcher import matchers_for
+from dicom_deid.engine.residuals.terms import SearchTerm, TermKind
 from dicom_deid.exceptions import Quarantine
 from dicom_deid.reasons import Reason
 
@@ -51,7 +52,11 @@ def known(*given_elements: Element, encoding: Encoding | None = None) -> tuple[s
     return engine().patient_terms(an_object(*given_elements, encoding=encoding))
 
 
-def swept(data: bytes, words: SearchTerms, policy: str = "quarantine") -> DeidentifyResult:
+def a_name(text: str) -> SearchTerm:
+    return SearchTerm(TermKind.NAME, text, 0x00100010)
+
+
+def searched(data: bytes, words: SearchTerms, policy: str = "quarantine") -> DeidentifyResult:
     deidentifier = engine(policy)
     analysis = deidentifier.search_patient_terms(deidentifier.analyse(data), words)
     return deidentifier.rewrite(analysis, pseudonyms(analysis.identifiers))
@@ -67,13 +72,13 @@ def test_what_another_object_gave_is_found(text: str) -> None:
     data = an_object(element("SeriesDescription", text), patient="")
     engine().analyse(data)
     with pytest.raises(Quarantine) as caught:
-        swept(data, words)
-    assert (caught.value.reason, caught.value.where) == (Reason.RESIDUAL_FOUND, "SeriesDescription")
+        searched(data, words)
+    assert (caught.value.reason, found_in(caught)) == (Reason.RESIDUAL_FOUND, "SeriesDescription")
 
 
 def test_a_description_of_another_object_is_no_identifier() -> None:
     """Else every object that shares words with another's description would be held back."""
-    swept(an_object(element("SeriesDescription", "KNEE LEFT 4711")), known(*GIVING)[1])
+    searched(an_object(element("SeriesDescription", "KNEE LEFT 4711")), known(*GIVING)[1])
 
 
 @pytest.mark.parametrize("syntax", [IMPLICIT_LE, EXPLICIT_BE])
@@ -88,21 +93,21 @@ def test_a_name_is_found_in_another_character_set_than_it_came_in() -> None:
         words = known(*came, encoding=Encoding(codec="latin-1"))[1]
         text = [element("SpecificCharacterSet", term), element("SeriesDescription", "mit MÜLLER besprochen")]
         with pytest.raises(Quarantine):
-            swept(an_object(*text, encoding=Encoding(codec=codec)), words)
+            searched(an_object(*text, encoding=Encoding(codec=codec)), words)
 
 
-def test_policies_are_those_of_the_sweep() -> None:
+def test_policies_are_those_of_the_residual_search() -> None:
     words = known(*GIVING)[1]
     own = [element("PatientName", "Roe^Jane"), element("ImageComments", "Jane")]
     data = an_object(element("SeriesDescription", "of John Doe, left"), *own)
-    redacted = swept(data, words, "redact-token")
+    redacted = searched(data, words, "redact-token")
     assert read(redacted).SeriesDescription in ("of **** ***, left", "of ********, left")
     assert read(redacted).ImageComments == "****"
     assert redacted.notes[Reason.RESIDUAL_REMOVED] >= 3
-    removed = read(swept(data, words, "remove-element"))
+    removed = read(searched(data, words, "remove-element"))
     assert "SeriesDescription" not in removed
     assert "ImageComments" not in removed
-    reported = swept(data, words, "report")
+    reported = searched(data, words, "report")
     assert read(reported).SeriesDescription == "of John Doe, left"
     assert reported.notes[Reason.RESIDUAL_REPORTED] >= 3
 
@@ -146,7 +151,7 @@ def test_a_beginning_tells_what_the_whole_tells() -> None:
     analysis = deidentifier.analyse(data)
     assert analysis.removed is not None
     begin = data.index(b"\xe0\x7f\x10\x00") + 12
-    told = (analysis.patient, analysis.removed.matcher.terms)
+    told = (analysis.patient, analysis.removed.patient_terms)
     assert deidentifier.patient_terms(data[:begin], size=len(data)) == deidentifier.patient_terms(data) == told
 
 
@@ -155,39 +160,39 @@ def test_an_object_that_is_quarantined_tells_its_patient_too() -> None:
     data = an_object(*GIVING, element("ImageComments", "John"))
     with pytest.raises(Quarantine):
         engine().analyse(data)
-    assert ("Doe", WordBoundary.LETTERS) in engine().patient_terms(data)[1]
+    assert a_name("Doe^John") in engine().patient_terms(data)[1]
 
 
-a_word = st.tuples(st.sampled_from("abcdefghij"), st.just(WordBoundary.LETTERS))
+a_term = st.sampled_from("abcdefghij").map(a_name)
 
 
-@given(st.lists(st.tuples(st.sampled_from(["", "p", "q", "r"]), st.frozensets(a_word, max_size=4)), max_size=30))
+@given(st.lists(st.tuples(st.sampled_from(["", "p", "q", "r"]), st.frozensets(a_term, max_size=4)), max_size=30))
 def test_what_is_known_is_what_objects_before_gave(met: list[tuple[str, SearchTerms]]) -> None:
     """Against the definition; catches words of another patient, of the object itself, and of later ones."""
     knows = PatientTermIndex()
     for index, (patient, words) in enumerate(met):
-        before = frozenset[tuple[str, WordBoundary]]().union(*(w for p, w in met[:index] if p == patient and p))
+        before = frozenset[SearchTerm]().union(*(w for p, w in met[:index] if p == patient and p))
         assert knows.add_and_get(patient, words) == before - words
 
 
-def test_memory_is_bounded_and_a_finder_is_made_once() -> None:
+def test_memory_is_bounded_and_a_matcher_is_built_once() -> None:
     knows = PatientTermIndex()
     for number in range(10_000):
-        knows.add_and_get(f"p{number}", frozenset({(f"w{number}", WordBoundary.WORD)}))
-        more = knows.add_and_get("one", frozenset({(f"w{number}", WordBoundary.WORD)}))
+        knows.add_and_get(f"p{number}", frozenset({a_name(f"w{number}")}))
+        more = knows.add_and_get("one", frozenset({a_name(f"w{number}")}))
     assert len(more) <= 512
     assert not knows.add_and_get("p1", frozenset())
     words = known(*GIVING)[1]
-    assert matcher_for_terms(words, ("ascii",)) is matcher_for_terms(frozenset(words), ("ascii",))
+    assert matchers_for(words, ("ascii",)) is matchers_for(frozenset(words), ("ascii",))
 
 
 def test_a_patient_who_is_met_again_and_again_is_not_forgotten() -> None:
     """Every object of a study gives the same words: they count as met, however often."""
     knows = PatientTermIndex()
-    words: SearchTerms = frozenset({("Doe", WordBoundary.LETTERS)})
+    words: SearchTerms = frozenset({a_name("Doe")})
     for number in range(10_000):
         knows.add_and_get("one", words)
-        knows.add_and_get(f"p{number}", frozenset({(f"w{number}", WordBoundary.WORD)}))
+        knows.add_and_get(f"p{number}", frozenset({a_name(f"w{number}")}))
     assert knows.add_and_get("one", frozenset()) == words
 
 
@@ -199,4 +204,4 @@ def test_file_meta_information_that_is_kept_is_searched_for_what_others_gave() -
     deidentifier = Deidentifier(rules(RECIPE), settings)
     with pytest.raises(Quarantine) as caught:
         deidentifier.search_patient_terms(deidentifier.analyse(data), known(*GIVING)[1])
-    assert (caught.value.reason, caught.value.where) == (Reason.RESIDUAL_FOUND, "PrivateInformation")
+    assert (caught.value.reason, found_in(caught)) == (Reason.RESIDUAL_FOUND, "PrivateInformation")

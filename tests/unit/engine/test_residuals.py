@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support import datasets
 from tests.support.datasets import Element, Encoding, element
-from tests.support.engine import RULES_ALONE, read, rules, run
+from tests.support.engine import RULES_ALONE, found_in, read, rules, run
 
 from dicom_deid.engine import Deidentifier
 from dicom_deid.exceptions import Quarantine
@@ -70,11 +70,11 @@ def test_an_original_in_a_description_is_found(text, encoding):
     with pytest.raises(Quarantine) as caught:
         swept(an_object(element("SeriesDescription", text), encoding=encoding))
     assert caught.value.reason is Reason.RESIDUAL_FOUND
-    assert caught.value.where == "SeriesDescription"
+    assert found_in(caught) == "SeriesDescription"
     assert text not in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["Annikas", "Bergamot", "81723", "119630704", "der", "orchard lanes", "anonymous x"])
+@pytest.mark.parametrize("text", ["Annikalee", "Bergamot", "81723", "119630704", "der", "orchard lanes", "anonymous x"])
 def test_a_part_of_another_word_is_not(text):
     """Catches "Ann" found in "Annular": a quarantine that nobody can act on."""
     swept(an_object(element("SeriesDescription", text)))
@@ -162,13 +162,13 @@ def test_objects_that_refer_to_each_other_share_their_patterns():
         RULES_ALONE.replace(residuals="quarantine", follow_uid_references=True),
     )
     first, second = (deidentifier.analyse(an_object(references([f"1.2.826.0.1.77.{n}"]))) for n in (1, 2))
-    assert first.removed.matcher is second.removed.matcher
+    assert first.removed.terms is second.removed.terms
 
 
 @pytest.mark.parametrize("policy", ["quarantine", "report"])
 def test_file_meta_information_that_is_kept_is_searched(policy):
     """By rules alone it is kept as it is, and may name the patient too."""
-    for text, found in ((b"by Annika", True), (b"by Annikas", False)):
+    for text, found in ((b"by Annika", True), (b"by Annikalee", False)):
         meta = [Element(0x00020100, "UI", "1.2.3.4"), Element(0x00020102, "OB", text + b" " * (len(text) % 2))]
         data = datasets.part10(
             [element("SOPInstanceUID", "1.2.3"), element("PatientName", "Berg^Annika")], Encoding(), meta=meta
@@ -177,7 +177,7 @@ def test_file_meta_information_that_is_kept_is_searched(policy):
         if found and policy == "quarantine":
             with pytest.raises(Quarantine) as caught:
                 run(data, RECIPE, settings)
-            assert caught.value.where == "PrivateInformation"
+            assert found_in(caught) == "PrivateInformation"
         else:
             assert run(data, RECIPE, settings).notes.get(Reason.RESIDUAL_REPORTED, 0) == found
 
@@ -201,7 +201,7 @@ def test_a_data_set_in_private_bytes_is_searched(vr, hidden, inner, encoding):
     block = [Element(0x00290010, "LO", "ACME"), Element(0x00291010, vr, b"\xfe\xff\x00\xe0" + bytes(4) + item)]
     with pytest.raises(Quarantine) as caught:
         swept(an_object(element("StudyInstanceUID", STUDY), *block, encoding=encoding))
-    assert (caught.value.reason, caught.value.where) == (Reason.RESIDUAL_FOUND, "(0029,1010)")
+    assert (caught.value.reason, found_in(caught)) == (Reason.RESIDUAL_FOUND, "(0029,1010)")
 
 
 WRONG_VRS = ("UN", "OB", "CS", "UT", "LO", "IS", "DA", "DT", "UI", "PN")
@@ -228,14 +228,14 @@ def test_an_original_of_another_vr_is_searched(keyword, value, text, vr, encodin
     data = datasets.part10([*others, original, element("SeriesDescription", text)], encoding)
     with pytest.raises(Quarantine) as caught:
         swept(data, recipe=f"REMOVE {keyword}")
-    assert (caught.value.reason, caught.value.where) == (Reason.RESIDUAL_FOUND, "SeriesDescription")
+    assert (caught.value.reason, found_in(caught)) == (Reason.RESIDUAL_FOUND, "SeriesDescription")
 
 
 def test_nested_text_is_searched():
     inner = [element("CodeMeaning", "as told by Annika")]
     with pytest.raises(Quarantine) as caught:
         swept(an_object(element("ProcedureCodeSequence", [inner])))
-    assert caught.value.where == "ProcedureCodeSequence__CodeMeaning"
+    assert found_in(caught) == "ProcedureCodeSequence__CodeMeaning"
 
 
 @pytest.mark.parametrize(
@@ -299,8 +299,8 @@ def test_text_after_the_pixel_data_is_searched():
         swept(an_object(Element(0x7FE10010, "LO", "SOMEBODY"), Element(0x7FE11001, "LO", "Annika")))
 
 
-_TOKENS = st.lists(st.sampled_from(["Annika", "ANNIKAS", "berg", "Bergamot", "of", " ", " ", ",", "7"]), max_size=6)
-_KEYWORDS = ("SeriesDescription", "ImageComments", "ProtocolName", "PatientComments", "BodyPartExamined")
+_TOKENS = st.lists(st.sampled_from(["Annika", "ANNIKALEE", "berg", "Bergamot", "of", " ", " ", ",", "7"]), max_size=6)
+_KEYWORDS = ("SeriesDescription", "ImageComments", "ProtocolName", "PatientComments", "AcquisitionComments")
 _FORMS = ("annika", "berg", "annika berg", "berg annika", "annikaberg", "bergannika")
 
 

@@ -1,7 +1,8 @@
-"""The residual search: originals that the rules removed or replaced, searched in what they left.
+"""The residual search: values that the rules removed or replaced, searched in what they left.
 
-A hit counts where it is a word of its own ("Ann" is not in "Annular") and stands in text: the text VRs, codes and
-titles, UN, bytes, and private elements. What a rule wrote is not searched.
+A hit counts where it is a word of its own ("Ann" does not match "Annular") in free text, in an identifier, or in
+private or unknown bytes. The recipe decides on coded values, and on dates and UIDs in elements of their own VR. What a
+rule wrote is not searched.
 """
 
 from __future__ import annotations
@@ -9,87 +10,118 @@ from __future__ import annotations
 from bisect import insort
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
+
+from pydicom.datadict import keyword_for_tag
 
 from dicom_deid.dicom.tags import is_private, tag_text
 from dicom_deid.dicom.transfer_syntax import Encoding
 from dicom_deid.dicom.vr import CHARACTER_SET_VRS, LONG_FORM_VRS, vr_of
-from dicom_deid.dicom.walk import BIG_ENDIAN, LITTLE_ENDIAN, RuleEdit
+from dicom_deid.dicom.walk import ItemContext, RuleEdit
 from dicom_deid.engine.element_refs import ElementRef, iter_elements
 from dicom_deid.engine.handlers.basic import ObjectWalk
-from dicom_deid.engine.residuals.patterns import Changed, TermMatcher, WordBoundary, matcher_for_removed, vr_of_original
-
-# Of an instance there is one; its UID would make every object's patterns its own.
-_INSTANCE_UIDS = frozenset(
-    tag for order in (LITTLE_ENDIAN, BIG_ENDIAN) for tag in (order.tag.pack(8, 0x0018), order.tag.pack(8, 0x1155))
+from dicom_deid.engine.residuals.boundaries import Hit, extent
+from dicom_deid.engine.residuals.matcher import MAX_HITS, matchers_for
+from dicom_deid.engine.residuals.spellings import WordBoundary
+from dicom_deid.engine.residuals.terms import (
+    SearchTerm,
+    SearchTerms,
+    TermKind,
+    kind_of,
+    terms_of,
+    vr_of_original,
 )
-_SEARCHED_VRS = CHARACTER_SET_VRS | {"AE", "CS", "OB", "OW", "UN", "UR"}
-# The VRs in which originals stand.
-_ORIGINAL_VRS = CHARACTER_SET_VRS | {"DA", "UI"}
-# Longer values are no names, identifiers or addresses.
-_MAX_ORIGINAL = 1024
-_MIN_UID = 9
-# So many UIDs are found sooner one by one than by patterns that have to be made first.
-_FEW_UIDS = 32
-_LONE_UID = LITTLE_ENDIAN.tag.pack(0x0008, 0x0018) + b"UI\0\0"
-_STRUCTURED_VRS = frozenset({"DA", "DT", "TM", "UI"})
 
-Hit = tuple[int, int, WordBoundary]
+# How a changed element is searched: not at all, as one value, as a sequence or an item of structured content, by the
+# day of a date and time, as a UID, or as the UID of an instance.
+_NONE, _VALUE, _SEQUENCE, _DATE_TIME, _UID, _INSTANCE_UID = range(6)
+# Of an instance there is one; its UID would give every object patterns of its own.
+_INSTANCE_UIDS = frozenset((0x00080018, 0x00081155))
+_ITEM = 0xFFFEE000
+_STANDARD_ROOT = b"1.2.840.10008."
+_FREE_TEXT_VRS = CHARACTER_SET_VRS | {"AE", "OB", "OW", "UN", "UR"}
+# Longer values are no names, identifiers or addresses; longer sequences are read anew for each object.
+_MAX_ORIGINAL, _MAX_CACHED = 1024, 4096
+_MIN_UID = 9
+_SOP_INSTANCE_UID = 0x00080018
+# So many UIDs are found sooner one by one than by an automaton that has to be built first.
+_FEW_UIDS = 32
+_STRUCTURED_VRS = frozenset({"DA", "DT", "TM", "UI"})
+_CODED_VRS = frozenset({"AS", "CS", "DA", "DS", "DT", "IS", "TM", "UI"})
+_CODED_KEYWORDS = frozenset(
+    (
+        *("CodeValue", "LongCodeValue", "URNCodeValue", "CodingSchemeDesignator", "CodingSchemeVersion"),
+        *("CodingSchemeName", "CodingSchemeResponsibleOrganization", "CodingSchemeExternalID", "MappingResource"),
+        *("MappingResourceName", "ContextIdentifier", "TemplateIdentifier", "SpecificCharacterSet"),
+    )
+)
+_DEVICE_KEYWORDS = frozenset(("Manufacturer", "ManufacturerModelName", "SoftwareVersions", "DeviceSerialNumber"))
+_MIN_WHOLE_IDENTIFIER = 6
+_PATIENT_GROUP = 0x0010
+
+
+# Elements of one item that changed, whether their VRs are implicit, whether their byte order is big endian, and codecs.
+ChangedElements = tuple[list[bytes], bool, bool, tuple[str, ...]]
 
 
 class Residual(NamedTuple):
-    """An original that stands where no rule reached.
+    """An original value that is found where no rule reached.
 
     Parameters
     ----------
     listed
         The element that holds it.
     start, end
-        Where it stands, in bytes of the object.
+        Where it is, in bytes of the object.
+    term
+        What was found, and the element that it came from.
     """
 
     listed: ElementRef
     start: int
     end: int
+    term: SearchTerm
 
 
 class RemovedValues(NamedTuple):
-    """What the rules took out of an object.
+    """What the rules removed from an object and what is searched for.
 
     Parameters
     ----------
-    matcher
-        Finds the originals that objects of a study share.
+    terms
+        The search terms.
+    patient_terms
+        Those that the patient's other objects are searched for too.
+    codecs
+        The object's character sets.
     uids
         The UIDs of its own: of the instance, and of those that its sequences refer to. They are searched one by one,
-        so that a study keeps its matcher.
+        so that the objects of a study share their automaton.
     """
 
-    matcher: TermMatcher
-    uids: frozenset[bytes]
+    terms: SearchTerms
+    patient_terms: SearchTerms = frozenset()
+    codecs: tuple[str, ...] = ()
+    uids: frozenset[bytes] = frozenset()
 
 
 def removed_values(*walks: ObjectWalk) -> RemovedValues:
-    """Return what the rules take out of the walked parts of an object."""
-    changed: list[Changed] = []
+    """Return the search terms and the UIDs that the rules remove from the walked parts of an object."""
+    changed: list[ChangedElements] = []
     uids: set[bytes] = set()
     for walk in walks:
         _collect(walk, changed, uids)
+    removed = _removed(tuple(changed))
     if len(uids) > _FEW_UIDS:
-        changed += [(_LONE_UID + uid, False, False, ()) for uid in sorted(uids)]
-        uids = set()
-    return RemovedValues(matcher_for_removed(tuple(changed)), frozenset(uids))
+        more = {SearchTerm(TermKind.UID, uid.decode("iso8859"), _SOP_INSTANCE_UID) for uid in uids}
+        return removed._replace(terms=removed.terms | more)
+    return removed._replace(uids=frozenset(uids)) if uids else removed
 
 
 def find_residuals(
-    walk: ObjectWalk,
-    start: int,
-    end: int,
-    encoding: Encoding,
-    matcher: TermMatcher,
-    uids: frozenset[bytes] = frozenset(),
+    walk: ObjectWalk, start: int, end: int, encoding: Encoding, removed: RemovedValues
 ) -> list[Residual]:
-    """Search originals in what the rules left of a walked object.
+    """Search original values in what the rules left of a walked object.
 
     Parameters
     ----------
@@ -99,23 +131,25 @@ def find_residuals(
         Where the data set lies.
     encoding
         How its elements are encoded.
-    matcher, uids
-        What is searched, see `RemovedValues`.
+    removed
+        What is searched for.
 
     Returns
     -------
     list of Residual
-        Each in an element that holds text, in the order of the bytes.
+        In the order of the bytes. The search stops after `MAX_HITS`.
     """
-    data = walk.data
     pieces = _left(walk, start, end)
-    searched = b"\0".join([data[first:last] for first, last in pieces]).lower()
-    hits = matcher.matches(searched)
-    hits += _uid_hits(searched, uids)
-    if not hits:
-        return []
-    placed = [hit for hit in _placed(sorted(hits), pieces) if not _is_structured(walk, hit[0], encoding)]
-    return list(_in_text(walk, start, end, encoding, placed)) if placed else []
+    searched = b"\0".join([walk.data[first:last] for first, last in pieces]).lower()
+    uid_hits = list(_uid_hits(searched, removed.uids))
+    matchers = matchers_for(removed.terms, removed.codecs)
+    hits = [hit for matcher in matchers for hit in matcher.matches(searched, MAX_HITS)]
+    found = _verified(walk, start, end, encoding, hits + uid_hits, pieces)
+    if len(hits) > MAX_HITS >= len(found):
+        # Most are parts of other words: those behind them count.
+        hits = [hit for matcher in matchers for hit in matcher.matches(searched)]
+        found = _verified(walk, start, end, encoding, hits + uid_hits, pieces)
+    return found
 
 
 def redacted(data: bytes, residuals: Iterable[Residual]) -> bytes:
@@ -128,40 +162,105 @@ def redacted(data: bytes, residuals: Iterable[Residual]) -> bytes:
     return bytes(new)
 
 
-def _collect(walk: ObjectWalk, changed: list[Changed], uids: set[bytes]) -> None:
-    """Add the changed elements that hold originals, and the UIDs that are the object's own."""
+def repeats_identifier(residual: Residual) -> bool:
+    """Tell whether a residual is what an identifier is made of: redacted, it leaves nothing of the person.
+
+    Information systems write the accession number into each identifier of an order, and devices the date into that of
+    a procedure step. The whole value of an element for the same kind of value counts, and a date in an identifier.
+    """
+    found, kind = residual.listed, residual.term.kind
+    of_element = kind_of(found.element.tag, found.element.vr)
+    if kind in (TermKind.IDENTIFIER, TermKind.PLACE) and of_element is kind:
+        return found.end - found.start - (residual.end - residual.start) < 2
+    return kind is TermKind.DATE and of_element is TermKind.IDENTIFIER
+
+
+def where(residual: Residual) -> str:
+    """Say in which element a residual is, and which element it came from."""
+    element = residual.listed.element
+    origin = keyword_for_tag(residual.term.tag) or tag_text(residual.term.tag)
+    return f"{element.nested_name or tag_text(element.tag)}, original value of {origin}"
+
+
+# What is searched for, and where
+
+
+def _collect(walk: ObjectWalk, changed: list[ChangedElements], uids: set[bytes]) -> None:
+    """Add the changed elements that hold search terms, and the UIDs that are the object's own."""
     data = walk.data
+    last: ItemContext | None = None
+    elements: list[bytes] = []
     for edit in walk.edits:
         start, end = edit.start, edit.end
-        if not isinstance(edit, RuleEdit) or end - start < 10:
+        if edit.__class__ is not RuleEdit or end - start < 10:
             continue
         item_context = edit.item_context
-        context = item_context.context
-        big_endian = context.order.big_endian
-        if data[start + big_endian] & 1:
-            # A private element is removed for what it is, not for what it holds.
+        if item_context is not last:
+            last, elements = item_context, []
+            context = item_context.context
+            big_endian, head_length = context.order.big_endian, 4 if context.implicit else 6
+            changed.append((elements, context.implicit, big_endian, item_context.codecs))
+        role, value = _role(data[start : start + head_length], context.implicit, big_endian)
+        if role == _NONE:
             continue
-        vr, value = _vr_of(data[start : start + (4 if context.implicit else 6)], context.implicit, big_endian)
-        if data[start : start + 4] == context.order.item:
-            # An item of structured content is removed with all that it holds, as a sequence is.
-            vr = "SQ"
-        value += start
-        if vr == "UI" and (context.path or data[start : start + 4] in _INSTANCE_UIDS):
-            uids.update(uid for uid in data[value:end].rstrip(b"\0 ").split(b"\\") if len(uid) >= _MIN_UID)
-        elif vr == "DT":
+        if role == _DATE_TIME:
             # Of a time only the day is searched, which a study's objects share.
-            changed.append((data[start : min(value + 8, end)], context.implicit, big_endian, item_context.codecs))
-        elif vr == "SQ" or (vr in _ORIGINAL_VRS and end - start < _MAX_ORIGINAL):
-            changed.append((data[start:end], context.implicit, big_endian, item_context.codecs))
+            end = min(start + value + 8, end)
+        if role == _INSTANCE_UID or (role == _UID and context.path):
+            uids.update(uid for uid in data[start + value : end].rstrip(b"\0 ").split(b"\\") if _is_own_uid(uid))
+        elif role == _SEQUENCE or end - start < _MAX_ORIGINAL:
+            elements.append(data[start:end])
 
 
-@lru_cache(maxsize=4096)
-def _vr_of(head: bytes, implicit: bool, big_endian: bool) -> tuple[str, int]:
-    """Return the VR by which an original is read, and where its value begins after the head of its element."""
+@lru_cache(maxsize=8192)
+def _role(head: bytes, implicit: bool, big_endian: bool) -> tuple[int, int]:
+    """Return how an element is searched that begins so, and where its value begins."""
     order: Literal["big", "little"] = "big" if big_endian else "little"
     tag = int.from_bytes(head[:2], order) << 16 | int.from_bytes(head[2:4], order)
-    said = "" if implicit else head[4:].decode("iso8859")
-    return vr_of_original(tag, said), 12 if said in LONG_FORM_VRS else 8
+    if tag == _ITEM:
+        return _SEQUENCE, 8
+    explicit_vr = "" if implicit else head[4:].decode("iso8859")
+    vr = vr_of_original(tag, explicit_vr)
+    value = 12 if explicit_vr in LONG_FORM_VRS else 8
+    kind = kind_of(tag, vr)
+    if is_private(tag):
+        # It is removed for what it is, not for what it holds.
+        return _NONE, value
+    if tag in _INSTANCE_UIDS:
+        return _INSTANCE_UID, value
+    roles = {"SQ": _SEQUENCE, "DT": _DATE_TIME, "UI": _UID}
+    return roles.get(vr, _NONE if kind is None else _VALUE), value
+
+
+def _is_own_uid(uid: bytes) -> bool:
+    return len(uid) >= _MIN_UID and not uid.startswith(_STANDARD_ROOT)
+
+
+def _removed(changed: tuple[ChangedElements, ...]) -> RemovedValues:
+    """Return the search terms in changed elements, and the character sets of these."""
+    key = tuple((tuple(elements), *how) for elements, *how in changed if elements)
+    is_long = sum(len(one) for elements, *_ in changed for one in elements) > _MAX_CACHED
+    return _joined(key) if is_long else _removed_of_study(key)
+
+
+def _joined(changed: tuple[Any, ...]) -> RemovedValues:
+    terms: set[SearchTerm] = set()
+    for elements, implicit, big_endian, codecs in changed:
+        for one in elements:
+            read = _terms_of_element if len(one) <= _MAX_ORIGINAL else terms_of
+            terms.update(read((one, implicit, big_endian, codecs)))
+    codecs = tuple(dict.fromkeys(codec for *_, codecs in changed for codec in codecs))
+    return RemovedValues(frozenset(terms), frozenset(filter(_is_of_patient, terms)), codecs)
+
+
+def _is_of_patient(term: SearchTerm) -> bool:
+    """Tell whether a term says something of the patient in other objects too."""
+    return term.kind is not TermKind.UID and (term.kind is not TermKind.PLACE or term.tag >> 16 == _PATIENT_GROUP)
+
+
+# The objects of a study change the same values.
+_removed_of_study = lru_cache(maxsize=1024)(_joined)
+_terms_of_element = lru_cache(maxsize=4096)(terms_of)
 
 
 def _left(walk: ObjectWalk, start: int, end: int) -> list[tuple[int, int]]:
@@ -181,112 +280,114 @@ def _left(walk: ObjectWalk, start: int, end: int) -> list[tuple[int, int]]:
 
 
 def _uid_hits(span: bytes, uids: frozenset[bytes]) -> Iterator[Hit]:
-    """Yield where UIDs stand in bytes, and in UTF-16 where that begins to look like one of them."""
-    patterns = [*uids, *map(_wide, uids)] if _has_wide(span, uids) else uids
-    for pattern in patterns:
-        at = span.find(pattern)
-        while at >= 0:
-            yield at, at + len(pattern), WordBoundary.WORD
-            at = span.find(pattern, at + 1)
+    """Yield where UIDs are found in bytes, also in UTF-16 if the bytes hold the beginning of one of them in it."""
+    has_wide = any(_wide(beginning) in span for beginning in {uid[:_MIN_UID] for uid in uids})
+    for uid in uids:
+        for pattern in (uid, _wide(uid)) if has_wide else (uid,):
+            at = span.find(pattern)
+            while at >= 0:
+                term = SearchTerm(TermKind.UID, uid.decode("iso8859"), _SOP_INSTANCE_UID)
+                yield Hit(at, at + len(pattern), WordBoundary.WORD, term)
+                at = span.find(pattern, at + 1)
 
 
-def _has_wide(span: bytes, uids: frozenset[bytes]) -> bool:
-    return any(_wide(beginning) in span for beginning in {uid[:_MIN_UID] for uid in uids})
-
-
+@lru_cache(maxsize=1024)
 def _wide(uid: bytes) -> bytes:
-    # The same bytes stand in both orders of UTF-16.
+    # The same bytes in both byte orders of UTF-16.
     return uid.decode("iso8859").encode("utf-16-le")[:-1]
 
 
 # Which hits count
 
 
+def _verified(
+    walk: ObjectWalk, start: int, end: int, encoding: Encoding, hits: list[Hit], pieces: Sequence[tuple[int, int]]
+) -> list[Residual]:
+    if not hits:
+        return []
+    placed = [hit for hit in _placed(sorted(hits), pieces) if not _is_structured(walk, hit.start, encoding)]
+    return list(_in_text(walk, start, end, encoding, placed)) if placed else []
+
+
 def _placed(hits: Sequence[Hit], pieces: Sequence[tuple[int, int]]) -> Iterator[Hit]:
-    """Yield the hits that lie in one piece, where they stand in the object.
+    """Yield the hits that lie in one piece, with their position in the object.
 
     Parameters
     ----------
     hits
-        In order, where they stand in the pieces joined by a byte.
+        In order, with their position in the pieces joined by one byte.
     pieces
         Where these lie in the object.
     """
     begin = index = 0
-    for start, end, border in hits:
-        while start > begin + pieces[index][1] - pieces[index][0]:
+    for hit in hits:
+        while hit.start > begin + pieces[index][1] - pieces[index][0]:
             begin += pieces[index][1] - pieces[index][0] + 1
             index += 1
         first, last = pieces[index]
-        if end <= begin + last - first:
-            yield start - begin + first, end - begin + first, border
+        if hit.end <= begin + last - first:
+            yield hit._replace(start=hit.start - begin + first, end=hit.end - begin + first)
 
 
 def _is_structured(walk: ObjectWalk, start: int, encoding: Encoding) -> bool:
     """Tell whether a hit is the beginning of a date, time or UID, which rules address by their element."""
-    data = walk.data
-    order: Literal["big", "little"] = "big" if encoding.big_endian else "little"
-    tag = int.from_bytes(data[start - 8 : start - 6], order) << 16 | int.from_bytes(data[start - 6 : start - 4], order)
+    head = walk.data[start - 8 : start - 2]
+    return _begins_structured(head, *encoding) and not any(first <= start < last for first, last in walk.opaque)
+
+
+@lru_cache(maxsize=8192)
+def _begins_structured(head: bytes, implicit: bool, big_endian: bool) -> bool:
+    order: Literal["big", "little"] = "big" if big_endian else "little"
+    tag = int.from_bytes(head[:2], order) << 16 | int.from_bytes(head[2:4], order)
     vr = vr_of(tag)
-    if vr not in _STRUCTURED_VRS or any(first <= start < last for first, last in walk.opaque):
-        return False
-    return encoding.implicit or data[start - 4 : start - 2] == vr.encode()
+    return vr in _STRUCTURED_VRS and (implicit or head[4:6] == vr.encode())
 
 
 def _in_text(walk: ObjectWalk, start: int, end: int, encoding: Encoding, hits: Sequence[Hit]) -> Iterator[Residual]:
-    """Yield the hits that are words of their own in an element of text."""
+    """Yield the hits that are words of their own in an element that is searched."""
     data = walk.data if end == len(walk.data) else walk.data[:end]
-    wanted = sorted({first for first, _, _ in hits})
+    wanted = sorted({hit.start for hit in hits})
     leaves = iter_elements(data, start, encoding, partial=walk.partial, wanted=wanted)
+    devices = _device_names(data, start, encoding, walk.partial) if _has_place(hits) else frozenset()
     index = 0
     seen = set()
-    for first, last, border in hits:
-        while index < len(leaves) and leaves[index].end <= first:
+    for hit in hits:
+        while index < len(leaves) and leaves[index].end <= hit.start:
             index += 1
         if index == len(leaves):
             return
         holding = leaves[index]
-        if not (holding.start <= first and last <= holding.end) or (first, last) in seen or not _is_text(holding):
+        if not (holding.start <= hit.start and hit.end <= holding.end) or not _is_searched(holding, hit, data, devices):
             continue
-        if _is_free(data, first, last, holding.start, holding.end, border):
-            seen.add((first, last))
-            yield Residual(holding, first, last)
+        found = extent(data, hit, holding.start, holding.end)
+        if found is not None and found not in seen:
+            seen.add(found)
+            yield Residual(holding, *found, hit.term)
 
 
-def _is_text(listed: ElementRef) -> bool:
-    element = listed.element
-    # Tables and pixels are numbers.
-    is_numbers = element.vr in ("OB", "OW") and element.keyword.endswith("Data")
-    return (element.vr in _SEARCHED_VRS or is_private(element.tag)) and not is_numbers
+def _has_place(hits: Sequence[Hit]) -> bool:
+    return any(hit.term.kind is TermKind.PLACE for hit in hits)
 
 
-def _is_free(data: bytes, start: int, end: int, first: int, last: int, border: WordBoundary) -> bool:
-    """Tell whether nothing stands beside a hit that makes it a part of another word.
-
-    Parameters
-    ----------
-    first, last
-        Where the value lies in which the hit stands.
-    """
-    if border is WordBoundary.NONE:
-        return True
-    wide = b"\0" in data[start:end]
-    step = 2 if wide else 1
-    before = data[max(start - step, first) : start].strip(b"\0")[-1:]
-    after_start = end + step - 1 if wide else end
-    after = data[after_start : min(after_start + step, last)].strip(b"\0")[:1]
-    if border is WordBoundary.LETTERS:
-        return not (_is_letter(before) or _is_letter(after))
-    return not (_is_letter(before) or before.isdigit()) and (
-        border is WordBoundary.LEFT or not (_is_letter(after) or after.isdigit())
+def _device_names(data: bytes, start: int, encoding: Encoding, partial: bool) -> frozenset[str]:
+    """Return the names of the object's device, which many sites also use as its station name."""
+    roots = iter_elements(data, start, encoding, nested=False, partial=partial)
+    return frozenset(
+        text.casefold() for found in roots if found.element.keyword in _DEVICE_KEYWORDS for text in found.texts(data)
     )
 
 
-def _is_letter(character: bytes) -> bool:
-    return character.isalpha() or (character >= b"\x80" and character != b"")
-
-
-def where(residual: Residual) -> str:
-    """Say in which element a residual stands."""
-    element = residual.listed.element
-    return element.nested_name or tag_text(element.tag)
+def _is_searched(holding: ElementRef, hit: Hit, data: bytes, devices: frozenset[str]) -> bool:
+    """Tell whether a term is searched for in an element."""
+    element, term = holding.element, hit.term
+    if term.kind is TermKind.PLACE and (element.keyword in _DEVICE_KEYWORDS or term.text.casefold() in devices):
+        return False
+    if is_private(element.tag) or element.vr == "UN":
+        return True
+    if element.vr in _CODED_VRS or element.keyword in _CODED_KEYWORDS:
+        # A code is no text: a whole identifier alone is no coincidence.
+        is_whole = data[holding.start : holding.end].strip(b"\0 ") == data[hit.start : hit.end]
+        return is_whole and term.kind is TermKind.IDENTIFIER and hit.end - hit.start >= _MIN_WHOLE_IDENTIFIER
+    # Tables and pixels are numbers.
+    is_numbers = element.vr in ("OB", "OW") and element.keyword.endswith("Data")
+    return element.vr in _FREE_TEXT_VRS and not is_numbers

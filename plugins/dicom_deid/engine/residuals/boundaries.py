@@ -1,0 +1,179 @@
+"""Word boundaries: whether a spelling that was found is a word of its own, and how far that word reaches."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+from typing import NamedTuple
+
+from dicom_deid.engine.residuals.spellings import MIN_FUZZY_NAME, NO_NAMES, WordBoundary
+from dicom_deid.engine.residuals.terms import SearchTerm, TermKind
+from dicom_deid.engine.vocabulary import is_word
+
+_TITLE = re.compile(
+    rb"(?:\b(?:mr|mrs|ms|miss|mister|dr|prof|patient|pt|pat|name|herr|frau|hr|fr|mme|mlle|sr|sra|sig|dhr|mevr)\b"
+    rb"[.:= ]{1,3}|\^)$"
+)
+_LETTERS_BEFORE = re.compile(rb"[a-z\x80-\xff]*$")
+_LETTERS_AFTER = re.compile(rb"[a-z\x80-\xff]*")
+_CODECS = ("utf-8", "iso8859_1", "iso8859_2", "iso8859_5", "iso8859_7")
+_DAY_BEFORE = re.compile(rb"(?<!\d)(\d{1,2})(?:st|nd|rd|th|er|\xba|\xb0|\xc2\xba|\xc2\xb0)?[ .-]{0,2}(?:of |de )?$")
+_YEAR_AFTER = re.compile(rb"[a-z.\x80-\xff]{0,9}[ ,.-]{0,3}(?:de )?(\d{4}|\d{2})(?!\d)")
+_DAY_AND_YEAR_AFTER = re.compile(
+    rb"[a-z.\x80-\xff]{0,9}[ .-]{0,2}(\d{1,2})(?:st|nd|rd|th)?,?[ ,.-]{1,2}(\d{4}|\d{2})(?!\d)"
+)
+_LETTERS_AND_ZEROS = re.compile(rb"[A-Za-z]*0*$")
+_MAX_WORD, _MAX_DATE = 40, 24
+_OF_NUMBERS = b".,-/:"
+
+
+class Hit(NamedTuple):
+    """Where a spelling of a term was found.
+
+    Parameters
+    ----------
+    start, end
+        In bytes of what was searched.
+    boundary
+        What must not be beside it.
+    term
+        The term.
+    """
+
+    start: int
+    end: int
+    boundary: WordBoundary
+    term: SearchTerm
+
+
+def extent(data: bytes, hit: Hit, first: int, last: int) -> tuple[int, int] | None:
+    """Return where the word of a hit begins and ends, or None where the hit is a part of another word.
+
+    Parameters
+    ----------
+    data
+        The bytes that were searched, or the object.
+    hit
+        A hit in them.
+    first, last
+        Where the value begins and ends that holds the hit.
+    """
+    if hit.boundary in (WordBoundary.START, WordBoundary.END):
+        return _misspelt(data, hit, first, last)
+    if hit.boundary is WordBoundary.MONTH:
+        return _date(data, hit, first, last)
+    return (hit.start, hit.end) if _is_free(data, hit, first, last) else None
+
+
+def _is_free(data: bytes, hit: Hit, first: int, last: int) -> bool:
+    boundary = hit.boundary
+    if boundary is WordBoundary.NONE:
+        return True
+    before, after = _neighbours(data, hit.start, hit.end, first, last)
+    if boundary is WordBoundary.DIGITS:
+        prefix = _LETTERS_AND_ZEROS.sub(b"", data[max(first, hit.start - 16) : hit.start])
+        return not (prefix[-1:].isdigit() or after.isdigit())
+    if _is_letter(before) or (boundary is not WordBoundary.LEFT and _is_letter(after)):
+        return False
+    if boundary in (WordBoundary.LETTERS, WordBoundary.TITLE):
+        return boundary is WordBoundary.LETTERS or bool(
+            _TITLE.search(data[max(first, hit.start - 12) : hit.start].lower())
+        )
+    if before.isdigit() or (boundary is not WordBoundary.LEFT and after.isdigit()):
+        return False
+    return boundary is not WordBoundary.TOKEN or not _is_of_number(data, hit, first, last)
+
+
+def _neighbours(data: bytes, start: int, end: int, first: int, last: int) -> tuple[bytes, bytes]:
+    """Return the characters before and after a hit, which may be of two bytes."""
+    wide = b"\0" in data[start:end]
+    step = 2 if wide else 1
+    before = data[max(start - step, first) : start].strip(b"\0")[-1:]
+    after_start = end + step - 1 if wide else end
+    return before, data[after_start : min(after_start + step, last)].strip(b"\0")[:1]
+
+
+def _is_of_number(data: bytes, hit: Hit, first: int, last: int) -> bool:
+    before = data[max(hit.start - 2, first) : hit.start]
+    after = data[hit.end : min(hit.end + 2, last)]
+    return any(
+        len(two) == 2 and two[delimiter] in _OF_NUMBERS and two[1 - delimiter : 2 - delimiter or None].isdigit()
+        for two, delimiter in ((before, 1), (after, 0))
+    )
+
+
+def _is_letter(character: bytes) -> bool:
+    return character.isalpha() or (character >= b"\x80" and character != b"")
+
+
+def _misspelt(data: bytes, hit: Hit, first: int, last: int) -> tuple[int, int] | None:
+    """Return where a word lies that differs by one edit from the name of which a half was found."""
+    start, end = hit.start, hit.end
+    if hit.boundary is WordBoundary.START:
+        if _is_letter(data[max(first, start - 1) : start]):
+            return None
+        match = _LETTERS_AFTER.match(data[end : min(last, end + _MAX_WORD)].lower())
+        end += match.end() if match else 0
+    else:
+        if _is_letter(data[end : min(last, end + 1)]):
+            return None
+        match = _LETTERS_BEFORE.search(data[max(first, start - _MAX_WORD) : start].lower())
+        start -= len(match[0]) if match else 0
+    word = data[start:end].lower()
+    if len(word) < MIN_FUZZY_NAME - 1 or _is_known_word(word):
+        return None
+    names = _names_of(hit.term.text)
+    return (start, end) if any(_is_one_edit(word, name, width) for name, width in names) else None
+
+
+@lru_cache(maxsize=4096)
+def _is_known_word(word: bytes) -> bool:
+    text = word.decode("utf-8", "replace")
+    return is_word(text) or text in NO_NAMES
+
+
+@lru_cache(maxsize=1024)
+def _names_of(text: str) -> tuple[tuple[bytes, int], ...]:
+    """Return the long names in a person name as bytes, and the bytes of a letter that is not ASCII."""
+    names = [name for name in re.findall(r"[^\W\d_]+", text) if len(name) >= MIN_FUZZY_NAME]
+    found = {(name.lower().encode(), 1): None for name in names if name.isascii()}
+    for name in names:
+        for cased in (name, name.lower(), name.upper(), name.title()):
+            for codec in () if name.isascii() else _CODECS:
+                encoded = cased.encode(codec, "ignore").lower()
+                if len(encoded) >= len(name):
+                    found[encoded, 2 if codec == "utf-8" else 1] = None
+    return tuple(found)
+
+
+def _date(data: bytes, hit: Hit, first: int, last: int) -> tuple[int, int] | None:
+    """Return where a date lies of which the beginning of the month's name was found."""
+    step = 2 if b"\0" in data[hit.start : hit.end] else 1
+    before = data[max(first, hit.start - _MAX_DATE * step) : hit.start][::-1][step - 1 :: step][::-1].lower()
+    after = data[hit.end + step - 1 : min(last, hit.end + step - 1 + _MAX_DATE * step)][::step].lower()
+    digits = hit.term.text
+    day, year = int(digits[6:]), digits[:4].encode()
+    first_day, last_year = _DAY_BEFORE.search(before), _YEAR_AFTER.match(after)
+    if first_day and last_year and int(first_day[1]) == day and year.endswith(last_year[1]):
+        return hit.start - step * len(first_day[0]), hit.end + step * last_year.end()
+    if before[-1:].isalpha():
+        return None
+    both = _DAY_AND_YEAR_AFTER.match(after)
+    if both and int(both[1]) == day and year.endswith(both[2]):
+        return hit.start, hit.end + step * both.end()
+    is_month = (
+        hit.term.kind is TermKind.PERSON_DATE and not first_day and last_year is not None and last_year[1] == year
+    )
+    return (hit.start, hit.end + step * last_year.end()) if last_year and is_month else None
+
+
+def _is_one_edit(word: bytes, name: bytes, width: int) -> bool:
+    """Tell whether two words differ by one letter wrong, missing, added or exchanged with its neighbour."""
+    if word == name or abs(len(word) - len(name)) > width:
+        return False
+    shorter = min(len(word), len(name))
+    same = next((at for at in range(shorter) if word[at] != name[at]), shorter)
+    alike = next((at for at in range(shorter - same) if word[-1 - at] != name[-1 - at]), shorter - same)
+    wrong, missing = word[same : len(word) - alike], name[same : len(name) - alike]
+    is_exchanged = len(wrong) == len(missing) == 2 and wrong == missing[::-1]
+    return is_exchanged or max(len(wrong), len(missing)) <= width

@@ -1,0 +1,58 @@
+"""Words of radiology, which identify nobody where they are alone."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+_WORD = re.compile(r"[^\W\d_]+")
+# Sections whose words are so common in descriptions that a name equal to one of them says nothing where it is alone.
+_BODY = ("en anatomy", "en position")
+
+
+@cache
+def radiology_words() -> frozenset[str]:
+    """Return common words of radiology in six languages, casefolded, with and without their accents."""
+    return _with_plain(word for _, word in _listed())
+
+
+def is_word(text: str) -> bool:
+    """Tell whether a text is one common word of radiology."""
+    return text.casefold() in radiology_words()
+
+
+def is_body_word(text: str) -> bool:
+    """Tell whether a text is an English word for a part of the body or its position, such as "Hand" or "Long"."""
+    return text.casefold() in _body_words()
+
+
+@cache
+def _body_words() -> frozenset[str]:
+    return _with_plain(word for section, word in _listed() if section in _BODY)
+
+
+def _listed() -> Iterator[tuple[str, str]]:
+    section = ""
+    for line in Path(__file__).with_name("words.txt").read_text(encoding="utf-8").splitlines():
+        if line[:1] == "[":
+            section = line.strip("[]")
+        elif line[:1] != "#":
+            yield from ((section, word) for word in line.casefold().split())
+
+
+def _with_plain(words: Iterator[str]) -> frozenset[str]:
+    return frozenset(form for word in words for form in (word, without_accents(word)))
+
+
+def words_of(text: str) -> list[str]:
+    """Return the runs of letters of a text, casefolded."""
+    return [word.casefold() for word in _WORD.findall(text)]
+
+
+def without_accents(text: str) -> str:
+    """Return a text without its accents."""
+    decomposed = unicodedata.normalize("NFD", text)
+    return unicodedata.normalize("NFC", "".join(letter for letter in decomposed if not unicodedata.combining(letter)))
