@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from dicom_deid.cli import EXIT_FAILED, EXIT_QUARANTINED
-from dicom_deid.cli.options import database_access, database_options, owner_only, pairs
+from dicom_deid.cli.options import database_access, database_options, lines, owner_only, pairs
 from dicom_deid.database import AuditRow, RunReport
 from dicom_deid.engine.settings import PixelPolicy, PrivatePolicy, ResidualPolicy, Settings
 from dicom_deid.pipeline import Connections, PlannedRun, RunConfiguration, plan_run, report_run
@@ -29,7 +29,7 @@ from dicom_deid.pipeline.recipes import recipes_and_settings
 from dicom_deid.pipeline.workers import OnProgress, run_batches
 from dicom_deid.reasons import Reason
 
-_OUTCOMES = {"deidentified": "De-identified", "quarantined": "Quarantined", "failed": "Failed"}
+_OUTCOMES = {"deidentified": "De-identified", "quarantined": "Quarantined", "excluded": "Excluded", "failed": "Failed"}
 
 
 @click.command()
@@ -105,6 +105,21 @@ _OUTCOMES = {"deidentified": "De-identified", "quarantined": "Quarantined", "fai
     default=Settings().documents,
     show_default=True,
     help="What to do with documents and structured content that no rule cleans.",
+)
+@click.option(
+    "--select",
+    multiple=True,
+    callback=lines,
+    metavar="CRITERIA",
+    help='Only objects for which the criteria hold, for example "equals Modality CT || equals Modality MR"; repeated: '
+    "all must hold.",
+)
+@click.option(
+    "--exclude",
+    multiple=True,
+    callback=lines,
+    metavar="CRITERIA",
+    help='Leave out objects for which the criteria hold, for example "contains ImageType LOCALIZER"; repeated: any.',
 )
 @click.option("--limit", type=click.IntRange(1), help="Number of objects to de-identify at most.")
 @click.option("--newer-than", metavar="INSTANT", help="Only objects last modified at or after it (ISO 8601).")

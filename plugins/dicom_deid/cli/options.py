@@ -124,6 +124,11 @@ def owner_only(path: Path) -> Iterator[TextIO]:
         yield file
 
 
+def lines(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> str:
+    """Join repeated options, one line each."""
+    return "\n".join(values)
+
+
 def pairs(_context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
     """Read repeated ``NAME=VALUE`` options."""
     given = {}

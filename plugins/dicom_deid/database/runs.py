@@ -128,8 +128,9 @@ class RunReport:
 
     @property
     def quarantine_ratio(self) -> float:
-        """Quarantined objects among all whose outcome is recorded, 0 to 1."""
-        return self.outcomes.get("quarantined", 0) / self.objects if self.objects else 0.0
+        """Quarantined objects among all that have an outcome and are not excluded, 0 to 1."""
+        objects = self.objects - self.outcomes.get("excluded", 0)
+        return self.outcomes.get("quarantined", 0) / objects if objects else 0.0
 
 
 _LOCK_CHAIN = "SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || ' chain ' || %s, 0))"

@@ -33,6 +33,8 @@ PLAN_ARGUMENTS = (
     "project",
     "create_project",
     "profile_options",
+    "select",
+    "exclude",
     "limit",
     "retry_quarantined",
     "reason",
@@ -121,6 +123,16 @@ def source_params(*, required: bool = True) -> dict[str, Param]:
             description_md="Only objects whose keys start with this, below the source; for example `2024/05/`.",
             pattern=_PREFIX,
             section=_SCOPE,
+        ),
+        "select": _criteria(
+            "Select",
+            "Only objects for which **every** line holds, for example `equals Modality CT || equals Modality MR` and "
+            "`between StudyDate 20190101 20201231`. Empty: all objects.",
+        ),
+        "exclude": _criteria(
+            "Exclude",
+            "Leave out objects for which **any** line holds, for example `contains ImageType LOCALIZER`. They are "
+            "recorded as excluded, not quarantined.",
         ),
     }
 
@@ -305,6 +317,18 @@ def _scope_params() -> dict[str, Param]:
             section=_SCOPE,
         ),
     }
+
+
+def _criteria(title: str, description: str) -> Param:
+    return Param(
+        None,
+        type=["null", "string"],
+        title=title,
+        description_md=f"{description} Do not enter patient identifiers.",
+        maxLength=10_000,
+        format="multiline",
+        section=_SCOPE,
+    )
 
 
 def _audit_params() -> dict[str, Param]:

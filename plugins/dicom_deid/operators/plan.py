@@ -44,6 +44,9 @@ class DicomPlanOperator(DicomDeidOperator):
         Options of PS3.15, such as ``clean-descriptors``, with the recipe ``ps3.15-basic``.
     settings
         Fields of `Settings` that differ from their defaults.
+    select, exclude
+        Lines of criteria in the language of `%filter`: only objects for which every line of `select` and no line of
+        `exclude` holds are de-identified; the others get the outcome `excluded`.
     limit
         Maximum number of objects.
     newer_than, older_than
@@ -70,6 +73,8 @@ class DicomPlanOperator(DicomDeidOperator):
         "recipes",
         "profile_options",
         "settings",
+        "select",
+        "exclude",
         "limit",
         "newer_than",
         "older_than",
@@ -92,6 +97,8 @@ class DicomPlanOperator(DicomDeidOperator):
         recipes: str | Sequence[str] | None = None,
         profile_options: Sequence[str] | None = None,
         settings: Mapping[str, Any] | None = None,
+        select: str | None = None,
+        exclude: str | None = None,
         limit: int | None = None,
         newer_than: str | None = None,
         older_than: str | None = None,
@@ -112,6 +119,8 @@ class DicomPlanOperator(DicomDeidOperator):
         self.recipes = recipes
         self.profile_options = profile_options
         self.settings = settings
+        self.select = select
+        self.exclude = exclude
         self.limit = limit
         self.newer_than = newer_than
         self.older_than = older_than
@@ -170,6 +179,8 @@ class DicomPlanOperator(DicomDeidOperator):
 
         given = {
             "quarantine": location("quarantine", self.quarantine) if self.quarantine else None,
+            "select": self.select,
+            "exclude": self.exclude,
             "limit": whole_number("limit", self.limit, maximum=LIMIT_MAXIMUM),
             "newer_than": self.newer_than,
             "older_than": self.older_than,

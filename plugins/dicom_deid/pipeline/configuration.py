@@ -16,6 +16,7 @@ from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.pipeline.destination import DEFAULT_TEMPLATE, KeyTemplate
 from dicom_deid.pipeline.fetch import LARGE_OBJECT_BYTES
 from dicom_deid.recipe import load_function
+from dicom_deid.recipe.selection import Selection
 
 MEBIBYTE = 2**20
 IN_FLIGHT_BYTES = 128 * MEBIBYTE
@@ -49,6 +50,9 @@ class RunConfiguration:
         Template of destination keys, see `KeyTemplate`.
     org_root, single_patient_id, uid_strategy, max_date_offset_days
         Options of the project, fixed when it is created; None to use the project's own.
+    select, exclude
+        Lines of criteria, see `Selection`: an object for which a line of `select` does not hold, or one of `exclude`
+        does, is left out with the outcome `excluded`.
     limit
         Number of objects that are planned at most.
     newer_than, older_than
@@ -91,6 +95,8 @@ class RunConfiguration:
     single_patient_id: str | None = None
     uid_strategy: Literal["stored", "derived"] | None = None
     max_date_offset_days: int | None = None
+    select: str = ""
+    exclude: str = ""
     limit: int | None = None
     newer_than: str | None = None
     older_than: str | None = None
@@ -123,7 +129,7 @@ class RunConfiguration:
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise ConfigurationError(f"{name} must be a whole number of at least 1.")
         KeyTemplate.parse(self.destination_key_template)
-        _ = self.project_options
+        _ = self.project_options, self.selection
         _check_quarantine(self.quarantine, self.destination, self.source)
         _check_window(self.after, self.before)
 
@@ -142,6 +148,11 @@ class RunConfiguration:
         """The options that the project must have, or is created with; None to accept any."""
         given = {name: getattr(self, name) for name in _PROJECT_OPTIONS if getattr(self, name) is not None}
         return ProjectOptions(**given) if given else None
+
+    @property
+    def selection(self) -> Selection:
+        """The criteria of `select` and `exclude`."""
+        return Selection.parse(self.select, self.exclude)
 
     @property
     def digest(self) -> str:

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import re
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from io import BytesIO
 from typing import TypeVar
 
+from pydicom.filereader import read_dataset
+
+from dicom_deid.dicom.part10 import read_header
 from dicom_deid.engine import AnalysisResult, Deidentifier, NeedMoreDataError, SearchTerms
+from dicom_deid.engine.pixels.filters import element_text
 from dicom_deid.exceptions import Quarantine
 from dicom_deid.objectstore import ObjectStore
 from dicom_deid.objectstore.base import Buffer
 from dicom_deid.pipeline.fragments import end_of_fragments
 from dicom_deid.reasons import Reason
+from dicom_deid.recipe.selection import Selection
 
 FIRST_BYTES = 2**20
 """Length of the first read of a large object: the elements before the pixel data are rarely longer."""
 
 HEADER_SCAN_BYTES = 64 * 2**10
-"""Length of the first read of an object of which only the patient's terms are needed."""
+"""Length of the first read of an object of which only the header is needed."""
 
 MAX_HEADER_BYTES = 256 * 2**20
 """Bound of the elements before, and of those after, the pixel data that are read into memory."""
@@ -164,6 +171,51 @@ def read_patient_terms(
     return _read_until_analysed(
         read, size, HEADER_SCAN_BYTES, lambda data: deidentifier.patient_terms(data, size=size)
     )[1]
+
+
+def excluding_criterion(
+    selection: Selection, store: ObjectStore, key: str, *, size: int, etag: str | None, version_id: str | None
+) -> str:
+    """Read the header of an object, and return the line of criteria that excludes it; empty if none does.
+
+    Raises
+    ------
+    Quarantine, ObjectStoreError
+        As for `fetch_object`.
+    """
+    read = _reader(store, key, etag, version_id)
+    return _read_until_analysed(read, size, HEADER_SCAN_BYTES, lambda data: _excluded_by(selection, data, size))[1]
+
+
+def _excluded_by(selection: Selection, data: bytes, size: int) -> str:
+    is_whole, last = len(data) == size, max(selection.tags)
+    has_passed = False
+
+    def stop_when(tag: int, _vr: str | None, _length: int) -> bool:
+        nonlocal has_passed
+        has_passed = tag > last
+        return has_passed
+
+    try:
+        header = read_header(data)
+        encoding, body = header.transfer_syntax.encoding, data[header.data_set_start :]
+        if header.transfer_syntax.deflated:
+            body = zlib.decompressobj(-zlib.MAX_WBITS).decompress(body, FIRST_BYTES)
+        dataset = read_dataset(
+            BytesIO(body),
+            encoding.implicit,
+            not encoding.big_endian,
+            stop_when=stop_when,
+            specific_tags=sorted(selection.tags),
+        )
+    except Exception:
+        # What is wrong with the object as a whole is found when it is analysed.
+        if is_whole:
+            return ""
+        raise NeedMoreDataError(2 * len(data)) from None
+    if not (has_passed or is_whole):
+        raise NeedMoreDataError(2 * len(data))
+    return selection.excluded_by(lambda tag: element_text(dataset, tag))
 
 
 def _analyse_tail(

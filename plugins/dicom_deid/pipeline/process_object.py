@@ -21,7 +21,13 @@ from dicom_deid.pipeline.connections import ObjectStores
 from dicom_deid.pipeline.destination import KeyTemplate
 from dicom_deid.pipeline.engine import amend, make_deidentifier
 from dicom_deid.pipeline.executor import PendingObject, Steps
-from dicom_deid.pipeline.fetch import HEADER_SCAN_BYTES, FetchedObject, fetch_object, read_patient_terms
+from dicom_deid.pipeline.fetch import (
+    HEADER_SCAN_BYTES,
+    FetchedObject,
+    excluding_criterion,
+    fetch_object,
+    read_patient_terms,
+)
 from dicom_deid.pipeline.large import (
     COPIED_OBJECT_MEMORY,
     STREAMED_OBJECT_MEMORY,
@@ -140,6 +146,7 @@ class ObjectProcessor:
         self._memory_of_large = COPIED_OBJECT_MEMORY if copies else STREAMED_OBJECT_MEMORY
         # A store may refuse to copy after all.
         self._streaming = Semaphore(max(1, configuration.in_flight_bytes // STREAMED_OBJECT_MEMORY))
+        self._selection = configuration.selection
         self._searches_residuals = configuration.settings.residuals != "off"
         self._patient_terms = PatientTermIndex()
         self._amended: dict[ItemDecision, Deidentifier] = {}
@@ -160,6 +167,11 @@ class ObjectProcessor:
         if item.decision is not None and item.decision.excluded:
             return attempt.result(Outcome.EXCLUDED, detail="decision")
         try:
+            # Leave out what the criteria of the run exclude, after reading the header alone.
+            criterion = self._excluding_criterion(item)
+            if criterion:
+                attempt.end_stage("reading")
+                return attempt.result(Outcome.EXCLUDED, detail=criterion)
             deidentifier = self._deidentifier_of(item)
 
             # Read the object (of a large one all but the pixel data), and analyse it: which identifiers need a
@@ -222,6 +234,18 @@ class ObjectProcessor:
     def add_terms(self, pending: PendingObject) -> SearchTerms:
         """Remember an object's terms and return those that earlier objects of the patient gave."""
         return self._patient_terms.add_and_get(pending.patient, pending.terms)
+
+    def _excluding_criterion(self, item: BatchItem) -> str:
+        if not self._selection:
+            return ""
+        return excluding_criterion(
+            self._selection,
+            self._stores.source,
+            item.key,
+            size=item.size,
+            etag=item.etag,
+            version_id=item.version_id,
+        )
 
     def _scan_header(self, item: BatchItem) -> PendingObject:
         """Read only the header to collect the patient's terms; there are none if it is no readable DICOM.

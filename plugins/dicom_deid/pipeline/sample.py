@@ -7,13 +7,16 @@ from itertools import islice
 from typing import Any
 
 from dicom_deid.engine import Deidentifier
+from dicom_deid.exceptions import Quarantine
 from dicom_deid.objects import SourceObject
 from dicom_deid.objectstore import ObjectStore, S3Connection, open_object_store
 from dicom_deid.pipeline.configuration import RunConfiguration
 from dicom_deid.pipeline.engine import make_deidentifier
+from dicom_deid.pipeline.fetch import excluding_criterion
 from dicom_deid.pipeline.preview import ObjectPreview, SampleSummary, preview_object
 from dicom_deid.pipeline.preview_pseudonyms import PreviewPseudonyms
 from dicom_deid.recipe import Recipe
+from dicom_deid.recipe.selection import NO_SELECTION, Selection
 
 _READ_PER_WANTED = 50
 _SHOWN_DIFFERENCES = 100
@@ -50,12 +53,20 @@ def preview_sample(
     source.check()
     one = make_deidentifier(configuration)
     second = make_deidentifier(other) if other else None
-    summary = sample_summary(source, one, second, wanted=wanted, limit=configuration.limit)
+    summary = sample_summary(
+        source, one, second, wanted=wanted, limit=configuration.limit, selection=configuration.selection
+    )
     return _report(summary, one.recipe)
 
 
 def sample_summary(
-    source: ObjectStore, one: Deidentifier, other: Deidentifier | None, *, wanted: int, limit: int | None = None
+    source: ObjectStore,
+    one: Deidentifier,
+    other: Deidentifier | None,
+    *,
+    wanted: int,
+    limit: int | None = None,
+    selection: Selection = NO_SELECTION,
 ) -> SampleSummary:
     """Preview some objects of each modality.
 
@@ -69,10 +80,13 @@ def sample_summary(
         Number of objects of each modality. At most 50 times as many are read.
     limit
         Number of objects that are read at most.
+    selection
+        Criteria of the objects.
     """
     summary = SampleSummary()
     most = min(limit or wanted * _READ_PER_WANTED, wanted * _READ_PER_WANTED)
-    for first, second in _previews(source, one, other, islice(source.list(), most)):
+    listing = (listed for listed in islice(source.list(), most) if not _is_excluded(selection, source, listed))
+    for first, second in _previews(source, one, other, listing):
         if summary.objects[first.modality] < wanted:
             summary.add(first, second)
     return summary
@@ -89,6 +103,19 @@ def describe_sample(report: Mapping[str, Any], *, comparing: bool = False) -> It
         yield "Both recipes treat the sample alike."
     for each in report["differences"]:
         yield f"{each['objects']:6d} objects  {each['tag']} {each['name']}: {each['one']} or {each['other']}"
+
+
+def _is_excluded(selection: Selection, source: ObjectStore, listed: SourceObject) -> bool:
+    if not selection:
+        return False
+    try:
+        criterion = excluding_criterion(
+            selection, source, listed.key, size=listed.size, etag=listed.etag, version_id=listed.version_id
+        )
+    except Quarantine:
+        # The preview says what is wrong with the object.
+        return False
+    return bool(criterion)
 
 
 def _previews(

@@ -68,6 +68,9 @@ class Selection:
         return next((f"exclude: {line}" for line in self.exclude if line.holds(value_of)), "")
 
 
+NO_SELECTION = Selection()
+
+
 def _lines(name: str, text: str, problems: list[RecipeProblem]) -> tuple[CriteriaLine, ...]:
     lines = []
     for number, raw in enumerate(text.splitlines(), start=1):

@@ -173,13 +173,13 @@ def _reader(header: Dataset) -> Callable[[int], str | None]:
 
     def value_of(tag: int) -> str | None:
         if tag not in values:
-            values[tag] = _text(header, tag)
+            values[tag] = element_text(header, tag)
         return values[tag]
 
     return value_of
 
 
-def _text(header: Dataset, tag: int) -> str | None:
+def element_text(header: Dataset, tag: int) -> str | None:
     r"""Return a value as text with components joined by a backslash, or None if the element is missing.
 
     A value that is not valid for its VR is compared as it is encoded.
