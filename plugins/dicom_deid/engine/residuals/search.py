@@ -192,7 +192,7 @@ def _collect(walk: ObjectWalk, changed: list[ChangedElements], uids: set[bytes])
     elements: list[bytes] = []
     for edit in walk.edits:
         start, end = edit.start, edit.end
-        if edit.__class__ is not RuleEdit or end - start < 10:
+        if not isinstance(edit, RuleEdit) or end - start < 10:
             continue
         item_context = edit.item_context
         if item_context is not last:
