@@ -21,22 +21,6 @@ class DatabaseError(DicomDeidError):
     """A PostgreSQL statement or connection failed; a retry may help."""
 
 
-class ProgramAtFault(DicomDeidError):
-    """Consecutive objects failed with an unexpected exception; a retry does not help.
-
-    Parameters
-    ----------
-    fault
-        The type of the last exception and the line that raised it.
-    """
-
-    def __init__(self, fault: str) -> None:
-        super().__init__(
-            f"Consecutive objects failed with an unexpected exception ({fault}). The rest of the batch was not "
-            "processed. Report it, and run again after an upgrade."
-        )
-
-
 class Quarantine(DicomDeidError):
     """The object cannot be de-identified with certainty.
 

@@ -15,6 +15,8 @@ class Outcome(StrEnum):
     """The object is left out on purpose: by a selection of the run or by a reviewer's decision."""
     QUARANTINED = "quarantined"
     """The object cannot be de-identified with certainty; nothing was written to the destination."""
+    ARCHIVED = "archived"
+    """The object is in an archive tier and cannot be read now; a run after it was restored processes it."""
     FAILED = "failed"
     """The object store or the database failed after all retries; a later attempt may succeed."""
 
@@ -46,6 +48,8 @@ class Reason(StrEnum):
     # The object changed after it was listed.
     OBJECT_VANISHED = "object-vanished"
     OBJECT_CHANGED = "object-changed"
+    OBJECT_DAMAGED = "object-damaged"
+    ARCHIVED = "archived"
     # A rule could not be applied.
     MISSING_IDENTIFIER = "missing-identifier"
     FUNCTION_FAILED = "function-failed"
@@ -63,9 +67,11 @@ class Reason(StrEnum):
     VIDEO = "video"
     # The destination.
     DESTINATION_CONFLICT = "destination-conflict"
+    # The program.
+    INTERNAL_ERROR = "internal-error"
+    WORKER_DIED = "worker-died"
     # Outcome `failed`.
     STORAGE_ERROR = "storage-error"
-    INTERNAL_ERROR = "internal-error"
     # Notes on a de-identified object.
     DATE_EMPTIED = "date-emptied"
     TRAILING_BYTES_REMOVED = "trailing-bytes-removed"
@@ -113,6 +119,14 @@ _ADVICE = {
     ),
     Reason.OBJECT_CHANGED: Advice(
         "The object was overwritten after it was listed.", "Nothing. The next run processes the new version."
+    ),
+    Reason.OBJECT_DAMAGED: Advice(
+        "The bytes of the object differ from its ETag, each time that they are read.",
+        "Send it again from its source, and check the store.",
+    ),
+    Reason.ARCHIVED: Advice(
+        "The object is in an archive tier of the store.",
+        "Restore it, or let the run request that with restore=request. The next run processes it.",
     ),
     Reason.MISSING_IDENTIFIER: Advice(
         "An identifier that the destination key or a rule needs is absent or empty.",
@@ -170,7 +184,12 @@ _ADVICE = {
         "Reading or writing failed after all retries.", "Check the object store, then run again."
     ),
     Reason.INTERNAL_ERROR: Advice(
-        "The program failed unexpectedly.", "Report it with the audit row, and run again after an upgrade."
+        "An unexpected exception occurred at the line of the program that the detail names.",
+        "Report it with the detail. After an upgrade, the next run processes the object again.",
+    ),
+    Reason.WORKER_DIED: Advice(
+        "The worker process died twice while it processed this object, for instance because memory ran out.",
+        "Process it with more memory for each worker, or inspect the object.",
     ),
     Reason.DATE_EMPTIED: Advice("A date that cannot be parsed was emptied.", "Nothing."),
     Reason.TRAILING_BYTES_REMOVED: Advice("Bytes after the last element were removed.", "Nothing."),

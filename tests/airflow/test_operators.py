@@ -16,7 +16,7 @@ from tests.support.runs import patients, series
 
 from dicom_deid.airflow_compat import AirflowFailException, AirflowSkipException, XComNotFound
 from dicom_deid.database import Database, KeyRing
-from dicom_deid.exceptions import ConfigurationError, DatabaseError, ObjectStoreError, ProgramAtFault, Quarantine
+from dicom_deid.exceptions import ConfigurationError, DatabaseError, ObjectStoreError, Quarantine
 from dicom_deid.notifications import QuarantineNotifier
 from dicom_deid.notifications.notifiers import message
 from dicom_deid.operators import (
@@ -375,7 +375,6 @@ def test_a_scheduled_run_can_be_skipped(site: Site, monkeypatch: pytest.MonkeyPa
     [
         (ConfigurationError("x"), True),
         (RecipeError([]), True),
-        (ProgramAtFault("x"), True),
         (Quarantine(Reason.OBJECT_CHANGED), True),
         (ObjectStoreError("x"), False),
         (DatabaseError("x"), False),

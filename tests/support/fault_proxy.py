@@ -202,3 +202,20 @@ def damage_request(proxy: FaultProxy) -> Callable[..., None]:
         answer(handler, *proxy.forward(Request(request.method, request.path, request.headers, damaged)))
 
     return fault
+
+
+def damage(handler: BaseHTTPRequestHandler, _request: Request, forward: Callable[[], Any]) -> None:
+    """Change one byte of the answer's body."""
+    response, content = forward()
+    answer(handler, response, bytes([content[0] ^ 1]) + content[1:])
+
+
+def without_header(dropped: str) -> Callable[..., None]:
+    """Leave a header out of the answer."""
+
+    def fault(handler: BaseHTTPRequestHandler, _request: Request, forward: Callable[[], Any]) -> None:
+        response, content = forward()
+        del response.headers[dropped]
+        answer(handler, response, content)
+
+    return fault

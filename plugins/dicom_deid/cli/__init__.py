@@ -73,5 +73,6 @@ class LazyGroup(click.Group):
 def main() -> None:
     """De-identify DICOM objects in S3-compatible storage or directories.
 
-    Exit codes: 0 all done; 3 done, with quarantined objects; 1 failed, a retry resumes; 2 wrong usage or configuration.
+    Exit codes: 0 all done; 3 done, with quarantined or archived objects; 1 failed, a retry resumes; 2 wrong usage or
+    configuration.
     """

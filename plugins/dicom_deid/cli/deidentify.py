@@ -29,7 +29,13 @@ from dicom_deid.pipeline.recipes import recipes_and_settings
 from dicom_deid.pipeline.workers import OnProgress, run_batches
 from dicom_deid.reasons import Reason
 
-_OUTCOMES = {"deidentified": "De-identified", "quarantined": "Quarantined", "excluded": "Excluded", "failed": "Failed"}
+_OUTCOMES = {
+    "deidentified": "De-identified",
+    "excluded": "Excluded",
+    "quarantined": "Quarantined",
+    "archived": "Archived",
+    "failed": "Failed",
+}
 
 
 @click.command()
@@ -141,6 +147,13 @@ _OUTCOMES = {"deidentified": "De-identified", "quarantined": "Quarantined", "exc
     metavar="MB",
     help="Bound of the bytes of objects in flight, in each process.",
 )
+@click.option(
+    "--restore",
+    type=click.Choice(["no", "request"]),
+    default="no",
+    show_default=True,
+    help="Ask the store to restore archived objects; a later run processes them.",
+)
 @click.option("--reason", default="", help="Why the run is made, for the audit.")
 @database_options
 def deidentify(
@@ -236,7 +249,7 @@ def _report_file(path: Path | None) -> Iterator[Callable[[Sequence[AuditRow]], N
     if path is None:
         yield lambda rows: None
         return
-    with owner_only(path) as file:
+    with owner_only(path, append=True) as file:
         yield lambda rows: _write_lines(file, rows)
 
 
@@ -277,9 +290,10 @@ def _stopping() -> Iterator[Callable[[], bool]]:
 
 
 def _exit_code(complete: bool, totals: RunReport) -> int:
-    if not complete or totals.outcomes.get("failed"):
+    if not complete or totals.outcomes.get("failed") or totals.left_to_other_runs:
         return EXIT_FAILED
-    return EXIT_QUARANTINED if totals.outcomes.get("quarantined") else 0
+    held = totals.outcomes.get("quarantined", 0) + totals.outcomes.get("archived", 0)
+    return EXIT_QUARANTINED if held else 0
 
 
 def _print_summary(planned: PlannedRun, totals: RunReport) -> None:
@@ -297,7 +311,7 @@ def _print_summary(planned: PlannedRun, totals: RunReport) -> None:
     if totals.open:
         table.add_row("Still open", str(totals.open), "run the same command again")
     if totals.left_to_other_runs:
-        table.add_row("Left to another run", str(totals.left_to_other_runs), "")
+        table.add_row("Left to another run", str(totals.left_to_other_runs), "run the same command again after it")
     for code, count in sorted(totals.reasons.items()):
         table.add_row(f"  {code}", str(count), Reason(code).advice.what_to_do)
     table.add_row("Read", f"{totals.bytes_in / 1e6:.1f} MB", "")

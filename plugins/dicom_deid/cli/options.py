@@ -115,9 +115,9 @@ def _write_once(path: Path, text: str) -> None:
 
 
 @contextmanager
-def owner_only(path: Path) -> Iterator[TextIO]:
-    """Open a file to write text that may name patients: only its owner can read it, also if others could before."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+def owner_only(path: Path, *, append: bool = False) -> Iterator[TextIO]:
+    """Open a file to write, or append, text that may name patients: only its owner can read it."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | (os.O_APPEND if append else os.O_TRUNC), 0o600)
     with os.fdopen(descriptor, "w", newline="", encoding="utf-8") as file:
         if stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.fchmod(descriptor, 0o600)

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
+from dicom_deid.exceptions import ObjectStoreError, Quarantine
 from dicom_deid.objects import SourceObject, WrittenObject
 
 Buffer = bytes | memoryview
@@ -109,6 +110,9 @@ class ObjectStore(Protocol):
             more; parts that are put are still checked.
         """
 
+    def restore(self, key: str, *, days: int) -> None:
+        """Request a readable copy of an archived object for a number of days; a repeated request does nothing."""
+
     def can_copy_from(self, other: ObjectStore) -> bool:
         """Return whether this store may be able to copy objects of the other one itself."""
 
@@ -125,6 +129,13 @@ def holds_same_bytes(store: ObjectStore, existing: SourceObject, parts: Sequence
         md5.update(part)
     if existing.etag == md5.hexdigest():
         return True
+    try:
+        return _reads_same_bytes(store, existing, parts)
+    except Quarantine:
+        raise ObjectStoreError("comparing with the object at the destination key: it has just changed") from None
+
+
+def _reads_same_bytes(store: ObjectStore, existing: SourceObject, parts: Sequence[Buffer]) -> bool:
     position = 0
     for part in parts:
         for begin in range(0, len(part), _COMPARED_AT_ONCE):

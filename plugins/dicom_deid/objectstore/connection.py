@@ -85,6 +85,9 @@ class S3Connection:
     conditional_writes
         The store supports ``If-None-Match: *``. If False, the key is looked up before each write instead, which does
         not detect another writer at the same instant.
+    compare_etags
+        Compare the bytes of an object with its ETag where that is their MD5. None compares on ``http://`` endpoints,
+        because TLS detects damaged bytes by itself.
     connect_timeout, read_timeout
         Seconds to open a connection, and between two reads.
     retry
@@ -114,6 +117,7 @@ class S3Connection:
     requester_pays: bool = False
     checksum: Checksum = "sha256"
     conditional_writes: bool = True
+    compare_etags: bool | None = None
     connect_timeout: float = 10.0
     read_timeout: float = 60.0
     retry: RetryPolicy = field(default_factory=RetryPolicy)

@@ -26,12 +26,24 @@ class TransientError(ObjectStoreError):
     """The same request may succeed a little later."""
 
 
+class NotFound(ObjectStoreError):
+    """The store has no such object."""
+
+
+class RangeNotSatisfiable(ObjectStoreError):
+    """The object is shorter than the requested range."""
+
+
 class PreconditionFailed(ObjectStoreError):
     """The condition of a conditional request does not hold."""
 
 
 class RefusedError(ObjectStoreError):
     """The store does not support this kind of request."""
+
+
+class AlreadyInProgress(ObjectStoreError):
+    """The store is doing already what is requested."""
 
 
 class UploadGone(ObjectStoreError):
@@ -64,6 +76,11 @@ _WHAT_TO_CHECK = {
     "AuthorizationHeaderMalformed": "the region is wrong; check the connection's region",
     "PermanentRedirect": "the bucket is in another region; check the connection's region and endpoint",
 }
+_CONDITIONS: dict[int, type[ObjectStoreError]] = {404: NotFound, 412: PreconditionFailed, 416: RangeNotSatisfiable}
+_SPECIAL_CODES: dict[str, type[ObjectStoreError]] = {
+    "NoSuchUpload": UploadGone,
+    "RestoreAlreadyInProgress": AlreadyInProgress,
+}
 _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>(\w+)</Code>")
 
@@ -95,21 +112,16 @@ def classify_http_error(status: int, code: str, doing: str) -> DicomDeidError:
         return ConfigurationError(f"{said}: {_WHAT_TO_CHECK[code]}")
     if code in _TRANSIENT_CODES or status in _TRANSIENT_STATUS:
         return TransientError(said)
-    if code == "NoSuchUpload":
-        return UploadGone(said)
+    if code in _SPECIAL_CODES:
+        return _SPECIAL_CODES[code](said)
     if code == "InvalidObjectState":
-        return ObjectStoreError(f"{said}: the object is archived; restore it first")
+        return Quarantine(Reason.ARCHIVED)
     return _classify_status(status, said)
 
 
 def _classify_status(status: int, said: str) -> DicomDeidError:
-    if status == 404:
-        return Quarantine(Reason.OBJECT_VANISHED)
-    if status == 412:
-        return PreconditionFailed(said)
-    if status == 416:
-        # Ranges are asked for within the size that was listed.
-        return Quarantine(Reason.OBJECT_CHANGED)
+    if status in _CONDITIONS:
+        return _CONDITIONS[status](said)
     if status in (401, 403):
         return ConfigurationError(f"{said}: check the connection's credentials and what they may do in the bucket")
     if status in (301, 307, 308):

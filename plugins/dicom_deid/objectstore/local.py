@@ -124,6 +124,10 @@ class LocalStore:
         self._throttle.request()
         return LocalUpload(key, self._path(key), self._throttle)
 
+    def restore(self, key: str, *, days: int) -> None:
+        """See `ObjectStore.restore`; files are not archived."""
+        del key, days
+
     def can_copy_from(self, other: ObjectStore) -> bool:
         """Return False: files are copied through this process."""
         del other
@@ -139,7 +143,7 @@ class LocalStore:
     def _path(self, key: str) -> Path:
         path = self.directory / key
         if not key or "\0" in key or Path(key).is_absolute() or ".." in Path(key).parts:
-            raise ConfigurationError("a key leads out of the directory: use relative keys without '..'")
+            raise ObjectStoreError("a directory cannot hold a key that is empty, absolute, or has a null byte or dots")
         return path
 
     def _list_directory(self, directory: Path, prefix: str, start_after: str | None) -> Iterator[SourceObject]:
@@ -153,7 +157,7 @@ class LocalStore:
             if entry.is_dir(follow_symlinks=False):
                 if start_after is None or start_after < key + "/" or start_after.startswith(key + "/"):
                     yield from self._list_directory(Path(entry.path), key + "/", start_after)
-            elif entry.is_file() and (start_after is None or key.encode() > start_after.encode()):
+            elif entry.is_file() and (start_after is None or os.fsencode(key) > os.fsencode(start_after)):
                 # The file was deleted during the listing.
                 with contextlib.suppress(FileNotFoundError):
                     yield _source_object(key, entry.stat())
@@ -214,10 +218,8 @@ class LocalUpload:
 
 
 def _sort_key(entry: os.DirEntry[str]) -> bytes:
-    try:
-        name = entry.name.encode()
-    except UnicodeEncodeError:
-        raise ConfigurationError("a file name below the directory is not UTF-8: rename it") from None
+    # Bytes of a name that are not UTF-8 are surrogate escapes in the key.
+    name = os.fsencode(entry.name)
     # A store sorts whole keys: "a.dcm" comes before "a/b", because "." comes before "/".
     return name + b"/" if entry.is_dir(follow_symlinks=False) else name
 

@@ -29,18 +29,20 @@ class RetryPolicy:
     base_seconds: float = 0.2
     max_seconds: float = 20.0
 
-    def call(self, attempt: Callable[[], Result]) -> Result:
-        """Return what `attempt` returns, repeating it while it raises `TransientError`.
+    def call(
+        self, attempt: Callable[[], Result], retry_on: type[Exception] | tuple[type[Exception], ...] = TransientError
+    ) -> Result:
+        """Return what `attempt` returns, repeating it while it raises an exception of `retry_on`.
 
         Raises
         ------
         TransientError
-            The last one, when all attempts have failed.
+            Or another of `retry_on`: that of the last attempt.
         """
         for number in range(self.max_attempts - 1):
             try:
                 return attempt()
-            except TransientError:
+            except retry_on:
                 bound = min(self.max_seconds, self.base_seconds * 2**number)
                 time.sleep(random.uniform(0, bound))  # noqa: S311 - jitter is no secret
         return attempt()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -12,15 +14,37 @@ import obstore
 from dicom_deid.exceptions import ConfigurationError, ObjectStoreError, Quarantine
 from dicom_deid.objects import SourceObject, WrittenObject
 from dicom_deid.objectstore.base import CONTENT_TYPE, Buffer, ObjectStore, holds_same_bytes
-from dicom_deid.objectstore.connection import checksum_arguments
-from dicom_deid.objectstore.errors import PreconditionFailed, TransientError
+from dicom_deid.objectstore.connection import S3Connection, checksum_arguments
+from dicom_deid.objectstore.errors import (
+    AlreadyInProgress,
+    NotFound,
+    PreconditionFailed,
+    RangeNotSatisfiable,
+    TransientError,
+)
+from dicom_deid.objectstore.retry import RetryPolicy
 from dicom_deid.objectstore.s3_bucket import S3Bucket, unquoted
 from dicom_deid.objectstore.s3_upload import S3Upload
+from dicom_deid.objectstore.throttle import Throttle
 from dicom_deid.reasons import Reason
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_MD5_ETAG = re.compile("[0-9a-f]{32}")
+_CONFIRM = RetryPolicy(max_attempts=3)
+"""An object is gone after this many answers that say so."""
 
 
 class S3Store(S3Bucket):
     """Objects in a bucket, below a prefix; implements `ObjectStore`."""
+
+    def __init__(
+        self, bucket: str, prefix: str, connection: S3Connection | None = None, throttle: Throttle | None = None
+    ) -> None:
+        super().__init__(bucket, prefix, connection, throttle)
+        compares = self.connection.compare_etags
+        # TLS detects damaged bytes by itself.
+        self._compares_etags = self.endpoint[0].startswith("http:") if compares is None else compares
+        self._etags_are_md5 = False
 
     def check(self, *, writable: bool = False) -> None:
         """See `ObjectStore.check`; writing is tried with a multipart upload that is aborted at once."""
@@ -61,21 +85,55 @@ class S3Store(S3Bucket):
             return b""
         get = self._get_with_obstore if _is_plain(self.full_key(key)) else self._get_with_boto3
         ranged = bool(start) or end is not None
+        damaged: set[str] = set()
 
         def attempt() -> Buffer:
             data, found, whole = get(self.full_key(key), etag, start, end, version_id)
             last = end if end is not None else whole if size is None else size
+            if not found:
+                raise TransientError("reading an object: the answer has no ETag")
             if etag not in (None, found) or (ranged and last > whole):
                 raise Quarantine(Reason.OBJECT_CHANGED)
             if len(data) != last - (start or 0):
                 raise TransientError(f"reading an object: got {len(data)} of {last - (start or 0)} bytes")
+            if not ranged and self._compares_etags:
+                self._compare_with_etag(data, found, damaged)
             self._throttle.count_bytes(len(data))
             return data
 
         try:
-            return self.call("reading an object", attempt)
-        except PreconditionFailed:
+            # A store that has lost sight of an object for a moment is asked again.
+            return _CONFIRM.call(
+                lambda: self.call("reading an object", attempt), retry_on=(NotFound, RangeNotSatisfiable)
+            )
+        except NotFound:
+            raise Quarantine(Reason.OBJECT_VANISHED) from None
+        except (PreconditionFailed, RangeNotSatisfiable):
             raise Quarantine(Reason.OBJECT_CHANGED) from None
+
+    def _compare_with_etag(self, data: Buffer, etag: str, damaged: set[str]) -> None:
+        """Compare a body with its ETag where that is an MD5; damaged bytes are read again.
+
+        Some stores and encryptions give other ETags of the same form: where the first body of this store differs from
+        its ETag twice in the same way, ETags are not compared any more.
+
+        Parameters
+        ----------
+        damaged
+            MD5 of earlier bodies of the object that differed.
+        """
+        if not _MD5_ETAG.fullmatch(etag):
+            return
+        digest = _md5([data])
+        if digest == etag:
+            self._etags_are_md5 = True
+        elif digest not in damaged:
+            damaged.add(digest)
+            raise TransientError("reading an object: the bytes differ from the ETag")
+        elif self._etags_are_md5:
+            raise Quarantine(Reason.OBJECT_DAMAGED)
+        else:
+            self._compares_etags = False
 
     def write(self, key: str, parts: Sequence[Buffer], *, metadata: Mapping[str, str]) -> WrittenObject:
         """See `ObjectStore.write`."""
@@ -93,9 +151,11 @@ class S3Store(S3Bucket):
             if not self.connection.conditional_writes and self.find(key) is not None:
                 raise PreconditionFailed("the key is taken")
             return WrittenObject(key, size, self.call("writing an object", attempt))
-        except PreconditionFailed:
+        except PreconditionFailed as refused:
             existing = self.find(key)
-            if existing is not None and holds_same_bytes(self, existing, parts):
+            if existing is None:
+                raise ObjectStoreError(f"{refused}, but no object is at the destination key") from None
+            if holds_same_bytes(self, existing, parts):
                 return WrittenObject(key, size, existing.etag, existed=True)
             raise Quarantine(Reason.DESTINATION_CONFLICT) from None
 
@@ -133,6 +193,13 @@ class S3Store(S3Bucket):
         key = entry["Key"].removeprefix(self.prefix)
         return SourceObject(key, entry["Size"], unquoted(entry["ETag"]), entry["LastModified"])
 
+    def restore(self, key: str, *, days: int) -> None:
+        """See `ObjectStore.restore`."""
+        arguments = {"Bucket": self.bucket, "Key": self.full_key(key), **self.connection.read_arguments}
+        request = {"Days": days, "GlacierJobParameters": {"Tier": "Standard"}}
+        with suppress(AlreadyInProgress):
+            self.call("restoring an object", lambda: self.client.restore_object(**arguments, RestoreRequest=request))
+
     def _get_with_obstore(
         self, key: str, etag: str | None, start: int | None, end: int | None, version_id: str | None
     ) -> tuple[Buffer, str, int]:
@@ -152,7 +219,7 @@ class S3Store(S3Bucket):
     def _get_with_boto3(
         self, key: str, etag: str | None, start: int | None, end: int | None, version_id: str | None
     ) -> tuple[Buffer, str, int]:
-        """Read an object whose key obstore cannot express: one with an empty or dotted segment."""
+        """Read an object whose key obstore cannot express."""
         arguments = {"Bucket": self.bucket, "Key": key, **self.connection.read_arguments}
         if etag is not None:
             arguments["IfMatch"] = f'"{etag}"'
@@ -190,7 +257,8 @@ class S3Store(S3Bucket):
 
 
 def _is_plain(key: str) -> bool:
-    return not any(segment in ("", ".", "..") for segment in key.split("/"))
+    """Return whether obstore can express a key: without empty or dotted segments and control characters."""
+    return not _CONTROL.search(key) and not any(segment in ("", ".", "..") for segment in key.split("/"))
 
 
 def _md5(parts: Sequence[Buffer]) -> str:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from dicom_deid.exceptions import Quarantine
 from dicom_deid.objects import SourceObject
 from dicom_deid.objectstore.connection import S3Connection
-from dicom_deid.objectstore.errors import CLIENT_ERRORS, translate
+from dicom_deid.objectstore.errors import CLIENT_ERRORS, NotFound, translate
 from dicom_deid.objectstore.throttle import Throttle
 
 Result = TypeVar("Result")
@@ -57,7 +56,7 @@ class S3Bucket:
         arguments = {"Bucket": self.bucket, "Key": self.full_key(key), **self.connection.read_arguments}
         try:
             head = self.call("looking at an object", lambda: self.client.head_object(**arguments))
-        except Quarantine:
+        except NotFound:
             return None
         return SourceObject(
             key, head["ContentLength"], unquoted(head["ETag"]), head["LastModified"], head.get("VersionId")

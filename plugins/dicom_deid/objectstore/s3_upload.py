@@ -11,7 +11,7 @@ from dicom_deid.exceptions import DicomDeidError, ObjectStoreError, Quarantine
 from dicom_deid.objects import SourceObject, WrittenObject
 from dicom_deid.objectstore.base import CONTENT_TYPE, ObjectStore
 from dicom_deid.objectstore.connection import Checksum, checksum_arguments
-from dicom_deid.objectstore.errors import PreconditionFailed, RefusedError, UploadGone
+from dicom_deid.objectstore.errors import NotFound, PreconditionFailed, RefusedError, UploadGone
 from dicom_deid.objectstore.s3_bucket import S3Bucket
 from dicom_deid.reasons import Reason
 
@@ -83,6 +83,8 @@ class S3Upload:
                 CopySourceIfMatch=f'"{source_object.etag}"',
                 **self._where,
             )
+        except NotFound:
+            raise Quarantine(Reason.OBJECT_VANISHED) from None
         except PreconditionFailed:
             raise Quarantine(Reason.OBJECT_CHANGED) from None
         self._remember(number, answer["CopyPartResult"], end - start)

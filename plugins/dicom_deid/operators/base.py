@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 
 from dicom_deid.airflow_compat import AirflowFailException, AirflowSkipException, XComNotFound
-from dicom_deid.exceptions import ConfigurationError, ProgramAtFault, Quarantine
+from dicom_deid.exceptions import ConfigurationError, Quarantine
 from dicom_deid.hooks.dicom_deid import DicomDeidHook
 from dicom_deid.links import RunPageLink
 
@@ -77,7 +77,7 @@ class DicomDeidOperator(BaseOperator):
         """
         try:
             return self.run_task(context)
-        except (ConfigurationError, ProgramAtFault, Quarantine) as error:
+        except (ConfigurationError, Quarantine) as error:
             raise AirflowFailException(str(error)) from error
 
     @abstractmethod

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from dicom_deid import __version__
 from dicom_deid.database import AuditRow, Lease, Run
 from dicom_deid.engine import Deidentifier
-from dicom_deid.exceptions import ConfigurationError, DicomDeidError, ObjectStoreError, ProgramAtFault
+from dicom_deid.exceptions import ConfigurationError, DicomDeidError, ObjectStoreError
 from dicom_deid.pipeline.configuration import RunConfiguration
 from dicom_deid.pipeline.connections import Connections, ObjectStores
 from dicom_deid.pipeline.engine import make_deidentifier
@@ -25,8 +25,8 @@ _RECORD_OBJECTS = 500
 _RECORD_SECONDS = 5.0
 _GC_THRESHOLD = 100_000
 """Generation-0 threshold of the garbage collector while a batch is running."""
-_MAX_CONSECUTIVE_FAILURES = 20
-"""A batch is aborted after this many consecutive failures."""
+_PROBE_SECONDS = 5.0
+"""Interval of tests whether the object stores are available, while objects fail."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class BatchIncomplete(ObjectStoreError):
 
     def __init__(self, result: BatchResult) -> None:
         self.result = result
-        failed = result.reasons.get(Reason.STORAGE_ERROR, 0)
+        failed = result.outcomes.get(Outcome.FAILED, 0)
         super().__init__(f"{failed} objects could not be read or written; a retry resumes with them.")
 
 
@@ -129,8 +129,6 @@ def run_batch(
         Another live worker has leased the batch.
     BatchIncomplete
         All objects were tried, and some failed with errors of an object store.
-    ProgramAtFault
-        Twenty consecutive objects failed with an unexpected exception.
     ObjectStoreError, DatabaseError
         The object store or the database is unavailable; a retry resumes.
     """
@@ -145,7 +143,9 @@ def run_batch(
         # Objects recorded by an earlier attempt are scanned again for their patients' terms.
         items = lease.items(recorded=configuration.settings.residuals != "off")
         to_do = [item for item in items if not item.recorded]
-        recorder = _BatchRecorder(lease, len(to_do), ProgressReporter(progress, progress_seconds, to_do), recorded)
+        recorder = _BatchRecorder(
+            lease, object_stores, len(to_do), ProgressReporter(progress, progress_seconds, to_do), recorded
+        )
         stop = _StopFlag(should_stop)
         executor = PipelineExecutor(
             _processor(configuration, deidentifier, object_stores, run_id),
@@ -209,11 +209,13 @@ class _BatchRecorder:
     def __init__(
         self,
         lease: Lease,
+        object_stores: ObjectStores,
         objects: int,
         progress: ProgressReporter,
         recorded: Callable[[Sequence[AuditRow]], None] | None,
     ) -> None:
         self._lease = lease
+        self._stores = object_stores
         self._open = objects
         self._progress = progress
         self._recorded_callback = recorded
@@ -223,14 +225,15 @@ class _BatchRecorder:
         self._reasons: Counter[Reason] = Counter()
         self._bytes_in = self._bytes_out = 0
         self._seconds = [0.0, 0.0, 0.0]
-        self._consecutive_failures = 0
+        self._probed_at = -_PROBE_SECONDS
 
     def add(self, results: list[ObjectResult]) -> None:
         """Add results; record them, or renew the lease, when due."""
         for result in results:
             self._waiting.append(result)
             self._progress.count(result.row.outcome, result.row.item.size)
-            self._check_failures(result)
+            if result.error is not None:
+                self._check_for_outage(result.error)
         since = time.monotonic() - self._recorded_at
         if len(self._waiting) >= _RECORD_OBJECTS or (self._waiting and since > _RECORD_SECONDS):
             self._record()
@@ -244,7 +247,7 @@ class _BatchRecorder:
         self._record()
         self._progress.report(now=True)
         batch_result = self._result(stopped and self._open > 0)
-        if self._reasons[Reason.STORAGE_ERROR]:
+        if self._outcomes[Outcome.FAILED]:
             self._lease.release()
             raise BatchIncomplete(batch_result)
         if batch_result.stopped:
@@ -253,14 +256,20 @@ class _BatchRecorder:
             self._lease.finish()
         return batch_result
 
-    def _check_failures(self, result: ObjectResult) -> None:
-        """End the batch after many consecutive failures, with an exception that says what to check."""
-        failed = result.row.outcome is Outcome.FAILED
-        self._consecutive_failures = self._consecutive_failures + 1 if failed else 0
-        if self._consecutive_failures >= _MAX_CONSECUTIVE_FAILURES:
+    def _check_for_outage(self, error: Exception) -> None:
+        """End the batch with the error of an object if a test shows that an object store is unavailable.
+
+        Otherwise the error concerns this object, and the others go on.
+        """
+        if time.monotonic() - self._probed_at < _PROBE_SECONDS:
+            return
+        try:
+            self._stores.check()
+        except ConfigurationError:
             self._record()
             self._lease.release()
-            raise result.error or ProgramAtFault(result.row.detail)
+            raise error from None
+        self._probed_at = time.monotonic()
 
     def _record(self) -> None:
         rows = [result.row for result in self._waiting]

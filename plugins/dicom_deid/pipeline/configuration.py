@@ -69,6 +69,8 @@ class RunConfiguration:
         An object of at least this size is streamed: its pixel data is never in memory as a whole.
     lease_seconds
         A batch whose worker has not renewed its lease for this time may be taken by another worker.
+    restore, restore_days
+        `request` asks the store to restore archived objects for this number of days; a later run processes them.
     server_side_copy
         Let the store copy the unchanged pixel data of large objects, where source and destination are one endpoint.
     verify
@@ -108,6 +110,8 @@ class RunConfiguration:
     in_flight_bytes: int = IN_FLIGHT_BYTES
     large_object_bytes: int = LARGE_OBJECT_BYTES
     lease_seconds: int = 300
+    restore: Literal["no", "request"] = "no"
+    restore_days: int = 7
     server_side_copy: bool = True
     verify: Literal["known", "full"] = "known"
     triggered_by: str = ""
@@ -237,6 +241,7 @@ _POSITIVE = (
     "in_flight_bytes",
     "large_object_bytes",
     "lease_seconds",
+    "restore_days",
     "max_date_offset_days",
 )
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Semaphore
 from typing import Final
+from urllib.parse import quote
 
+from dicom_deid import __version__
 from dicom_deid.database import AuditRow, BatchItem
 from dicom_deid.database.quarantine import DeviceFacts, ItemDecision
 from dicom_deid.engine import Deidentifier, DeidentifyResult, PatientTermIndex, SearchTerms
@@ -40,7 +44,10 @@ from dicom_deid.reasons import Outcome, Reason
 
 _LOG = logging.getLogger(__name__)
 
-_NOT_THERE: Final = frozenset({Reason.OBJECT_VANISHED, Reason.OBJECT_CHANGED})
+_NOT_COPIED: Final = frozenset({Reason.OBJECT_VANISHED, Reason.OBJECT_CHANGED, Reason.WORKER_DIED})
+"""Reasons of quarantined objects that cannot, or should not, be read again to be copied."""
+_PLAIN_SEGMENT = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
+_MAX_KEY_BYTES = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,27 +296,33 @@ class ObjectProcessor:
         )
 
     def _not_written(self, attempt: _Attempt, error: Exception) -> ObjectResult:
-        """Return the result of an object that was not written, after copying it to the quarantine if that is due."""
+        """Return the result of an object that was not written, and do what follows from its outcome."""
         outcome, reason, detail = _classify(error)
         if reason is Reason.DESTINATION_CONFLICT:
             detail = attempt.destination_key
-        quarantine = self._stores.quarantine
-        if outcome is Outcome.QUARANTINED and quarantine is not None and reason not in _NOT_THERE:
-            try:
-                _copy_to_quarantine(self._stores.source, attempt.item, quarantine, reason)
-            except Exception as second:
-                outcome, error = Outcome.FAILED, second
-                _, reason, detail = _classify(second)
-                detail = f"copying to quarantine: {detail}"
+        try:
+            self._follow_up(attempt.item, outcome, reason)
+        except Exception as second:
+            _, reason, second_detail = _classify(second)
+            step = "requesting to restore it" if outcome is Outcome.ARCHIVED else "copying to quarantine"
+            outcome, error, detail = Outcome.FAILED, second, f"{step}: {second_detail}"
         attempt.end_stage("writing" if "reading" in attempt.seconds else "reading")
         return attempt.result(
             outcome,
             reason=reason,
             detail=detail,
-            error=error if reason is Reason.STORAGE_ERROR else None,
+            error=error if outcome is Outcome.FAILED else None,
             sha256_in=attempt.fetched.sha256 if attempt.fetched else None,
             device=self._device_of(attempt.item) if outcome is Outcome.QUARANTINED else None,
         )
+
+    def _follow_up(self, item: BatchItem, outcome: Outcome, reason: Reason) -> None:
+        """Copy a quarantined object, or request that an archived one is restored, as the run is configured."""
+        quarantine = self._stores.quarantine
+        if outcome is Outcome.ARCHIVED and self._configuration.restore == "request":
+            self._stores.source.restore(item.key, days=self._configuration.restore_days)
+        elif outcome is Outcome.QUARANTINED and quarantine is not None and reason not in _NOT_COPIED:
+            _copy_to_quarantine(self._stores.source, item, quarantine, reason)
 
     def _deidentifier_of(self, item: BatchItem) -> Deidentifier:
         """Return the engine for an object: with the rules and settings of the decision about it, if there is one."""
@@ -337,24 +350,47 @@ def _digest_detail(written: WriteResult) -> str:
 def _copy_to_quarantine(source: ObjectStore, item: BatchItem, quarantine: ObjectStore, reason: Reason) -> None:
     """Copy the original below a folder named after the reason; append the ETag to the key of a second version."""
     try:
-        copy_unchanged(source, item, quarantine, f"{reason.value}/{item.key}")
+        copy_unchanged(source, item, quarantine, quarantine_key(reason, item.key))
     except Quarantine as conflict:
         if conflict.reason is not Reason.DESTINATION_CONFLICT:
             raise
-        copy_unchanged(source, item, quarantine, f"{reason.value}/{item.key}@{item.etag}")
+        copy_unchanged(source, item, quarantine, quarantine_key(reason, f"{item.key}@{item.etag}"))
+
+
+def quarantine_key(reason: Reason, key: str) -> str:
+    """Return the key of a quarantine copy: the source key below the reason.
+
+    Segments that not every store accepts (empty or dotted ones, control characters, names that are not UTF-8) are
+    percent-encoded, and the end of a key that would be too long is replaced by its SHA-256.
+    """
+    segments = [
+        segment if _PLAIN_SEGMENT.fullmatch(segment) and segment.strip(".") else _encoded(segment)
+        for segment in key.split("/")
+    ]
+    plain = "/".join([reason.value, *segments])
+    if len(plain.encode()) <= _MAX_KEY_BYTES:
+        return plain
+    digest = hashlib.sha256(plain.encode()).hexdigest()
+    return f"{plain.encode()[: _MAX_KEY_BYTES - len(digest)].decode(errors='ignore')}{digest}"
+
+
+def _encoded(segment: str) -> str:
+    # An empty segment becomes one that no other segment is encoded as.
+    return quote(segment, safe="", errors="surrogateescape").replace(".", "%2E") or "%"
 
 
 def _classify(error: Exception) -> tuple[Outcome, Reason, str]:
     """Map an exception to (outcome, reason, detail); for unexpected ones record type and location only."""
     if isinstance(error, Quarantine):
         offset = "" if error.offset is None else f" at byte {error.offset}"
-        return Outcome.QUARANTINED, error.reason, f"{error.where}{offset}".strip()
+        outcome = Outcome.ARCHIVED if error.reason is Reason.ARCHIVED else Outcome.QUARANTINED
+        return outcome, error.reason, f"{error.where}{offset}".strip()
     if isinstance(error, ObjectStoreError | ConfigurationError):
-        # One object that may not be read is no reason to leave the others; many in a row end the batch.
-        return Outcome.FAILED, Reason.STORAGE_ERROR, type(error).__name__
-    place = _location(error)
-    _LOG.error("An object failed because of an error in the program: %s at %s", type(error).__name__, place)
-    return Outcome.FAILED, Reason.INTERNAL_ERROR, f"{type(error).__name__} at {place}"
+        # The other objects go on: whether the whole store is unavailable is tested by the batch.
+        return Outcome.FAILED, Reason.STORAGE_ERROR, str(error)
+    detail = f"{type(error).__name__} at {_location(error)}, version {__version__}"
+    _LOG.error("An object is quarantined because of an error in the program: %s", detail)
+    return Outcome.QUARANTINED, Reason.INTERNAL_ERROR, detail
 
 
 def _location(error: Exception) -> str:

@@ -1,6 +1,7 @@
 """The command line as a user calls it: exit codes, report, summary, and keys kept from others."""
 
 import json
+import os
 import re
 import stat
 import subprocess
@@ -14,7 +15,9 @@ from tests.support.runs import ElementContext, patients, series, small_ct
 
 from dicom_deid.cli.options import database_access, embedded_keys
 from dicom_deid.database import KeyRing
+from dicom_deid.engine.settings import Settings
 from dicom_deid.exceptions import ConfigurationError
+from dicom_deid.pipeline import Connections, RunConfiguration, plan_run
 from dicom_deid.sandbox import Sandbox
 
 SETTINGS = ["--residuals", "off", "--pixel-risk", "allow", "--documents", "allow"]
@@ -39,6 +42,7 @@ def run(s3, postgres_url, tmp_path):
             ["dicom-deid", *map(str, arguments)], env=environment, capture_output=True, text=True, cwd=tmp_path
         )
 
+    call.keys = keys
     return call
 
 
@@ -97,6 +101,51 @@ def test_exit_codes_for_quarantine_failure_and_usage(run, s3_bucket, tmp_path):
     assert nothing.returncode == 0
     assert "No object was found there" in nothing.stdout
     assert "PostgreSQL" in away.stderr
+
+
+def test_a_resumed_run_adds_to_its_report(run, tmp_path):
+    """Catches a report that holds only what the last of several calls did."""
+    (tmp_path / "in").mkdir()
+    command = ["deidentify", "in", "out", "--project", "p", *SETTINGS, "--report", "report.jsonl"]
+    for number in (1, 2):
+        (tmp_path / "in" / f"{number}.dcm").write_bytes(small_ct(number))
+        assert run(*command).returncode == 0
+    lines = [json.loads(line) for line in (tmp_path / "report.jsonl").read_text().splitlines()]
+    assert [line["source"] for line in lines] == ["1.dcm", "2.dcm"]
+
+
+def test_a_file_name_that_is_not_utf8_ends_no_run(run, tmp_path):
+    source = tmp_path / "in"
+    source.mkdir()
+    for number, name in enumerate([b"a\xff.dcm", b"b.dcm", b"c\xe9.txt"]):
+        data = small_ct(number) if name.endswith(b".dcm") else b"no DICOM " * 30
+        (tmp_path / "in" / os.fsdecode(name)).write_bytes(data)
+    done = run("deidentify", "in", "out", "--project", "p", *SETTINGS, "--quarantine", "held", "--report", "r.jsonl")
+    assert done.returncode == 3, done.stderr
+    assert len(list((tmp_path / "out").rglob("*.dcm"))) == 2
+    assert (tmp_path / "held" / "not-dicom" / "c%E9.txt").exists()
+    sources = {json.loads(line)["source"] for line in (tmp_path / "r.jsonl").read_text().splitlines()}
+    assert sources == {os.fsdecode(name) for name in (b"a\xff.dcm", b"b.dcm", b"c\xe9.txt")}
+
+
+def test_objects_that_another_run_is_processing_are_no_success(run, tmp_path, postgres_url):
+    """Exit code 0 would say that all is done, while the other run may yet fail."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.dcm").write_bytes(small_ct(1))
+    command = ["deidentify", "in", "out", "--project", "p", *SETTINGS]
+    configuration = RunConfiguration(
+        source=str(tmp_path / "in"),
+        destination=str(tmp_path / "out"),
+        project="p",
+        settings=Settings(residuals="off", pixel_risk="allow", documents="allow"),
+    )
+    connections = Connections(database=postgres_url, keys=run.keys)
+    planned = plan_run(configuration, connections)
+    with connections.open_database() as database:
+        assert database.lease(planned.summary.batches[0].batch_id, "other") is not None
+        done = run(*command)
+    assert done.returncode == 1
+    assert re.search(r"Left to another run +│ +1 ", done.stdout)
 
 
 def test_preview_hides_originals_unless_asked_and_writes_nothing(run, tmp_path):

@@ -224,3 +224,59 @@ def test_source_that_vanishes_under_a_large_object(direct, tmp_path):
         assert destination.find("k") is None
     assert unfinished_uploads(direct) == []
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+def test_an_object_that_is_gone_for_a_moment_is_read(proxy, behind, direct):
+    """A store that answers 404 or 416 to some requests must not make objects disappear from a run."""
+    etag = direct.write("k", [b"content"], metadata={}).etag
+    for status in (404, 416):
+        proxy.fault = times(2, gets, fault_proxy.status(status, b""))
+        assert behind.read("k", etag=etag, size=7) == b"content"
+
+
+@pytest.mark.parametrize(("status", "reason"), [(404, Reason.OBJECT_VANISHED), (416, Reason.OBJECT_CHANGED)])
+def test_an_object_that_stays_away_has_a_reason_of_its_own(proxy, behind, direct, status, reason):
+    etag = direct.write("k", [b"content"], metadata={}).etag
+    proxy.fault = times(100, gets, fault_proxy.status(status, b""))
+    with pytest.raises(Quarantine) as caught:
+        behind.read("k", etag=etag, size=7)
+    assert caught.value.reason is reason
+
+
+def test_a_body_without_an_etag_is_read_again(proxy, behind, direct):
+    etag = direct.write("k", [b"content"], metadata={}).etag
+    proxy.fault = times(1, gets, fault_proxy.without_header("ETag"))
+    assert behind.read("k", etag=etag, size=7) == b"content"
+
+
+def test_damaged_bytes_are_read_again(proxy, behind, direct):
+    """A body of the right length with other bytes would be de-identified, and its damage released."""
+    content = os.urandom(1000)
+    etag = direct.write("k", [content], metadata={}).etag
+    proxy.fault = times(1, gets, fault_proxy.damage)
+    assert behind.read("k", etag=etag, size=1000) == content
+
+
+def test_an_object_that_is_damaged_in_the_store_has_a_reason(proxy, behind, direct):
+    good = direct.write("good", [b"content"], metadata={}).etag
+    bad = direct.write("bad", [b"content"], metadata={}).etag
+    assert behind.read("good", etag=good, size=7) == b"content"
+    proxy.fault = times(100, gets, fault_proxy.damage)
+    with pytest.raises(Quarantine) as caught:
+        behind.read("bad", etag=bad, size=7)
+    assert caught.value.reason is Reason.OBJECT_DAMAGED
+
+
+def test_a_store_whose_etags_are_no_md5_is_read_without_comparing(proxy, behind, direct):
+    """Encryption by KMS gives ETags of the same form: the objects of such a bucket must not be held."""
+    etag = direct.write("k", [b"content"], metadata={}).etag
+    proxy.fault = times(2, gets, fault_proxy.damage)
+    assert len(behind.read("k", etag=etag, size=7)) == 7
+
+
+@pytest.mark.parametrize("status", [404, 412])
+def test_a_refused_write_is_not_blamed_on_the_source(proxy, behind, status):
+    """The destination's 404 or 412 must not be recorded as a source object that is gone, or as a conflict."""
+    proxy.fault = times(100, puts, fault_proxy.status(status, b""))
+    with pytest.raises(ObjectStoreError, match=f"writing an object: .*{status}"):
+        behind.write("k", [b"content"], metadata={})
