@@ -375,8 +375,10 @@ def quarantine_key(reason: Reason, key: str) -> str:
 
 
 def _encoded(segment: str) -> str:
-    # An empty segment becomes one that no other segment is encoded as.
-    return quote(segment, safe="", errors="surrogateescape").replace(".", "%2E") or "%"
+    if not segment.strip("."):
+        # No other segment is encoded like an empty segment.
+        return "%2E" * len(segment) or "%"
+    return quote(segment, safe="", errors="surrogateescape")
 
 
 def _classify(error: Exception) -> tuple[Outcome, Reason, str]:
