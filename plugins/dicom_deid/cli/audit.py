@@ -1,21 +1,23 @@
-"""`dicom-deid audit`: verify, trace and export the audit."""
+"""`dicom-deid audit`: what was done, and the proof that nobody changed it."""
 
 from __future__ import annotations
 
 import getpass
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
 from dicom_deid.cli.options import database_access, database_options
 from dicom_deid.database import AccessReason, AuditRecord, Database
+from dicom_deid.database.runs import split_source
 from dicom_deid.reasons import Outcome
 
 
 @click.group()
 def audit() -> None:
-    """Verify, trace and export the audit."""
+    """Verify, trace and export what was done."""
 
 
 @audit.command()
@@ -27,8 +29,8 @@ def verify(
 ) -> None:
     """Find changed, missing and inserted rows. Exits 1 when there are any.
 
-    Keep the printed head outside the database: with --expect-head it proves later that today's newest rows are still
-    there.
+    Keep the printed head outside the database (reports hold it too): with --expect-head it proves later that the newest
+    events of today still exist, even if the whole database was replaced by an older copy.
     """
     with (
         database_access(database, data_directory) as access,
@@ -38,6 +40,10 @@ def verify(
     for problem in result.problems:
         click.echo(f"{problem.where}: {problem.what}", err=True)
     click.echo(f"{result.events} events, {result.runs} runs, {result.links} links, {result.rows} rows")
+    if result.pseudonyms is None:
+        click.echo("The mapping was not verified: this login may not read it; the writer's or the owner's may.")
+    else:
+        click.echo(f"{result.pseudonyms} pseudonyms")
     click.echo(f"head {result.head}")
     if result.problems:
         click.echo(f"The audit does NOT verify: {len(result.problems)} problems.", err=True)
@@ -53,7 +59,7 @@ def verify(
 def export(
     file: Path, run_id: str | None, outcome: str | None, database: str | None, data_directory: Path | None, schema: str
 ) -> None:
-    """Write the audit to FILE (.parquet or .csv), one row per attempt. Source keys are written as digests."""
+    """Write the audit to FILE (.parquet or .csv), one row per object and attempt. Source keys are left out."""
     with (
         database_access(database, data_directory) as access,
         Database.connect(access.url, schema=schema, keys=access.keys) as db,
@@ -77,19 +83,17 @@ def trace(
     data_directory: Path | None,
     schema: str,
 ) -> None:
-    """Show all attempts at the object with this source or destination KEY."""
-    reveal = None
-    if show_source_keys:
-        if not reason:
-            raise click.UsageError("--show-source-keys needs --reason")
-        reveal = AccessReason(person=person, reason=reason)
+    """Show every attempt at the objects of a source KEY or a destination KEY."""
+    if show_source_keys and not reason:
+        raise click.UsageError("--show-source-keys needs --reason")
     with (
         database_access(database, data_directory) as access,
         Database.connect(access.url, schema=schema, keys=access.keys) as db,
     ):
-        found = db.trace(key, reveal=reveal)
-    for row in found:
-        _print(row)
+        found = db.trace(key)
+        keys = db.source_keys(found, AccessReason(person=person, reason=reason)) if show_source_keys and reason else {}
+    for record in found:
+        _print(record, keys)
     if not found:
         click.echo(
             "The audit knows no object of that key. "
@@ -99,16 +103,19 @@ def trace(
         sys.exit(1)
 
 
-def _print(row: AuditRecord) -> None:
+def _print(row: AuditRecord, keys: Mapping[str, str]) -> None:
     reason = f" ({row.reason})" if row.reason else ""
     click.echo(f"{row.recorded_at:%Y-%m-%d %H:%M:%S} UTC  {row.outcome}{reason} {row.detail}".rstrip())
-    source = row.source_key if row.source_key is not None else f"[{row.key_hash}]"
+    key = keys.get(row.object_id)
+    source = row.source if key is None else f"{split_source(row.source)[0]}/{key}"
     for name, value in (
         ("project", row.project),
         ("run", f"{row.run_id}, batch {row.batch_id}, attempt {row.attempt}"),
-        ("source", f"{row.source} {source}  {row.source_size} bytes, etag {row.source_etag}"),
+        ("object", row.object_id),
+        ("source", f"{source}  {row.source_size} bytes, etag {row.source_etag}"),
         ("sha256 in", row.sha256_in),
         ("destination", row.destination_key and f"{row.destination} {row.destination_key}"),
+        ("replaced", row.replaced_key),
         ("sha256 out", row.sha256_out),
         ("recipe", row.recipe_digest),
         ("settings", row.settings_digest),

@@ -161,7 +161,7 @@ def _show(console: Console, sandbox: Sandbox, db: Database) -> None:
     verified = db.verify()
     found = "nothing was changed" if not verified.problems else f"{len(verified.problems)} PROBLEMS"
     console.print(f"\nAudit: {verified.rows} rows, {verified.events} events; hash chains verified, [bold]{found}[/].")
-    kinds = ", ".join(f"{count} {kind}" for kind, count in db.crosswalk_sizes().get("demo", {}).items())
+    kinds = ", ".join(f"{count} {kind}" for kind, count in db.queries.crosswalk_sizes().get("demo", {}).items())
     console.print(f"Crosswalk of the project demo: {kinds}.")
 
 

@@ -24,18 +24,19 @@ is recorded as `failed` comes again on the next lease. `record` may be called as
 shared by the threads of a process; each process opens its own.
 """
 
-from dicom_deid.database.audit import AuditRow, BatchItem
+from dicom_deid.database.audit import AuditRow, BatchItem, Intent, ObjectIdentity
+from dicom_deid.database.audit_queries import AuditRecord
 from dicom_deid.database.connection import DEFAULT_SCHEMA
 from dicom_deid.database.crosswalk import AccessReason, Crosswalk, CrosswalkRow
 from dicom_deid.database.database import Database
+from dicom_deid.database.deletions import Deletion
 from dicom_deid.database.errors import ConnectionLost, LeaseLost
 from dicom_deid.database.keys import KeyRing
 from dicom_deid.database.leases import Lease
 from dicom_deid.database.mapping import Mapping
 from dicom_deid.database.plan import BatchReference, PlanSummary
 from dicom_deid.database.projects import Project, ProjectOptions
-from dicom_deid.database.runs import Run, RunReport, RunRequest, RunState
-from dicom_deid.database.trace import AuditRecord
+from dicom_deid.database.runs import Run, RunReport, RunRequest, RunState, Totals
 from dicom_deid.database.verify import Verification
 
 __all__ = [
@@ -49,10 +50,13 @@ __all__ = [
     "Crosswalk",
     "CrosswalkRow",
     "Database",
+    "Deletion",
+    "Intent",
     "KeyRing",
     "Lease",
     "LeaseLost",
     "Mapping",
+    "ObjectIdentity",
     "PlanSummary",
     "Project",
     "ProjectOptions",
@@ -60,5 +64,6 @@ __all__ = [
     "RunReport",
     "RunRequest",
     "RunState",
+    "Totals",
     "Verification",
 ]

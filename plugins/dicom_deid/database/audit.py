@@ -1,4 +1,4 @@
-"""The audit: one row an object and attempt, appended in bulk and chained."""
+"""The audit: one row per object and attempt, appended in bulk and hash-chained."""
 
 from __future__ import annotations
 
@@ -6,21 +6,48 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
+from typing import NamedTuple
 
 from dicom_deid import __version__
-from dicom_deid.database.copy_format import line
+from dicom_deid.database.copy_format import copy_line
 from dicom_deid.database.quarantine import DeviceFacts, ItemDecision
+from dicom_deid.objects import WrittenObject
 from dicom_deid.reasons import Outcome, Reason
 
-AUDIT_COLUMNS = (
-    "recorded_at", "run_id", "link_id", "number", "batch_id", "item", "attempt", "project", "source", "key_hash",
-    "encrypted_key", "source_version_id", "source_etag", "source_size", "destination", "destination_key",
-    "destination_etag", "destination_size", "sha256_in", "sha256_out", "outcome", "reason", "detail", "recipe_digest",
-    "settings_digest", "package_version", "sop_class_uid", "transfer_syntax_uid", "modality", "actions", "notes",
-    "milliseconds",
-)  # fmt: skip
-"""The columns of an audit row in the order in which they are hashed."""
+ROW_VERSION = 1
+"""The newest list of hashed columns."""
+
+AUDIT_COLUMNS: Mapping[int, tuple[str, ...]] = {
+    1: (
+        "recorded_at", "run_id", "link_id", "number", "batch_id", "item", "attempt", "project", "source", "object_id",
+        "source_version_id", "source_etag", "source_size", "destination", "destination_key", "destination_etag",
+        "destination_size", "replaced_key", "replaced_etag", "sha256_in", "sha256_out", "outcome", "reason", "detail",
+        "recipe_digest", "settings_digest", "package_version", "sop_class_uid", "transfer_syntax_uid", "modality",
+        "actions", "notes", "milliseconds",
+    ),
+}  # fmt: skip
+"""The columns of an audit row in the order in which they are hashed, by version.
+
+A column that is added later makes a new version; older rows are verified by the version that their link names. The
+third column is always `link_id`.
+"""
+
+
+class ObjectIdentity(NamedTuple):
+    """The identifiers by which an object can be withdrawn: originals, PHI, never stored but as keyed hashes."""
+
+    patient_id: str = ""
+    accession_number: str = ""
+    study_instance_uid: str = ""
+    series_instance_uid: str = ""
+    sop_instance_uid: str = ""
+
+    def __repr__(self) -> str:
+        return "ObjectIdentity(...)"
+
+
+NO_IDENTITY = ObjectIdentity()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,9 +59,19 @@ class BatchItem:
     item_id
         Its number in the run's listing.
     key
-        Its source key, which may name a patient: not to be logged.
+        Its source key, relative to the run's source. It may name a patient: not to be logged.
+    object_id
+        The random id that the audit uses instead of the key.
     recorded
-        Whether an earlier attempt recorded what became of it.
+        Whether an earlier attempt of the run recorded its outcome.
+    previous
+        What this project has written for the same source object at this destination, under any rules.
+    withdrawn
+        Whether the object was withdrawn: it must not be written.
+    deaths
+        How many workers died while they were processing it in this run.
+    decision
+        The decision of a reviewer about it.
     """
 
     item_id: int
@@ -43,37 +80,63 @@ class BatchItem:
     etag: str
     version_id: str | None
     key_hash: str
-    encrypted_key: bytes = field(repr=False)
+    object_id: str
     recorded: bool = False
+    previous: WrittenObject | None = None
+    withdrawn: bool = False
+    deaths: int = 0
     decision: ItemDecision | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Intent:
+    """The destination key that an object is about to be written to.
+
+    Parameters
+    ----------
+    item
+        The source object.
+    destination_key
+        Where it will be written.
+    identity
+        Its original identifiers.
+    """
+
+    item: BatchItem
+    destination_key: str
+    identity: ObjectIdentity = NO_IDENTITY
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AuditRow:
-    """What became of one object in one attempt. No value of the object may stand in it.
+    """The outcome of one object in one attempt, to be recorded. It holds no value of the object.
 
     Parameters
     ----------
     item
         The source object, as the lease gave it.
     outcome, reason
-        What became of it and why; a reason goes with `quarantined` and `failed`.
+        The outcome; a reason goes with `quarantined` and `failed`.
     detail
         Where: a tag path, an offset, a rule (`desktop.dicom:12`). Never a value.
     destination_key, destination_etag, destination_size
-        What was written.
+        The object that was written.
     sha256_in, sha256_out
         Digests as 64 hexadecimal digits, where known.
     sop_class_uid, transfer_syntax_uid, modality
-        What kind of object it was.
+        The kind of object.
     actions
-        Elements changed, by action.
+        Number of elements changed, by action.
     notes
         Reason codes noted on an object that was de-identified, with counts.
     milliseconds
         Time from reading to writing.
+    identity
+        Original identifiers of an object that is not written, so that its copy in quarantine can be withdrawn.
     device
         Attributes of a quarantined object by which it is grouped for review; not part of the audit.
+    selection
+        Digest of the criteria that excluded the object; empty where no criterion did. Not part of the audit.
     """
 
     item: BatchItem
@@ -91,36 +154,36 @@ class AuditRow:
     actions: Mapping[str, int] = field(default_factory=dict)
     notes: Mapping[str, int] = field(default_factory=dict)
     milliseconds: int = 0
+    identity: ObjectIdentity = NO_IDENTITY
     device: DeviceFacts | None = None
+    selection: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AuditPlace:
-    """What all rows that are recorded together have in common."""
+class AuditGroup:
+    """The columns that all rows of one link share."""
 
-    recorded_at: datetime
     run_id: str
-    link_id: int
     batch_id: int
     attempt: int
     project: str
     source: str
     destination: str
-    recipe_digest: str
-    settings_digest: str
+    recipe_digest: str = ""
+    settings_digest: str = ""
 
 
-def audit_text(place: AuditPlace, rows: Sequence[AuditRow]) -> bytes:
-    """Return the rows in COPY text format, in the order of :data:`AUDIT_COLUMNS`."""
-    recipe, settings = bytes.fromhex(place.recipe_digest), bytes.fromhex(place.settings_digest)
+def audit_text(group: AuditGroup, recorded_at: datetime, link_id: int, rows: Sequence[AuditRow]) -> bytes:
+    """Return the rows in COPY text format, in the order of the newest :data:`AUDIT_COLUMNS`."""
+    recipe, settings = bytes.fromhex(group.recipe_digest), bytes.fromhex(group.settings_digest)
     return "".join(
-        line(
-            place.recorded_at, place.run_id, place.link_id, number, place.batch_id, row.item.item_id, place.attempt,
-            place.project, place.source, row.item.key_hash, row.item.encrypted_key, row.item.version_id, row.item.etag,
-            row.item.size, place.destination, row.destination_key, row.destination_etag, row.destination_size,
-            _digest(row.sha256_in), _digest(row.sha256_out), row.outcome.value, row.reason and row.reason.value,
-            row.detail, recipe, settings, __version__, row.sop_class_uid, row.transfer_syntax_uid, row.modality,
-            _counts(row.actions), _counts(row.notes), row.milliseconds,
+        copy_line(
+            recorded_at, group.run_id, link_id, number, group.batch_id, row.item.item_id, group.attempt, group.project,
+            group.source, row.item.object_id, row.item.version_id, row.item.etag, row.item.size, group.destination,
+            row.destination_key, row.destination_etag, row.destination_size, *_replaced(row), _digest(row.sha256_in),
+            _digest(row.sha256_out), row.outcome.value, row.reason and row.reason.value, row.detail, recipe, settings,
+            __version__, row.sop_class_uid, row.transfer_syntax_uid, row.modality, _counts(row.actions),
+            _counts(row.notes), row.milliseconds,
         )
         for number, row in enumerate(rows)
     ).encode()  # fmt: skip
@@ -131,9 +194,14 @@ def rows_hash(text: bytes) -> bytes:
     return hashlib.sha256(text).digest()
 
 
-def now() -> datetime:
-    """Return the time to record, in UTC."""
-    return datetime.now(UTC)
+def _replaced(row: AuditRow) -> tuple[str | None, str | None]:
+    """Return key and ETag of the object that a de-identified object supersedes."""
+    previous = row.item.previous
+    if row.outcome is not Outcome.DEIDENTIFIED or previous is None:
+        return None, None
+    if (previous.key, previous.etag) == (row.destination_key, row.destination_etag):
+        return None, None
+    return previous.key, previous.etag
 
 
 def _digest(hexadecimal: str | None) -> bytes | None:

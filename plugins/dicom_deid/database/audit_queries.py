@@ -1,90 +1,90 @@
-"""What the pages ask of the store: never an original value or a source key, only keyed digests of keys."""
+"""All reading of the audit: pages, release, downloads, trace. Source keys are read only by `source_keys`."""
 
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
-from dicom_deid.database import Database
 from dicom_deid.database.connection import DatabaseConnection
-from dicom_deid.database.runs import Run, find_run, list_runs, report_run
+from dicom_deid.database.projects import Project, decrypt_source_key, source_key_hash
+from dicom_deid.database.runs import Run, Totals, find_run, list_runs, report_run, split_source
 from dicom_deid.exceptions import ConfigurationError
+from dicom_deid.objects import SourceObject
 from dicom_deid.reasons import Outcome, Reason
 
 
 @dataclass(frozen=True, slots=True)
-class Totals:
-    """What has become of the objects of one run, or of several, so far."""
+class AuditRecord:
+    """One audit row: one attempt at one object.
 
-    outcomes: Mapping[str, int] = field(default_factory=dict)
-    reasons: Mapping[str, int] = field(default_factory=dict)
-    bytes_in: int = 0
-    seconds: float = 0.0
-
-    @property
-    def deidentified(self) -> int:
-        """Objects that stand at the destination."""
-        return self.outcomes.get(Outcome.DEIDENTIFIED, 0)
-
-    @property
-    def quarantined(self) -> int:
-        """Objects that cannot be de-identified for certain."""
-        return self.outcomes.get(Outcome.QUARANTINED, 0)
-
-    @property
-    def failed(self) -> int:
-        """Objects that storage or database failed for good."""
-        return self.outcomes.get(Outcome.FAILED, 0)
-
-    @property
-    def objects(self) -> int:
-        """Objects that have an outcome."""
-        return sum(self.outcomes.values())
-
-    @property
-    def objects_per_second(self) -> float:
-        """Objects by seconds of the run, planning included."""
-        return self.objects / self.seconds if self.seconds else 0.0
-
-    @property
-    def reason_counts(self) -> list[tuple[Reason, int]]:
-        """Reasons with their numbers of objects, the most frequent first."""
-        return sorted(
-            ((Reason(code), count) for code, count in self.reasons.items()), key=lambda each: (-each[1], each[0])
-        )
-
-
-class AuditRecord(NamedTuple):
-    """One attempt at one object."""
+    Parameters
+    ----------
+    object_id
+        The random id that the audit uses instead of the source key.
+    replaced_key, replaced_etag
+        The object that this one superseded.
+    actions, notes
+        Counts as JSON.
+    """
 
     recorded_at: datetime
-    run_id: UUID
+    run_id: str
+    link_id: int
+    number: int
+    batch_id: int
+    item: int
+    attempt: int
     project: str
-    key_hash: UUID
+    source: str
+    object_id: str
+    source_version_id: str | None
+    source_etag: str
     source_size: int
     destination: str
     destination_key: str | None
+    destination_etag: str | None
     destination_size: int | None
+    replaced_key: str | None
+    replaced_etag: str | None
+    sha256_in: str | None
+    sha256_out: str | None
     outcome: str
     reason: str | None
     detail: str
+    recipe_digest: str
+    settings_digest: str
+    package_version: str
     sop_class_uid: str | None
     transfer_syntax_uid: str | None
     modality: str | None
     actions: str
     notes: str
     milliseconds: int
-    attempt: int
-    sha256_in: str | None
-    sha256_out: str | None
-    recipe_digest: str
-    link_id: int
-    number: int
+
+    @property
+    def written(self) -> SourceObject:
+        """The object at the destination."""
+        return SourceObject(
+            self.destination_key or "", self.destination_size or 0, self.destination_etag or "", self.recorded_at
+        )
+
+    def source_object(self, key: str) -> SourceObject:
+        """Return the source object of a whole key, its key relative to the source."""
+        relative = key.removeprefix(split_source(self.source)[1])
+        return SourceObject(relative, self.source_size, self.source_etag, self.recorded_at, self.source_version_id)
+
+
+_AS_TEXT = {
+    **{name: f"{name}::text" for name in ("run_id", "object_id")},
+    **{name: f"encode({name}, 'hex')" for name in ("sha256_in", "sha256_out", "recipe_digest", "settings_digest")},
+}
+
+RECORD_COLUMNS = ", ".join(_AS_TEXT.get(name, name) for name in AuditRecord.__dataclass_fields__)
+"""The columns of an audit row in the order of the fields of :class:`AuditRecord`."""
 
 
 class BatchState(NamedTuple):
@@ -95,42 +95,35 @@ class BatchState(NamedTuple):
     objects: int
 
 
-_ENTRY = """
-SELECT recorded_at, run_id::text, project, key_hash::text, source_size, destination, destination_key, destination_size,
-       outcome, reason, detail, sop_class_uid, transfer_syntax_uid, modality, actions, notes, milliseconds, attempt,
-       encode(sha256_in, 'hex'), encode(sha256_out, 'hex'), encode(recipe_digest, 'hex'), link_id, number
-"""
-
-
 class Queries:
-    """The questions of the pages, over one connection.
+    """Questions about runs and the audit, over one connection.
 
     Parameters
     ----------
-    database
+    connection
         A connection whose role may read the audit and the plan.
     """
 
     def __init__(self, connection: DatabaseConnection) -> None:
-        self._database = connection
+        self._connection = connection
 
     def runs(self, project: str | None = None, limit: int = 50) -> list[Run]:
         """Return the newest runs, newest first."""
-        return list_runs(self._database, limit, project)
+        return list_runs(self._connection, limit, project)
 
     def run(self, run_id: UUID) -> Run | None:
         """Return one run, or None."""
         try:
-            return find_run(self._database, str(run_id))
+            return find_run(self._connection, str(run_id))
         except ConfigurationError:
             return None
 
     def totals(self, runs: Sequence[Run]) -> dict[str, Totals]:
         """Return the totals of runs by their ids.
 
-        What a finished run recorded at its end costs a row; a running one is added up from its audit rows.
+        A finished run is read from the event that ended it; a running one is added up from its audit rows.
         """
-        rows = self._database.query(
+        rows = self._connection.query(
             "reading finished runs",
             "SELECT DISTINCT ON (run_id) run_id::text, body FROM audit_event "
             "WHERE kind = 'run-finished' AND run_id = ANY(%s::uuid[]) ORDER BY run_id, event_id DESC",
@@ -139,84 +132,154 @@ class Queries:
         recorded = {run_id: json.loads(body) for run_id, body in rows}
         return {run.run_id: self._totals(run, recorded.get(run.run_id)) for run in runs}
 
-    def _totals(self, run: Run, recorded: Mapping[str, object] | None) -> Totals:
+    def _totals(self, run: Run, recorded: Mapping[str, Any] | None) -> Totals:
         if recorded is None or run.finished_at is None:
-            report = report_run(self._database, run.run_id)
-            return Totals(report.outcomes, report.reasons, report.bytes_in, report.seconds)
+            return report_run(self._connection, run.run_id)
         seconds = (run.finished_at - run.started_at).total_seconds()
-        return Totals(recorded["outcomes"], recorded["reasons"], recorded["bytes_in"], seconds)  # type: ignore[arg-type]
+        names = ("outcomes", "reasons", "bytes_in", "bytes_out")
+        return Totals(seconds=seconds, **{name: recorded[name] for name in names})
 
     def batches(self, run_id: UUID) -> list[BatchState]:
         """Return the states of a run's batches."""
-        rows = self._database.query(
+        rows = self._connection.query(
             "reading batches",
             "SELECT state, count(*), sum(objects)::bigint FROM batch WHERE run_id = %s GROUP BY state ORDER BY state",
             (str(run_id),),
         )
         return [BatchState(*row) for row in rows]
 
-    def quarantined(self, runs: Sequence[Run], reason: Reason | None = None, limit: int = 200) -> list[AuditRecord]:
+    def quarantined(
+        self, runs: Sequence[Run], reason: Reason | None = None, limit: int | None = 200
+    ) -> list[AuditRecord]:
         """Return objects of some runs whose last attempt was quarantined or failed, newest first."""
         if not runs:
             return []
-        rows = self._database.query(
-            "reading quarantined objects",
-            f"""WITH last AS (
-                SELECT DISTINCT ON (run_id, batch_id, item) * FROM audit
-                WHERE run_id = ANY(%(runs)s::uuid[]) AND recorded_at >= %(since)s
-                ORDER BY run_id, batch_id, item, attempt DESC, recorded_at DESC
-            )
-            {_ENTRY} FROM last
-            WHERE outcome IN ('quarantined', 'failed') AND (%(reason)s IS NULL OR reason = %(reason)s)
-            ORDER BY recorded_at DESC, item LIMIT %(limit)s""",  # noqa: S608 - our own words
-            {
-                "runs": [run.run_id for run in runs],
-                "since": min(run.recorded_since for run in runs),
-                "reason": reason,
-                "limit": limit,
-            },
+        return self._records(
+            "FROM last_attempts(%(runs)s::uuid[], %(since)s) "
+            "WHERE outcome IN ('quarantined', 'failed') AND (%(reason)s IS NULL OR reason = %(reason)s) "
+            "ORDER BY recorded_at DESC, item LIMIT %(limit)s",
+            runs=[run.run_id for run in runs],
+            since=min(run.recorded_since for run in runs),
+            reason=reason,
+            limit=limit,
         )
-        return [_entry(row) for row in rows]
 
-    def written(self, run: Run, limit: int = 5) -> list[AuditRecord]:
-        """Return the objects that a run has de-identified last."""
-        rows = self._database.query(
-            "reading objects of a run",
-            f"{_ENTRY} FROM audit WHERE run_id = %s AND recorded_at >= %s AND outcome = 'deidentified' "
-            "ORDER BY link_id DESC, number DESC LIMIT %s",
-            (run.run_id, run.recorded_since, limit),
+    def written(self, run: Run, limit: int | None = 5) -> list[AuditRecord]:
+        """Return the objects that a run has de-identified, newest first; `None` for all of them."""
+        return self._records(
+            "FROM last_attempts(ARRAY[%(run)s]::uuid[], %(since)s) WHERE outcome = %(outcome)s "
+            "ORDER BY link_id DESC, number DESC LIMIT %(limit)s",
+            run=run.run_id,
+            since=run.recorded_since,
+            outcome=Outcome.DEIDENTIFIED.value,
+            limit=limit,
         )
-        return [_entry(row) for row in rows]
 
-    def history(self, *, key_hash: UUID | None = None, destination_key: str | None = None) -> list[AuditRecord]:
-        """Return the attempts at an object, by the digest of its source key or by its destination key."""
-        if key_hash is not None:
-            where, value = "key_hash = %s", str(key_hash)
+    def record(self, run_id: UUID, link_id: int, number: int) -> AuditRecord | None:
+        """Return one audit row, or None."""
+        found = self._records(
+            "FROM audit WHERE run_id = %(run)s AND link_id = %(link)s AND number = %(number)s",
+            run=str(run_id),
+            link=link_id,
+            number=number,
+        )
+        return found[0] if found else None
+
+    def history(self, *, object_id: UUID | None = None, destination_key: str | None = None) -> list[AuditRecord]:
+        """Return the attempts at an object, newest first, by its id or by a destination key that it had."""
+        if object_id is not None:
+            where = "object_id = %(id)s"
         else:
-            where, value = "key_hash IN (SELECT key_hash FROM audit WHERE destination_key = %s)", str(destination_key)
-        rows = self._database.query(
-            "reading an object's history",
-            f"{_ENTRY} FROM audit WHERE {where} ORDER BY recorded_at DESC LIMIT 100",
-            (value,),
+            where = "object_id IN (SELECT object_id FROM audit WHERE destination_key = %(key)s)"
+        return self._records(
+            f"FROM audit WHERE {where} ORDER BY recorded_at DESC, link_id DESC, number DESC LIMIT 100",
+            id=None if object_id is None else str(object_id),
+            key=destination_key,
         )
-        return [_entry(row) for row in rows]
+
+    def audit_rows(self, run_id: UUID) -> Iterator[AuditRecord]:
+        """Stream the audit rows of a run, oldest first."""
+        sql = f"SELECT {RECORD_COLUMNS} FROM audit WHERE run_id = %s ORDER BY recorded_at, link_id, number"  # noqa: S608
+        return (AuditRecord(*row) for row in self._connection.rows("reading the audit", sql, (str(run_id),)))
 
     def crosswalk_sizes(self) -> dict[str, dict[str, int]]:
-        """Return the number of pseudonyms by project and kind."""
-        return Database(self._database).crosswalk_sizes()
+        """Return how many pseudonyms each project has, by kind; no key is needed."""
+        rows = self._connection.query(
+            "counting pseudonyms",
+            "SELECT p.name, m.kind, count(*) FROM mapping m JOIN project p USING (project_id) "
+            "GROUP BY 1, 2 ORDER BY 1, 2",
+        )
+        sizes: dict[str, dict[str, int]] = {}
+        for name, kind, count in rows:
+            sizes.setdefault(name, {})[kind] = count
+        return sizes
+
+    def trace(self, projects: Sequence[Project], key: str) -> list[AuditRecord]:
+        """Return every attempt at the objects of a key, the oldest first.
+
+        Parameters
+        ----------
+        projects
+            The projects that may hold the object.
+        key
+            A source key or a destination key, with or without its address before it (`s3://bucket/prefix/key`).
+        """
+        addresses = self._connection.query("tracing an object", "SELECT source_store, destination FROM work_scope")
+        whole = _without(key, [store for store, _ in addresses]) + [prefix + key for prefix in self._source_prefixes()]
+        hashes = [source_key_hash(project, each) for project in projects for each in dict.fromkeys(whole)]
+        return self._records(
+            "FROM audit WHERE object_id IN (SELECT object_id FROM processed_object "
+            "WHERE key_hash = ANY (%(hashes)s::uuid[]) UNION ALL "
+            "SELECT object_id FROM audit WHERE destination_key = ANY (%(keys)s)) "
+            "ORDER BY recorded_at, link_id, number",
+            hashes=hashes,
+            keys=_without(key, [destination for _, destination in addresses]),
+        )
+
+    def _source_prefixes(self) -> list[str]:
+        """Return the prefixes of all runs' sources, to find an object by a key relative to one."""
+        rows = self._connection.query("tracing", "SELECT DISTINCT request::jsonb ->> 'source' FROM run")
+        return list({split_source(source)[1] for (source,) in rows})
+
+    def _records(self, rest: str, **parameters: object) -> list[AuditRecord]:
+        sql = f"SELECT {RECORD_COLUMNS} {rest}"
+        return [AuditRecord(*row) for row in self._connection.query("reading the audit", sql, parameters)]
 
 
-def together(totals: Sequence[Totals]) -> Totals:
-    """Add up the totals of several runs."""
-    outcomes: Counter[str] = Counter()
-    reasons: Counter[str] = Counter()
-    for each in totals:
-        outcomes.update(each.outcomes)
-        reasons.update(each.reasons)
-    return Totals(outcomes, reasons, sum(each.bytes_in for each in totals), sum(each.seconds for each in totals))
+def source_keys(
+    connection: DatabaseConnection,
+    projects: Sequence[Project],
+    records: Sequence[AuditRecord],
+    record_access: Callable[[Project], None],
+) -> dict[str, str]:
+    """Return the whole source keys of audit rows by object id. They may name patients.
+
+    Parameters
+    ----------
+    records
+        The rows. Objects whose patient was erased have no key any more.
+    record_access
+        Called once per project before its keys are decrypted, so that the access is in the audit.
+    """
+    by_name = {project.name: project for project in projects}
+    for name in sorted({record.project for record in records} & by_name.keys()):
+        record_access(by_name[name])
+    rows = connection.query(
+        "reading source keys",
+        "SELECT d.object_id::text, d.key_hash::text, d.encrypted_key, p.name FROM processed_object d "
+        "JOIN work_scope s USING (scope_id) JOIN project p USING (project_id) WHERE d.object_id = ANY (%s::uuid[])",
+        (list({record.object_id for record in records}),),
+    )
+    return {
+        object_id: decrypt_source_key(by_name[name], key_hash, encrypted)
+        for object_id, key_hash, encrypted, name in rows
+        if name in by_name
+    }
 
 
-def _entry(row: tuple[object, ...]) -> AuditRecord:
-    values = list(row)
-    values[1], values[3] = UUID(str(row[1])), UUID(str(row[3]))
-    return AuditRecord(*values)  # type: ignore[arg-type]
+def _without(key: str, addresses: Sequence[str]) -> list[str]:
+    """Return the key as given, and without each address that it begins with."""
+    found = [key[len(address) :].lstrip("/") for address in addresses if key.startswith(address)]
+    if key.startswith("s3://"):
+        found.append(key.removeprefix("s3://").partition("/")[2])
+    return list(dict.fromkeys([key, *found]))

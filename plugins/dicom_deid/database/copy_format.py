@@ -1,7 +1,7 @@
-"""Rows as PostgreSQL's COPY text format has them (PostgreSQL documentation, COPY, "Text Format").
+"""Rows in PostgreSQL's COPY text format (PostgreSQL documentation, COPY, "Text Format").
 
-What is written with COPY and what ``COPY ... TO STDOUT`` gives back are the same bytes, for the column types that the
-store uses: text, integers, uuid, bytea, and timestamps in UTC. The audit's hash chain rests on this.
+COPY reads, and ``COPY ... TO STDOUT`` returns, the same bytes for the column types of the schema: text, integers, uuid,
+bytea, and timestamps in UTC. The audit's hash chain depends on this.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _ESCAPES = str.maketrans(
 )
 
 
-def timestamp(moment: datetime) -> str:
+def _timestamp(moment: datetime) -> str:
     """Write an aware time as PostgreSQL does with ``TimeZone`` UTC and ``DateStyle`` ISO."""
     text = moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f").rstrip("0").rstrip(".")
     return text + "+00"
 
 
-def field(value: str | int | bytes | UUID | datetime | None) -> str:
+def copy_field(value: str | int | bytes | UUID | datetime | None) -> str:
     """Write one value. PostgreSQL's text cannot hold NUL: it is replaced by U+FFFD."""
     if value is None:
         return NULL
@@ -40,10 +40,10 @@ def field(value: str | int | bytes | UUID | datetime | None) -> str:
     if isinstance(value, bytes):
         return "\\\\x" + value.hex()
     if isinstance(value, datetime):
-        return timestamp(value)
+        return _timestamp(value)
     return str(value)
 
 
-def line(*values: str | int | bytes | UUID | datetime | None) -> str:
+def copy_line(*values: str | int | bytes | UUID | datetime | None) -> str:
     """Write one row, with its newline."""
-    return "\t".join(map(field, values)) + "\n"
+    return "\t".join(map(copy_field, values)) + "\n"

@@ -1,4 +1,4 @@
-"""Import of an existing crosswalk: all of it is checked before the first row is written."""
+"""Import of an existing crosswalk: the whole file is checked before the first row is written."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import TextIO
 
 from dicom_deid.database import pseudonyms
 from dicom_deid.database.connection import DatabaseConnection
-from dicom_deid.database.copy_format import line
+from dicom_deid.database.copy_format import copy_line
 from dicom_deid.database.crosswalk import AccessReason
 from dicom_deid.database.hash_chain import record_event
-from dicom_deid.database.keys import KeyRing
-from dicom_deid.database.mapping import bound_to, keyed_hash_of
-from dicom_deid.database.projects import Project, original_sealer
+from dicom_deid.database.keys import KeyRing, register_active_key
+from dicom_deid.database.mapping import bound_to, keyed_hash_of, row_check
+from dicom_deid.database.projects import Project, original_cipher
 from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.identifiers import IdentifierKind
 
@@ -25,17 +25,18 @@ _SHOWN = 20
 
 _STAGE = """
 DROP TABLE IF EXISTS pg_temp.incoming;
-CREATE TEMP TABLE incoming (line bigint, kind text, keyed_hash bytea, pseudonym text, original bytea, is_unique boolean)
+CREATE TEMP TABLE incoming (line bigint, kind text, keyed_hash bytea, pseudonym text, original bytea, is_unique boolean,
+                             row_check bytea)
 """
 
 _CONFLICTS = """
 ANALYZE pg_temp.incoming;
 SELECT line, problem FROM (
-    SELECT i.line, 'the original stands in line ' || min(o.line) || ' with another pseudonym' AS problem
+    SELECT i.line, 'the original is in line ' || min(o.line) || ' with another pseudonym' AS problem
     FROM incoming i JOIN incoming o ON o.kind = i.kind AND o.keyed_hash = i.keyed_hash AND o.pseudonym <> i.pseudonym
     WHERE o.line < i.line GROUP BY i.line
     UNION ALL
-    SELECT i.line, 'the pseudonym stands in line ' || min(o.line) || ' for another original'
+    SELECT i.line, 'the pseudonym is in line ' || min(o.line) || ' for another original'
     FROM incoming i JOIN incoming o ON o.kind = i.kind AND o.pseudonym = i.pseudonym AND o.keyed_hash <> i.keyed_hash
     WHERE o.line < i.line AND i.is_unique GROUP BY i.line
     UNION ALL
@@ -43,7 +44,7 @@ SELECT line, problem FROM (
     FROM incoming i JOIN mapping m ON m.project_id = %(project)s AND m.kind = i.kind AND m.keyed_hash = i.keyed_hash
     WHERE m.pseudonym <> i.pseudonym
     UNION ALL
-    SELECT i.line, 'the pseudonym stands for another original in the project'
+    SELECT i.line, 'the pseudonym belongs to another original in the project'
     FROM incoming i JOIN mapping m ON m.project_id = %(project)s AND m.kind = i.kind AND m.pseudonym = i.pseudonym
     WHERE i.is_unique AND m.is_unique AND m.keyed_hash <> i.keyed_hash
 ) problems ORDER BY line LIMIT %(shown)s
@@ -51,11 +52,12 @@ SELECT line, problem FROM (
 
 _WRITE = """
 WITH rows AS (
-    SELECT DISTINCT ON (kind, keyed_hash) kind, keyed_hash, pseudonym, original, is_unique FROM pg_temp.incoming
+    SELECT DISTINCT ON (kind, keyed_hash) kind, keyed_hash, pseudonym, original, is_unique, row_check
+    FROM pg_temp.incoming
     ORDER BY kind, keyed_hash, line
 ), made AS (
-    INSERT INTO mapping (project_id, kind, keyed_hash, pseudonym, original, key_id, is_unique)
-    SELECT %(project)s, r.kind, r.keyed_hash, r.pseudonym, r.original, %(key_id)s, r.is_unique FROM rows r
+    INSERT INTO mapping (project_id, kind, keyed_hash, pseudonym, original, key_id, is_unique, row_check)
+    SELECT %(project)s, r.kind, r.keyed_hash, r.pseudonym, r.original, %(key_id)s, r.is_unique, r.row_check FROM rows r
     WHERE NOT EXISTS (SELECT FROM mapping m
                       WHERE m.project_id = %(project)s AND m.kind = r.kind AND m.keyed_hash = r.keyed_hash)
     ORDER BY r.kind, r.keyed_hash RETURNING kind
@@ -75,17 +77,17 @@ class Importer:
     """Imports rows of kind, original and pseudonym into one project."""
 
     def __init__(self, connection: DatabaseConnection, ring: KeyRing, project: Project, chain_key: bytes) -> None:
-        self._database = connection
+        self._connection = connection
         self._ring = ring
         self._project = project
         self._chain_key = chain_key
-        self._sealer = original_sealer(ring, ring.active_id, project.project_id)
+        self._cipher = original_cipher(ring, ring.active_id, project.project_id)
         self._problems: list[str] = []
 
-    def import_csv(self, file: TextIO, asked: AccessReason) -> int:
+    def import_csv(self, file: TextIO, access: AccessReason) -> int:
         """Read a CSV file with the columns `kind`, `original` and `pseudonym` and return how many rows are new.
 
-        Rows that the project has already, with the same pseudonym, are no problem.
+        Rows that the project already has with the same pseudonym are accepted.
 
         Raises
         ------
@@ -93,22 +95,23 @@ class Importer:
             Something is wrong; nothing was written. The message names lines, never values.
         """
         doing = "importing the crosswalk"
-        self._database.query(doing, _STAGE)
+        register_active_key(self._connection, self._ring)
+        self._connection.query(doing, _STAGE)
         rows = self._candidates(file)
         while chunk := "".join(islice(rows, _CHUNK)):
-            self._database.copy_in(doing, "pg_temp.incoming", chunk)
+            self._connection.copy_in(doing, "pg_temp.incoming", chunk)
         self._refuse_problems()
-        with self._database.transaction(doing):
-            # No worker adds pseudonyms of digits, nor another import rows, between the check and the end.
-            self._database.query(doing, "LOCK TABLE mapping IN SHARE ROW EXCLUSIVE MODE")
-            found = self._database.query(doing, _CONFLICTS, {"project": self._project.project_id, "shown": _SHOWN})
+        with self._connection.transaction(doing):
+            # No worker and no other import adds rows between the check and the end.
+            self._connection.query(doing, "LOCK TABLE mapping IN SHARE ROW EXCLUSIVE MODE")
+            found = self._connection.query(doing, _CONFLICTS, {"project": self._project.project_id, "shown": _SHOWN})
             self._problems += [f"line {number}: {problem}" for number, problem in found]
             self._refuse_problems()
             parameters = {"project": self._project.project_id, "key_id": self._ring.active_id}
-            made = int(self._database.query(doing, _WRITE, parameters)[0][0])
-            body = {"person": asked.person, "reason": asked.reason, "rows": made}
-            record_event(self._database, self._chain_key, "import", body, project=self._project.name)
-        self._database.query(doing, "DROP TABLE pg_temp.incoming")
+            made = int(self._connection.query(doing, _WRITE, parameters)[0][0])
+            body = {"person": access.person, "reason": access.reason, "rows": made}
+            record_event(self._connection, self._chain_key, "import", body, project=self._project.name)
+        self._connection.query(doing, "DROP TABLE pg_temp.incoming")
         return made
 
     def _refuse_problems(self) -> None:
@@ -152,12 +155,16 @@ class Importer:
         shared = kind is IdentifierKind.DATE_OFFSET or (
             kind is IdentifierKind.PATIENT_ID and self._project.options.single_patient_id
         )
-        sealed = self._sealer.seal(plain.encode(), bound_to(kind.value, keyed_hash))
-        return line(number, kind.value, keyed_hash, pseudonym, sealed, "f" if shared else "t")
+        encrypted = self._cipher.encrypt(plain.encode(), bound_to(kind.value, keyed_hash))
+        check = row_check(self._project, kind.value, keyed_hash, pseudonym)
+        return copy_line(number, kind.value, keyed_hash, pseudonym, encrypted, "f" if shared else "t", check)
 
 
 def write_csv(rows: Iterable[tuple[tuple[IdentifierKind, str], str]], file: TextIO) -> int:
-    """Write crosswalk rows as :meth:`Importer.import_csv` reads them, and return how many."""
+    """Write crosswalk rows as :meth:`Importer.import_csv` reads them, and return how many.
+
+    Cells are not escaped against formulas: the file is for import, and an original must come back as it is.
+    """
     writer = csv.writer(file)
     writer.writerow(COLUMNS)
     count = 0

@@ -1,28 +1,29 @@
-"""The store: one object through which everything else reaches PostgreSQL."""
+"""The database: one object through which everything else reaches PostgreSQL."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TextIO
 
 from dicom_deid.database import runs, schema
+from dicom_deid.database.audit_queries import AuditRecord, Queries, source_keys
 from dicom_deid.database.connection import DEFAULT_SCHEMA, DatabaseConnection
 from dicom_deid.database.crosswalk import AccessReason, Crosswalk
 from dicom_deid.database.crosswalk_import import Importer
+from dicom_deid.database.deletions import Deletion, pending_deletions, settle_deletions
 from dicom_deid.database.export import export_audit
 from dicom_deid.database.hash_chain import chain_key, record_event
-from dicom_deid.database.keys import KeyRing
+from dicom_deid.database.keys import KeyRing, check_keys, register_active_key
 from dicom_deid.database.leases import Lease
 from dicom_deid.database.mapping import Mapping
-from dicom_deid.database.plan import PlanLimits, Planner, PlanSummary, prune
-from dicom_deid.database.projects import Project, ProjectOptions, open_project
-from dicom_deid.database.rotation import rotate
-from dicom_deid.database.runs import Run, RunReport, RunRequest, RunState
-from dicom_deid.database.trace import AuditRecord, trace
+from dicom_deid.database.plan import OnChange, PlanLimits, Planner, PlanSummary, prune
+from dicom_deid.database.projects import Project, ProjectOptions, open_project, project_names
+from dicom_deid.database.rotation import keys_in_use, rotate
+from dicom_deid.database.runs import ABANDONED_HOURS, Run, RunReport, RunRequest, RunState
 from dicom_deid.database.verify import Verification, verify
 from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.objects import SourceObject
@@ -31,12 +32,12 @@ from dicom_deid.objects import SourceObject
 class Database:
     """Projects, mapping, plan and audit in one schema of one PostgreSQL database.
 
-    A store owns one connection, which threads of one process may share; processes have their own. The connection is
-    made when it is first needed, and again after it was lost.
+    It has one connection, which threads of one process may share; processes have their own. The connection is opened
+    when it is first needed, and again after it was lost.
 
     Parameters
     ----------
-    database
+    connection
         The connection.
     keys
         The key ring; everything but the schema, the list of runs and their reports needs it.
@@ -46,6 +47,7 @@ class Database:
         self.connection = connection
         self._keys = keys
         self._projects: dict[str, Project] = {}
+        self._is_key_registered = False
 
     @classmethod
     def connect(cls, url: str, *, schema: str = DEFAULT_SCHEMA, keys: KeyRing | None = None) -> Database:
@@ -66,9 +68,9 @@ class Database:
         ConnectionLost, ConfigurationError
             PostgreSQL cannot be reached, or refuses the login.
         """
-        store = cls(DatabaseConnection(url, schema), keys)
-        store.connection.connect()
-        return store
+        database = cls(DatabaseConnection(url, schema), keys)
+        database.connection.connect()
+        return database
 
     def __enter__(self) -> Self:
         return self
@@ -82,19 +84,20 @@ class Database:
         """Close the connection. Batches that were leased through it are free at once."""
         self.connection.close()
 
-    @property
+    @cached_property
     def keys(self) -> KeyRing:
         """The key ring.
 
         Raises
         ------
         ConfigurationError
-            The store was opened without one.
+            The database was opened without one, or a key is not the one that was used under its id before.
         """
         if self._keys is None:
             raise ConfigurationError(
                 "The crosswalk's keys are needed: set DICOM_DEID_KEYS, or the keys of the Airflow connection."
             )
+        check_keys(self.connection, self._keys)
         return self._keys
 
     @cached_property
@@ -103,18 +106,18 @@ class Database:
         return chain_key(self.connection, self.keys)
 
     def upgrade(self) -> None:
-        """Bring the schema to this version's; at once when it is there, safe for several at a time."""
+        """Upgrade the schema to this version; nothing happens when it is, and several may do so at once."""
         schema.upgrade(self.connection)
 
     def project(self, name: str, options: ProjectOptions | None = None, *, create: bool = True) -> Project:
-        """Return the project of that name, made with `options` (or the defaults) on first use.
+        """Return the project of that name, created with `options` (or the defaults) on first use.
 
-        With `create=False` a project that does not stand is an error.
+        With `create=False` a project that does not exist is an error.
 
         Raises
         ------
         ConfigurationError
-            It stands with other options than those given, or the key ring does not open its secret.
+            It has other options than those given, or the key ring does not decrypt its secret.
         """
         if name not in self._projects or options is not None:
             self._projects[name] = open_project(self.connection, self.keys, name, options, create=create)
@@ -122,12 +125,15 @@ class Database:
 
     def mapping(self, project: Project) -> Mapping:
         """Return the mapping of a project, with a cache of its own."""
+        if not self._is_key_registered:
+            register_active_key(self.connection, self.keys)
+            self._is_key_registered = True
         return Mapping(self.connection, self.keys, project)
 
     def start_run(self, request: RunRequest) -> str:
-        """Begin a run (or go on with the one of the same `external_id`) and return its id.
+        """Begin a run (or continue the one of the same `external_id`) and return its id.
 
-        The run's project must stand already: see :meth:`project`.
+        The run's project must exist: see :meth:`project`.
         """
         project = self._existing(request.project)
         return runs.start_run(self.connection, self.chain_key, project.project_id, request)
@@ -137,7 +143,7 @@ class Database:
         runs.finish_run(self.connection, self.chain_key, run_id, state)
 
     def run(self, run_id: str) -> Run:
-        """Return a run as it stands."""
+        """Return a run."""
         return runs.find_run(self.connection, run_id)
 
     def runs(self, limit: int = 100, project: str | None = None) -> list[Run]:
@@ -147,10 +153,6 @@ class Database:
     def report(self, run_id: str) -> RunReport:
         """Return the totals of a run, at any time."""
         return runs.report_run(self.connection, run_id)
-
-    def written_objects(self, run_id: str) -> list[SourceObject]:
-        """Return the objects that a run wrote, as the audit records them."""
-        return runs.written_objects(self.connection, run_id)
 
     def plan(
         self,
@@ -164,11 +166,14 @@ class Database:
         newer_than: datetime | None = None,
         older_than: datetime | None = None,
         retry_quarantined: bool = False,
+        on_change: OnChange = "supersede",
+        selection: str = "",
+        is_whole_listing: bool = True,
     ) -> PlanSummary:
-        """Cut what the listing holds and is not done yet into batches; see :class:`PlanLimits` for the parameters.
+        """Cut the listed objects that are not done yet into batches; see :class:`PlanLimits` for the parameters.
 
         Project, source, destination and digests are those of the run's request. Planning a run again replaces the
-        batches that no worker has begun.
+        batches that no worker has begun. Runs over the same source that were abandoned are closed.
         """
         limits = PlanLimits(
             max_batches=max_batches,
@@ -178,21 +183,25 @@ class Database:
             newer_than=newer_than,
             older_than=older_than,
             retry_quarantined=retry_quarantined,
+            on_change=on_change,
+            selection=selection,
+            is_whole_listing=is_whole_listing,
         )
         run = self.run(run_id)
+        runs.close_abandoned(self.connection, self.chain_key, scope_id=run.scope_id, but=run_id)
         return Planner(self.connection, self._existing(run.request.project), run, limits).plan(listing)
 
     def lease(self, batch_id: int, worker: str, seconds: int = 300) -> Lease | None:
-        """Take a batch, None when it is finished or another live worker has it.
+        """Acquire a batch, None when it is finished or another live worker has it.
 
         Parameters
         ----------
         batch_id
-            Which.
+            The batch.
         worker
-            Who takes it, for people to read (host and process, or the task instance).
+            Name of the worker, for people to read (host and process, or the task instance).
         seconds
-            How long the lease lasts unless renewed. That of a worker whose connection ended is free at once.
+            How long the lease lasts unless renewed. The batch of a worker whose connection ended is free at once.
         """
         rows = self.connection.query(
             "leasing a batch", "SELECT run_id::text FROM batch WHERE batch_id = %s", (batch_id,)
@@ -204,43 +213,69 @@ class Database:
         return lease if lease.take(worker) else None
 
     def is_finished(self, batch_id: int) -> bool:
-        """Whether a batch was ended for good; False while it waits or a worker has it."""
+        """Return whether a batch is finished; False while it waits or a worker has it."""
         rows = self.connection.query("reading the batch", "SELECT state FROM batch WHERE batch_id = %s", (batch_id,))
         return bool(rows) and rows[0][0] == "finished"
 
+    def pending_deletions(self, withdrawal_id: str | None = None, limit: int = 1000) -> list[Deletion]:
+        """Return the oldest objects that must be deleted still, of a withdrawal or else of superseded objects."""
+        return pending_deletions(self.connection, withdrawal_id=withdrawal_id, limit=limit)
+
+    def settle_deletions(self, done: Sequence[Deletion]) -> None:
+        """Record that superseded objects were deleted."""
+        settle_deletions(self.connection, done)
+
     def prune(self, days: int = 30) -> int:
-        """Remove the plan rows of runs that ended at least so many days ago; never the audit. Returns how many."""
+        """Remove the plan rows of runs that ended at least `days` days ago, never the audit, and return how many."""
         return prune(self.connection, days)
 
     def crosswalk(self, project: Project) -> Crosswalk:
         """Return the crosswalk of a project, for those who may re-identify."""
         return Crosswalk(self.connection, self.keys, project, self.chain_key)
 
-    def import_crosswalk(self, project: Project, file: TextIO, asked: AccessReason) -> int:
+    def import_crosswalk(self, project: Project, file: TextIO, access: AccessReason) -> int:
         """Import rows of kind, original and pseudonym from CSV, all or none, and return how many are new."""
-        return Importer(self.connection, self.keys, project, self.chain_key).import_csv(file, asked)
+        return Importer(self.connection, self.keys, project, self.chain_key).import_csv(file, access)
 
-    def rotate(self, asked: AccessReason) -> Iterator[int]:
-        """Seal everything under the active key, giving the number of rows done after each step; see the module."""
-        return rotate(self.connection, self.keys, self.chain_key, asked)
+    def rotate(self, access: AccessReason) -> Iterator[int]:
+        """Encrypt everything under the active key, yielding the number of rows done after each step."""
+        return rotate(self.connection, self.keys, self.chain_key, access)
+
+    def keys_in_use(self) -> dict[str, int]:
+        """Return how many values each key still encrypts, by key id."""
+        return keys_in_use(self.connection)
+
+    def close_abandoned(self, hours: int = ABANDONED_HOURS) -> list[str]:
+        """End runs that nothing has worked on for so many hours, as `abandoned`, and return their ids."""
+        return runs.close_abandoned(self.connection, self.chain_key, hours=hours)
 
     def verify(self, *, run_id: str | None = None, expected_head: str | None = None) -> Verification:
-        """Verify the audit's chains; see :func:`dicom_deid.database.verify.verify`."""
+        """Verify the audit's chains and the mapping; see :func:`dicom_deid.database.verify.verify`."""
         if run_id is not None:
             self.run(run_id)
-        return verify(self.connection, self.chain_key, run_id=run_id, expected_head=expected_head)
+        projects = {project.name: project for project in self.projects()}
+        return verify(self.connection, self.chain_key, projects, run_id=run_id, expected_head=expected_head)
 
-    def trace(self, key: str, *, reveal: AccessReason | None = None) -> list[AuditRecord]:
-        """Return every attempt at an object by its source or destination key, the oldest first.
+    def trace(self, key: str) -> list[AuditRecord]:
+        """Return every attempt at the objects of a source key or a destination key, the oldest first."""
+        return self.queries.trace(self.projects(), key)
 
-        Source keys may name patients: they are shown only to someone who says who and why, which the audit keeps.
+    def source_keys(self, records: Sequence[AuditRecord], access: AccessReason) -> dict[str, str]:
+        """Return the whole source keys of audit rows by object id, after the access was recorded in the audit.
+
+        Source keys may name patients.
         """
-        revealing = None if reveal is None else partial(self._record_reveal, reveal)
-        return trace(self.connection, self.projects(), key, reveal=revealing)
 
-    def _record_reveal(self, asked: AccessReason, project: Project) -> None:
-        body = {"person": asked.person, "reason": asked.reason, "direction": "to-source-key"}
-        record_event(self.connection, self.chain_key, "lookup", body, project=project.name)
+        def record_access(project: Project) -> None:
+            body = {"person": access.person, "reason": access.reason, "direction": "to-source-key"}
+            record_event(self.connection, self.chain_key, "source-keys-read", body, project=project.name)
+
+        return source_keys(self.connection, self.projects(), records, record_access)
+
+    @property
+    def queries(self) -> Queries:
+        """The questions of pages and reports about runs and the audit."""
+        return Queries(self.connection)
 
     def export_audit(self, path: Path, *, run_id: str | None = None, outcome: str | None = None) -> int:
         """Write the audit to a Parquet or CSV file and return how many rows."""
@@ -249,21 +284,21 @@ class Database:
         return export_audit(self.connection, path, run_id=run_id, outcome=outcome)
 
     def projects(self) -> list[Project]:
-        """Return all projects, by name."""
-        rows = self.connection.query("reading the projects", "SELECT name FROM project ORDER BY name")
-        return [self._existing(name) for (name,) in rows]
+        """Return all projects that were not deleted, by name."""
+        return [self._existing(name) for name in project_names(self.connection)]
 
-    def crosswalk_sizes(self) -> dict[str, dict[str, int]]:
-        """Return how many pseudonyms each project has, by kind; no key is needed."""
-        rows = self.connection.query(
-            "counting pseudonyms",
-            "SELECT p.name, m.kind, count(*) FROM mapping m JOIN project p USING (project_id) "
-            "GROUP BY 1, 2 ORDER BY 1, 2",
+    def store_recipe(self, digest: str, name: str, text: str) -> None:
+        """Store the text of a recipe with its digest, once."""
+        self.connection.query(
+            "storing the recipe",
+            "INSERT INTO recipe (digest, name, text) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
+            (digest, name, text),
         )
-        sizes: dict[str, dict[str, int]] = {}
-        for name, kind, count in rows:
-            sizes.setdefault(name, {})[kind] = count
-        return sizes
+
+    def recipe(self, digest: str) -> tuple[str, str] | None:
+        """Return name and text of the recipe of a digest, None when no run has used it."""
+        rows = self.connection.query("reading the recipe", "SELECT name, text FROM recipe WHERE digest = %s", (digest,))
+        return (rows[0][0], rows[0][1]) if rows else None
 
     def _existing(self, name: str) -> Project:
         return self.project(name, create=False)

@@ -1,50 +1,25 @@
-"""The audit as a table for others: Parquet or CSV, in flat memory."""
+"""Export of the audit to Parquet or CSV, in flat memory."""
 
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from dicom_deid.database.audit_queries import RECORD_COLUMNS, AuditRecord
 from dicom_deid.database.connection import DatabaseConnection
 from dicom_deid.exceptions import ConfigurationError
 
 _PAGE = 10_000
+_NUMBER = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?")
 
-EXPORTED = {
-    "recorded_at": "recorded_at",
-    "run_id": "run_id::text",
-    "batch_id": "batch_id",
-    "item": "item",
-    "attempt": "attempt",
-    "project": "project",
-    "source": "source",
-    "source_key_hash": "key_hash::text",
-    "source_version_id": "source_version_id",
-    "source_etag": "source_etag",
-    "source_size": "source_size",
-    "destination": "destination",
-    "destination_key": "destination_key",
-    "destination_etag": "destination_etag",
-    "destination_size": "destination_size",
-    "sha256_in": "encode(sha256_in, 'hex')",
-    "sha256_out": "encode(sha256_out, 'hex')",
-    "outcome": "outcome",
-    "reason": "reason",
-    "detail": "detail",
-    "recipe_digest": "encode(recipe_digest, 'hex')",
-    "settings_digest": "encode(settings_digest, 'hex')",
-    "package_version": "package_version",
-    "sop_class_uid": "sop_class_uid",
-    "transfer_syntax_uid": "transfer_syntax_uid",
-    "modality": "modality",
-    "actions": "actions",
-    "notes": "notes",
-    "milliseconds": "milliseconds",
-}
-"""Exported columns and the SQL that gives each. Source keys leave only as digests: they may name patients."""
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+EXPORTED = tuple(name for name in AuditRecord.__dataclass_fields__ if name not in ("link_id", "number"))
+"""The columns of an export. Source keys are not among them: an object has a random id."""
 
 _INTEGERS = {"batch_id", "item", "attempt", "source_size", "destination_size", "milliseconds"}
 
@@ -59,10 +34,9 @@ def export_audit(
     ConfigurationError
         The name ends otherwise, or Parquet needs a package that is missing.
     """
-    columns = ", ".join(EXPORTED.values())
     rows = connection.rows(
         "exporting the audit",
-        f"SELECT {columns} FROM audit WHERE (%(run)s::uuid IS NULL OR run_id = %(run)s) "  # noqa: S608
+        f"SELECT {RECORD_COLUMNS} FROM audit WHERE (%(run)s::uuid IS NULL OR run_id = %(run)s) "  # noqa: S608
         "AND (%(outcome)s IS NULL OR outcome = %(outcome)s) ORDER BY recorded_at, link_id, number",
         {"run": run_id, "outcome": outcome},
         page=_PAGE,
@@ -70,21 +44,34 @@ def export_audit(
     writers = {".csv": _write_csv, ".parquet": _write_parquet}
     if path.suffix not in writers:
         raise ConfigurationError("The audit is exported to a file that ends in .parquet or .csv.")
-    return writers[path.suffix](rows, path)
+    records = (AuditRecord(*row) for row in rows)
+    return writers[path.suffix]((exported_row(record) for record in records), path)
 
 
-def _write_csv(rows: Iterator[tuple[Any, ...]], path: Path) -> int:
+def exported_row(record: AuditRecord) -> list[Any]:
+    """Return the exported values of an audit row."""
+    return [getattr(record, name) for name in EXPORTED]
+
+
+def spreadsheet_safe(cell: Any) -> Any:
+    """Return a cell of a CSV file that no spreadsheet takes for a formula: text that begins like one gets a quote."""
+    if isinstance(cell, str) and cell.startswith(_FORMULA) and not _NUMBER.fullmatch(cell):
+        return f"'{cell}"
+    return cell
+
+
+def _write_csv(rows: Iterator[list[Any]], path: Path) -> int:
     count = 0
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(EXPORTED)
         for row in rows:
-            writer.writerow((row[0].isoformat(), *row[1:]))
+            writer.writerow([row[0].isoformat(), *map(spreadsheet_safe, row[1:])])
             count += 1
     return count
 
 
-def _write_parquet(rows: Iterator[tuple[Any, ...]], path: Path) -> int:
+def _write_parquet(rows: Iterator[list[Any]], path: Path) -> int:
     try:
         import pyarrow
         from pyarrow import parquet

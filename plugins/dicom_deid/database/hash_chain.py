@@ -1,11 +1,14 @@
-"""The hash chains of the audit: what was recorded cannot be changed, taken out or slipped in without its keys.
+"""The hash chains of the audit: rows cannot be modified, deleted or inserted without the key.
 
-There are two kinds of chain. *Events* (runs begun and finished, look-ups, imports, exports, rotations) form one chain
-over the whole store. The *links* of a run form a chain that begins at the event of its beginning and is sealed by the
-event of its end; each link covers the audit rows that were recorded with it.
+There are two kinds of chain. *Events* (runs, look-ups, imports, exports, rotations, releases, withdrawals) form one
+chain over the whole schema. The *links* of a run form a chain that begins at the event that begins the run and ends
+with the event that finishes it; each link covers the audit rows that were recorded with it.
 
-A hash is HMAC-SHA-256 under a secret of the store that is sealed under the key ring: whoever can write to the database
-but lacks the key ring cannot make a chain that verifies.
+A *head* per chain holds how many events, or links of a project, there are and the newest hash, so that the newest ones
+cannot be deleted unnoticed. Its counter can only be advanced.
+
+Hashes are HMAC-SHA-256 under a secret of the schema that is encrypted under the key ring: without the key ring, even a
+database superuser cannot forge a valid chain.
 """
 
 from __future__ import annotations
@@ -13,57 +16,111 @@ from __future__ import annotations
 import hmac
 import json
 import secrets
-from collections.abc import Mapping
-from datetime import UTC, datetime
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 
+from dicom_deid.database.audit import AUDIT_COLUMNS, ROW_VERSION, AuditGroup, AuditRow, audit_text, rows_hash
 from dicom_deid.database.connection import DatabaseConnection
-from dicom_deid.database.copy_format import line
-from dicom_deid.database.keys import KEY_BYTES, KeyRing
+from dicom_deid.database.copy_format import copy_line
+from dicom_deid.database.keys import KEY_BYTES, KeyRing, register_active_key
 
 GENESIS = bytes(32)
-"""What the first event covers."""
+"""The hash before the first event."""
 
-STORE_SECRET_PURPOSE = "store secret"  # noqa: S105
+SCHEMA_SECRET_PURPOSE = "schema secret"  # noqa: S105
+
+EVENT_VERSION = 1
+"""The list of fields of an event that are hashed; older events keep theirs."""
+
+EVENTS = "events"
+"""The name of the chain of events."""
 
 _NAME = "audit chain"
 
+_LAST_EVENT = """
+SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || ' events', 0));
+SELECT clock_timestamp(), session_user::text, (SELECT hash FROM audit_event ORDER BY event_id DESC LIMIT 1),
+    coalesce((SELECT counter FROM chain_head WHERE chain = %s), 0)
+"""
+
+_NEW_LINK = """
+SELECT moment, nextval(pg_get_serial_sequence('audit_link', 'link_id')), ensure_audit_partition(moment)
+FROM clock_timestamp() moment
+"""
+
+_LAST_LINK = """
+SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || ' chain ' || %(chain)s, 0));
+SELECT coalesce(l.position, 0), coalesce(l.hash, e.hash),
+    coalesce((SELECT counter FROM chain_head WHERE chain = %(chain)s), 0)
+FROM (SELECT 1) one
+LEFT JOIN LATERAL (
+    SELECT position, hash FROM audit_link WHERE run_id = %(run)s ORDER BY position DESC LIMIT 1) l ON true
+LEFT JOIN LATERAL (
+    SELECT hash FROM audit_event WHERE run_id = %(run)s ORDER BY event_id LIMIT 1) e ON true
+"""
+
+_ADD_LINK = """
+INSERT INTO audit_link (link_id, run_id, position, batch_id, attempt, recorded_at, version, rows, rows_hash, previous,
+                        hash)
+OVERRIDING SYSTEM VALUE VALUES (%(link)s, %(run)s, %(position)s, %(batch)s, %(attempt)s, %(recorded_at)s, %(version)s,
+                                %(rows)s, %(rows_hash)s, %(previous)s, %(hash)s);
+"""
+
+_ADVANCE = """
+INSERT INTO chain_head (chain, counter, hash, mac) VALUES (%(chain)s, %(counter)s, %(hash)s, %(mac)s)
+ON CONFLICT (chain) DO UPDATE SET counter = excluded.counter, hash = excluded.hash, mac = excluded.mac
+"""
+
 
 def chain_key(connection: DatabaseConnection, ring: KeyRing) -> bytes:
-    """Return the secret of the chains, made on first use."""
+    """Return the secret of the chains, created on first use."""
     rows = _read_secret(connection)
     if not rows:
-        sealed = ring.cipher(ring.active_id, STORE_SECRET_PURPOSE).seal(secrets.token_bytes(KEY_BYTES), _NAME.encode())
+        register_active_key(connection, ring)
+        cipher = ring.cipher(ring.active_id, SCHEMA_SECRET_PURPOSE)
         connection.query(
-            "making the secret of the audit",
+            "creating the secret of the audit",
             "INSERT INTO secret (name, secret, key_id) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
-            (_NAME, sealed, ring.active_id),
+            (_NAME, cipher.encrypt(secrets.token_bytes(KEY_BYTES), _NAME.encode()), ring.active_id),
         )
         rows = _read_secret(connection)
-    sealed, key_id = rows[0]
-    return ring.cipher(key_id, STORE_SECRET_PURPOSE).open(bytes(sealed), _NAME.encode())
+    encrypted, key_id = rows[0]
+    return ring.cipher(key_id, SCHEMA_SECRET_PURPOSE).decrypt(bytes(encrypted), _NAME.encode())
 
 
 def _read_secret(connection: DatabaseConnection) -> list[tuple[bytes, str]]:
     rows = connection.query(
         "reading the secret of the audit", "SELECT secret, key_id FROM secret WHERE name = %s", (_NAME,)
     )
-    return [(sealed, key_id) for sealed, key_id in rows]
+    return [(encrypted, key_id) for encrypted, key_id in rows]
+
+
+def links_of(project: str) -> str:
+    """Return the name of the chain head over all links of a project."""
+    return f"links of {project}"
 
 
 def event_hash(
-    key: bytes, previous: bytes, recorded_at: datetime, kind: str, run_id: str | None, project: str | None, body: str
-) -> bytes:
+    key: bytes, previous: bytes, version: int, recorded_at: datetime, kind: str, run_id: str | None,
+    project: str | None, login: str, body: str,
+) -> bytes:  # fmt: skip
     """Return the hash of an event that follows the one whose hash is `previous`."""
-    return hmac.digest(key, previous + line(recorded_at, kind, run_id, project, body).encode(), "sha256")
+    text = copy_line(version, recorded_at, kind, run_id, project, login, body)
+    return hmac.digest(key, previous + text.encode(), "sha256")
 
 
 def link_hash(
-    key: bytes, previous: bytes, link_id: int, run_id: str, position: int, batch_id: int, attempt: int,
+    key: bytes, previous: bytes, version: int, link_id: int, run_id: str, position: int, batch_id: int, attempt: int,
     recorded_at: datetime, rows: int, rows_hash: bytes,
 ) -> bytes:  # fmt: skip
     """Return the hash of a link that follows the one whose hash is `previous`."""
-    text = line(link_id, run_id, position, batch_id, attempt, recorded_at, rows, rows_hash)
+    text = copy_line(version, link_id, run_id, position, batch_id, attempt, recorded_at, rows, rows_hash)
     return hmac.digest(key, previous + text.encode(), "sha256")
+
+
+def head_mac(key: bytes, chain: str, counter: int, digest: bytes) -> bytes:
+    """Return the authentication code of a head."""
+    return hmac.digest(key, copy_line(chain, counter, digest).encode(), "sha256")
 
 
 def record_event(
@@ -77,20 +134,68 @@ def record_event(
 ) -> tuple[int, bytes]:
     """Append an event and return its id and hash; committed on return unless a transaction is open.
 
-    Events take turns: each covers the one before it.
+    Events are recorded one at a time: each covers the one before it.
     """
     doing = "recording an event in the audit"
     text = json.dumps(body, sort_keys=True, ensure_ascii=False).replace("\\u0000", "\\ufffd")
     with connection.transaction(doing):
-        connection.query(doing, "SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || ' events', 0))")
-        last = connection.query(doing, "SELECT hash FROM audit_event ORDER BY event_id DESC LIMIT 1")
-        previous = bytes(last[0][0]) if last else GENESIS
-        moment = datetime.now(UTC)
-        digest = event_hash(key, previous, moment, kind, run_id, project, text)
+        moment, login, last, counter = connection.query(doing, _LAST_EVENT, (EVENTS,))[0]
+        previous = GENESIS if last is None else bytes(last)
+        digest = event_hash(key, previous, EVENT_VERSION, moment, kind, run_id, project, login, text)
         rows = connection.query(
             doing,
-            "INSERT INTO audit_event (recorded_at, kind, run_id, project, body, previous, hash) "
-            "VALUES (%s, %s, %s, %s, %s, %s, %s) RETURNING event_id",
-            (moment, kind, run_id, project, text, previous, digest),
+            _ADVANCE + "; INSERT INTO audit_event (recorded_at, kind, run_id, project, body, version, previous, hash) "
+            "VALUES (%(moment)s, %(kind)s, %(run)s, %(project)s, %(body)s, %(version)s, %(previous)s, %(hash)s) "
+            "RETURNING event_id",
+            {
+                **_head(key, EVENTS, counter + 1, digest),
+                "moment": moment,
+                "kind": kind,
+                "run": run_id,
+                "project": project,
+                "body": text,
+                "version": EVENT_VERSION,
+                "previous": previous,
+            },
         )
     return int(rows[0][0]), digest
+
+
+def append_rows(
+    connection: DatabaseConnection, key: bytes, group: AuditGroup, rows: Sequence[AuditRow]
+) -> tuple[int, datetime]:
+    """Append audit rows and the link that covers them, and return its id and time; call it in a transaction."""
+    doing = "recording rows in the audit"
+    moment, link, _ = connection.query(doing, _NEW_LINK)[0]
+    text = audit_text(group, moment, link, rows)
+    connection.copy_in(doing, f"audit ({', '.join(AUDIT_COLUMNS[ROW_VERSION])})", text)
+    chain = links_of(group.project)
+    last = connection.query(doing, _LAST_LINK, {"chain": chain, "run": group.run_id})[0]
+    position, previous, counter = last[0] + 1, bytes(last[1] or b""), last[2]
+    digest = rows_hash(text)
+    chained = link_hash(
+        key, previous, ROW_VERSION, link, group.run_id, position, group.batch_id, group.attempt, moment, len(rows),
+        digest,
+    )  # fmt: skip
+    connection.query(
+        doing,
+        _ADD_LINK + _ADVANCE,
+        {
+            **_head(key, chain, counter + 1, chained),
+            "link": link,
+            "run": group.run_id,
+            "position": position,
+            "batch": group.batch_id,
+            "attempt": group.attempt,
+            "recorded_at": moment,
+            "version": ROW_VERSION,
+            "rows": len(rows),
+            "rows_hash": digest,
+            "previous": previous,
+        },
+    )
+    return link, moment
+
+
+def _head(key: bytes, chain: str, counter: int, digest: bytes) -> dict[str, object]:
+    return {"chain": chain, "counter": counter, "hash": digest, "mac": head_mac(key, chain, counter, digest)}

@@ -1,4 +1,4 @@
-"""The key ring, and the three things that are done with keys: sealing, opening and digesting."""
+"""The key ring: encryption of originals, and a check value of each key."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from functools import cached_property
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from dicom_deid.database.connection import DatabaseConnection
 from dicom_deid.exceptions import ConfigurationError
 
 KEY_BYTES = 32
@@ -25,7 +26,7 @@ _KEY_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,31}")
 
 
 def derive(key: bytes, purpose: str) -> bytes:
-    """Return the 32-byte key for one purpose: HMAC-SHA-256 of the purpose, so that no key serves two ends."""
+    """Return the 32-byte key for one purpose: HMAC-SHA-256 of the purpose, so that no key is used for two."""
     return hmac.digest(key, purpose.encode(), "sha256")
 
 
@@ -35,16 +36,16 @@ class Cipher:
     def __init__(self, key: bytes) -> None:
         self._cipher = AESGCM(key)
 
-    def seal(self, text: bytes, bound_to: bytes, nonce: bytes | None = None) -> bytes:
-        """Encrypt `text`; it opens only together with the same `bound_to`.
+    def encrypt(self, text: bytes, bound_to: bytes, nonce: bytes | None = None) -> bytes:
+        """Encrypt `text`; decryption needs the same `bound_to`.
 
-        `nonce`, when given, is 12 fresh random bytes that the caller drew in bulk.
+        `nonce`, when given, is 12 new random bytes that the caller drew in bulk.
         """
         nonce = nonce or os.urandom(NONCE_BYTES)
         return nonce + self._cipher.encrypt(nonce, text, bound_to)
 
-    def open(self, sealed: bytes, bound_to: bytes) -> bytes:
-        """Decrypt what :meth:`seal` made.
+    def decrypt(self, encrypted: bytes, bound_to: bytes) -> bytes:
+        """Decrypt the result of :meth:`encrypt`.
 
         Raises
         ------
@@ -52,23 +53,23 @@ class Cipher:
             The key is another, or the bytes were changed.
         """
         try:
-            return self._cipher.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], bound_to)
+            return self._cipher.decrypt(encrypted[:NONCE_BYTES], encrypted[NONCE_BYTES:], bound_to)
         except InvalidTag:
             pass
         raise ConfigurationError(
-            "A sealed value does not open: the key of its id is another than sealed it, or the row was changed. "
+            "A value cannot be decrypted: the key of its id is not the one that encrypted it, or the row was changed. "
             "Give the key ring that this schema was used with before; another one belongs to another schema."
         )
 
 
 @dataclass(frozen=True)
 class KeyRing:
-    """The keys that protect the crosswalk, by id. The first is active: it seals; all of them open.
+    """The keys that protect the crosswalk, by id. The first one is active and encrypts; all of them decrypt.
 
     Parameters
     ----------
     keys
-        32-byte keys by their ids, the active one first. They never lie in the database; a row only names the id.
+        32-byte keys by their ids, the active one first. They are never in the database; a row only names the id.
 
     Examples
     --------
@@ -140,11 +141,11 @@ class KeyRing:
 
     @cached_property
     def active_id(self) -> str:
-        """The id of the key that seals."""
+        """The id of the key that encrypts."""
         return next(iter(self.keys))
 
     def cipher(self, key_id: str, purpose: str) -> Cipher:
-        """Return the sealer of one key for one purpose.
+        """Return the cipher of one key for one purpose.
 
         Raises
         ------
@@ -153,6 +154,45 @@ class KeyRing:
         """
         if key_id not in self.keys:
             raise ConfigurationError(
-                f"The key ring lacks key {key_id!r}, with which rows are sealed; add it to the connection's keys."
+                f"The key ring lacks key {key_id!r}, which encrypted rows; add it to the connection's keys."
             )
         return Cipher(derive(self.keys[key_id], purpose))
+
+
+def check_keys(connection: DatabaseConnection, ring: KeyRing) -> None:
+    """Compare each key of the ring with the check value of its id, where there is one.
+
+    Raises
+    ------
+    ConfigurationError
+        A key is not the one that was used under its id before.
+    """
+    rows = connection.query(
+        "checking the keys", "SELECT key_id, check_value FROM key_check WHERE key_id = ANY (%s)", (list(ring.keys),)
+    )
+    for key_id, value in rows:
+        if not hmac.compare_digest(bytes(value), _check_value(ring.keys[key_id])):
+            raise ConfigurationError(
+                f"Key {key_id!r} is not the key that this schema was used with under that id. Give the key ring "
+                "that it was used with before; a new key needs an id of its own."
+            )
+
+
+def register_active_key(connection: DatabaseConnection, ring: KeyRing) -> None:
+    """Store the check value of the key that encrypts, before the first row is encrypted with it.
+
+    Raises
+    ------
+    ConfigurationError
+        Another key was registered under the id, perhaps at the same moment.
+    """
+    connection.query(
+        "registering the key",
+        "INSERT INTO key_check (key_id, check_value) VALUES (%s, %s) ON CONFLICT DO NOTHING",
+        (ring.active_id, _check_value(ring.keys[ring.active_id])),
+    )
+    check_keys(connection, ring)
+
+
+def _check_value(key: bytes) -> bytes:
+    return derive(key, "check value")[:16]

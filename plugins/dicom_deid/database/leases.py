@@ -1,24 +1,35 @@
-"""Leases: a batch in the hands of one worker, until it is finished, given back, or the worker is dead.
+"""Batch leases: exclusive ownership of a batch by one worker.
 
-A lease is live while its time has not run out *and* the database session that took it stands: PostgreSQL drops a
-session's advisory locks when its connection ends, so the batch of a killed worker is free at once, and that of a worker
-whose machine vanished when the time is up. A token fences off a worker that comes back too late: it can record nothing.
+A lease is valid while its time has not run out *and* the database session that took it is connected: PostgreSQL drops a
+session's advisory locks when its connection ends, so the batch of a killed worker is free at once, and the batch of a
+worker whose machine vanished when the time is up. A token keeps a worker that comes back too late from recording.
 """
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
-from dicom_deid.database.audit import AUDIT_COLUMNS, AuditPlace, AuditRow, BatchItem, audit_text, now, rows_hash
+from dicom_deid import __version__
+from dicom_deid.database.audit import AuditGroup, AuditRow, BatchItem, Intent, ObjectIdentity
 from dicom_deid.database.connection import DatabaseConnection
+from dicom_deid.database.deletions import COLUMNS as DELETION_COLUMNS
+from dicom_deid.database.deletions import Deletion, read_deletions
 from dicom_deid.database.errors import LeaseLost
-from dicom_deid.database.hash_chain import link_hash
-from dicom_deid.database.projects import Project, open_key
+from dicom_deid.database.hash_chain import append_rows
+from dicom_deid.database.mapping import keyed_hash_of
+from dicom_deid.database.projects import Project, decrypt_source_key
+from dicom_deid.database.pseudonyms import normalised
 from dicom_deid.database.quarantine import decisions_of_batch, settle_held
-from dicom_deid.database.runs import Run
+from dicom_deid.database.runs import SETTLE_DONE, Run, done_parameters, split_source
 from dicom_deid.exceptions import ConfigurationError
+from dicom_deid.identifiers import IdentifierKind
+from dicom_deid.objects import WrittenObject
+from dicom_deid.reasons import Outcome, Reason
+
+NEVER_DONE = frozenset({Reason.OBJECT_VANISHED, Reason.OBJECT_CHANGED})
+"""Reasons under which an object is planned again by the next run."""
 
 _TWO_KEYS = "hashtext(current_schema() || ' batch'), (%(batch)s %% 2147483647)::integer"
 
@@ -26,89 +37,160 @@ _HELD = """
 EXISTS (SELECT FROM pg_locks l WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2
         AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
         AND l.classid::bigint = hashtext(current_schema() || ' batch')::bigint & 4294967295
-        AND l.objid::bigint = b.batch_id % 2147483647)
+        AND l.objid::bigint = b.batch_id %% 2147483647)
 """
 
-_LOOK = (
-    "SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || ' scope ' || %(scope)s, 0)); "
-    "SELECT b.state, b.expires_at > clock_timestamp() AND " + _HELD.replace("%", "%%") + " "
-    "FROM batch b WHERE b.batch_id = %(batch)s FOR UPDATE"
-)
+_LOOK = f"""
+SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || ' scope ' || %(scope)s, 0));
+SELECT b.state, b.expires_at > clock_timestamp() AND {_HELD} FROM batch b WHERE b.batch_id = %(batch)s FOR UPDATE
+"""  # noqa: S608 - constants
 
-_TAKE = (
-    """
-UPDATE batch SET state = 'leased', token = %(token)s, worker = %(worker)s, attempt = attempt + 1,
+# An object that was being processed when its worker died is counted; every object gets its id before the first is read.
+_TAKE = f"""
+UPDATE batch_item i SET deaths = i.deaths + 1 FROM batch b
+WHERE b.batch_id = %(batch)s AND b.state = 'leased' AND i.batch_id = b.batch_id AND i.item = ANY (b.in_flight)
+  AND (i.outcome IS NULL OR i.outcome = 'failed');
+UPDATE batch SET state = 'leased', token = %(token)s, worker = %(worker)s, attempt = attempt + 1, in_flight = '{{}}',
     expires_at = clock_timestamp() + make_interval(secs => %(seconds)s), finished_at = NULL WHERE batch_id = %(batch)s;
 UPDATE batch_item SET outcome = NULL WHERE batch_id = %(batch)s AND outcome = 'left';
+{SETTLE_DONE}
 WITH other AS (
     SELECT i.key_hash, i.etag, i.version_id FROM batch b JOIN batch_item i USING (batch_id)
     WHERE b.scope_id = %(scope)s AND b.state = 'leased' AND b.run_id <> %(run)s AND b.expires_at > clock_timestamp()
-      AND (i.outcome IS NULL OR i.outcome = 'failed') AND """  # noqa: S608
-    + _HELD.replace("%", "%%")
-    + """
+      AND (i.outcome IS NULL OR i.outcome = 'failed') AND {_HELD}
 )
 UPDATE batch_item i SET outcome = 'left' FROM other o
-WHERE i.batch_id = %(batch)s AND (i.outcome IS NULL OR i.outcome = 'failed')
-  AND o.key_hash = i.key_hash AND o.etag = i.etag AND o.version_id IS NOT DISTINCT FROM i.version_id;
-SELECT attempt, pg_try_advisory_lock("""
-    + _TWO_KEYS
-    + ") FROM batch WHERE batch_id = %(batch)s"
-)
+WHERE i.batch_id = %(batch)s AND (i.outcome IS NULL OR i.outcome = 'failed') AND o.key_hash = i.key_hash;
+INSERT INTO processed_object (scope_id, key_hash, encrypted_key)
+SELECT %(scope)s, key_hash, encrypted_key FROM batch_item WHERE batch_id = %(batch)s AND outcome IS NULL
+ORDER BY key_hash ON CONFLICT DO NOTHING;
+SELECT attempt, pg_try_advisory_lock({_TWO_KEYS}) FROM batch WHERE batch_id = %(batch)s
+"""  # noqa: S608 - constants
 
 _ITEMS = """
-SELECT i.item, i.size, i.etag, i.version_id, i.key_hash::text, i.encrypted_key,
-    i.outcome IN ('deidentified', 'quarantined')
-FROM batch_item i LEFT JOIN processed_object d
-  ON d.scope_id = %(scope)s AND d.key_hash = i.key_hash AND d.etag = i.etag
- AND d.version_id IS NOT DISTINCT FROM i.version_id AND (d.outcome <> 'quarantined' OR NOT %(retry)s)
-WHERE i.batch_id = %(batch)s AND ((i.outcome IS NULL OR i.outcome = 'failed') AND d.key_hash IS NULL
-    OR i.outcome IN ('deidentified', 'quarantined') AND %(recorded)s)
+SELECT i.item, i.size, i.etag, i.version_id, i.key_hash::text, i.encrypted_key, d.object_id::text,
+    i.outcome IS NOT NULL AND i.outcome <> 'failed', d.destination_key, d.destination_size, d.destination_etag,
+    d.withdrawal_id IS NOT NULL, i.deaths
+FROM batch_item i JOIN processed_object d ON d.scope_id = %(scope)s AND d.key_hash = i.key_hash
+WHERE i.batch_id = %(batch)s
+  AND (i.outcome IS NULL OR i.outcome = 'failed' OR %(recorded)s AND i.outcome NOT IN ('left', 'done'))
 ORDER BY i.item
 """
 
-_SETTLE = """
-INSERT INTO audit_link (link_id, run_id, position, batch_id, attempt, recorded_at, rows, rows_hash, previous, hash)
-OVERRIDING SYSTEM VALUE VALUES (%(link)s, %(run)s, %(position)s, %(batch)s, %(attempt)s, %(recorded_at)s, %(rows)s,
-                                %(rows_hash)s, %(previous)s, %(hash)s);
+_ADD_SERIES = """
+INSERT INTO source_series (project_id, series_hash, study_hash, accession_hash, patient_hash)
+SELECT DISTINCT %(project)s, series, study, accession, patient
+FROM unnest(%(series)s::bytea[], %(studies)s::bytea[], %(accessions)s::bytea[], %(patients)s::bytea[])
+    w (series, study, accession, patient)
+ORDER BY series, study, accession, patient ON CONFLICT DO NOTHING;
+"""
+
+_WANTED = """
+wanted AS (
+    SELECT w.*, s.series_number FROM unnest(
+        %(items)s::integer[], %(destination_keys)s::text[], %(series)s::bytea[], %(studies)s::bytea[],
+        %(accessions)s::bytea[], %(patients)s::bytea[], %(instances)s::bytea[])
+        w (item, destination_key, series, study, accession, patient, instance)
+    JOIN source_series s ON s.project_id = %(project)s AND s.series_hash = w.series AND s.study_hash = w.study
+        AND s.accession_hash = w.accession AND s.patient_hash = w.patient
+)
+"""
+
+_IS_WITHDRAWN = """
+SELECT DISTINCT w.item, x.withdrawal_id FROM wanted w CROSS JOIN LATERAL (VALUES
+    ('PatientID', w.patient), ('AccessionNumber', w.accession), ('UID', w.study), ('UID', w.series), ('UID', w.instance)
+) each (kind, keyed_hash)
+JOIN withdrawn x ON x.project_id = %(project)s AND x.kind = each.kind AND x.keyed_hash = each.keyed_hash
+"""
+
+# A withdrawal takes the lock exclusively: it sees every intent made before it, and every later one sees it.
+_INTEND = f"""
+SELECT pg_advisory_xact_lock_shared(hashtextextended(current_schema() || ' withdrawal ' || %(project)s, 0));
+{_ADD_SERIES}
+WITH mine AS (
+    UPDATE batch SET expires_at = clock_timestamp() + make_interval(secs => %(seconds)s)
+    WHERE batch_id = %(batch)s AND token = %(token)s RETURNING batch_id
+), {_WANTED}, refused AS ({_IS_WITHDRAWN}), made AS (
+    INSERT INTO write_intent (batch_id, item, run_id, scope_id, key_hash, destination_key, series_number, instance_hash)
+    SELECT i.batch_id, i.item, %(run)s, %(scope)s, i.key_hash, w.destination_key, w.series_number,
+           CASE WHEN w.instance <> '' THEN encode(substr(w.instance, 1, 16), 'hex')::uuid END
+    FROM wanted w JOIN batch_item i ON i.batch_id = %(batch)s AND i.item = w.item
+    WHERE EXISTS (SELECT FROM mine) AND w.item NOT IN (SELECT item FROM refused) ORDER BY i.item
+    ON CONFLICT (batch_id, item) DO UPDATE SET destination_key = excluded.destination_key, run_id = excluded.run_id,
+        series_number = excluded.series_number, instance_hash = excluded.instance_hash, withdrawal_id = NULL
+)
+SELECT (SELECT count(*) FROM mine), (SELECT coalesce(array_agg(DISTINCT item), '{{}}') FROM refused)
+"""  # noqa: S608 - constants
+
+_MINE = "SELECT 1 FROM batch WHERE batch_id = %(batch)s AND token = %(token)s FOR UPDATE"
+
+# The old object is deleted after the new one was written under another key, and both where the patient was withdrawn
+# while the object was being written.
+_SETTLE = f"""
+{_ADD_SERIES}
 UPDATE batch_item i SET outcome = w.outcome FROM unnest(%(items)s::integer[], %(outcomes)s::text[]) w (item, outcome)
 WHERE i.batch_id = %(batch)s AND i.item = w.item;
-INSERT INTO processed_object (scope_id, key_hash, etag, version_id, outcome)
-SELECT %(scope)s, i.key_hash, i.etag, i.version_id, i.outcome FROM batch_item i
-WHERE i.batch_id = %(batch)s AND i.item = ANY (%(items)s::integer[]) AND i.outcome <> 'failed' ORDER BY i.key_hash
-ON CONFLICT (scope_id, key_hash)
-    DO UPDATE SET etag = excluded.etag, version_id = excluded.version_id, outcome = excluded.outcome;
-UPDATE batch SET expires_at = clock_timestamp() + make_interval(secs => %(seconds)s) WHERE batch_id = %(batch)s;
-"""
-
-_CHAIN_HEAD = """
-SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || ' chain ' || %(run)s, 0));
-SELECT coalesce(l.position, 0), coalesce(l.hash, e.hash), b.token = %(token)s
-FROM batch b
-LEFT JOIN LATERAL (
-    SELECT position, hash FROM audit_link WHERE run_id = %(run)s ORDER BY position DESC LIMIT 1) l ON true
-LEFT JOIN LATERAL (
-    SELECT hash FROM audit_event WHERE run_id = %(run)s AND kind = 'run-begun' ORDER BY event_id LIMIT 1) e ON true
-WHERE b.batch_id = %(batch)s FOR UPDATE OF b
-"""
-
-
-_END = (
-    """
-UPDATE batch SET state = %(state)s, token = NULL, expires_at = NULL,
-    finished_at = CASE WHEN %(state)s = 'finished' THEN clock_timestamp() END
-WHERE batch_id = %(batch)s AND token = %(token)s RETURNING pg_advisory_unlock("""
-    + _TWO_KEYS
-    + ")"
+WITH {_WANTED}, settled AS (
+    DELETE FROM write_intent i USING wanted w WHERE i.batch_id = %(batch)s AND i.item = w.item
+    RETURNING i.item, i.series_number, i.instance_hash, i.withdrawal_id
+), state AS (
+    SELECT i.key_hash, i.etag, i.version_id, o.outcome, o.reason, w.destination_key, o.destination_etag,
+        o.destination_size, o.is_done, o.selection, x.withdrawal_id, coalesce(x.series_number,
+            CASE WHEN w.series || w.study || w.accession || w.patient || w.instance <> '' THEN w.series_number END)
+            AS series_number,
+        coalesce(x.instance_hash, CASE WHEN w.instance <> '' THEN encode(substr(w.instance, 1, 16), 'hex')::uuid END)
+            AS instance_hash
+    FROM wanted w JOIN batch_item i ON i.batch_id = %(batch)s AND i.item = w.item
+    JOIN unnest(%(items)s::integer[], %(outcomes)s::text[], %(reasons)s::text[], %(destination_etags)s::text[],
+                %(destination_sizes)s::bigint[], %(are_done)s::boolean[], %(selections)s::text[])
+        o (item, outcome, reason, destination_etag, destination_size, is_done, selection) ON o.item = w.item
+    LEFT JOIN settled x ON x.item = w.item
+), superseded AS (
+    INSERT INTO deletion (run_id, scope_id, object_id, place, url, key, etag)
+    SELECT %(run)s, d.scope_id, d.object_id, 'destination', %(destination)s, d.destination_key, d.destination_etag
+    FROM processed_object d JOIN state s USING (key_hash)
+    WHERE d.scope_id = %(scope)s AND s.outcome = 'deidentified' AND d.destination_key <> s.destination_key
+    RETURNING {DELETION_COLUMNS}
+), taken_back AS (
+    INSERT INTO deletion (withdrawal_id, run_id, scope_id, object_id, place, url, key, etag)
+    SELECT s.withdrawal_id, %(run)s, d.scope_id, d.object_id, 'destination', %(destination)s, s.destination_key,
+        s.destination_etag
+    FROM processed_object d JOIN state s USING (key_hash)
+    WHERE d.scope_id = %(scope)s AND s.withdrawal_id IS NOT NULL AND s.outcome = 'deidentified'
+    RETURNING {DELETION_COLUMNS}
+), updated AS (
+    UPDATE processed_object d SET etag = s.etag, version_id = s.version_id, outcome = s.outcome, reason = s.reason,
+        selection = nullif(s.selection, ''), rules_id = %(rules)s, package_version = %(package)s, run_id = %(run)s,
+        destination_key = CASE WHEN s.outcome = 'deidentified' THEN s.destination_key ELSE d.destination_key END,
+        destination_etag = CASE WHEN s.outcome = 'deidentified' THEN s.destination_etag ELSE d.destination_etag END,
+        destination_size = CASE WHEN s.outcome = 'deidentified' THEN s.destination_size ELSE d.destination_size END,
+        series_number = coalesce(s.series_number, d.series_number),
+        instance_hash = coalesce(s.instance_hash, d.instance_hash),
+        withdrawal_id = coalesce(s.withdrawal_id, d.withdrawal_id)
+    FROM state s WHERE d.scope_id = %(scope)s AND d.key_hash = s.key_hash AND s.is_done
+), renewed AS (
+    UPDATE batch SET expires_at = clock_timestamp() + make_interval(secs => %(seconds)s), in_flight = (
+        SELECT coalesce(array_agg(item), '{{}}') FROM unnest(in_flight) item WHERE item <> ALL (%(items)s))
+    WHERE batch_id = %(batch)s
 )
+SELECT * FROM superseded UNION ALL SELECT * FROM taken_back
+"""  # noqa: S608 - constants
+
+_END = f"""
+{SETTLE_DONE}
+UPDATE batch SET state = %(state)s, token = NULL, expires_at = NULL, in_flight = '{{}}',
+    finished_at = CASE WHEN %(state)s = 'finished' THEN clock_timestamp() END
+WHERE batch_id = %(batch)s AND token = %(token)s RETURNING pg_advisory_unlock({_TWO_KEYS})
+"""  # noqa: S608 - constants
 
 
 class Lease:
-    """A batch in this worker's hands. Made by :meth:`dicom_deid.database.Database.lease`.
+    """A batch that this worker owns. Created by :meth:`dicom_deid.database.Database.lease`.
 
     Attributes
     ----------
     batch_id, attempt
-        Which batch, and how often it was leased.
+        The batch, and how often it was leased.
     run
         The run that it belongs to.
     """
@@ -116,11 +198,11 @@ class Lease:
     def __init__(
         self, connection: DatabaseConnection, chain_key: bytes, project: Project, run: Run, batch_id: int, seconds: int
     ) -> None:
-        self._database = connection
+        self._connection = connection
         self._chain_key = chain_key
         self._project = project
         self._token = str(uuid.uuid4())
-        self._retry = False
+        self._done: dict[str, object] = {}
         self.run = run
         self.batch_id = batch_id
         self.seconds = seconds
@@ -131,22 +213,28 @@ class Lease:
             "batch": self.batch_id,
             "run": self.run.run_id,
             "scope": self.run.scope_id,
+            "project": self._project.project_id,
             "token": self._token,
             "seconds": self.seconds,
+            **self._done,
             **more,
         }
 
     def take(self, worker: str) -> bool:
-        """Take the batch if it is free; objects that another run has in hand are left to it."""
+        """Acquire the batch if it is free; objects that another run is processing are left to it.
+
+        Objects that another run has done meanwhile under the same rules count as done.
+        """
         doing = "leasing a batch"
-        with self._database.transaction(doing):
-            rows = self._database.query(doing, _LOOK, self._parameters())
+        with self._connection.transaction(doing):
+            self._done = done_parameters(self._connection, self.run)
+            rows = self._connection.query(doing, _LOOK, self._parameters())
             if not rows:
                 raise ConfigurationError(f"There is no batch {self.batch_id}; its run was pruned or planned again.")
             state, live = rows[0]
             if state == "finished" or (state == "leased" and live):
                 return False
-            taken = self._database.query(doing, _TAKE, self._parameters(worker=worker))
+            taken = self._connection.query(doing, _TAKE, self._parameters(worker=worker))
             self.attempt = int(taken[0][0])
         return True
 
@@ -156,52 +244,92 @@ class Lease:
         Parameters
         ----------
         recorded
-            Return those too whose outcome an earlier attempt recorded; they say so.
+            Also return the objects whose outcome an earlier attempt of the run recorded, marked as such.
         """
-        retry = self._database.query(
-            "reading the batch", "SELECT retry_quarantined FROM run WHERE run_id = %s", (self.run.run_id,)
-        )
-        rows = self._database.query("reading the batch", _ITEMS, self._parameters(retry=retry[0][0], recorded=recorded))
-        decisions = decisions_of_batch(self._database, self.batch_id, self.run.scope_id)
-        items = []
-        for item, size, etag, version_id, key_hash, sealed, was_recorded in rows:
-            items.append(
-                BatchItem(
-                    item_id=item,
-                    key=open_key(self._project, key_hash, sealed),
-                    size=size,
-                    etag=etag,
-                    version_id=version_id,
-                    key_hash=key_hash,
-                    encrypted_key=bytes(sealed),
-                    recorded=bool(was_recorded),
-                    decision=decisions.get(item),
-                )
+        rows = self._connection.query("reading the batch", _ITEMS, self._parameters(recorded=recorded))
+        decisions = decisions_of_batch(self._connection, self.batch_id, self.run.scope_id)
+        prefix = split_source(self.run.request.source)[1]
+        return [
+            BatchItem(
+                item_id=item,
+                key=decrypt_source_key(self._project, key_hash, encrypted).removeprefix(prefix),
+                size=size,
+                etag=etag,
+                version_id=version_id,
+                key_hash=key_hash,
+                object_id=object_id,
+                recorded=was_recorded,
+                previous=None if key is None else WrittenObject(key, written or 0, written_etag or ""),
+                withdrawn=withdrawn,
+                deaths=deaths,
+                decision=decisions.get(item),
             )
-        return items
+            for item, size, etag, version_id, key_hash, encrypted, object_id, was_recorded, key, written, written_etag,
+            withdrawn, deaths in rows
+        ]  # fmt: skip
 
-    def renew(self) -> None:
+    def renew(self, in_flight: Collection[int] | None = None) -> None:
         """Extend the lease by its seconds from now.
+
+        Parameters
+        ----------
+        in_flight
+            Items that are processed from now on: should the worker die, their `deaths` are counted. None leaves those
+            of the last call, without those that were recorded since.
 
         Raises
         ------
         LeaseLost
             Another worker has taken the batch.
         """
-        doing = "renewing the lease of a batch"
-        rows = self._database.query(
-            doing,
-            "UPDATE batch SET expires_at = clock_timestamp() + make_interval(secs => %(seconds)s) "
+        rows = self._connection.query(
+            "renewing the lease of a batch",
+            "UPDATE batch SET expires_at = clock_timestamp() + make_interval(secs => %(seconds)s), "
+            "in_flight = coalesce(%(in_flight)s::integer[], in_flight) "
             "WHERE batch_id = %(batch)s AND token = %(token)s RETURNING 1",
-            self._parameters(),
+            self._parameters(in_flight=None if in_flight is None else list(in_flight)),
         )
         if not rows:
             raise self._lost()
 
-    def record(self, rows: Sequence[AuditRow]) -> None:
+    def intend(self, intents: Sequence[Intent]) -> set[int]:
+        """Commit the destination keys that are about to be written, and return the items that must not be written.
+
+        Call it before the first byte of a group is written. The intents remain until :meth:`record` has the outcomes:
+        what a killed worker wrote without a row is found by its intents.
+
+        Returns
+        -------
+        set of int
+            Item ids of objects that were withdrawn; they have no intent.
+
+        Raises
+        ------
+        LeaseLost
+            Another worker has taken the batch; nothing may be written.
+        """
+        if not intents:
+            return set()
+        parameters = self._identified(
+            [each.item for each in intents],
+            [each.identity for each in intents],
+            [each.destination_key for each in intents],
+        )
+        mine, refused = self._connection.query("recording what will be written", _INTEND, parameters)[0]
+        if not mine:
+            raise self._lost()
+        return set(refused)
+
+    def record(self, rows: Sequence[AuditRow]) -> list[Deletion]:
         """Append audit rows and mark their objects, in one transaction; the lease is renewed.
 
-        Call it after the objects are written, as often as convenient: what is recorded is never done again.
+        Call it after the objects are written, as often as convenient: an object that is recorded is never done again.
+
+        Returns
+        -------
+        list of Deletion
+            Objects at the destination that must be deleted now: superseded by one under another key, or withdrawn
+            while they were written. Call :func:`dicom_deid.database.Database.settle_deletions` afterwards.
 
         Raises
         ------
@@ -211,57 +339,56 @@ class Lease:
             Nothing was recorded, or the answer was lost; a worker that leases the batch again sees which.
         """
         if not rows:
-            return
+            return []
         doing = "recording the audit of a batch"
-        moment = now()
-        with self._database.transaction(doing):
-            link = self._database.query(
-                doing,
-                "SELECT ensure_audit_partition(%s), nextval(pg_get_serial_sequence('audit_link', 'link_id'))",
-                (moment,),
-            )[0][1]
-            request = self.run.request
-            text = audit_text(
-                AuditPlace(
-                    recorded_at=moment,
-                    run_id=self.run.run_id,
-                    link_id=link,
-                    batch_id=self.batch_id,
-                    attempt=self.attempt,
-                    project=request.project,
-                    source=request.source,
-                    destination=request.destination,
-                    recipe_digest=request.recipe_digest,
-                    settings_digest=request.settings_digest,
-                ),
-                rows,
-            )
-            self._database.copy_in(doing, f"audit ({', '.join(AUDIT_COLUMNS)})", text)
-            position, previous, mine = self._database.query(doing, _CHAIN_HEAD, self._parameters())[0]
-            if not mine:
+        request = self.run.request
+        group = AuditGroup(
+            run_id=self.run.run_id,
+            batch_id=self.batch_id,
+            attempt=self.attempt,
+            project=request.project,
+            source=request.source,
+            destination=request.destination,
+            recipe_digest=request.recipe_digest,
+            settings_digest=request.settings_digest,
+        )
+        parameters = self._identified(
+            [row.item for row in rows], [row.identity for row in rows], [row.destination_key for row in rows]
+        ) | {
+            "destination": request.destination,
+            "package": __version__,
+            "outcomes": [row.outcome.value for row in rows],
+            "reasons": [row.reason and row.reason.value for row in rows],
+            "destination_etags": [row.destination_etag for row in rows],
+            "destination_sizes": [row.destination_size for row in rows],
+            "selections": [row.selection for row in rows],
+            "are_done": [row.outcome is not Outcome.FAILED and row.reason not in NEVER_DONE for row in rows],
+        }
+        with self._connection.transaction(doing):
+            if not self._connection.query(doing, _MINE, parameters):
                 raise self._lost()
-            digest, position, previous = rows_hash(text), position + 1, bytes(previous)
-            chained = link_hash(
-                self._chain_key, previous, link, self.run.run_id, position, self.batch_id, self.attempt, moment,
-                len(rows), digest,
-            )  # fmt: skip
-            self._database.query(
-                doing,
-                _SETTLE,
-                self._parameters(
-                    link=link,
-                    position=position,
-                    attempt=self.attempt,
-                    recorded_at=moment,
-                    rows=len(rows),
-                    rows_hash=digest,
-                    previous=previous,
-                    hash=chained,
-                    items=[row.item.item_id for row in rows],
-                    outcomes=[row.outcome.value for row in rows],
-                ),
-            )
-            settle_held(self._database, self._project, rows, self._parameters(link=link, recorded_at=moment))
+            link, moment = append_rows(self._connection, self._chain_key, group, rows)
+            deletions = read_deletions(self._connection.query(doing, _SETTLE, parameters))
+            held = self._parameters(link=link, recorded_at=moment, source=request.source)
+            settle_held(self._connection, self._project, rows, held)
+        return deletions
+
+    def _identified(
+        self, items: Sequence[BatchItem], identities: Sequence[ObjectIdentity], destination_keys: Sequence[str | None]
+    ) -> dict[str, Any]:
+        return self._parameters(
+            items=[item.item_id for item in items],
+            destination_keys=list(destination_keys),
+            patients=[self._hash(IdentifierKind.PATIENT_ID, each.patient_id) for each in identities],
+            accessions=[self._hash(IdentifierKind.ACCESSION_NUMBER, each.accession_number) for each in identities],
+            studies=[self._hash(IdentifierKind.UID, each.study_instance_uid) for each in identities],
+            series=[self._hash(IdentifierKind.UID, each.series_instance_uid) for each in identities],
+            instances=[self._hash(IdentifierKind.UID, each.sop_instance_uid) for each in identities],
+        )
+
+    def _hash(self, kind: IdentifierKind, original: str) -> bytes:
+        value = normalised(original)
+        return keyed_hash_of(self._project, kind, value) if value else b""
 
     def finish(self) -> None:
         """End the batch. Objects without an outcome stay open until another run plans them.
@@ -274,16 +401,11 @@ class Lease:
         self._end("finished")
 
     def release(self) -> None:
-        """Give the batch back, so that another attempt goes on with what is left."""
+        """Give the batch back, so that another attempt processes the rest."""
         self._end("planned")
 
     def _end(self, state: str) -> None:
-        rows = self._database.query(
-            "ending a batch",
-            _END,
-            self._parameters(state=state),
-        )
-        if not rows:
+        if not self._connection.query("ending a batch", _END, self._parameters(state=state)):
             raise self._lost()
 
     def _lost(self) -> LeaseLost:

@@ -1,4 +1,4 @@
-"""The plan: what a listing holds that is still to be done, cut into batches."""
+"""The plan: the listed objects that are still to be done, cut into batches."""
 
 from __future__ import annotations
 
@@ -11,41 +11,50 @@ from datetime import datetime
 from itertools import islice
 from queue import Queue
 from threading import Thread
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from dicom_deid.database.connection import DatabaseConnection
-from dicom_deid.database.copy_format import NULL
-from dicom_deid.database.copy_format import field as copy_field
+from dicom_deid.database.copy_format import NULL, copy_field
 from dicom_deid.database.keys import NONCE_BYTES
-from dicom_deid.database.projects import Project
-from dicom_deid.database.runs import Run
+from dicom_deid.database.projects import Project, decrypt_source_key
+from dicom_deid.database.runs import IS_DONE, Run, done_parameters, split_source
 from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.objects import SourceObject
 
 CHUNK = 10_000
-"""Listed objects that are sent to PostgreSQL at a time."""
+"""Number of listed objects that are sent to PostgreSQL at a time."""
 
 _QUEUED_CHUNKS = 2
 _LARGE = 4
 """An object of more than a fourth of a batch's bytes is large: large ones have batches of their own."""
+_NOT_PLANNED = frozenset({"done", "kept", "withdrawn"})
+
+OnChange = Literal["supersede", "keep"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanLimits:
-    """How work is chosen and cut.
+    """How work is chosen and cut into batches.
 
     Parameters
     ----------
     max_batches
-        At most so many batches (Airflow's `max_map_length`); batches grow when it would be more.
-    target_objects, target_bytes
-        A batch is about so large, whichever is reached first.
+        Largest number of batches (Airflow's `max_map_length`); batches grow when there would be more.
+    batch_objects, batch_bytes
+        Size of a batch, whichever is reached first.
     limit
-        Plan at most so many objects; the listing is read no further than needed.
+        Largest number of objects to plan; the listing is read no further than needed.
     newer_than, older_than
         Only objects last modified at or after, and before, these times.
     retry_quarantined
         Plan objects again that were quarantined under the same rules.
+    on_change
+        `supersede`: objects that were written are replaced when source, recipe or settings have changed. `keep`: they
+        stay as they are.
+    selection
+        Digest of the criteria that exclude objects; objects that other criteria excluded are planned again.
+    is_whole_listing
+        Whether the listing holds every object of the source; objects that it lacks are then reported as deleted.
     """
 
     max_batches: int = 1000
@@ -55,6 +64,9 @@ class PlanLimits:
     newer_than: datetime | None = None
     older_than: datetime | None = None
     retry_quarantined: bool = False
+    on_change: OnChange = "supersede"
+    selection: str = ""
+    is_whole_listing: bool = True
 
     def __post_init__(self) -> None:
         for name in ("max_batches", "batch_objects", "batch_bytes"):
@@ -62,16 +74,23 @@ class PlanLimits:
                 raise ConfigurationError(f"{name} must be at least 1.")
         if self.limit is not None and self.limit < 1:
             raise ConfigurationError("limit must be at least 1, or None.")
+        if self.on_change not in ("supersede", "keep"):
+            raise ConfigurationError("on_change is `supersede` or `keep`.")
 
     def admits(self, listed: SourceObject) -> bool:
-        """Whether the object's time of modification is wanted."""
+        """Return whether the object's time of modification is in the wanted range."""
         if self.newer_than is not None and listed.last_modified < self.newer_than:
             return False
         return self.older_than is None or listed.last_modified < self.older_than
 
+    @property
+    def are_whole(self) -> bool:
+        """Whether every object of the source is looked at, so that missing ones are known to be deleted."""
+        return self.is_whole_listing and self.limit is None and self.newer_than is None and self.older_than is None
+
 
 class BatchReference(NamedTuple):
-    """A batch, small enough to be handed from task to task; no key in it."""
+    """A batch, small enough to be passed from task to task; it holds no key."""
 
     batch_id: int
     label: str
@@ -81,21 +100,30 @@ class BatchReference(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanSummary:
-    """What planning found.
+    """The result of planning.
 
     Parameters
     ----------
     listed
-        Objects that the listing held.
+        Objects in the listing.
     outside
         Listed objects outside the wanted times.
     already_done
-        Listed objects that are dealt with under the same recipe and settings.
+        Listed objects that need no work under the same recipe and settings.
+    kept
+        Listed objects that have changed, or whose rules have, and that `on_change = keep` leaves as they are.
+    withdrawn
+        Listed objects that were withdrawn and are not written again.
     planned, bytes
         Objects in the batches, and their sizes summed.
     why
-        Planned objects by why: `new`, `changed` (another version was done), `rules` (done under another recipe or
-        other settings), `retried` (quarantined before).
+        Planned objects by why: `new`, `source` (another version was done), `recipe` or `settings` (done under others),
+        `criteria` (excluded by others), `retried` (quarantined before), `upgraded` (failed by a fault of an earlier
+        version of the package).
+    superseding
+        Planned objects that replace an object at the destination, by why.
+    deleted
+        Objects at the destination whose source object is gone.
     batches
         The batches, large objects first.
     """
@@ -103,42 +131,60 @@ class PlanSummary:
     listed: int
     outside: int
     already_done: int
+    kept: int = 0
+    withdrawn: int = 0
     planned: int
     bytes: int
     why: Mapping[str, int] = field(default_factory=dict)
+    superseding: Mapping[str, int] = field(default_factory=dict)
+    deleted: int = 0
     batches: tuple[BatchReference, ...] = ()
 
 
-def object_hash(project: Project, key: str) -> str:
-    """Return the digest under which a source key is found, as a UUID: 128 bits of HMAC-SHA-256."""
-    return hmac.digest(project.object_key, key.encode("utf-8", "surrogateescape"), "sha256")[:16].hex()
-
-
 _STAGE = """
-DROP TABLE IF EXISTS pg_temp.listing, pg_temp.chosen, pg_temp.cut;
+DROP TABLE IF EXISTS pg_temp.listing, pg_temp.chosen, pg_temp.listed, pg_temp.cut;
 CREATE TEMP TABLE listing (
     position integer, key_hash uuid, encrypted_key bytea, size bigint, etag text, version_id text)
     ON COMMIT DELETE ROWS;
 CREATE TEMP TABLE chosen (LIKE listing);
+CREATE TEMP TABLE listed (key_hash uuid);
 """
 
-_CHOOSE = """
+_CHOOSE = f"""
 WITH judged AS (
-    SELECT l.*, CASE
-        WHEN d.etag = l.etag AND d.version_id IS NOT DISTINCT FROM l.version_id THEN
-            CASE WHEN d.outcome = 'quarantined' AND %(retry)s THEN 'retried' ELSE 'done' END
-        WHEN d.key_hash IS NOT NULL THEN 'changed'
-        WHEN EXISTS (SELECT FROM processed_object o
-                     WHERE o.scope_id = ANY (%(siblings)s::integer[]) AND o.key_hash = l.key_hash)
-            THEN 'rules'
-        ELSE 'new' END AS why
-    FROM pg_temp.listing l LEFT JOIN processed_object d ON d.scope_id = %(scope)s AND d.key_hash = l.key_hash
+    SELECT i.*, d.key_hash IS NOT NULL AS is_known, d.destination_key IS NOT NULL AS is_written, CASE
+        WHEN d.withdrawal_id IS NOT NULL THEN 'withdrawn'
+        WHEN d.outcome IS NULL THEN 'new'
+        WHEN {IS_DONE} THEN 'done'
+        WHEN d.destination_key IS NOT NULL AND NOT %(supersede)s THEN 'kept'
+        WHEN d.etag <> i.etag OR d.version_id IS DISTINCT FROM i.version_id THEN 'source'
+        WHEN d.selection IS NOT NULL THEN 'criteria'
+        WHEN d.rules_id <> %(rules)s THEN
+            CASE WHEN d.rules_id = ANY (%(same_recipe)s) THEN 'settings' ELSE 'recipe' END
+        WHEN %(retry)s THEN 'retried'
+        ELSE 'upgraded' END AS why
+    FROM pg_temp.listing i LEFT JOIN processed_object d ON d.scope_id = %(scope)s AND d.key_hash = i.key_hash
 ), kept AS (
     INSERT INTO pg_temp.chosen SELECT position, key_hash, encrypted_key, size, etag, version_id FROM judged
-    WHERE why <> 'done' ORDER BY position LIMIT %(limit)s RETURNING position
+    WHERE why NOT IN ('done', 'kept', 'withdrawn') ORDER BY position LIMIT %(limit)s RETURNING position
+), seen AS (
+    INSERT INTO pg_temp.listed SELECT key_hash FROM judged WHERE is_known AND %(whole)s
 )
-SELECT why, count(*) FROM judged LEFT JOIN kept USING (position) WHERE why = 'done' OR kept.position IS NOT NULL
-GROUP BY why
+SELECT why, is_written, count(*) FROM judged LEFT JOIN kept USING (position)
+WHERE why IN ('done', 'kept', 'withdrawn') OR kept.position IS NOT NULL GROUP BY why, is_written
+"""  # noqa: S608 - constants
+
+_MISSING = """
+SELECT d.key_hash::text, d.encrypted_key FROM processed_object d
+WHERE d.scope_id = %(scope)s AND d.destination_key IS NOT NULL
+  AND NOT EXISTS (SELECT FROM pg_temp.listed l WHERE l.key_hash = d.key_hash)
+"""
+
+_MARK_DELETED = """
+UPDATE processed_object d SET source_deleted_at = NULL FROM pg_temp.listed l
+WHERE d.scope_id = %(scope)s AND d.key_hash = l.key_hash AND d.source_deleted_at IS NOT NULL;
+UPDATE processed_object SET source_deleted_at = clock_timestamp()
+WHERE scope_id = %(scope)s AND key_hash = ANY (%(missing)s::uuid[]) AND source_deleted_at IS NULL
 """
 
 _TAKE_BACK = """
@@ -184,14 +230,14 @@ SELECT batch_id, number, objects, bytes FROM made ORDER BY number
 
 
 class Planner:
-    """Plans one run: stages the listing while it is read, then cuts what is left."""
+    """Plans one run: stages the listing while it is read, then cuts what is to be done into batches."""
 
     def __init__(self, connection: DatabaseConnection, project: Project, run: Run, limits: PlanLimits) -> None:
-        self._database = connection
+        self._connection = connection
         self._project = project
         self._run = run
         self._limits = limits
-        self._counts: Counter[str] = Counter()
+        self._counts: Counter[tuple[str, bool]] = Counter()
         self._failure: BaseException | None = None
 
     def plan(self, listing: Iterable[SourceObject]) -> PlanSummary:
@@ -200,9 +246,14 @@ class Planner:
         The listing is read in this thread, while another sends what was read to PostgreSQL: listing waits for the
         object store most of the time. Memory holds a few chunks, whatever the listing's length.
         """
-        doing = "planning"
-        self._database.query(doing, _STAGE)
-        self._siblings = self._find_siblings()
+        self._connection.query("planning", _STAGE)
+        self._connection.query(
+            "planning",
+            "UPDATE run SET retry_quarantined = %s, selection = %s WHERE run_id = %s",
+            (self._limits.retry_quarantined, self._limits.selection, self._run.run_id),
+        )
+        self._done = done_parameters(self._connection, self._run)
+        self._same_recipe = self._find_same_recipe()
         chunks: Queue[tuple[int, list[SourceObject]] | None] = Queue(_QUEUED_CHUNKS)
         stager = Thread(target=self._stage, args=(chunks,), name="dicom-deid-plan")
         stager.start()
@@ -213,21 +264,37 @@ class Planner:
             stager.join()
         if self._failure is not None:
             raise self._failure
-        return self._cut(listed, outside)
+        deleted = self._find_deleted() if self._limits.are_whole else 0
+        return self._cut(listed, outside, deleted)
 
-    def _find_siblings(self) -> list[int]:
-        rows = self._database.query(
+    def _find_same_recipe(self) -> list[int]:
+        """Return the rules that have this run's recipe, with whatever settings."""
+        rows = self._connection.query(
             "planning",
-            "SELECT o.scope_id FROM work_scope s JOIN work_scope o USING (project_id, source, destination) "
-            "WHERE s.scope_id = %s AND o.scope_id <> s.scope_id",
-            (self._run.scope_id,),
+            "SELECT o.rules_id FROM rules r JOIN rules o USING (recipe_digest) WHERE r.rules_id = %s",
+            (self._run.rules_id,),
         )
         return [row[0] for row in rows]
+
+    def _find_deleted(self) -> int:
+        """Mark written objects whose source object was not listed, below the prefix of this run; return how many."""
+        doing = "looking for deleted source objects"
+        prefix = split_source(self._run.request.source)[1]
+        scope = {"scope": self._run.scope_id}
+        self._connection.query(doing, "ANALYZE pg_temp.listed")
+        rows = self._connection.rows(doing, _MISSING, scope)
+        missing = [
+            key_hash
+            for key_hash, encrypted in rows
+            if decrypt_source_key(self._project, key_hash, encrypted).startswith(prefix)
+        ]
+        self._connection.query(doing, _MARK_DELETED, {**scope, "missing": missing})
+        return len(missing)
 
     def _read(
         self, listing: Iterable[SourceObject], put: Callable[[tuple[int, list[SourceObject]]], None]
     ) -> tuple[int, int]:
-        """Hand the listing on in chunks; return how many objects it held, and how many of these are not wanted."""
+        """Pass the listing on in chunks; return how many objects it has, and how many of these are not wanted."""
         listed = outside = 0
         objects = iter(listing)
         windowed = self._limits.newer_than is not None or self._limits.older_than is not None
@@ -242,7 +309,7 @@ class Planner:
         return self._limits.limit is not None and self._chosen() >= self._limits.limit
 
     def _chosen(self) -> int:
-        return sum(self._counts.values()) - self._counts["done"]
+        return sum(count for (why, _), count in self._counts.items() if why not in _NOT_PLANNED)
 
     def _stage(self, chunks: Queue[tuple[int, list[SourceObject]] | None]) -> None:
         while (chunk := chunks.get()) is not None:
@@ -255,78 +322,91 @@ class Planner:
 
     def _stage_chunk(self, position: int, objects: list[SourceObject]) -> None:
         doing = "planning"
-        limit = None if self._limits.limit is None else self._limits.limit - self._chosen()
+        limits = self._limits
         text = "".join(self._lines(position, objects))
-        with self._database.transaction(doing):
-            self._database.copy_in(doing, "pg_temp.listing", text)
-            rows = self._database.query(
-                doing,
-                _CHOOSE,
-                {
-                    "scope": self._run.scope_id,
-                    "siblings": self._siblings,
-                    "retry": self._limits.retry_quarantined,
-                    "limit": limit,
-                },
-            )
-        self._counts.update(dict(rows))
+        parameters = {
+            "scope": self._run.scope_id,
+            "same_recipe": self._same_recipe,
+            "supersede": limits.on_change == "supersede",
+            "limit": None if limits.limit is None else limits.limit - self._chosen(),
+            "whole": limits.are_whole,
+            **self._done,
+        }
+        with self._connection.transaction(doing):
+            self._connection.copy_in(doing, "pg_temp.listing", text)
+            rows = self._connection.query(doing, _CHOOSE, parameters)
+        self._counts.update({(why, is_written): count for why, is_written, count in rows})
 
     def _lines(self, position: int, objects: list[SourceObject]) -> Iterator[str]:
-        seal, object_key = self._project.object_sealer.seal, self._project.object_key
+        encrypt, hash_key = self._project.source_key_cipher.encrypt, self._project.source_hash_key
+        prefix = split_source(self._run.request.source)[1].encode("utf-8", "surrogateescape")
         nonces = os.urandom(NONCE_BYTES * len(objects))
-        for place, (key, size, etag, _, version_id) in enumerate(objects):
-            text = key.encode("utf-8", "surrogateescape")
-            key_hash = hmac.digest(object_key, text, "sha256")[:16]
-            sealed = seal(text, key_hash, nonces[place * NONCE_BYTES : (place + 1) * NONCE_BYTES])
+        for number, (key, size, etag, _, version_id) in enumerate(objects):
+            text = prefix + key.encode("utf-8", "surrogateescape")
+            key_hash = hmac.digest(hash_key, text, "sha256")[:16]
+            encrypted = encrypt(text, key_hash, nonces[number * NONCE_BYTES : (number + 1) * NONCE_BYTES])
             version = NULL if version_id is None else copy_field(version_id)
-            yield (
-                f"{position + place}\t{key_hash.hex()}\t\\\\x{sealed.hex()}\t{size}\t{copy_field(etag)}\t{version}\n"
-            )
+            row = f"{position + number}\t{key_hash.hex()}\t\\\\x{encrypted.hex()}\t{size}"
+            yield f"{row}\t{copy_field(etag)}\t{version}\n"
 
-    def _cut(self, listed: int, outside: int) -> PlanSummary:
+    def _cut(self, listed: int, outside: int, deleted: int) -> PlanSummary:
         doing = "cutting the plan into batches"
         run = {"run": self._run.run_id, "scope": self._run.scope_id}
-        with self._database.transaction(doing):
-            # Planned again, the run takes back what no worker has begun.
-            self._database.query(doing, _TAKE_BACK, run)
-            self._database.query(doing, "SET LOCAL work_mem = '64MB'; ANALYZE pg_temp.chosen")
-            self._database.query(doing, _CUT, self._sizes())
-            rows = self._database.query(doing, "ANALYZE pg_temp.cut;" + _BATCHES, run)
+        count = self._counts_by_why()
+        with self._connection.transaction(doing):
+            # Planning a run again deletes the batches that no worker has begun.
+            self._connection.query(doing, _TAKE_BACK, run)
+            self._connection.query(doing, "SET LOCAL work_mem = '64MB'; ANALYZE pg_temp.chosen")
+            self._connection.query(doing, _CUT, self._sizes())
+            rows = self._connection.query(doing, "ANALYZE pg_temp.cut;" + _BATCHES, run)
             planned = sum(row[2] for row in rows)
             total = sum(row[3] for row in rows)
-            self._database.query(
+            self._connection.query(
                 doing,
                 "UPDATE run SET listed = %(listed)s, already_done = %(done)s, planned = %(planned)s, "
-                "planned_bytes = %(bytes)s, retry_quarantined = %(retry)s WHERE run_id = %(run)s; "
-                "DROP TABLE pg_temp.listing, pg_temp.chosen, pg_temp.cut",
+                "planned_bytes = %(bytes)s WHERE run_id = %(run)s; "
+                "DROP TABLE pg_temp.listing, pg_temp.chosen, pg_temp.listed, pg_temp.cut",
                 {
                     **run,
                     "listed": listed,
-                    "done": self._counts["done"],
+                    "done": count["done"],
                     "planned": planned,
                     "bytes": total,
-                    "retry": self._limits.retry_quarantined,
                 },
             )
         return PlanSummary(
             listed=listed,
             outside=outside,
-            already_done=self._counts["done"],
+            already_done=count["done"],
+            kept=count["kept"],
+            withdrawn=count["withdrawn"],
             planned=planned,
             bytes=total,
-            why={why: count for why, count in sorted(self._counts.items()) if why != "done"},
+            why={why: number for why, number in sorted(count.items()) if why not in _NOT_PLANNED},
+            superseding={
+                why: number
+                for (why, is_written), number in sorted(self._counts.items())
+                if is_written and why not in _NOT_PLANNED
+            },
+            deleted=deleted,
             batches=tuple(BatchReference(row[0], _label(*row[1:]), row[2], int(row[3])) for row in rows),
         )
 
-    def _sizes(self) -> dict[str, int]:
-        """Return the weight that fills a batch, the least weight of an object, and the size of a large one.
+    def _counts_by_why(self) -> Counter[str]:
+        counts: Counter[str] = Counter()
+        for (why, _), number in self._counts.items():
+            counts[why] += number
+        return counts
 
-        An object weighs its bytes, and at least as much as makes `batch_objects` fill a batch. Each of the two classes
-        (large and other) can leave one batch unfilled, hence the two batches less.
+    def _sizes(self) -> dict[str, int]:
+        """Return the weight of a full batch, the minimum weight of an object, and the size of a large one.
+
+        The weight of an object is its size, at least `batch_bytes / batch_objects`. Each of the two classes (large and
+        other) can leave one batch unfilled, hence the two batches less.
         """
         limits = self._limits
         least = -(-limits.batch_bytes // limits.batch_objects)
-        weights = self._database.query(
+        weights = self._connection.query(
             "planning",
             "SELECT coalesce(sum(greatest(size, %s)), 0)::bigint FROM pg_temp.chosen",
             (least,),
@@ -339,9 +419,9 @@ class Planner:
 
 
 def prune(connection: DatabaseConnection, days: int) -> int:
-    """Remove the batches of runs that ended at least so many days ago, and return how many objects they listed.
+    """Remove the batches of runs that ended at least `days` days ago, and return how many objects they listed.
 
-    What was done stays known, and the audit is not touched.
+    Which objects are done stays known, and the audit is not touched.
     """
     rows = connection.query("removing finished plans", _PRUNE, (days,))
     return int(rows[0][0])

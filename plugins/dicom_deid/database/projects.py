@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import secrets
 from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
@@ -10,8 +11,8 @@ from typing import Literal
 from uuid import UUID
 
 from dicom_deid.database.connection import DatabaseConnection
-from dicom_deid.database.hash_chain import chain_key
-from dicom_deid.database.keys import KEY_BYTES, Cipher, KeyRing, derive
+from dicom_deid.database.hash_chain import chain_key, record_event
+from dicom_deid.database.keys import KEY_BYTES, Cipher, KeyRing, derive, register_active_key
 from dicom_deid.database.pseudonyms import checked_org_root, problem_of
 from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.identifiers import IdentifierKind
@@ -23,7 +24,7 @@ SECRET_PURPOSE = "project secret"  # noqa: S105
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProjectOptions:
-    """What is fixed when a project is made.
+    """Options that are fixed when a project is created.
 
     Parameters
     ----------
@@ -57,7 +58,7 @@ class ProjectOptions:
 
 @dataclass(frozen=True)
 class Project:
-    """A project as it stands in the database, with the keys made from its secret."""
+    """A project in the database, with the keys derived from its secret."""
 
     project_id: int
     name: str
@@ -65,9 +66,14 @@ class Project:
     secret: bytes = field(repr=False)
 
     @cached_property
-    def lookup_key(self) -> bytes:
-        """The HMAC key under which originals are looked up."""
-        return derive(self.secret, "lookup")
+    def hash_key(self) -> bytes:
+        """The HMAC key of the keyed hashes of originals."""
+        return derive(self.secret, "keyed hash")
+
+    @cached_property
+    def row_check_key(self) -> bytes:
+        """The HMAC key that binds pseudonyms to their rows."""
+        return derive(self.secret, "row check")
 
     @cached_property
     def uid_key(self) -> bytes:
@@ -75,24 +81,29 @@ class Project:
         return derive(self.secret, "uid")
 
     @cached_property
-    def object_key(self) -> bytes:
-        """The HMAC key under which source keys are looked up."""
-        return derive(self.secret, "source key")
+    def source_hash_key(self) -> bytes:
+        """The HMAC key of the digests of source keys."""
+        return derive(self.secret, "source key hash")
 
     @cached_property
-    def object_sealer(self) -> Cipher:
-        """Seals source keys, which may name a patient."""
-        return Cipher(derive(self.secret, "sealed source key"))
+    def source_key_cipher(self) -> Cipher:
+        """Encrypts source keys, which may name a patient."""
+        return Cipher(derive(self.secret, "source key"))
 
 
-def original_sealer(ring: KeyRing, key_id: str, project_id: int) -> Cipher:
-    """Return the sealer of the originals of one project."""
+def original_cipher(ring: KeyRing, key_id: str, project_id: int) -> Cipher:
+    """Return the cipher of the originals of one project."""
     return ring.cipher(key_id, f"original {project_id}")
 
 
-def open_key(project: Project, key_hash: str, sealed: bytes) -> str:
-    """Open a sealed source key, which is bound to its digest."""
-    return project.object_sealer.open(bytes(sealed), UUID(key_hash).bytes).decode("utf-8", "surrogateescape")
+def source_key_hash(project: Project, key: str) -> str:
+    """Return the digest by which a whole source key is found, as a UUID: 128 bits of HMAC-SHA-256."""
+    return hmac.digest(project.source_hash_key, key.encode("utf-8", "surrogateescape"), "sha256")[:16].hex()
+
+
+def decrypt_source_key(project: Project, key_hash: str, encrypted: bytes) -> str:
+    """Decrypt a source key, which is bound to its digest."""
+    return project.source_key_cipher.decrypt(bytes(encrypted), UUID(key_hash).bytes).decode("utf-8", "surrogateescape")
 
 
 def open_project(
@@ -103,12 +114,12 @@ def open_project(
     *,
     create: bool = True,
 ) -> Project:
-    """Return the project of that name, made with `options` when there is none.
+    """Return the project of that name, created with `options` when there is none.
 
     Raises
     ------
     ConfigurationError
-        The project stands with other options; or there is none and `create` is False.
+        The project has other options, or was deleted; or there is none and `create` is False.
     """
     found = _find(connection, ring, name)
     if found is None and create:
@@ -124,34 +135,52 @@ def open_project(
     return found
 
 
+def project_names(connection: DatabaseConnection) -> list[str]:
+    """Return the names of all projects that were not deleted."""
+    rows = connection.query("reading the projects", "SELECT name FROM project WHERE deleted_at IS NULL ORDER BY name")
+    return [name for (name,) in rows]
+
+
 def _find(connection: DatabaseConnection, ring: KeyRing, name: str) -> Project | None:
     rows = connection.query(
         "reading the project",
-        "SELECT project_id, secret, key_id, org_root, single_patient_id, uid_strategy, max_date_offset_days "
-        "FROM project WHERE name = %s",
+        "SELECT deleted_at, project_id, secret, key_id, org_root, single_patient_id, uid_strategy, "
+        "max_date_offset_days FROM project WHERE name = %s",
         (name,),
     )
     if not rows:
         return None
-    project_id, secret, key_id, *options = rows[0]
+    deleted_at, project_id, secret, key_id, *options = rows[0]
+    if deleted_at is not None:
+        raise ConfigurationError(f"Project {name!r} was deleted on {deleted_at:%Y-%m-%d}; choose another name.")
     names = [option.name for option in fields(ProjectOptions)]
-    opened = ring.cipher(key_id, SECRET_PURPOSE).open(bytes(secret), name.encode())
-    return Project(project_id, name, ProjectOptions(**dict(zip(names, options, strict=True))), opened)
+    decrypted = ring.cipher(key_id, SECRET_PURPOSE).decrypt(bytes(secret), name.encode())
+    return Project(project_id, name, ProjectOptions(**dict(zip(names, options, strict=True))), decrypted)
 
 
 def _create(connection: DatabaseConnection, ring: KeyRing, name: str, options: ProjectOptions) -> None:
     if not name or name != name.strip() or len(name) > 100 or not name.isprintable():
         raise ConfigurationError("A project's name is 1 to 100 printable characters without surrounding blanks.")
-    # The audit's secret is made along with the first project, by a login that may write.
-    chain_key(connection, ring)
-    sealed = ring.cipher(ring.active_id, SECRET_PURPOSE).seal(secrets.token_bytes(KEY_BYTES), name.encode())
-    connection.query(
-        "making the project",
-        "INSERT INTO project (name, secret, key_id, org_root, single_patient_id, uid_strategy, max_date_offset_days) "
-        "VALUES (%(name)s, %(secret)s, %(key_id)s, %(org_root)s, %(single_patient_id)s, %(uid_strategy)s, "
-        "%(max_date_offset_days)s) ON CONFLICT DO NOTHING",
-        {"name": name, "secret": sealed, "key_id": ring.active_id, **asdict(options)},
-    )
+    # Also creates the secret of the audit with the first project, under a login that may write.
+    key = chain_key(connection, ring)
+    register_active_key(connection, ring)
+    cipher = ring.cipher(ring.active_id, SECRET_PURPOSE)
+    doing = "creating the project"
+    with connection.transaction(doing):
+        made = connection.query(
+            doing,
+            "INSERT INTO project (name, secret, key_id, org_root, single_patient_id, uid_strategy, "
+            "max_date_offset_days) VALUES (%(name)s, %(secret)s, %(key_id)s, %(org_root)s, %(single_patient_id)s, "
+            "%(uid_strategy)s, %(max_date_offset_days)s) ON CONFLICT DO NOTHING RETURNING project_id",
+            {
+                "name": name,
+                "secret": cipher.encrypt(secrets.token_bytes(KEY_BYTES), name.encode()),
+                "key_id": ring.active_id,
+                **asdict(options),
+            },
+        )
+        if made:
+            record_event(connection, key, "project-created", asdict(options), project=name)
 
 
 def _refuse(project: Project, wanted: ProjectOptions) -> None:
@@ -161,6 +190,6 @@ def _refuse(project: Project, wanted: ProjectOptions) -> None:
         if getattr(wanted, option.name) != getattr(project.options, option.name)
     ]
     raise ConfigurationError(
-        f"Project {project.name!r} was made with another {', '.join(differing)}; these are fixed for its life. "
+        f"Project {project.name!r} was created with another {', '.join(differing)}; these cannot be changed. "
         "Use the project's own, or another project."
     )

@@ -18,8 +18,7 @@ from typing import Any, NamedTuple
 
 from dicom_deid.database.connection import DatabaseConnection
 from dicom_deid.database.hash_chain import record_event
-from dicom_deid.database.plan import object_hash
-from dicom_deid.database.projects import Project
+from dicom_deid.database.projects import Project, source_key_hash
 from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.reasons import Outcome
 
@@ -202,25 +201,24 @@ class NewDecision:
 # Held objects are kept up to date by the transaction that records audit rows.
 
 _RELEASE = """
-DELETE FROM held_object h USING work_scope s, unnest(%(done)s::uuid[]) d (key_hash)
-WHERE s.scope_id = %(scope)s AND (h.project_id, h.source, h.destination) = (s.project_id, s.source, s.destination)
-  AND h.key_hash = d.key_hash;
+DELETE FROM held_object h USING unnest(%(done)s::uuid[]) d (key_hash)
+WHERE h.scope_id = %(scope)s AND h.key_hash = d.key_hash;
 """
 
 _HOLD = """
-INSERT INTO held_object (project_id, source, destination, key_hash, encrypted_key, version_id, etag, size, run_id,
+INSERT INTO held_object (scope_id, project_id, source, destination, key_hash, object_id, encrypted_key, version_id, etag, size, run_id,
     link_id, number, recorded_at, held_since, reason, detail, element, modality, sop_class_uid, transfer_syntax_uid,
     manufacturer, model, software, rows, columns, patient, study, group_id)
-SELECT s.project_id, s.source, s.destination, i.key_hash, i.encrypted_key, i.version_id, i.etag, i.size,
+SELECT s.scope_id, s.project_id, %(source)s, s.destination, i.key_hash, h.object_id, i.encrypted_key, i.version_id, i.etag, i.size,
     %(run)s, %(link)s, h.number, %(recorded_at)s, %(recorded_at)s, h.reason, h.detail, h.element, h.modality,
     h.sop_class_uid, h.transfer_syntax_uid, h.manufacturer, h.model, h.software, h.rows, h.columns, h.patient, h.study,
     h.group_id
-FROM json_to_recordset(%(held)s) h (item integer, number integer, reason text, detail text, element text, modality text,
+FROM json_to_recordset(%(held)s) h (item integer, object_id uuid, number integer, reason text, detail text, element text, modality text,
     sop_class_uid text, transfer_syntax_uid text, manufacturer text, model text, software text, rows integer,
     columns integer, patient uuid, study uuid, group_id uuid)
 JOIN batch_item i ON i.batch_id = %(batch)s AND i.item = h.item
 JOIN work_scope s ON s.scope_id = %(scope)s
-ON CONFLICT (project_id, source, destination, key_hash) DO UPDATE SET
+ON CONFLICT (scope_id, key_hash) DO UPDATE SET source = excluded.source,
     version_id = excluded.version_id, etag = excluded.etag, size = excluded.size, run_id = excluded.run_id,
     link_id = excluded.link_id, number = excluded.number, recorded_at = excluded.recorded_at,
     reason = excluded.reason, detail = excluded.detail, element = excluded.element, modality = excluded.modality,
@@ -233,9 +231,7 @@ _APPLIED = """
 UPDATE decided_object d SET outcome = a.outcome, link_id = %(link)s, number = a.number, run_id = %(run)s
 FROM unnest(%(items)s::integer[], %(numbers)s::integer[], %(outcomes)s::text[]) a (item, number, outcome)
 JOIN batch_item i ON i.batch_id = %(batch)s AND i.item = a.item
-JOIN work_scope s ON s.scope_id = %(scope)s
-WHERE (d.project_id, d.source, d.destination) = (s.project_id, s.source, s.destination)
-  AND d.key_hash = i.key_hash AND d.etag = i.etag AND a.outcome <> 'failed';
+WHERE d.scope_id = %(scope)s AND d.key_hash = i.key_hash AND d.etag = i.etag AND a.outcome <> 'failed';
 """
 
 
@@ -249,7 +245,7 @@ def settle_held(
     rows
         The audit rows (`AuditRow`), in the order in which they are numbered.
     parameters
-        `scope`, `run`, `batch`, `link` and `recorded_at` of the rows.
+        `scope`, `run`, `source`, `batch`, `link` and `recorded_at` of the rows.
     """
     held, done = [], []
     for number, row in enumerate(rows):
@@ -286,6 +282,7 @@ def _held(project: Project, number: int, row: Any) -> dict[str, object]:
     return {
         **named,
         "item": row.item.item_id,
+        "object_id": row.item.object_id,
         "number": number,
         "detail": row.detail,
         "transfer_syntax_uid": row.transfer_syntax_uid or facts.transfer_syntax_uid,
@@ -296,7 +293,7 @@ def _held(project: Project, number: int, row: Any) -> dict[str, object]:
 
 
 def _keyed(project: Project, kind: str, original: str) -> str | None:
-    return object_hash(project, f"{kind}\0{original}") if original else None
+    return source_key_hash(project, f"{kind}\0{original}") if original else None
 
 
 # What pages and commands read.
@@ -331,8 +328,7 @@ _FROM = """
 FROM held_object h JOIN project p USING (project_id)
 LEFT JOIN LATERAL (
     SELECT c.decision_id, c.action, c.approved_at, d.outcome FROM decided_object d JOIN decision c USING (decision_id)
-    WHERE (d.project_id, d.source, d.destination, d.key_hash, d.etag) =
-          (h.project_id, h.source, h.destination, h.key_hash, h.etag) AND c.revoked_at IS NULL
+    WHERE (d.scope_id, d.key_hash, d.etag) = (h.scope_id, h.key_hash, h.etag) AND c.revoked_at IS NULL
     ORDER BY decision_id DESC LIMIT 1
 ) c ON true
 """
@@ -496,10 +492,10 @@ def _attach(connection: DatabaseConnection, doing: str, project_id: int, decisio
     rows = connection.query(
         doing,
         "DELETE FROM decided_object d USING held_object h WHERE d.outcome IS NULL AND h.project_id = %(project)s "  # noqa: S608
-        "AND (d.project_id, d.source, d.destination, d.key_hash) = (h.project_id, h.source, h.destination, h.key_hash) "
+        "AND (d.scope_id, d.key_hash) = (h.scope_id, h.key_hash) "
         f"AND {_CHOSEN}; "
-        "INSERT INTO decided_object (project_id, source, destination, key_hash, etag, decision_id) "
-        "SELECT h.project_id, h.source, h.destination, h.key_hash, h.etag, %(decision)s FROM held_object h "
+        "INSERT INTO decided_object (scope_id, key_hash, etag, decision_id) "
+        "SELECT h.scope_id, h.key_hash, h.etag, %(decision)s FROM held_object h "
         f"WHERE h.project_id = %(project)s AND {_CHOSEN} RETURNING 1",
         {
             "decision": decision_id,
@@ -659,8 +655,8 @@ def list_decided_objects(connection: DatabaseConnection, run_id: str) -> list[He
     """Return the decided objects from the same source to the same destination as a run."""
     rows = connection.query(
         "reading decided objects",
-        f"{_HELD} WHERE {_PENDING} AND (h.project_id, source, destination) = (SELECT s.project_id, s.source, "  # noqa: S608
-        "s.destination FROM run JOIN work_scope s USING (scope_id) WHERE run.run_id = %s) "
+        f"{_HELD} WHERE {_PENDING} AND (h.scope_id, h.source) = (SELECT run.scope_id, "  # noqa: S608
+        "run.request::jsonb ->> 'source' FROM run WHERE run.run_id = %s) "
         "ORDER BY h.link_id, h.number",
         (run_id,),
     )
@@ -671,8 +667,7 @@ _DECIDED_ITEMS = """
 SELECT i.item, c.action, c.rules, c.settings
 FROM batch_item i JOIN decided_object d ON d.key_hash = i.key_hash AND d.etag = i.etag
 JOIN decision c USING (decision_id)
-JOIN work_scope s ON (s.project_id, s.source, s.destination) = (d.project_id, d.source, d.destination)
-WHERE i.batch_id = %(batch)s AND s.scope_id = %(scope)s AND c.approved_at IS NOT NULL AND c.revoked_at IS NULL
+WHERE i.batch_id = %(batch)s AND d.scope_id = %(scope)s AND c.approved_at IS NOT NULL AND c.revoked_at IS NULL
   AND c.action <> 'hold' ORDER BY i.item, decision_id
 """
 

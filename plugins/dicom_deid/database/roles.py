@@ -1,11 +1,11 @@
-"""Database roles, each with no more than it needs.
+"""Database roles, each with no more privileges than it needs.
 
-- `{schema}_owner` owns the schema: migrations, import, rotation.
-- `{schema}_writer` is what runs use: it makes pseudonyms, plans, and appends to the audit; it reads no original, and
-  changes no row of mapping or audit.
+- `{schema}_owner` owns the schema: migrations, import, rotation, erasure.
+- `{schema}_writer` is for runs and withdrawals: it creates pseudonyms, plans, and appends to the audit; it reads no
+  original, and changes no row of mapping or audit.
 - `{schema}_reader` reads runs, plans and the audit; of the mapping only kinds and counts.
 - `{schema}_reviewer` reads what a reader reads, and records decisions about quarantined objects.
-- `{schema}_reidentifier` looks originals up, one committed reason at a time.
+- `{schema}_reidentifier` looks originals up, after it has recorded a reason for each look-up.
 
 They cannot log in; logins are made members of them.
 """
@@ -19,23 +19,31 @@ from dicom_deid.exceptions import ConfigurationError
 
 ROLES = ("owner", "writer", "reader", "reviewer", "reidentifier")
 
-_EVENT_COLUMNS = "recorded_at, kind, run_id, project, body, previous, hash"
+_EVENT_COLUMNS = "recorded_at, kind, run_id, project, body, version, previous, hash"
+
+_HEAD = "SELECT, INSERT, UPDATE ON chain_head"
 
 _READ = (
-    "SELECT ON project, alembic_version, work_scope, processed_object, run, batch, batch_item, secret, "
-    "audit_event, audit_link, audit, held_object, decision, decided_object"
+    "SELECT ON project, key_check, recipe, alembic_version, work_scope, rules, source_series, processed_object, run, "
+    "batch, batch_item, write_intent, withdrawal, withdrawn, deletion, release, secret, chain_head, audit_event, "
+    "audit_link, audit, held_object, decision, decided_object"
 )
 
 _GRANTS: Mapping[str, tuple[str, ...]] = {
     "writer": (
         _READ,
-        "INSERT ON project, work_scope, processed_object, run, batch, batch_item, secret, mapping, audit_link, audit",
+        "INSERT ON project, key_check, recipe, work_scope, rules, patient, source_series, processed_object, run",
+        "INSERT ON batch, batch_item, write_intent, withdrawal, withdrawn, deletion, release, secret, mapping",
+        "INSERT ON audit_link, audit",
         "UPDATE (patient_ids, accession_numbers, study_ids) ON project",
-        "SELECT (project_id, kind, keyed_hash, pseudonym, is_unique) ON mapping",
-        "UPDATE ON processed_object, run, batch, batch_item, held_object, decided_object",
+        "SELECT ON patient",
+        "SELECT (project_id, kind, keyed_hash, pseudonym, is_unique, row_check) ON mapping",
+        "UPDATE ON processed_object, run, batch, batch_item, write_intent, withdrawal, release, held_object",
+        "UPDATE ON decided_object",
         "INSERT, DELETE ON held_object",
-        "DELETE ON batch, batch_item",
+        "DELETE ON batch, batch_item, write_intent, withdrawn, deletion",
         f"INSERT ({_EVENT_COLUMNS}) ON audit_event",
+        _HEAD,
         "USAGE ON SEQUENCE audit_link_link_id_seq",
         "EXECUTE ON FUNCTION ensure_audit_partition(timestamptz)",
     ),
@@ -45,6 +53,7 @@ _GRANTS: Mapping[str, tuple[str, ...]] = {
     ),
     "reviewer": (
         _READ,
+        _HEAD,
         f"INSERT ({_EVENT_COLUMNS}) ON audit_event",
         "INSERT ON decision, decided_object",
         "DELETE ON decided_object",
@@ -53,9 +62,11 @@ _GRANTS: Mapping[str, tuple[str, ...]] = {
         "UPDATE (four_eyes) ON project",
     ),
     "reidentifier": (
-        "SELECT ON project, alembic_version, work_scope, secret, audit_event, audit",
+        "SELECT ON project, key_check, alembic_version, work_scope, rules, run, processed_object, secret",
+        "SELECT ON audit_event, audit",
         f"INSERT ({_EVENT_COLUMNS}) ON audit_event",
-        "EXECUTE ON FUNCTION reidentify(bigint, text[], bytea[], text[])",
+        _HEAD,
+        "EXECUTE ON FUNCTION reidentify(bigint, text[], bytea[], text[], bytea)",
     ),
 }
 

@@ -1,39 +1,43 @@
-"""Runs: begun, finished, and told as totals."""
+"""Runs: how they begin and end, and their totals."""
 
 from __future__ import annotations
 
 import json
 import uuid
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
+from dicom_deid import __version__
 from dicom_deid.database.connection import DatabaseConnection
-from dicom_deid.database.hash_chain import record_event
+from dicom_deid.database.hash_chain import EVENTS, links_of, record_event
 from dicom_deid.exceptions import ConfigurationError
-from dicom_deid.objects import SourceObject
+from dicom_deid.reasons import Outcome, Reason
 
-RunState = Literal["running", "succeeded", "failed", "cancelled"]
+RunState = Literal["running", "succeeded", "failed", "cancelled", "abandoned"]
+
+ABANDONED_HOURS = 24
+"""A run that has no worker and has recorded nothing for so many hours is closed when the next run is planned."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunRequest:
-    """What a run is asked to do. Everything here is recorded in the audit: no secrets, no PHI.
+    """The request of a run. Everything here is recorded in the audit: no secrets, no PHI.
 
     Parameters
     ----------
     project
         Name of the mapping's project.
     source, destination
-        Addresses, as `s3://bucket/prefix` or `file:///...`. Together with project and digests they say what counts as
-        the same work.
+        Addresses, as `s3://bucket/prefix` or `file:///...`.
     recipe_name, recipe_digest, settings_digest
         The rules; digests are SHA-256 as 64 hexadecimal digits.
     triggered_by, reason
         Who asked, and why.
-    parameters, airflow
+    parameters, airflow_context
         Whatever else describes the run; JSON.
     external_id
         The caller's own id (for example Airflow's dag and run). A run begun again under the same id is the same run.
@@ -48,7 +52,7 @@ class RunRequest:
     triggered_by: str = ""
     reason: str = ""
     parameters: Mapping[str, object] = field(default_factory=dict)
-    airflow: Mapping[str, object] = field(default_factory=dict)
+    airflow_context: Mapping[str, object] = field(default_factory=dict)
     external_id: str | None = None
 
     def to_json(self) -> str:
@@ -57,17 +61,18 @@ class RunRequest:
 
     @classmethod
     def from_json(cls, text: str) -> RunRequest:
-        """Read what :meth:`to_json` wrote."""
+        """Read the result of :meth:`to_json`."""
         return cls(**json.loads(text))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """A run as it stands."""
+    """A run as recorded in the database."""
 
     run_id: str
     request: RunRequest
     scope_id: int
+    rules_id: int
     project_id: int
     state: RunState
     listed: int
@@ -79,16 +84,13 @@ class Run:
 
     @property
     def recorded_since(self) -> datetime:
-        """An instant before which the audit has no row of the run, for partitions of months before to be left out.
-
-        Clocks of workers and server differ a little: it is the beginning of the day.
-        """
+        """An instant before which the audit has no row of the run, so that partitions of earlier months are skipped."""
         return self.started_at.replace(hour=0, minute=0, second=0, microsecond=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RunReport:
-    """Totals of a run; of an object that took several attempts the last counts.
+class Totals:
+    """Totals of one run or of several; of an object that took several attempts the last one counts.
 
     Parameters
     ----------
@@ -96,48 +98,105 @@ class RunReport:
         Objects by outcome.
     reasons
         Quarantined and failed objects by reason code.
-    open
-        Planned objects of which nothing is recorded yet.
-    left_to_other_runs
-        Planned objects that another run had in hand at the same time.
     bytes_in, bytes_out
-        Sizes of the source objects dealt with, and of the objects written.
-    attempts
-        Audit rows.
-    object_seconds
-        Time spent on objects, summed over all workers.
+        Sizes of the source objects processed, and of the objects written.
     seconds
-        From the run's beginning to its end (or now).
+        From the beginning to the end (or now).
     """
 
-    run: Run
-    outcomes: Mapping[str, int]
-    reasons: Mapping[str, int]
-    open: int
-    left_to_other_runs: int
-    bytes_in: int
-    bytes_out: int
-    attempts: int
-    object_seconds: float
-    seconds: float
+    outcomes: Mapping[str, int] = field(default_factory=dict)
+    reasons: Mapping[str, int] = field(default_factory=dict)
+    bytes_in: int = 0
+    bytes_out: int = 0
+    seconds: float = 0.0
 
     @property
     def objects(self) -> int:
-        """Objects of which the outcome is recorded."""
+        """Objects that have an outcome."""
         return sum(self.outcomes.values())
+
+    @property
+    def deidentified(self) -> int:
+        """Objects that were written to the destination."""
+        return self.outcomes.get(Outcome.DEIDENTIFIED, 0)
+
+    @property
+    def quarantined(self) -> int:
+        """Objects that cannot be de-identified with certainty."""
+        return self.outcomes.get(Outcome.QUARANTINED, 0)
+
+    @property
+    def failed(self) -> int:
+        """Objects that the object store or the database failed for good."""
+        return self.outcomes.get(Outcome.FAILED, 0)
+
+    @property
+    def objects_per_second(self) -> float:
+        """Objects by seconds of the run, planning included."""
+        return self.objects / self.seconds if self.seconds else 0.0
 
     @property
     def quarantine_ratio(self) -> float:
         """Quarantined objects among all that have an outcome and are not excluded, 0 to 1."""
-        objects = self.objects - self.outcomes.get("excluded", 0)
-        return self.outcomes.get("quarantined", 0) / objects if objects else 0.0
+        objects = self.objects - self.outcomes.get(Outcome.EXCLUDED, 0)
+        return self.quarantined / objects if objects else 0.0
+
+    @property
+    def reason_counts(self) -> list[tuple[Reason, int]]:
+        """Reasons with their numbers of objects, the most frequent first."""
+        return sorted(
+            ((Reason(code), count) for code, count in self.reasons.items()), key=lambda each: (-each[1], each[0])
+        )
+
+    @staticmethod
+    def sum(totals: Sequence[Totals]) -> Totals:
+        """Add up the totals of several runs."""
+        outcomes: Counter[str] = Counter()
+        reasons: Counter[str] = Counter()
+        for each in totals:
+            outcomes.update(each.outcomes)
+            reasons.update(each.reasons)
+        return Totals(
+            outcomes=outcomes,
+            reasons=reasons,
+            bytes_in=sum(each.bytes_in for each in totals),
+            bytes_out=sum(each.bytes_out for each in totals),
+            seconds=sum(each.seconds for each in totals),
+        )
 
 
-_LOCK_CHAIN = "SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || ' chain ' || %s, 0))"
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunReport(Totals):
+    """Totals of one run, with what is still to be done.
+
+    Parameters
+    ----------
+    open
+        Planned objects without an outcome.
+    left_to_other_runs
+        Planned objects that another run is processing.
+    done_by_other_runs
+        Planned objects that another run has done meanwhile, under the same rules.
+    attempts
+        Audit rows.
+    object_seconds
+        Time spent on objects, summed over all workers.
+    audit_head
+        Counter and newest hash of the audit's events. Kept elsewhere, it later proves that no event was deleted.
+    """
+
+    run: Run
+    open: int = 0
+    left_to_other_runs: int = 0
+    done_by_other_runs: int = 0
+    attempts: int = 0
+    object_seconds: float = 0.0
+    audit_head: str = ""
+
 
 _RUN = (
-    "SELECT r.run_id::text, r.request, r.scope_id, s.project_id, r.state, r.listed, r.already_done, r.planned, "
-    "r.planned_bytes, r.started_at, r.finished_at FROM run r JOIN work_scope s USING (scope_id) "
+    "SELECT r.run_id::text, r.request, r.scope_id, r.rules_id, s.project_id, r.state, r.listed, r.already_done, "
+    "r.planned, r.planned_bytes, r.started_at, r.finished_at FROM run r JOIN work_scope s USING (scope_id) "
 )
 
 
@@ -174,8 +233,23 @@ def list_runs(connection: DatabaseConnection, limit: int = 100, project: str | N
     return [_run(row) for row in rows]
 
 
+def split_source(url: str) -> tuple[str, str]:
+    """Split a source address into its bucket (or file system) and the prefix that precedes its keys.
+
+    Examples
+    --------
+    >>> split_source("s3://archive/2025/12")
+    ('s3://archive', '2025/12/')
+    >>> split_source("s3://archive")
+    ('s3://archive', '')
+    """
+    parts = urlsplit(url)
+    prefix = parts.path.strip("/")
+    return f"{parts.scheme or 'file'}://{parts.netloc}", f"{prefix}/" if prefix else ""
+
+
 def start_run(connection: DatabaseConnection, chain_key: bytes, project_id: int, request: RunRequest) -> str:
-    """Begin a run, or go on with the one that has the same external id, and return its id.
+    """Begin a run, or continue the one that has the same external id, and return its id.
 
     Raises
     ------
@@ -184,86 +258,167 @@ def start_run(connection: DatabaseConnection, chain_key: bytes, project_id: int,
     """
     doing = "beginning the run"
     with connection.transaction(doing):
-        scope_id = _scope(connection, project_id, request)
+        scope_id, rules_id = _scope(connection, project_id, request)
         if request.external_id is not None:
             lock = "SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || ' run ' || %s, 0))"
             connection.query(doing, lock, (request.external_id,))
             rows = connection.query(
-                doing, "SELECT run_id::text, scope_id FROM run WHERE external_id = %s", (request.external_id,)
+                doing,
+                "SELECT run_id::text, scope_id, rules_id, request FROM run WHERE external_id = %s",
+                (request.external_id,),
             )
             if rows:
-                return _go_on(connection, rows[0][0], rows[0][1], scope_id)
+                same = (
+                    rows[0][1:3] == (scope_id, rules_id) and RunRequest.from_json(rows[0][3]).source == request.source
+                )
+                return _continue(connection, rows[0][0], same=same)
         run_id = str(uuid.uuid4())
         connection.query(
             doing,
-            "INSERT INTO run (run_id, scope_id, external_id, request) VALUES (%s, %s, %s, %s)",
-            (run_id, scope_id, request.external_id, request.to_json()),
+            "INSERT INTO run (run_id, scope_id, rules_id, external_id, request) VALUES (%s, %s, %s, %s, %s)",
+            (run_id, scope_id, rules_id, request.external_id, request.to_json()),
         )
         record_event(connection, chain_key, "run-begun", asdict(request), run_id=run_id, project=request.project)
     return run_id
 
 
-def _go_on(connection: DatabaseConnection, run_id: str, its_scope: int, scope_id: int) -> str:
-    if its_scope != scope_id:
+def _continue(connection: DatabaseConnection, run_id: str, *, same: bool) -> str:
+    if not same:
         raise ConfigurationError(
             "The run of this external id has another source, destination, recipe or settings; begin a new run."
         )
     connection.query(
-        "going on with the run", "UPDATE run SET state = 'running', finished_at = NULL WHERE run_id = %s", (run_id,)
+        "continuing the run", "UPDATE run SET state = 'running', finished_at = NULL WHERE run_id = %s", (run_id,)
     )
     return run_id
 
 
-def _scope(connection: DatabaseConnection, project_id: int, request: RunRequest) -> int:
-    values = (project_id, request.source, request.destination, request.recipe_digest, request.settings_digest)
+def _scope(connection: DatabaseConnection, project_id: int, request: RunRequest) -> tuple[int, int]:
+    values = {
+        "project": project_id,
+        "store": split_source(request.source)[0],
+        "destination": request.destination,
+        "recipe": request.recipe_digest,
+        "settings": request.settings_digest,
+    }
     rows = connection.query(
         "beginning the run",
-        "INSERT INTO work_scope (project_id, source, destination, recipe_digest, settings_digest) "
-        "VALUES (%s, %s, %s, %s, %s) ON CONFLICT DO NOTHING; "
-        "SELECT scope_id FROM work_scope WHERE project_id = %s AND source = %s AND destination = %s "
-        "AND recipe_digest = %s AND settings_digest = %s",
-        values + values,
+        "INSERT INTO work_scope (project_id, source_store, destination) "
+        "VALUES (%(project)s, %(store)s, %(destination)s) ON CONFLICT DO NOTHING; "
+        "INSERT INTO rules (recipe_digest, settings_digest) VALUES (%(recipe)s, %(settings)s) ON CONFLICT DO NOTHING; "
+        "SELECT scope_id, rules_id FROM work_scope, rules WHERE project_id = %(project)s AND source_store = %(store)s "
+        "AND destination = %(destination)s AND recipe_digest = %(recipe)s AND settings_digest = %(settings)s",
+        values,
     )
-    return int(rows[0][0])
+    return int(rows[0][0]), int(rows[0][1])
+
+
+IS_DONE = """(d.outcome IS NOT NULL AND d.etag = i.etag AND d.version_id IS NOT DISTINCT FROM i.version_id
+    AND CASE WHEN d.selection IS NOT NULL THEN d.selection = %(selection)s ELSE d.rules_id = %(rules)s END
+    AND NOT (d.outcome = 'quarantined' AND
+        (%(retry)s OR d.reason = 'internal-error' AND d.package_version <> %(package)s)))"""
+"""Whether the processed object `d` is this very version of the item `i`, and needs no work under the same rules.
+
+Objects that criteria excluded depend on the criteria alone.
+"""
+
+SETTLE_DONE = f"""
+UPDATE batch_item i SET outcome = 'done' FROM batch b, processed_object d
+WHERE b.run_id = %(run)s AND (%(batch)s IS NULL OR b.batch_id = %(batch)s) AND i.batch_id = b.batch_id
+  AND (i.outcome IS NULL OR i.outcome IN ('failed', 'left'))
+  AND d.scope_id = b.scope_id AND d.key_hash = i.key_hash AND {IS_DONE};
+"""  # noqa: S608 - constants
+"""Mark items that another run has done meanwhile."""
+
+
+def done_parameters(connection: DatabaseConnection, run: Run) -> dict[str, object]:
+    """Return the parameters of :data:`IS_DONE` for a run that is planned."""
+    rows = connection.query(
+        "reading the run", "SELECT retry_quarantined, selection FROM run WHERE run_id = %s", (run.run_id,)
+    )
+    return {"rules": run.rules_id, "retry": rows[0][0], "selection": rows[0][1], "package": __version__}
 
 
 def finish_run(connection: DatabaseConnection, chain_key: bytes, run_id: str, state: RunState) -> None:
     """End a run: its totals and the end of its chain go into the audit."""
     doing = "finishing the run"
+    run = find_run(connection, run_id)
+    parameters = {"run": run_id, "batch": None, **done_parameters(connection, run)}
+    connection.query(doing, SETTLE_DONE, parameters)
     report = report_run(connection, run_id)
     with connection.transaction(doing):
-        connection.query(doing, _LOCK_CHAIN, (run_id,))
-        rows = connection.query(
-            doing, "SELECT position, hash FROM audit_link WHERE run_id = %s ORDER BY position DESC LIMIT 1", (run_id,)
+        connection.query(
+            doing,
+            "SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || ' chain ' || %s, 0))",
+            (links_of(run.request.project),),
         )
-        position, last = (int(rows[0][0]), bytes(rows[0][1]).hex()) if rows else (0, "")
         body = {
             "state": state,
-            "links": position,
-            "last_link": last,
+            **chain_end(connection, run_id),
             "attempts": report.attempts,
             "outcomes": dict(report.outcomes),
             "reasons": dict(report.reasons),
             "bytes_in": report.bytes_in,
             "bytes_out": report.bytes_out,
-            "listed": report.run.listed,
-            "already_done": report.run.already_done,
-            "planned": report.run.planned,
+            "listed": run.listed,
+            "already_done": run.already_done,
+            "planned": run.planned,
         }
-        record_event(connection, chain_key, "run-finished", body, run_id=run_id, project=report.run.request.project)
+        record_event(connection, chain_key, "run-finished", body, run_id=run_id, project=run.request.project)
         connection.query(
             doing, "UPDATE run SET state = %s, finished_at = clock_timestamp() WHERE run_id = %s", (state, run_id)
         )
 
 
+def chain_end(connection: DatabaseConnection, run_id: str) -> dict[str, object]:
+    """Return the number of links of a run and the newest hash, for the event that ends it."""
+    rows = connection.query(
+        "finishing the run",
+        "SELECT position, hash FROM audit_link WHERE run_id = %s ORDER BY position DESC LIMIT 1",
+        (run_id,),
+    )
+    return {"links": int(rows[0][0]), "last_link": bytes(rows[0][1]).hex()} if rows else {"links": 0, "last_link": ""}
+
+
+_ABANDONED = """
+SELECT r.run_id::text FROM run r WHERE r.state = 'running' AND (%(scope)s IS NULL OR r.scope_id = %(scope)s)
+AND r.run_id IS DISTINCT FROM %(but)s AND r.started_at < clock_timestamp() - make_interval(hours => %(hours)s)
+AND NOT EXISTS (SELECT FROM batch b WHERE b.run_id = r.run_id AND b.expires_at > clock_timestamp())
+AND NOT EXISTS (SELECT FROM audit_link l WHERE l.run_id = r.run_id
+                AND l.recorded_at > clock_timestamp() - make_interval(hours => %(hours)s))
+ORDER BY r.run_number
+"""
+
+
+def close_abandoned(
+    connection: DatabaseConnection,
+    chain_key: bytes,
+    *,
+    scope_id: int | None = None,
+    but: str | None = None,
+    hours: int = ABANDONED_HOURS,
+) -> list[str]:
+    """End runs that nothing works on, as `abandoned`, and return their ids.
+
+    Parameters
+    ----------
+    scope_id
+        Only runs over the same source and destination.
+    but
+        The id of a run that is left alone.
+    hours
+        For how long a run must have recorded nothing.
+    """
+    parameters = {"scope": scope_id, "but": but, "hours": hours}
+    found = [run_id for (run_id,) in connection.query("looking for abandoned runs", _ABANDONED, parameters)]
+    for run_id in found:
+        finish_run(connection, chain_key, run_id, "abandoned")
+    return found
+
+
 _TOTALS = """
-WITH last AS (
-    SELECT DISTINCT ON (batch_id, item) outcome, reason, source_size, destination_size
-    FROM audit WHERE run_id = %(run)s AND recorded_at >= %(since)s
-    ORDER BY batch_id, item, attempt DESC, link_id DESC, number DESC
-)
 SELECT outcome, CASE WHEN outcome IN ('quarantined', 'failed') THEN reason END, count(*), sum(source_size)::bigint,
-       coalesce(sum(destination_size), 0)::bigint FROM last GROUP BY 1, 2
+       coalesce(sum(destination_size), 0)::bigint FROM last_attempts(ARRAY[%(run)s]::uuid[], %(since)s) GROUP BY 1, 2
 """
 
 _EFFORT = """
@@ -271,33 +426,22 @@ SELECT count(*), coalesce(sum(milliseconds), 0)::bigint FROM audit WHERE run_id 
 """
 
 _REMAINING = """
-SELECT count(*) FILTER (WHERE i.outcome IS NULL), count(*) FILTER (WHERE i.outcome = 'left')
+SELECT count(*) FILTER (WHERE i.outcome IS NULL), count(*) FILTER (WHERE i.outcome = 'left'),
+       count(*) FILTER (WHERE i.outcome = 'done'),
+       (SELECT extract(epoch FROM coalesce(finished_at, clock_timestamp()) - started_at)::float FROM run
+        WHERE run_id = %(run)s),
+       (SELECT counter || ':' || encode(hash, 'hex') FROM chain_head WHERE chain = %(events)s)
 FROM batch b JOIN batch_item i USING (batch_id) WHERE b.run_id = %(run)s
 """
-
-
-_WRITTEN = """
-SELECT destination_key, destination_size, destination_etag, recorded_at FROM (
-    SELECT DISTINCT ON (batch_id, item) outcome, destination_key, destination_size, destination_etag, recorded_at
-    FROM audit WHERE run_id = %(run)s AND recorded_at >= %(since)s
-    ORDER BY batch_id, item, attempt DESC, link_id DESC
-) last WHERE outcome = 'deidentified'
-"""
-
-
-def written_objects(connection: DatabaseConnection, run_id: str) -> list[SourceObject]:
-    """Return the objects that a run wrote, as the audit records them."""
-    parameters = {"run": run_id, "since": find_run(connection, run_id).recorded_since}
-    return [SourceObject(*row) for row in connection.query("reading what was written", _WRITTEN, parameters)]
 
 
 def report_run(connection: DatabaseConnection, run_id: str) -> RunReport:
     """Return the totals of a run, from the audit."""
     run = find_run(connection, run_id)
-    parameters = {"run": run.run_id, "since": run.recorded_since}
+    parameters = {"run": run.run_id, "since": run.recorded_since, "events": EVENTS}
     totals = connection.query("adding up the run", _TOTALS, parameters)
     attempts, milliseconds = connection.query("adding up the run", _EFFORT, parameters)[0]
-    remaining, left = connection.query("adding up the run", _REMAINING, parameters)[0]
+    remaining, left, done, seconds, head = connection.query("adding up the run", _REMAINING, parameters)[0]
     outcomes: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
     for outcome, reason, count, _, _ in totals:
@@ -310,9 +454,11 @@ def report_run(connection: DatabaseConnection, run_id: str) -> RunReport:
         reasons=dict(reasons),
         open=remaining,
         left_to_other_runs=left,
+        done_by_other_runs=done,
         bytes_in=sum(row[3] for row in totals),
         bytes_out=sum(row[4] for row in totals),
         attempts=attempts,
         object_seconds=milliseconds / 1000,
-        seconds=((run.finished_at or datetime.now(UTC)) - run.started_at).total_seconds(),
+        seconds=seconds,
+        audit_head=head,
     )

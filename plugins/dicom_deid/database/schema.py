@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from dicom_deid.database.connection import DatabaseConnection
 
-HEAD = "0002"
+HEAD = "0001"
 """The revision that this version of the package works with."""
 
 

@@ -1,4 +1,4 @@
-"""Verification of the audit: every chain is walked, and every row's digest computed again."""
+"""Verification of the audit: every chain is followed, every digest is computed again, and the tables are compared."""
 
 from __future__ import annotations
 
@@ -6,22 +6,38 @@ import hashlib
 import hmac
 import io
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, NamedTuple
 
 from dicom_deid.database.audit import AUDIT_COLUMNS
 from dicom_deid.database.connection import DatabaseConnection
-from dicom_deid.database.hash_chain import GENESIS, event_hash, link_hash
+from dicom_deid.database.hash_chain import EVENTS, GENESIS, event_hash, head_mac, link_hash, links_of
+from dicom_deid.database.mapping import row_check
+from dicom_deid.database.projects import Project
 
 _EVENTS = """
-SELECT event_id, recorded_at, kind, run_id::text, project, body, previous, hash FROM audit_event ORDER BY event_id
+SELECT event_id, recorded_at, kind, run_id::text, project, body, version, login, previous, hash FROM audit_event
+ORDER BY event_id
 """
 
 _LINKS = """
-SELECT link_id, position, batch_id, attempt, recorded_at, rows, rows_hash, previous, hash FROM audit_link
+SELECT link_id, position, batch_id, attempt, recorded_at, version, rows, rows_hash, previous, hash FROM audit_link
 WHERE run_id = %s ORDER BY position
+"""
+
+_STRAY_ROWS = """
+SELECT count(*) FROM audit a
+WHERE NOT EXISTS (SELECT FROM audit_link l WHERE l.link_id = a.link_id AND l.run_id = a.run_id)
+"""
+
+_MAPPING_COLUMNS = "project_id, kind, keyed_hash, pseudonym, row_check"
+
+_ALL_COLUMNS_READABLE = """
+SELECT bool_and(has_column_privilege('mapping', name, 'SELECT'))
+FROM unnest(string_to_array(%s, ', ')) name
 """
 
 
@@ -39,11 +55,11 @@ class Verification:
     Parameters
     ----------
     problems
-        What was found wrong; empty when the audit is as it was recorded.
-    events, runs, links, rows
-        How much was verified.
+        Everything that is wrong; empty when the audit is as it was recorded.
+    events, runs, links, rows, pseudonyms
+        Numbers of what was verified. `pseudonyms` is None where the login may not read the mapping.
     head
-        Hash of the newest event. Kept outside the database, it later proves that the newest events still stand.
+        Number of events and hash of the newest. Kept outside the database, it later proves that they still exist.
     """
 
     problems: list[Problem] = field(default_factory=list)
@@ -51,6 +67,7 @@ class Verification:
     runs: int = 0
     links: int = 0
     rows: int = 0
+    pseudonyms: int | None = None
     head: str = ""
 
     def add(self, where: str, what: str) -> None:
@@ -64,14 +81,37 @@ class _Link(NamedTuple):
     batch_id: int
     attempt: int
     recorded_at: datetime
+    version: int
     rows: int
     rows_hash: bytes
     previous: bytes
     hash: bytes
 
 
+@dataclass
+class _Run:
+    """What the events say about a run or a withdrawal."""
+
+    begun: bytes
+    is_withdrawal: bool
+    project: str
+    request: dict[str, Any]
+    ends: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass
+class _Events:
+    """What the events say about everything else."""
+
+    runs: dict[str, _Run] = field(default_factory=dict)
+    hashes: set[str] = field(default_factory=set)
+    created: set[str] = field(default_factory=set)
+    deleted: set[str] = field(default_factory=set)
+    withdrawn: Counter[str] = field(default_factory=Counter)
+
+
 class _Digests(io.RawIOBase):
-    """Digests COPY lines by their link as they arrive; a line is a row of the audit."""
+    """Digest COPY lines by their link as they arrive; a line is a row of the audit."""
 
     def __init__(self) -> None:
         self.current = -1
@@ -99,94 +139,138 @@ class _Digests(io.RawIOBase):
 
 
 def verify(
-    connection: DatabaseConnection, chain_key: bytes, *, run_id: str | None = None, expected_head: str | None = None
+    connection: DatabaseConnection,
+    chain_key: bytes,
+    projects: Mapping[str, Project],
+    *,
+    run_id: str | None = None,
+    expected_head: str | None = None,
 ) -> Verification:
-    """Verify the whole audit, or the rows of one run (and all events).
+    """Verify the whole audit and the mapping, or the rows of one run (and all events).
 
     Parameters
     ----------
-    database, chain_key
+    connection, chain_key
         The audit and the secret of its chains.
+    projects
+        All projects that were not deleted, by name.
     run_id
         Only this run's rows.
     expected_head
-        The head of an earlier verification; it must still be part of the chain.
+        The head of an earlier verification or report; it must still be part of the chain.
     """
     result = Verification()
     with connection.transaction("verifying"):
-        # One snapshot: runs that record meanwhile are seen as they stand at this moment.
+        # One snapshot: runs that record meanwhile are seen as they are at this moment.
         connection.query("verifying", "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-        begun, finished, hashes = _verify_events(connection, chain_key, result)
-        if expected_head is not None and expected_head.lower() not in hashes:
-            result.add("events", "the expected head is not in the chain: newer events were taken out or changed")
-        for run in [run_id] if run_id else _runs(connection, begun):
-            _verify_run(connection, chain_key, run, begun.get(run), finished.get(run), result)
+        events = _verify_events(connection, chain_key, result)
+        if expected_head is not None and expected_head.lower().rpartition(":")[2] not in events.hashes:
+            result.add("events", "the expected head is not in the chain: newer events were deleted or changed")
+        last: dict[str, tuple[int, set[bytes]]] = {}
+        for run in [run_id] if run_id else _runs(connection, events):
+            _verify_run(connection, chain_key, run, events.runs.get(run), result, last)
         if run_id is None:
-            _verify_nothing_else(connection, result)
+            _verify_heads(connection, chain_key, last, result)
+            _verify_run_table(connection, events, result)
+            _verify_projects(connection, events, result)
+            _verify_withdrawals(connection, events, result)
+            _verify_stray_rows(connection, result)
+            _verify_mapping(connection, projects, result)
     return result
 
 
-def _verify_events(
-    connection: DatabaseConnection, chain_key: bytes, result: Verification
-) -> tuple[dict[str, bytes], dict[str, dict[str, Any]], set[str]]:
-    begun: dict[str, bytes] = {}
-    finished: dict[str, dict[str, Any]] = {}
-    hashes: set[str] = set()
+def _verify_events(connection: DatabaseConnection, chain_key: bytes, result: Verification) -> _Events:
+    events = _Events()
     previous = GENESIS
-    for event_id, at, kind, run, project, body, its_previous, its_hash in connection.rows(
-        "verifying the events", _EVENTS
-    ):
+    for row in connection.rows("verifying the events", _EVENTS):
+        event_id, at, kind, run, project, body, version, login, its_previous, its_hash = row
         where = f"event {event_id}"
         if bytes(its_previous) != previous:
-            result.add(where, "does not follow the event before it: one was taken out or slipped in")
-        expected = event_hash(chain_key, bytes(its_previous), at, kind, run, project, body)
+            result.add(where, "does not follow the event before it: one was deleted or inserted")
+        expected = event_hash(chain_key, bytes(its_previous), version, at, kind, run, project, login, body)
         if not hmac.compare_digest(expected, bytes(its_hash)):
-            result.add(where, "was changed, or made without the store's secret")
+            result.add(where, "was changed, or made without the secret of the audit")
+            body = "{}"
         previous = bytes(its_hash)
-        hashes.add(previous.hex())
-        if kind == "run-begun" and run is not None:
-            begun.setdefault(run, previous)
-        if kind == "run-finished" and run is not None:
-            finished[run] = json.loads(body)
+        events.hashes.add(previous.hex())
+        _note_event(events, kind, run, project, json.loads(body), previous)
         result.events += 1
-    result.head = previous.hex()
-    return begun, finished, hashes
+    result.head = f"{result.events}:{previous.hex()}"
+    _compare_head(connection, chain_key, EVENTS, result.events, {previous}, result)
+    return events
 
 
-def _runs(connection: DatabaseConnection, begun: dict[str, bytes]) -> Iterator[str]:
-    yield from begun
+def _note_event(
+    events: _Events, kind: str, run: str | None, project: str | None, body: dict[str, Any], digest: bytes
+) -> None:
+    if kind in ("run-begun", "withdrawal-begun") and run is not None:
+        events.runs.setdefault(run, _Run(digest, kind == "withdrawal-begun", project or "", body))
+    if kind in ("run-finished", "withdrawal-finished") and run in events.runs:
+        events.runs[run].ends.append(body)
+    if kind == "project-created" and project is not None:
+        events.created.add(project)
+    if kind == "project-deleted" and project is not None:
+        events.deleted.add(project)
+    if kind == "withdrawal-begun" and run is not None:
+        events.withdrawn[run] = int(body.get("identifiers", 0))
+    if kind in ("withdrawal-undone", "patient-erased") and run is not None:
+        events.withdrawn[run] = 0
+
+
+def _compare_head(
+    connection: DatabaseConnection, chain_key: bytes, chain: str, count: int, newest: set[bytes], result: Verification
+) -> None:
+    rows = connection.query(
+        "verifying the heads", "SELECT counter, hash, mac FROM chain_head WHERE chain = %s", (chain,)
+    )
+    if not rows:
+        if count:
+            result.add(chain, "the head of the chain was deleted")
+        return
+    counter, digest, mac = rows[0]
+    if not hmac.compare_digest(head_mac(chain_key, chain, counter, bytes(digest)), bytes(mac)):
+        result.add(chain, "the head of the chain was changed, or made without the secret of the audit")
+    elif counter != count:
+        result.add(chain, f"there are {count}, but {counter} were recorded: some were deleted or inserted")
+    elif bytes(digest) not in newest:
+        result.add(chain, "the newest is not the one that was recorded last")
+
+
+def _runs(connection: DatabaseConnection, events: _Events) -> Iterator[str]:
+    yield from events.runs
     rows = connection.query("verifying the runs", "SELECT DISTINCT run_id::text FROM audit_link")
-    yield from (run for (run,) in rows if run not in begun)
+    yield from (run for (run,) in rows if run not in events.runs)
 
 
 def _verify_run(
     connection: DatabaseConnection,
     chain_key: bytes,
     run_id: str,
-    begun: bytes | None,
-    finished: dict[str, Any] | None,
+    run: _Run | None,
     result: Verification,
+    last: dict[str, tuple[int, set[bytes]]],
 ) -> None:
     result.runs += 1
     where = f"run {run_id}"
-    if begun is None:
+    if run is None:
         result.add(where, "has no event of its beginning")
     digests = _digests(connection, run_id)
-    previous, position = begun or b"", 0
+    previous, position = run.begun if run else b"", 0
     hashes = [previous.hex()]
     for link in _links(connection, run_id):
         position += 1
-        _verify_link(chain_key, run_id, link, (position, previous), digests.done.pop(link.link_id, None), result)
+        _verify_link(chain_key, run_id, link, (position, previous), digests.pop(link.link_id, None), result)
         position, previous = link.position, link.hash
         hashes.append(previous.hex())
-    if digests.done:
-        result.add(where, f"{len(digests.done)} groups of rows belong to no link: they were slipped in")
-    if finished is not None and not _covers(finished, hashes):
-        result.add(where, "links that its end covers are missing: they were taken out")
+    if run is not None:
+        count, newest = last.get(run.project, (0, set()))
+        last[run.project] = (count + len(hashes) - 1, newest | ({previous} if len(hashes) > 1 else set()))
+        if not all(_covers(end, hashes) for end in run.ends):
+            result.add(where, "links that its end covers are missing: they were deleted")
 
 
 def _covers(finished: dict[str, Any], hashes: list[str]) -> bool:
-    links = int(finished["links"])
+    links = int(finished.get("links", 0))
     return links == 0 or (links < len(hashes) and hashes[links] == finished["last_link"])
 
 
@@ -203,13 +287,13 @@ def _verify_link(
     count, digest = rows or (0, b"")
     result.rows += count
     if (link.position, link.previous) != expected:
-        result.add(where, "does not follow the link before it: one was taken out or slipped in")
+        result.add(where, "does not follow the link before it: one was deleted or inserted")
     computed = link_hash(
-        chain_key, link.previous, link.link_id, run_id, link.position, link.batch_id, link.attempt, link.recorded_at,
-        link.rows, link.rows_hash,
+        chain_key, link.previous, link.version, link.link_id, run_id, link.position, link.batch_id, link.attempt,
+        link.recorded_at, link.rows, link.rows_hash,
     )  # fmt: skip
     if not hmac.compare_digest(computed, link.hash):
-        result.add(where, "was changed, or made without the store's secret")
+        result.add(where, "was changed, or made without the secret of the audit")
     if count != link.rows:
         result.add(where, f"covers {link.rows} rows, but there are {count}")
     elif digest != link.rows_hash:
@@ -218,28 +302,106 @@ def _verify_link(
 
 def _links(connection: DatabaseConnection, run_id: str) -> Iterator[_Link]:
     for row in connection.rows("verifying the links", _LINKS, (run_id,)):
-        yield _Link(*row[:6], *map(bytes, row[6:]))
+        yield _Link(*row[:7], *map(bytes, row[7:]))
 
 
-def _digests(connection: DatabaseConnection, run_id: str) -> _Digests:
-    digests = _Digests()
-    columns = ", ".join(AUDIT_COLUMNS)
-    connection.copy_out(
-        "verifying the rows",
-        f"SELECT {columns} FROM audit WHERE run_id = %s ORDER BY run_id, link_id, number",  # noqa: S608
-        (run_id,),
-        digests,
+def _digests(connection: DatabaseConnection, run_id: str) -> dict[int, tuple[int, bytes]]:
+    """Return number and digest of the rows of each link, by the columns that its version names."""
+    found: dict[int, tuple[int, bytes]] = {}
+    versions = connection.query(
+        "verifying the rows", "SELECT DISTINCT version FROM audit_link WHERE run_id = %s", (run_id,)
     )
-    digests.flush_link()
-    return digests
+    for (version,) in versions:
+        digests = _Digests()
+        columns = ", ".join(AUDIT_COLUMNS.get(version, AUDIT_COLUMNS[1]))
+        connection.copy_out(
+            "verifying the rows",
+            f"SELECT {columns} FROM audit WHERE run_id = %(run)s AND link_id IN "  # noqa: S608 - constants
+            "(SELECT link_id FROM audit_link WHERE run_id = %(run)s AND version = %(version)s) "
+            "ORDER BY run_id, link_id, number",
+            {"run": run_id, "version": version},
+            digests,
+        )
+        digests.flush_link()
+        found |= digests.done
+    return found
 
 
-def _verify_nothing_else(connection: DatabaseConnection, result: Verification) -> None:
-    """Rows of runs that nobody began would be met by no chain."""
+def _verify_heads(
+    connection: DatabaseConnection,
+    chain_key: bytes,
+    last: Mapping[str, tuple[int, set[bytes]]],
+    result: Verification,
+) -> None:
+    known = {links_of(project): each for project, each in last.items()}
+    recorded = connection.query("verifying the heads", "SELECT chain FROM chain_head WHERE chain <> %s", (EVENTS,))
+    for chain in sorted(known.keys() | {chain for (chain,) in recorded}):
+        count, newest = known.get(chain, (0, set()))
+        _compare_head(connection, chain_key, chain, count, newest, result)
+
+
+def _verify_run_table(connection: DatabaseConnection, events: _Events, result: Verification) -> None:
+    """Compare the runs with the events of their beginning and end."""
+    rows = connection.query("verifying the runs", "SELECT run_id::text, request, state FROM run")
+    for run_id, request, state in rows:
+        where = f"run {run_id}"
+        run = events.runs.get(run_id)
+        if run is None:
+            result.add(where, "is in the table of runs, but has no event of its beginning")
+        elif json.loads(request) != run.request:
+            result.add(where, "its request differs from the event of its beginning")
+        elif state != "running" and (not run.ends or run.ends[-1].get("state") != state):
+            result.add(where, "its state differs from the event of its end")
+    missing = {run_id for run_id, run in events.runs.items() if not run.is_withdrawal} - {row[0] for row in rows}
+    for run_id in sorted(missing):
+        result.add(f"run {run_id}", "was deleted from the table of runs")
+
+
+def _verify_projects(connection: DatabaseConnection, events: _Events, result: Verification) -> None:
+    rows = connection.query("verifying the projects", "SELECT name, deleted_at IS NOT NULL FROM project")
+    for name, is_deleted in rows:
+        if name not in events.created:
+            result.add(f"project {name}", "has no event of its creation")
+        if is_deleted != (name in events.deleted):
+            result.add(f"project {name}", "was deleted, or restored, without an event")
+    for name in sorted(events.created - {name for name, _ in rows}):
+        result.add(f"project {name}", "was deleted from the table of projects")
+
+
+def _verify_withdrawals(connection: DatabaseConnection, events: _Events, result: Verification) -> None:
     rows = connection.query(
-        "verifying the rows",
-        "SELECT count(*) FROM audit a WHERE NOT EXISTS (SELECT FROM audit_link l WHERE l.link_id = a.link_id "
-        "AND l.run_id = a.run_id)",
+        "verifying the withdrawals", "SELECT withdrawal_id::text, count(*) FROM withdrawn GROUP BY withdrawal_id"
     )
+    remembered = Counter(dict(rows))
+    for withdrawal in sorted(remembered.keys() | events.withdrawn.keys()):
+        if remembered[withdrawal] != events.withdrawn[withdrawal]:
+            result.add(
+                f"withdrawal {withdrawal}",
+                f"remembers {remembered[withdrawal]} identifiers, but {events.withdrawn[withdrawal]} were recorded",
+            )
+
+
+def _verify_stray_rows(connection: DatabaseConnection, result: Verification) -> None:
+    rows = connection.query("verifying the rows", _STRAY_ROWS)
     if rows[0][0]:
-        result.add("audit", f"{rows[0][0]} rows belong to no link of their run: they were slipped in")
+        result.add("audit", f"{rows[0][0]} rows belong to no link of their run: they were inserted")
+
+
+def _verify_mapping(connection: DatabaseConnection, projects: Mapping[str, Project], result: Verification) -> None:
+    """Verify that every pseudonym belongs to its row, where the login may read them."""
+    if not connection.query("verifying the mapping", _ALL_COLUMNS_READABLE, (_MAPPING_COLUMNS,))[0][0]:
+        return
+    by_id = {project.project_id: project for project in projects.values()}
+    wrong: Counter[str] = Counter()
+    result.pseudonyms = 0
+    for project_id, kind, keyed_hash, pseudonym, check in connection.rows(
+        "verifying the mapping",
+        f"SELECT {_MAPPING_COLUMNS} FROM mapping",  # noqa: S608 - constants
+    ):
+        result.pseudonyms += 1
+        project = by_id.get(project_id)
+        expected = b"" if project is None else row_check(project, kind, bytes(keyed_hash), pseudonym)
+        if project is None or not hmac.compare_digest(expected, bytes(check)):
+            wrong[kind] += 1
+    for kind, count in sorted(wrong.items()):
+        result.add("mapping", f"{count} pseudonyms of kind {kind} were changed or moved to another row")

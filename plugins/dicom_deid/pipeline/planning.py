@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from dicom_deid.database import Database, PlanSummary, RunReport, RunRequest, RunState
-from dicom_deid.database.projects import open_key
+from dicom_deid.database.projects import decrypt_source_key
+from dicom_deid.database.runs import split_source
 from dicom_deid.database.quarantine import list_decided_objects, project_rules
 from dicom_deid.objects import SourceObject
 from dicom_deid.pipeline.configuration import RunConfiguration
@@ -81,7 +82,7 @@ def plan_run(
             triggered_by=configuration.triggered_by,
             reason=configuration.reason,
             parameters=_parameters(configuration),
-            airflow=dict(configuration.airflow_context),
+            airflow_context=dict(configuration.airflow_context),
             external_id=configuration.external_id,
         )
         run_id = database.start_run(request)
@@ -95,6 +96,7 @@ def plan_run(
             newer_than=configuration.after,
             older_than=configuration.before,
             retry_quarantined=configuration.retry_quarantined,
+            is_whole_listing=list_objects is None,
         )
     return PlannedRun(run_id, summary, configuration)
 
@@ -126,9 +128,10 @@ def plan_review(connections: Connections, run_id: str, **changes: Any) -> Planne
 
     def decided(database: Database) -> Iterator[SourceObject]:
         project = database.project(request.project, create=False)
+        prefix = split_source(request.source)[1]
         for each in list_decided_objects(database.connection, run_id):
-            key = open_key(project, each.key_hash, each.encrypted_key)
-            yield SourceObject(key, each.size, each.etag, each.recorded_at, each.version_id)
+            key = decrypt_source_key(project, each.key_hash, each.encrypted_key)
+            yield SourceObject(key.removeprefix(prefix), each.size, each.etag, each.recorded_at, each.version_id)
 
     return plan_run(configuration, connections, list_objects=decided)
 

@@ -64,7 +64,7 @@ def release_run(
         destination = open_object_store(database.run(run_id).request.destination, connections.destination)
         target = open_object_store(release_to, connections.destination)
         target.check(writable=True)
-        objects = list(database.written_objects(run_id))
+        objects = [record.written for record in database.queries.written(database.run(run_id), limit=None)]
 
     def copy(each: SourceObject) -> bool:
         return not should_stop() and _copy(destination, each, target, run_id)

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import closing
-from datetime import datetime
-from typing import NamedTuple
 from uuid import UUID
 
 from airflow.api_fastapi.core_api.security import GetUserDep
 from airflow.configuration import conf
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
 
-from dicom_deid.database import Database
-from dicom_deid.database.hash_chain import record_event
-from dicom_deid.database.projects import open_key
+from dicom_deid.database import AccessReason, AuditRecord, Database
 from dicom_deid.hooks.aws import s3_connection
 from dicom_deid.hooks.dicom_deid import DicomDeidHook
-from dicom_deid.objects import SourceObject
 from dicom_deid.objectstore import ObjectStore, open_object_store
 from dicom_deid.pipeline.comparison import Comparison, NotCompared, compare_objects
 from dicom_deid.reasons import Outcome
@@ -28,38 +23,6 @@ from dicom_deid.web.rendering import page
 router = APIRouter()
 
 _MOST_ROWS = 2000
-
-
-class _Written(NamedTuple):
-    """Audit row of an object that was de-identified."""
-
-    recorded_at: datetime
-    project: str
-    source: str
-    key_hash: str
-    encrypted_key: bytes
-    source_version_id: str | None
-    source_etag: str
-    source_size: int
-    destination: str
-    destination_key: str
-    destination_etag: str
-    destination_size: int
-
-    def original(self, key: str) -> SourceObject:
-        """Return the source object with its decrypted key."""
-        return SourceObject(key, self.source_size, self.source_etag, self.recorded_at, self.source_version_id)
-
-    @property
-    def new(self) -> SourceObject:
-        """The object at the destination."""
-        return SourceObject(self.destination_key, self.destination_size, self.destination_etag, self.recorded_at)
-
-
-_WRITTEN = f"""
-SELECT {", ".join(name if name != "key_hash" else "key_hash::text" for name in _Written._fields)}
-FROM audit WHERE run_id = %s AND link_id = %s AND number = %s AND outcome = %s
-"""  # noqa: S608 - our own words
 
 
 @router.get("/runs/{run_id}/objects/{link_id}/{number}", dependencies=[Depends(may_locate)])
@@ -83,7 +46,7 @@ def comparison(request: Request, run_id: UUID, link_id: int, number: int, user: 
     )
 
 
-def _opened(run_id: UUID, link_id: int, number: int, user: str) -> tuple[_Written, str]:
+def _opened(run_id: UUID, link_id: int, number: int, user: str) -> tuple[AuditRecord, str]:
     """Return the audit row of the object and its source key; the access is recorded first.
 
     Raises
@@ -91,26 +54,23 @@ def _opened(run_id: UUID, link_id: int, number: int, user: str) -> tuple[_Writte
     ConfigurationError
         The keys of the connection do not decrypt it, or the login of the pages may not record.
     HTTPException
-        404 if no object was de-identified there.
+        404 where nothing was de-identified, or where the patient was erased since.
     """
     with closing(connect()) as connection, Database(connection, DicomDeidHook(deid_conn_id()).get_conn()) as database:
-        place = (str(run_id), link_id, number, Outcome.DEIDENTIFIED.value)
-        rows = connection.query("reading what was written", _WRITTEN, place)
-        if not rows:
+        written = database.queries.record(run_id, link_id, number)
+        if written is None or written.outcome != Outcome.DEIDENTIFIED:
             raise HTTPException(404, "No object was de-identified there.")
-        written = _Written(*rows[0])
-        project = database.project(written.project, create=False)
-        body = {"user": user, "what": "comparison", "link_id": link_id, "number": number, "key_hash": written.key_hash}
-        record_event(
-            connection, database.chain_key, "source-object-opened", body, run_id=str(run_id), project=written.project
-        )
-    return written, open_key(project, written.key_hash, written.encrypted_key)
+        reason = f"comparison of object {written.object_id}"
+        keys = database.source_keys([written], AccessReason(person=user, reason=reason))
+    if written.object_id not in keys:
+        raise HTTPException(404, "The patient was erased; the source key is no longer known.")
+    return written, keys[written.object_id]
 
 
-def _compared(written: _Written, key: str) -> Comparison:
+def _compared(written: AuditRecord, key: str) -> Comparison:
     source = _storage(written.source, "pages_source_conn_id", "dicom_deid_source")
     destination = _storage(written.destination, "pages_destination_conn_id", "dicom_deid_destination")
-    return compare_objects(source, written.original(key), destination, written.new)
+    return compare_objects(source, written.source_object(key), destination, written.written)
 
 
 def _storage(url: str, option: str, usual: str) -> ObjectStore:

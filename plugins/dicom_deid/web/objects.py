@@ -1,4 +1,4 @@
-"""History of one object, by the keyed digest of its source key or by its destination key."""
+"""History of one object, by its id or by its destination key."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def history(request: Request, ask: Annotated[Queries, Depends(queries)], user: G
     """Show every attempt at an object."""
     key = key.strip()
     try:
-        entries = ask.history(key_hash=UUID(key)) if key else []
+        entries = ask.history(object_id=UUID(key)) if key else []
     except ValueError:
         entries = ask.history(destination_key=key)
     shown = [(entry, _counts(entry.actions), _notes(entry.notes)) for entry in entries]

@@ -7,7 +7,8 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
 
-from dicom_deid.database.audit_queries import Queries, together
+from dicom_deid.database import Totals
+from dicom_deid.database.audit_queries import Queries
 from dicom_deid.reasons import Reason
 from dicom_deid.web.database import queries
 from dicom_deid.web.rendering import page
@@ -30,7 +31,7 @@ def quarantine(
     if run_id and not runs:
         found = ask.run(_uuid(run_id))
         runs = [found] if found else []
-    totals = together(list(ask.totals(runs).values()))
+    totals = Totals.sum(list(ask.totals(runs).values()))
     return page(
         "quarantine.html",
         request,

@@ -8,8 +8,8 @@ from uuid import UUID
 from airflow.api_fastapi.core_api.security import GetUserDep
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
 
-from dicom_deid.database.audit_queries import Queries, Totals, together
-from dicom_deid.database.runs import Run
+from dicom_deid.database import Run, Totals
+from dicom_deid.database.audit_queries import Queries
 from dicom_deid.web.access import can_locate, may_locate
 from dicom_deid.web.database import queries
 from dicom_deid.web.downloads import audit_csv_of, quarantine_csv_of
@@ -28,7 +28,7 @@ def overview(request: Request, ask: Ask) -> Response:
     totals = ask.totals(runs)
     shown = [(run, totals[run.run_id]) for run in runs]
     bars = [_bar(*each) for each in reversed(shown)]
-    return page("overview.html", request, runs=shown, sums=together(list(totals.values())), chart=bars)
+    return page("overview.html", request, runs=shown, sums=Totals.sum(list(totals.values())), chart=bars)
 
 
 @router.get("/runs/{run_id}")

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dicom_deid.database import AccessReason, Database, KeyRing
-from dicom_deid.database.copy_format import line
+from dicom_deid.database.copy_format import copy_line
 from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.reasons import Outcome, Reason
 
@@ -29,75 +29,12 @@ def audited(database, steps):
     return database
 
 
-def tamper(database: Database, *statements: str) -> None:
-    """Change the audit as someone who rules the database can, past triggers."""
-    for statement in statements:
-        database.connection.query("test", f"SET session_replication_role = replica; {statement}")
-    database.connection.query("test", "SET session_replication_role = DEFAULT")
-
-
 def test_an_untouched_audit_verifies(audited):
     result = audited.verify()
     assert result.problems == []
-    assert (result.events, result.runs, result.links, result.rows) == (5, 3, 7, 70)
+    assert (result.events, result.runs, result.links, result.rows) == (6, 3, 7, 70)
     run = audited.runs()[0].run_id
     assert audited.verify(run_id=run, expected_head=result.head).problems == []
-
-
-TAMPERING = {
-    "a row changed": ("UPDATE audit SET outcome = 'quarantined' WHERE item = 3", "a row was changed"),
-    "one letter changed": ("UPDATE audit SET destination_key = 'd/x' WHERE item = 3", "a row was changed"),
-    "a time changed": (
-        "UPDATE audit SET recorded_at = recorded_at + interval '1 us' WHERE item = 3",
-        "row was changed",
-    ),
-    "a row deleted": ("DELETE FROM audit WHERE item = 3", "covers 10 rows, but there are 9"),
-    "a row copied": ("INSERT INTO audit SELECT * FROM audit WHERE item = 3", "covers 10 rows, but there are 11"),
-    "a row slipped in": (
-        "INSERT INTO audit SELECT (jsonb_populate_record(a, '{\"link_id\": 99999}')).* FROM audit a WHERE item = 3",
-        "slipped in",
-    ),
-    "a link taken out with its rows": (
-        "DELETE FROM audit WHERE link_id = 2; DELETE FROM audit_link WHERE link_id = 2",
-        "does not follow the link before it",
-    ),
-    "the last link of a run taken out": (
-        "DELETE FROM audit WHERE link_id = 3; DELETE FROM audit_link WHERE link_id = 3",
-        "links that its end covers are missing",
-    ),
-    "a link changed to fit": (
-        "UPDATE audit SET outcome = 'failed' WHERE link_id = 2; UPDATE audit_link SET rows_hash = '' WHERE link_id = 2",
-        "was changed, or made without the store's secret",
-    ),
-    "an event changed": ("UPDATE audit_event SET body = '{}' WHERE event_id = 1", "was changed, or made"),
-    "an event deleted": ("DELETE FROM audit_event WHERE event_id = 3", "does not follow the event before it"),
-    "a whole run deleted": (
-        """DELETE FROM audit_event WHERE run_id = (SELECT run_id FROM audit_event WHERE event_id = 1);
-           DELETE FROM audit WHERE link_id <= 3; DELETE FROM audit_link WHERE link_id <= 3""",
-        "does not follow the event before it",
-    ),
-    "rows of no run": (
-        """INSERT INTO audit SELECT (jsonb_populate_record(a, jsonb_build_object('run_id', gen_random_uuid()))).*
-           FROM audit a WHERE item = 3""",
-        "belong to no link of their run",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", TAMPERING)
-def test_tampering_is_found(audited, name):
-    statement, said = TAMPERING[name]
-    tamper(audited, statement)
-    problems = [f"{problem.where}: {problem.what}" for problem in audited.verify().problems]
-    assert any(said in problem for problem in problems), problems
-
-
-def test_a_missing_end_is_found_with_the_head_that_was_kept(audited):
-    head = audited.verify().head
-    tamper(audited, "DELETE FROM audit_event WHERE event_id = (SELECT max(event_id) FROM audit_event)")
-    tamper(audited, "DELETE FROM audit WHERE link_id = 7; DELETE FROM audit_link WHERE link_id = 7")
-    assert audited.verify().problems == []
-    assert "expected head" in audited.verify(expected_head=head).problems[0].what
 
 
 def test_even_the_owner_cannot_change_the_audit_by_accident(audited):
@@ -110,7 +47,7 @@ def test_even_the_owner_cannot_change_the_audit_by_accident(audited):
 def test_another_key_ring_cannot_make_a_chain(audited, store_url):
     with (
         Database.connect(store_url, keys=KeyRing.generate()) as stranger,
-        pytest.raises(ConfigurationError, match="does not open"),
+        pytest.raises(ConfigurationError, match="is not the key"),
     ):
         stranger.verify()
 
@@ -129,13 +66,12 @@ def test_an_object_is_traced_in_either_direction(database, steps):
     assert json.loads(forwards[1].actions) == {"REMOVE": 2}
     assert database.trace("s3://in/DOE^JOHN/1.dcm") == forwards
     back = database.trace("s3://out/d/1")
-    assert [row.key_hash for row in back] == [forwards[0].key_hash]
-    assert back[0].source_key is None
+    assert back == forwards
     assert database.trace("nothing") == []
-    asked = AccessReason(person="Dr Strand", reason="wrong patient in study 5")
-    assert database.trace("d/1", reveal=asked)[0].source_key == "DOE^JOHN/1.dcm"
-    event = database.connection.query("test", "SELECT body FROM audit_event WHERE kind = 'lookup'")
-    assert json.loads(event[0][0])["reason"] == asked.reason
+    access = AccessReason(person="Dr Strand", reason="wrong patient in study 5")
+    assert database.source_keys(back, access) == {back[0].object_id: "DOE^JOHN/1.dcm"}
+    event = database.connection.query("test", "SELECT body FROM audit_event WHERE kind = 'source-keys-read'")
+    assert json.loads(event[0][0])["reason"] == access.reason
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
@@ -167,7 +103,7 @@ def test_what_copy_gives_back_is_what_was_hashed(database, text, number, data):
     # The chain hashes the line that was sent: PostgreSQL must give the same line back for every value.
     database = database.connection
     moment = database.query("test", "SELECT clock_timestamp()")[0][0]
-    sent = line(moment, text, number, data, None)
+    sent = copy_line(moment, text, number, data, None)
     database.query("test", "CREATE TEMP TABLE IF NOT EXISTS echo (a timestamptz, b text, c bigint, d bytea, e text)")
     database.query("test", "TRUNCATE pg_temp.echo")
     database.copy_in("test", "pg_temp.echo", sent)
@@ -186,7 +122,12 @@ def test_rows_of_another_month_go_into_a_partition_of_their_own(database):
 
 
 LOOKUPS = {
-    "trace": "SELECT * FROM audit WHERE key_hash = ANY (%(hashes)s::uuid[]) OR destination_key = ANY (%(keys)s)",
+    "trace": "SELECT * FROM audit WHERE object_id = ANY (%(hashes)s::uuid[]) OR destination_key = ANY (%(keys)s)",
+    "reidentify": "SELECT object_id FROM processed_object WHERE object_id = ANY (%(hashes)s::uuid[])",
+    "last attempts": "SELECT * FROM last_attempts(ARRAY[%(run)s]::uuid[], now() - interval '1 day')",
+    "of a series": "SELECT * FROM processed_object WHERE series_number = 1",
+    "of a patient": "SELECT * FROM source_series WHERE project_id = 1 AND patient_hash = '\\x00'",
+    "of an instance": "SELECT * FROM processed_object WHERE instance_hash = %(run)s",
     "run": "SELECT * FROM audit WHERE run_id = %(run)s ORDER BY run_id, link_id, number",
     "mapping": "SELECT * FROM mapping WHERE project_id = 1 AND kind = 'UID' AND keyed_hash = '\\x00'",
     "pseudonym": "SELECT * FROM mapping WHERE project_id = 1 AND kind = 'UID' AND pseudonym = 'x' AND is_unique",

@@ -88,10 +88,10 @@ BAD = {
     "kind,original,pseudonym\nPatientID,a\n": "line 2: has 2 fields",
     "kind,original,pseudonym\nDateOffset,a,0\n": "line 2: the pseudonym is not a number of days",
     "kind,original,pseudonym\nAccessionNumber,a,ABCDEFGHIJKLMNOPQ\n": "line 2: the pseudonym has not 1 to 16",
-    "kind,original,pseudonym\nPatientID,a,X\nPatientID,a ,Y\n": "line 3: the original stands in line 2",
-    "kind,original,pseudonym\nPatientID,a,X\nPatientID,b,X\n": "line 3: the pseudonym stands in line 2",
+    "kind,original,pseudonym\nPatientID,a,X\nPatientID,a ,Y\n": "line 3: the original is in line 2",
+    "kind,original,pseudonym\nPatientID,a,X\nPatientID,b,X\n": "line 3: the pseudonym is in line 2",
     "kind,original,pseudonym\nPatientID,KNOWN,X\n": "line 2: the original has another pseudonym in the project",
-    "kind,original,pseudonym\nPatientID,other,{taken}\n": "line 2: the pseudonym stands for another original",
+    "kind,original,pseudonym\nPatientID,other,{taken}\n": "line 2: the pseudonym belongs to another original",
 }
 
 
@@ -164,5 +164,5 @@ def test_a_row_moved_or_changed_does_not_open(database):
         "UPDATE mapping SET original = (SELECT original FROM mapping ORDER BY keyed_hash LIMIT 1) "
         "WHERE keyed_hash = (SELECT max(keyed_hash) FROM mapping)",
     )
-    with pytest.raises(ConfigurationError, match="does not open"):
+    with pytest.raises(ConfigurationError, match="cannot be decrypted"):
         list(database.crosswalk(project).export(ASKED))

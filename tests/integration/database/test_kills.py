@@ -70,7 +70,7 @@ def test_killed_anywhere_and_started_again_everything_is_recorded_once(database,
     assert worker.stdout.read() == "done\n"
     worker.stdout.close()
     worker.wait(timeout=120)
-    recorded = database.connection.query("test", "SELECT count(*), count(DISTINCT key_hash) FROM audit")
+    recorded = database.connection.query("test", "SELECT count(*), count(DISTINCT object_id) FROM audit")
     assert recorded == [(3000, 3000)]
     assert database.report(run).open == 0
     assert database.plan(steps.begin(), steps.listing(3000)).planned == 0

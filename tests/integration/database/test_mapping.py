@@ -196,7 +196,7 @@ def test_options_are_fixed_and_the_error_names_which(database):
 def test_another_key_ring_is_refused(store_url, database):
     with (
         Database.connect(store_url, keys=KeyRing.generate()) as stranger,
-        pytest.raises(ConfigurationError, match="does not open"),
+        pytest.raises(ConfigurationError, match="'k1' is not the key that this schema was used with"),
     ):
         stranger.project("p")
     with (

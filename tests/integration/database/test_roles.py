@@ -69,10 +69,16 @@ def test_each_role_does_its_work_and_nothing_else(logins, steps):
         "TRUNCATE audit",
         "UPDATE audit_link SET rows = 0",
         "DELETE FROM audit_event",
-        "SELECT * FROM reidentify(1, NULL, NULL, NULL)",
+        "DELETE FROM chain_head",
+        "UPDATE chain_head SET counter = counter - 1",
+        "UPDATE recipe SET text = ''",
+        "SELECT * FROM reidentify(1, NULL, NULL, NULL, NULL)",
         "DROP TABLE audit",
         "ALTER TABLE audit DISABLE TRIGGER ALL",
-        "INSERT INTO audit_event (recorded_at, kind, body, previous, hash, login) VALUES (now(), 'x', '', '', '', 'y')",
+        (
+            "INSERT INTO audit_event (recorded_at, kind, body, version, previous, hash, login) "
+            "VALUES (now(), 'x', '', 1, '', '', 'y')"
+        ),
     ):
         denied(writer, sql)
     with pytest.raises(ConfigurationError, match="may not do this"):
@@ -81,14 +87,14 @@ def test_each_role_does_its_work_and_nothing_else(logins, steps):
     # The reader sees what was done, and verifies it.
     assert reader.report(run).outcomes == {"deidentified": 5}
     assert reader.verify().problems == []
-    assert reader.crosswalk_sizes() == {"p": {"PatientID": 1, "UID": 1}}
+    assert reader.queries.crosswalk_sizes() == {"p": {"PatientID": 1, "UID": 1}}
     for sql in (
         "SELECT pseudonym FROM mapping",
         "SELECT original FROM mapping",
-        "INSERT INTO processed_object VALUES (1, gen_random_uuid(), '', '', '')",
+        "INSERT INTO processed_object (scope_id, key_hash, encrypted_key) VALUES (1, gen_random_uuid(), '')",
         "DELETE FROM audit",
         "UPDATE run SET state = 'x'",
-        "SELECT * FROM reidentify(1, NULL, NULL, NULL)",
+        "SELECT * FROM reidentify(1, NULL, NULL, NULL, NULL)",
     ):
         denied(reader, sql)
 
@@ -99,10 +105,10 @@ def test_each_role_does_its_work_and_nothing_else(logins, steps):
     assert len(list(crosswalk.export(ASKED))) == 2
     for sql in (
         "SELECT pseudonym FROM mapping",
-        "INSERT INTO mapping VALUES (1, 'UID', '', 'x', '', 'k1', true)",
+        "INSERT INTO mapping VALUES (1, 'UID', '', 'x', '', 'k1', true, NULL, '')",
         "DELETE FROM audit_event",
         "UPDATE run SET state = 'x'",
-        "SELECT * FROM reidentify(99999, NULL, NULL, NULL)",
+        "SELECT * FROM reidentify(99999, NULL, NULL, NULL, NULL)",
     ):
         denied(reidentifier, sql)
 
@@ -145,7 +151,7 @@ def test_roles_need_no_superuser(postgres_url, keys):
             create_roles(database.connection)
             owner = database.connection.query("test", "SELECT tableowner FROM pg_tables WHERE tablename = 'audit'")
             assert owner == [(f"{name}_owner",)]
-            schema.downgrade(database.connection, "0001")
+            schema.downgrade(database.connection, "base")
             database.upgrade()
             create_roles(database.connection)
             database.mapping(database.project("p")).resolve([Identifier(IdentifierKind.UID, "1.2")])

@@ -71,5 +71,5 @@ def test_the_whole_work_on_another_version(other_url, keys, steps):
         asked = AccessReason(person="Dr Strand", reason="adverse event")
         assert len(list(database.crosswalk(project).export(asked))) == len(identifiers)
         assert list(database.rotate(asked)) == [0]
-        schema.downgrade(database.connection, "0001")
+        schema.downgrade(database.connection, "base")
         database.upgrade()

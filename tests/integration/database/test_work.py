@@ -34,9 +34,14 @@ def test_why_objects_are_planned(database, steps):
     steps.work(database.plan(steps.begin(), steps.listing(10)).batches)
     mixed = steps.listing(8) + steps.listing(2, etag="other", start=8) + steps.listing(5, start=100)
     summary = database.plan(steps.begin(), mixed)
-    assert (summary.already_done, summary.why) == (8, {"changed": 2, "new": 5})
-    other_rules = database.plan(steps.begin(recipe_digest="ef" * 32), mixed)
-    assert (other_rules.already_done, other_rules.why) == (0, {"new": 5, "rules": 10})
+    assert (summary.already_done, summary.why) == (8, {"source": 2, "new": 5})
+    assert summary.superseding == {"source": 2}
+    other_recipe = database.plan(steps.begin(recipe_digest="ef" * 32), steps.listing(10))
+    assert (other_recipe.already_done, other_recipe.why) == (0, {"recipe": 10})
+    other_settings = database.plan(steps.begin(settings_digest="ef" * 32), steps.listing(10))
+    assert (other_settings.already_done, other_settings.superseding) == (0, {"settings": 10})
+    kept = database.plan(steps.begin(recipe_digest="ef" * 32), mixed, on_change="keep")
+    assert (kept.kept, kept.why) == (10, {"new": 5})
     elsewhere = database.plan(steps.begin(destination="s3://other/"), steps.listing(10))
     assert elsewhere.why == {"new": 10}
 
@@ -45,7 +50,7 @@ def test_a_version_counts_as_much_as_the_etag(database, steps):
     first = [SourceObject("k", 1, "e", WHEN, "v1")]
     steps.work(database.plan(steps.begin(), first).batches)
     assert database.plan(steps.begin(), first).planned == 0
-    assert database.plan(steps.begin(), [SourceObject("k", 1, "e", WHEN, "v2")]).why == {"changed": 1}
+    assert database.plan(steps.begin(), [SourceObject("k", 1, "e", WHEN, "v2")]).why == {"source": 1}
 
 
 def test_quarantined_objects_come_again_only_when_asked_and_failed_ones_always(database, steps):
@@ -174,8 +179,14 @@ def test_two_runs_at_once_do_the_work_once(database, second, steps):
     overlapping.finish()
     rest = steps.work(first) + steps.work(other)
     assert len(rest) == 20
-    assert database.connection.query("test", "SELECT count(*), count(DISTINCT key_hash) FROM audit") == [(40, 40)]
-    assert (database.report(one).left_to_other_runs, database.report(two).left_to_other_runs) == (10, 10)
+    assert database.connection.query("test", "SELECT count(*), count(DISTINCT object_id) FROM audit") == [(40, 40)]
+    database.finish_run(one, "succeeded")
+    database.finish_run(two, "succeeded")
+    reports = (database.report(one), database.report(two))
+    assert [(each.open, each.left_to_other_runs, each.done_by_other_runs) for each in reports] == [
+        (0, 0, 10),
+        (0, 0, 30),
+    ]
 
 
 def test_what_a_dead_run_held_is_free_for_another(database, second, steps):

@@ -46,18 +46,18 @@ def test_the_environment(monkeypatch):
 
 
 @given(text=st.binary(), bound=st.binary())
-def test_what_is_sealed_opens_in_its_place_only(text, bound):
+def test_what_is_encrypted_is_decrypted_in_its_own_row_only(text, bound):
     cipher = Cipher(b"k" * 32)
-    sealed = cipher.seal(text, bound)
-    assert cipher.open(sealed, bound) == text
-    assert cipher.seal(text, bound) != sealed
+    encrypted = cipher.encrypt(text, bound)
+    assert cipher.decrypt(encrypted, bound) == text
+    assert cipher.encrypt(text, bound) != encrypted
     for key, other, changed in (
-        (b"j" * 32, bound, sealed),
-        (b"k" * 32, bound + b"x", sealed),
-        (b"k" * 32, bound, sealed[:-1] + bytes([sealed[-1] ^ 1])),
+        (b"j" * 32, bound, encrypted),
+        (b"k" * 32, bound + b"x", encrypted),
+        (b"k" * 32, bound, encrypted[:-1] + bytes([encrypted[-1] ^ 1])),
     ):
-        with pytest.raises(ConfigurationError, match="does not open"):
-            Cipher(key).open(changed, other)
+        with pytest.raises(ConfigurationError, match="cannot be decrypted"):
+            Cipher(key).decrypt(changed, other)
 
 
 def test_keys_for_two_purposes_differ():

@@ -1,1 +1,1 @@
-"""One file a revision; each says in SQL what it adds and how it is taken back."""
+"""Alembic revisions: one file each, with the SQL of upgrade and downgrade."""

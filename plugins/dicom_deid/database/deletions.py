@@ -1,0 +1,86 @@
+"""Objects that must be deleted because they were superseded or withdrawn; a row remains until that is done."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from dicom_deid.database.connection import DatabaseConnection
+from dicom_deid.database.projects import Project, decrypt_source_key
+from dicom_deid.database.runs import split_source
+
+Place = Literal["destination", "release", "quarantine"]
+
+COLUMNS = (
+    "deletion_id, withdrawal_id::text, object_id::text, place, url, key, etag, reason, key_hash::text, encrypted_key, "
+    "run_id::text"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deletion:
+    """One object to delete.
+
+    Parameters
+    ----------
+    place, url
+        Where: the destination, a place of release or the quarantine, and its address.
+    key
+        Its key there; None for a copy in quarantine, whose key names the source object: see :meth:`quarantine_keys`.
+    etag
+        The ETag that it must have; None deletes whatever is there.
+    """
+
+    deletion_id: int
+    withdrawal_id: str | None
+    object_id: str
+    place: Place
+    url: str
+    key: str | None
+    etag: str | None
+    reason: str | None = None
+    key_hash: str | None = None
+    encrypted_key: bytes | None = field(default=None, repr=False)
+    run_id: str | None = None
+
+    def quarantine_keys(self, project: Project, source: str) -> list[str]:
+        """Return the keys that the copy may have; they may name a patient.
+
+        Parameters
+        ----------
+        source
+            The address of the source of the run that made the copy.
+        """
+        if self.key_hash is None or self.encrypted_key is None:
+            return []
+        key = decrypt_source_key(project, self.key_hash, self.encrypted_key).removeprefix(split_source(source)[1])
+        return [f"{self.reason}/{key}", f"{self.reason}/{key}@{self.etag}"]
+
+
+def read_deletions(rows: Sequence[tuple[Any, ...]]) -> list[Deletion]:
+    """Return deletions from rows of :data:`COLUMNS`."""
+    return [Deletion(**dict(zip(Deletion.__dataclass_fields__, row, strict=True))) for row in rows]
+
+
+def pending_deletions(
+    connection: DatabaseConnection, *, withdrawal_id: str | None = None, limit: int = 1000
+) -> list[Deletion]:
+    """Return the oldest deletions that are not done, of one withdrawal or, without one, of superseded objects."""
+    return read_deletions(
+        connection.query(
+            "reading what must be deleted",
+            f"SELECT {COLUMNS} FROM deletion WHERE withdrawal_id IS NOT DISTINCT FROM %s "  # noqa: S608 - constants
+            "ORDER BY deletion_id LIMIT %s",
+            (withdrawal_id, limit),
+        )
+    )
+
+
+def settle_deletions(connection: DatabaseConnection, done: Sequence[Deletion]) -> None:
+    """Remove the rows of deletions that are done."""
+    connection.query(
+        "recording deletions",
+        "DELETE FROM deletion WHERE deletion_id = ANY (%s)",
+        ([each.deletion_id for each in done],),
+    )
