@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from fastapi import Request
@@ -11,28 +12,22 @@ from hypothesis import given, settings
 from tests.support.comparisons import headers, plain, read
 from tests.support.datasets import Element, element
 
+from dicom_deid.database import AuditRecord
 from dicom_deid.pipeline.comparison import compare
-from dicom_deid.web.comparison import _Written
 from dicom_deid.web.rendering import page
 
 
 def rendered(before: list[Element], after: list[Element]) -> str:
     """Return the page that compares two headers."""
     compared = compare(read(before), read(after))
-    written = _Written(
-        recorded_at=datetime(2026, 1, 2, tzinfo=UTC),
-        project="p",
-        source="s3://source",
-        key_hash="0f" * 16,
-        encrypted_key=b"sealed",
-        source_version_id=None,
-        source_etag="etag",
-        source_size=1,
-        destination="s3://destination",
-        destination_key="k",
-        destination_etag="etag",
-        destination_size=1,
-    )
+    unset: dict[str, Any] = dict.fromkeys(AuditRecord.__dataclass_fields__)
+    known = {
+        "recorded_at": datetime(2026, 1, 2, tzinfo=UTC),
+        "object_id": "0f" * 16,
+        "destination": "s3://destination",
+        "destination_key": "k",
+    }
+    written = AuditRecord(**unset | known)
     request = Request({"type": "http", "path": "/dicom-deid/runs/r/objects/1/2", "headers": []})
     answer = page(
         "comparison.html",

@@ -47,7 +47,7 @@ class Done(NamedTuple):
     source: str
     destination: str
     destination_key: str
-    key_hash: str
+    object_id: str
     quarantined_hash: str
     link_id: int
     number: int
@@ -90,10 +90,10 @@ def done(airflow: Deployment, first_pages: dict[str, httpx.Response]) -> Done:
     with psycopg2.connect(airflow.database_url) as connection, connection.cursor() as cursor:
         cursor.execute("SET search_path TO dicom_deid")
         cursor.execute(
-            "SELECT destination_key, key_hash::text, link_id, number FROM audit WHERE outcome = 'deidentified' LIMIT 1"
+            "SELECT destination_key, object_id::text, link_id, number FROM audit WHERE outcome = 'deidentified' LIMIT 1"
         )
-        destination_key, key_hash, link_id, number = cursor.fetchone()
-        cursor.execute("SELECT key_hash::text FROM audit WHERE outcome = 'quarantined' LIMIT 1")
+        destination_key, object_id, link_id, number = cursor.fetchone()
+        cursor.execute("SELECT object_id::text FROM audit WHERE outcome = 'quarantined' LIMIT 1")
         (quarantined_hash,) = cursor.fetchone()
     return Done(
         run_id=run_id,
@@ -103,7 +103,7 @@ def done(airflow: Deployment, first_pages: dict[str, httpx.Response]) -> Done:
         source=source,
         destination=destination,
         destination_key=destination_key,
-        key_hash=key_hash,
+        object_id=object_id,
         quarantined_hash=quarantined_hash,
         link_id=link_id,
         number=number,
@@ -255,7 +255,7 @@ def addresses(done: Done) -> list[str]:
         *found,
         "/static/pages.css",
         f"/quarantine?run_id={done.deid_run_id}&reason=not-dicom",
-        f"/objects?key={done.key_hash}",
+        f"/objects?key={done.object_id}",
         f"/objects?key={done.destination_key}",
         f"/objects?key={done.quarantined_hash}",
     ]
@@ -330,9 +330,9 @@ def test_an_object_is_shown_element_by_element(airflow: Deployment, done: Done) 
         rows = database.connection.query("", "SELECT body FROM audit_event WHERE kind = 'source-object-opened'")
         assert any('"olga"' in body for (body,) in rows)
         assert database.verify().problems == []
-    assert done.comparison in page(airflow, f"/objects?key={done.key_hash}", "olga").text
+    assert done.comparison in page(airflow, f"/objects?key={done.object_id}", "olga").text
     # Who may not open it is not led to it.
-    assert done.comparison not in page(airflow, f"/objects?key={done.key_hash}", "vic").text
+    assert done.comparison not in page(airflow, f"/objects?key={done.object_id}", "vic").text
     assert page(airflow, done.comparison[:-1] + "9999", "olga").status_code == 404
 
 

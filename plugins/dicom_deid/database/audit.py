@@ -10,7 +10,9 @@ from datetime import datetime
 from typing import NamedTuple
 
 from dicom_deid import __version__
+from dicom_deid.database.connection import DatabaseConnection
 from dicom_deid.database.copy_format import copy_line
+from dicom_deid.database.hash_chain import ADVANCE, head_parameters, link_hash, links_of
 from dicom_deid.database.quarantine import DeviceFacts, ItemDecision
 from dicom_deid.objects import WrittenObject
 from dicom_deid.reasons import Outcome, Reason
@@ -48,6 +50,30 @@ class ObjectIdentity(NamedTuple):
 
 
 NO_IDENTITY = ObjectIdentity()
+
+
+_NEW_LINK = """
+SELECT moment, nextval(pg_get_serial_sequence('audit_link', 'link_id')), ensure_audit_partition(moment)
+FROM clock_timestamp() moment
+"""
+
+_LAST_LINK = """
+SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || ' chain ' || %(chain)s, 0));
+SELECT coalesce(l.position, 0), coalesce(l.hash, e.hash),
+    coalesce((SELECT counter FROM chain_head WHERE chain = %(chain)s), 0)
+FROM (SELECT 1) one
+LEFT JOIN LATERAL (
+    SELECT position, hash FROM audit_link WHERE run_id = %(run)s ORDER BY position DESC LIMIT 1) l ON true
+LEFT JOIN LATERAL (
+    SELECT hash FROM audit_event WHERE run_id = %(run)s ORDER BY event_id LIMIT 1) e ON true
+"""
+
+_ADD_LINK = """
+INSERT INTO audit_link (link_id, run_id, position, batch_id, attempt, recorded_at, version, rows, rows_hash, previous,
+                        hash)
+OVERRIDING SYSTEM VALUE VALUES (%(link)s, %(run)s, %(position)s, %(batch)s, %(attempt)s, %(recorded_at)s, %(version)s,
+                                %(rows)s, %(rows_hash)s, %(previous)s, %(hash)s);
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,7 +199,43 @@ class AuditGroup:
     settings_digest: str = ""
 
 
-def audit_text(group: AuditGroup, recorded_at: datetime, link_id: int, rows: Sequence[AuditRow]) -> bytes:
+def append_rows(
+    connection: DatabaseConnection, key: bytes, group: AuditGroup, rows: Sequence[AuditRow]
+) -> tuple[int, datetime]:
+    """Append audit rows and the link that covers them, and return its id and time; call it in a transaction."""
+    doing = "recording rows in the audit"
+    moment, link, _ = connection.query(doing, _NEW_LINK)[0]
+    text = _audit_text(group, moment, link, rows)
+    connection.copy_in(doing, f"audit ({', '.join(AUDIT_COLUMNS[ROW_VERSION])})", text)
+    chain = links_of(group.project)
+    last = connection.query(doing, _LAST_LINK, {"chain": chain, "run": group.run_id})[0]
+    position, previous, counter = last[0] + 1, bytes(last[1] or b""), last[2]
+    digest = hashlib.sha256(text).digest()
+    chained = link_hash(
+        key, previous, ROW_VERSION, link, group.run_id, position, group.batch_id, group.attempt, moment, len(rows),
+        digest,
+    )  # fmt: skip
+    connection.query(
+        doing,
+        _ADD_LINK + ADVANCE,
+        {
+            **head_parameters(key, chain, counter + 1, chained),
+            "link": link,
+            "run": group.run_id,
+            "position": position,
+            "batch": group.batch_id,
+            "attempt": group.attempt,
+            "recorded_at": moment,
+            "version": ROW_VERSION,
+            "rows": len(rows),
+            "rows_hash": digest,
+            "previous": previous,
+        },
+    )
+    return link, moment
+
+
+def _audit_text(group: AuditGroup, recorded_at: datetime, link_id: int, rows: Sequence[AuditRow]) -> bytes:
     """Return the rows in COPY text format, in the order of the newest :data:`AUDIT_COLUMNS`."""
     recipe, settings = bytes.fromhex(group.recipe_digest), bytes.fromhex(group.settings_digest)
     return "".join(
@@ -187,11 +249,6 @@ def audit_text(group: AuditGroup, recorded_at: datetime, link_id: int, rows: Seq
         )
         for number, row in enumerate(rows)
     ).encode()  # fmt: skip
-
-
-def rows_hash(text: bytes) -> bytes:
-    """Return the digest of rows in COPY text format, which the link that covers them holds."""
-    return hashlib.sha256(text).digest()
 
 
 def _replaced(row: AuditRow) -> tuple[str | None, str | None]:

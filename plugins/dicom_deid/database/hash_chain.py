@@ -16,10 +16,9 @@ from __future__ import annotations
 import hmac
 import json
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime
 
-from dicom_deid.database.audit import AUDIT_COLUMNS, ROW_VERSION, AuditGroup, AuditRow, audit_text, rows_hash
 from dicom_deid.database.connection import DatabaseConnection
 from dicom_deid.database.copy_format import copy_line
 from dicom_deid.database.keys import KEY_BYTES, KeyRing, register_active_key
@@ -43,33 +42,11 @@ SELECT clock_timestamp(), session_user::text, (SELECT hash FROM audit_event ORDE
     coalesce((SELECT counter FROM chain_head WHERE chain = %s), 0)
 """
 
-_NEW_LINK = """
-SELECT moment, nextval(pg_get_serial_sequence('audit_link', 'link_id')), ensure_audit_partition(moment)
-FROM clock_timestamp() moment
-"""
-
-_LAST_LINK = """
-SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || ' chain ' || %(chain)s, 0));
-SELECT coalesce(l.position, 0), coalesce(l.hash, e.hash),
-    coalesce((SELECT counter FROM chain_head WHERE chain = %(chain)s), 0)
-FROM (SELECT 1) one
-LEFT JOIN LATERAL (
-    SELECT position, hash FROM audit_link WHERE run_id = %(run)s ORDER BY position DESC LIMIT 1) l ON true
-LEFT JOIN LATERAL (
-    SELECT hash FROM audit_event WHERE run_id = %(run)s ORDER BY event_id LIMIT 1) e ON true
-"""
-
-_ADD_LINK = """
-INSERT INTO audit_link (link_id, run_id, position, batch_id, attempt, recorded_at, version, rows, rows_hash, previous,
-                        hash)
-OVERRIDING SYSTEM VALUE VALUES (%(link)s, %(run)s, %(position)s, %(batch)s, %(attempt)s, %(recorded_at)s, %(version)s,
-                                %(rows)s, %(rows_hash)s, %(previous)s, %(hash)s);
-"""
-
-_ADVANCE = """
+ADVANCE = """
 INSERT INTO chain_head (chain, counter, hash, mac) VALUES (%(chain)s, %(counter)s, %(hash)s, %(mac)s)
 ON CONFLICT (chain) DO UPDATE SET counter = excluded.counter, hash = excluded.hash, mac = excluded.mac
 """
+"""Advance the head of a chain by one; see :func:`head_parameters`."""
 
 
 def chain_key(connection: DatabaseConnection, ring: KeyRing) -> bytes:
@@ -144,11 +121,11 @@ def record_event(
         digest = event_hash(key, previous, EVENT_VERSION, moment, kind, run_id, project, login, text)
         rows = connection.query(
             doing,
-            _ADVANCE + "; INSERT INTO audit_event (recorded_at, kind, run_id, project, body, version, previous, hash) "
+            ADVANCE + "; INSERT INTO audit_event (recorded_at, kind, run_id, project, body, version, previous, hash) "
             "VALUES (%(moment)s, %(kind)s, %(run)s, %(project)s, %(body)s, %(version)s, %(previous)s, %(hash)s) "
             "RETURNING event_id",
             {
-                **_head(key, EVENTS, counter + 1, digest),
+                **head_parameters(key, EVENTS, counter + 1, digest),
                 "moment": moment,
                 "kind": kind,
                 "run": run_id,
@@ -161,41 +138,6 @@ def record_event(
     return int(rows[0][0]), digest
 
 
-def append_rows(
-    connection: DatabaseConnection, key: bytes, group: AuditGroup, rows: Sequence[AuditRow]
-) -> tuple[int, datetime]:
-    """Append audit rows and the link that covers them, and return its id and time; call it in a transaction."""
-    doing = "recording rows in the audit"
-    moment, link, _ = connection.query(doing, _NEW_LINK)[0]
-    text = audit_text(group, moment, link, rows)
-    connection.copy_in(doing, f"audit ({', '.join(AUDIT_COLUMNS[ROW_VERSION])})", text)
-    chain = links_of(group.project)
-    last = connection.query(doing, _LAST_LINK, {"chain": chain, "run": group.run_id})[0]
-    position, previous, counter = last[0] + 1, bytes(last[1] or b""), last[2]
-    digest = rows_hash(text)
-    chained = link_hash(
-        key, previous, ROW_VERSION, link, group.run_id, position, group.batch_id, group.attempt, moment, len(rows),
-        digest,
-    )  # fmt: skip
-    connection.query(
-        doing,
-        _ADD_LINK + _ADVANCE,
-        {
-            **_head(key, chain, counter + 1, chained),
-            "link": link,
-            "run": group.run_id,
-            "position": position,
-            "batch": group.batch_id,
-            "attempt": group.attempt,
-            "recorded_at": moment,
-            "version": ROW_VERSION,
-            "rows": len(rows),
-            "rows_hash": digest,
-            "previous": previous,
-        },
-    )
-    return link, moment
-
-
-def _head(key: bytes, chain: str, counter: int, digest: bytes) -> dict[str, object]:
+def head_parameters(key: bytes, chain: str, counter: int, digest: bytes) -> dict[str, object]:
+    """Return the parameters of :data:`ADVANCE`."""
     return {"chain": chain, "counter": counter, "hash": digest, "mac": head_mac(key, chain, counter, digest)}

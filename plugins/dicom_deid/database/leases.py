@@ -12,12 +12,11 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from dicom_deid import __version__
-from dicom_deid.database.audit import AuditGroup, AuditRow, BatchItem, Intent, ObjectIdentity
+from dicom_deid.database.audit import AuditGroup, AuditRow, BatchItem, Intent, ObjectIdentity, append_rows
 from dicom_deid.database.connection import DatabaseConnection
 from dicom_deid.database.deletions import COLUMNS as DELETION_COLUMNS
 from dicom_deid.database.deletions import Deletion, read_deletions
 from dicom_deid.database.errors import LeaseLost
-from dicom_deid.database.hash_chain import append_rows
 from dicom_deid.database.mapping import keyed_hash_of
 from dicom_deid.database.projects import Project, decrypt_source_key
 from dicom_deid.database.pseudonyms import normalised

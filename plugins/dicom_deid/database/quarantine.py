@@ -206,16 +206,17 @@ WHERE h.scope_id = %(scope)s AND h.key_hash = d.key_hash;
 """
 
 _HOLD = """
-INSERT INTO held_object (scope_id, project_id, source, destination, key_hash, object_id, encrypted_key, version_id, etag, size, run_id,
-    link_id, number, recorded_at, held_since, reason, detail, element, modality, sop_class_uid, transfer_syntax_uid,
-    manufacturer, model, software, rows, columns, patient, study, group_id)
-SELECT s.scope_id, s.project_id, %(source)s, s.destination, i.key_hash, h.object_id, i.encrypted_key, i.version_id, i.etag, i.size,
-    %(run)s, %(link)s, h.number, %(recorded_at)s, %(recorded_at)s, h.reason, h.detail, h.element, h.modality,
-    h.sop_class_uid, h.transfer_syntax_uid, h.manufacturer, h.model, h.software, h.rows, h.columns, h.patient, h.study,
-    h.group_id
-FROM json_to_recordset(%(held)s) h (item integer, object_id uuid, number integer, reason text, detail text, element text, modality text,
-    sop_class_uid text, transfer_syntax_uid text, manufacturer text, model text, software text, rows integer,
-    columns integer, patient uuid, study uuid, group_id uuid)
+INSERT INTO held_object (scope_id, project_id, source, destination, key_hash, object_id, encrypted_key, version_id,
+    etag, size, run_id, link_id, number, recorded_at, held_since, reason, detail, element, modality,
+    sop_class_uid, transfer_syntax_uid, manufacturer, model, software, rows, columns, patient, study, group_id)
+SELECT s.scope_id, s.project_id, %(source)s, s.destination, i.key_hash, h.object_id, i.encrypted_key, i.version_id,
+    i.etag, i.size, %(run)s, %(link)s, h.number, %(recorded_at)s, %(recorded_at)s, h.reason, h.detail, h.element,
+    h.modality, h.sop_class_uid, h.transfer_syntax_uid, h.manufacturer, h.model, h.software, h.rows, h.columns,
+    h.patient, h.study, h.group_id
+FROM json_to_recordset(%(held)s) h (item integer, object_id uuid, number integer, reason text, detail text,
+    element text, modality text, sop_class_uid text, transfer_syntax_uid text,
+    manufacturer text, model text, software text,
+    rows integer, columns integer, patient uuid, study uuid, group_id uuid)
 JOIN batch_item i ON i.batch_id = %(batch)s AND i.item = h.item
 JOIN work_scope s ON s.scope_id = %(scope)s
 ON CONFLICT (scope_id, key_hash) DO UPDATE SET source = excluded.source,

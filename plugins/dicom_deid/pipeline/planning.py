@@ -8,8 +8,8 @@ from typing import Any
 
 from dicom_deid.database import Database, PlanSummary, RunReport, RunRequest, RunState
 from dicom_deid.database.projects import decrypt_source_key
-from dicom_deid.database.runs import split_source
 from dicom_deid.database.quarantine import list_decided_objects, project_rules
+from dicom_deid.database.runs import split_source
 from dicom_deid.objects import SourceObject
 from dicom_deid.pipeline.configuration import RunConfiguration
 from dicom_deid.pipeline.connections import Connections

@@ -106,8 +106,8 @@ MANIPULATIONS = {
     ),
     "a run is inserted": (
         (
-            "INSERT INTO run (run_id, scope_id, rules_id, request) SELECT gen_random_uuid(), scope_id, rules_id, request "
-            "FROM run LIMIT 1"
+            "INSERT INTO run (run_id, scope_id, rules_id, request) SELECT gen_random_uuid(), scope_id, rules_id, "
+            "request FROM run LIMIT 1"
         ),
         "has no event of its beginning",
     ),
@@ -188,9 +188,10 @@ def test_rows_of_an_older_list_of_columns_still_verify(audited, monkeypatch, ste
     from dicom_deid.database import audit
 
     newer = (*audit.AUDIT_COLUMNS[1][:-1], "milliseconds")
-    monkeypatch.setattr("dicom_deid.database.hash_chain.ROW_VERSION", 2)
-    monkeypatch.setattr("dicom_deid.database.hash_chain.AUDIT_COLUMNS", {**audit.AUDIT_COLUMNS, 2: newer})
-    monkeypatch.setattr("dicom_deid.database.verify.AUDIT_COLUMNS", {**audit.AUDIT_COLUMNS, 2: newer})
+    monkeypatch.setattr("dicom_deid.database.audit.ROW_VERSION", 2)
+    columns = {**audit.AUDIT_COLUMNS, 2: newer}
+    monkeypatch.setattr(audit, "AUDIT_COLUMNS", columns)
+    monkeypatch.setattr("dicom_deid.database.verify.AUDIT_COLUMNS", columns)
     run = steps.begin(destination="s3://d/")
     steps.work(audited.plan(run, steps.listing(5)).batches)
     assert audited.verify().problems == []
