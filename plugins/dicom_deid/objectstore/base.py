@@ -93,15 +93,28 @@ class ObjectStore(Protocol):
             As listed: another ETag is `OBJECT_CHANGED`, and a short body is requested again.
         """
 
-    def write(self, key: str, parts: Sequence[Buffer], *, metadata: Mapping[str, str]) -> WrittenObject:
-        """Write a new object in one request.
+    def write(
+        self, key: str, parts: Sequence[Buffer], *, metadata: Mapping[str, str], replaces: str | None = None
+    ) -> WrittenObject:
+        """Write a new object in one request, or replace the one with the ETag `replaces`.
 
-        An object with the same bytes at the key is kept and returned with `existed`; a different one is kept too, and
-        is `DESTINATION_CONFLICT`.
+        Any other object with the same bytes at the key is kept and returned with `existed`; a different one is kept
+        too, and is `DESTINATION_CONFLICT`.
         """
 
-    def open_multipart(self, key: str, *, metadata: Mapping[str, str], copies: bool = False) -> MultipartUpload:
-        """Begin an object that is too large for one request; it does not replace an existing one.
+    def delete(self, key: str, *, etag: str | None = None) -> None:
+        """Delete an object; nothing to do if there is none.
+
+        Raises
+        ------
+        Quarantine
+            `DESTINATION_CONFLICT` if the object has another ETag than `etag`; it is kept.
+        """
+
+    def open_multipart(
+        self, key: str, *, metadata: Mapping[str, str], copies: bool = False, replaces: str | None = None
+    ) -> MultipartUpload:
+        """Begin an object that is too large for one request, as a new one or to replace that with the ETag `replaces`.
 
         Parameters
         ----------

@@ -83,8 +83,11 @@ class S3Connection:
         `sha256`: sent with each write, for the store to check and keep. `md5`, for a store without such checksums:
         parts carry Content-MD5, and the ETag of a whole object is compared.
     conditional_writes
-        The store supports ``If-None-Match: *``. If False, the key is looked up before each write instead, which does
-        not detect another writer at the same instant.
+        The store supports ``If-None-Match`` and ``If-Match`` of writes. If False, the key is looked up before a write
+        instead, which does not detect another writer at the same instant.
+    delete_versions
+        In a versioned bucket, delete the version of an object that is deleted, instead of keeping it below a delete
+        marker.
     compare_etags
         Compare the bytes of an object with its ETag where that is their MD5. None compares on ``http://`` endpoints,
         because TLS detects damaged bytes by itself.
@@ -117,6 +120,7 @@ class S3Connection:
     requester_pays: bool = False
     checksum: Checksum = "sha256"
     conditional_writes: bool = True
+    delete_versions: bool = False
     compare_etags: bool | None = None
     connect_timeout: float = 10.0
     read_timeout: float = 60.0

@@ -101,9 +101,11 @@ class LocalStore:
         self._throttle.count_bytes(len(data))
         return data
 
-    def write(self, key: str, parts: Sequence[Buffer], *, metadata: Mapping[str, str]) -> WrittenObject:
+    def write(
+        self, key: str, parts: Sequence[Buffer], *, metadata: Mapping[str, str], replaces: str | None = None
+    ) -> WrittenObject:
         """See `ObjectStore.write`."""
-        upload = self.open_multipart(key, metadata=metadata)
+        upload = self.open_multipart(key, metadata=metadata, replaces=replaces)
         try:
             offset = 0
             for number, part in enumerate(parts, 1):
@@ -118,11 +120,23 @@ class LocalStore:
         finally:
             upload.abort()
 
-    def open_multipart(self, key: str, *, metadata: Mapping[str, str], copies: bool = False) -> LocalUpload:
+    def delete(self, key: str, *, etag: str | None = None) -> None:
+        """See `ObjectStore.delete`; folders that become empty are kept."""
+        existing = self.find(key)
+        if existing is not None and etag not in (None, existing.etag):
+            raise Quarantine(Reason.DESTINATION_CONFLICT)
+        try:
+            self._path(key).unlink(missing_ok=True)
+        except OSError as error:
+            raise ObjectStoreError(f"a file cannot be deleted ({error.strerror})") from None
+
+    def open_multipart(
+        self, key: str, *, metadata: Mapping[str, str], copies: bool = False, replaces: str | None = None
+    ) -> LocalUpload:
         """See `ObjectStore.open_multipart`."""
         del metadata
         self._throttle.request()
-        return LocalUpload(key, self._path(key), self._throttle)
+        return LocalUpload(key, self._path(key), self._throttle, replaces)
 
     def restore(self, key: str, *, days: int) -> None:
         """See `ObjectStore.restore`; files are not archived."""
@@ -166,9 +180,10 @@ class LocalStore:
 class LocalUpload:
     """A file that is written under another name and renamed when it is complete."""
 
-    def __init__(self, key: str, path: Path, throttle: Throttle) -> None:
+    def __init__(self, key: str, path: Path, throttle: Throttle, replaces: str | None = None) -> None:
         self._key = key
         self._path = path
+        self._replaces = replaces
         self._throttle = throttle
         self._unfinished = path.with_name(f"{_UNFINISHED}{uuid.uuid4().hex}")
         try:
@@ -200,8 +215,11 @@ class LocalUpload:
         """See `MultipartUpload.complete`."""
         try:
             os.fsync(self._file)
-            # Unlike a rename, a link never replaces an existing file.
-            os.link(self._unfinished, self._path)
+            if self._replaces is not None and self._path.exists() and _etag(self._path.stat()) == self._replaces:
+                self._unfinished.rename(self._path)
+            else:
+                # Unlike a rename, a link never replaces an existing file.
+                os.link(self._unfinished, self._path)
             status = os.fstat(self._file)
         except FileExistsError:
             raise PreconditionFailed("the key is taken") from None

@@ -73,6 +73,7 @@ def write_parts(
     metadata: Mapping[str, str],
     server_side_copy: bool = True,
     verify: Literal["known", "full"] = "known",
+    replaces: str | None = None,
     observe: Callable[[Buffer], object] | None = None,
     part_bytes: int = PART_BYTES,
     streaming: AbstractContextManager[object] | None = None,
@@ -87,7 +88,7 @@ def write_parts(
     source, source_object
         Object of the ranges in `parts`; it must still be the object that was listed.
     destination, key
-        Store and key of the new object; an existing object is not replaced.
+        Store and key of the new object; an existing object is not replaced, unless it has the ETag `replaces`.
     parts
         The object's bytes in order: new ones, and ranges of the source.
     metadata
@@ -96,6 +97,8 @@ def write_parts(
         Let the store copy the ranges, if both are at one endpoint and it does not refuse.
     verify
         `full`: read an object back that the store copied, to compute its SHA-256.
+    replaces
+        ETag of the object at the key that is replaced; None for a new object.
     observe
         Called with the bytes read from the source, in order, if this process sends all ranges (not if the store copies
         them).
@@ -112,14 +115,14 @@ def write_parts(
     ObjectStoreError
         It could not be written.
     """
-    writer = _Writer(source, source_object, destination, key, metadata, observe)
+    writer = _Writer(source, source_object, destination, key, metadata, observe, replaces)
     total = sum(length(part) for part in parts)
     ranged = any(isinstance(part, SourceRange) for part in parts)
     if total <= SINGLE_PUT_BYTES:
         return writer.put(parts)
     to_stream = cut_to_stream(parts, part_bytes)
     existing = destination.find(key)
-    if existing is not None:
+    if existing is not None and existing.etag != replaces:
         return writer.compare(existing, to_stream)
     try:
         if server_side_copy and ranged and destination.can_copy_from(source):
@@ -146,6 +149,7 @@ class _Writer:
         key: str,
         metadata: Mapping[str, str],
         observe: Callable[[Buffer], object] | None,
+        replaces: str | None,
     ) -> None:
         self._source = source
         self._source_object = source_object
@@ -153,13 +157,14 @@ class _Writer:
         self._key = key
         self._metadata = metadata
         self._observe = observe
+        self._replaces = replaces
 
     def put(self, parts: Sequence[Segment]) -> WriteResult:
         """Read the ranges and write everything in one request."""
         buffers = self._load(parts)
         digest = hashlib.sha256()
         self._account(parts, buffers, digest)
-        written = self._destination.write(self._key, buffers, metadata=self._metadata)
+        written = self._destination.write(self._key, buffers, metadata=self._metadata, replaces=self._replaces)
         method = WriteMethod.ALREADY_PRESENT if written.existed else WriteMethod.PUT
         return WriteResult(*written[:3], method, written.size, digest.hexdigest(), digest.hexdigest())
 
@@ -220,7 +225,9 @@ class _Writer:
 
     @contextmanager
     def _upload(self, *, copies: bool = False) -> Iterator[MultipartUpload]:
-        upload = self._destination.open_multipart(self._key, metadata=self._metadata, copies=copies)
+        upload = self._destination.open_multipart(
+            self._key, metadata=self._metadata, copies=copies, replaces=self._replaces
+        )
         try:
             yield upload
         finally:

@@ -135,33 +135,57 @@ class S3Store(S3Bucket):
         else:
             self._compares_etags = False
 
-    def write(self, key: str, parts: Sequence[Buffer], *, metadata: Mapping[str, str]) -> WrittenObject:
+    def write(
+        self, key: str, parts: Sequence[Buffer], *, metadata: Mapping[str, str], replaces: str | None = None
+    ) -> WrittenObject:
         """See `ObjectStore.write`."""
         size = sum(len(part) for part in parts)
         put = self._put_with_obstore if _is_plain(self.full_key(key)) else self._put_with_boto3
 
         def attempt() -> str:
             self._throttle.count_bytes(size)
-            etag = put(self.full_key(key), parts, metadata)
+            etag = put(self.full_key(key), parts, metadata, replaces)
             if self.connection.checksum == "md5" and etag != _md5(parts):
                 self._verify_written(key, parts)
             return etag
 
         try:
-            if not self.connection.conditional_writes and self.find(key) is not None:
-                raise PreconditionFailed("the key is taken")
+            self.check_condition(key, replaces)
             return WrittenObject(key, size, self.call("writing an object", attempt))
         except PreconditionFailed as refused:
             existing = self.find(key)
+            if existing is None and replaces is not None:
+                # The object that was to be replaced has been deleted.
+                return self.write(key, parts, metadata=metadata)
             if existing is None:
                 raise ObjectStoreError(f"{refused}, but no object is at the destination key") from None
             if holds_same_bytes(self, existing, parts):
                 return WrittenObject(key, size, existing.etag, existed=True)
             raise Quarantine(Reason.DESTINATION_CONFLICT) from None
 
-    def open_multipart(self, key: str, *, metadata: Mapping[str, str], copies: bool = False) -> S3Upload:
+    def delete(self, key: str, *, etag: str | None = None) -> None:
+        """See `ObjectStore.delete`."""
+        arguments = {"Bucket": self.bucket, "Key": self.full_key(key), **self.connection.read_arguments}
+        if etag is not None:
+            existing = self.find(key)
+            if existing is None:
+                return
+            if existing.etag != etag:
+                raise Quarantine(Reason.DESTINATION_CONFLICT)
+            if self.connection.conditional_writes:
+                arguments["IfMatch"] = f'"{etag}"'
+            if self.connection.delete_versions and existing.version_id is not None:
+                arguments["VersionId"] = existing.version_id
+        try:
+            self.call("deleting an object", lambda: self.client.delete_object(**arguments))
+        except PreconditionFailed:
+            raise Quarantine(Reason.DESTINATION_CONFLICT) from None
+
+    def open_multipart(
+        self, key: str, *, metadata: Mapping[str, str], copies: bool = False, replaces: str | None = None
+    ) -> S3Upload:
         """See `ObjectStore.open_multipart`."""
-        return S3Upload(self, key, metadata, "md5" if copies else self.connection.checksum)
+        return S3Upload(self, key, metadata, "md5" if copies else self.connection.checksum, replaces)
 
     def can_copy_from(self, other: ObjectStore) -> bool:
         """See `ObjectStore.can_copy_from`: both must have the same endpoint and region."""
@@ -232,7 +256,9 @@ class S3Store(S3Bucket):
         size = int(answer["ContentRange"].rpartition("/")[2]) if "ContentRange" in answer else answer["ContentLength"]
         return data, unquoted(answer["ETag"]), size
 
-    def _put_with_obstore(self, key: str, parts: Sequence[Buffer], metadata: Mapping[str, str]) -> str:
+    def _put_with_obstore(
+        self, key: str, parts: Sequence[Buffer], metadata: Mapping[str, str], replaces: str | None
+    ) -> str:
         attributes = {"Content-Type": CONTENT_TYPE, **metadata}
         if self.connection.storage_class:
             attributes["Storage-Class"] = self.connection.storage_class
@@ -240,16 +266,22 @@ class S3Store(S3Bucket):
             self._obstore,
             key,
             parts,
-            mode="create" if self.connection.conditional_writes else "overwrite",
+            mode=self._put_mode(replaces),
             use_multipart=False,
             attributes=attributes,
         )
         return unquoted(answer["e_tag"] or "")
 
-    def _put_with_boto3(self, key: str, parts: Sequence[Buffer], metadata: Mapping[str, str]) -> str:
+    def _put_mode(self, replaces: str | None) -> Any:
+        if not self.connection.conditional_writes:
+            return "overwrite"
+        return "create" if replaces is None else {"e_tag": f'"{replaces}"'}
+
+    def _put_with_boto3(
+        self, key: str, parts: Sequence[Buffer], metadata: Mapping[str, str], replaces: str | None
+    ) -> str:
         arguments = {"ContentType": CONTENT_TYPE, "Metadata": dict(metadata), **self.connection.write_arguments}
-        if self.connection.conditional_writes:
-            arguments["IfNoneMatch"] = "*"
+        arguments |= self.condition_arguments(replaces)
         body = b"".join(parts)
         arguments |= checksum_arguments(body, self.connection.checksum)
         answer = self.client.put_object(Bucket=self.bucket, Key=key, Body=body, **arguments)

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from dicom_deid.objects import SourceObject
 from dicom_deid.objectstore.connection import S3Connection
-from dicom_deid.objectstore.errors import CLIENT_ERRORS, NotFound, translate
+from dicom_deid.objectstore.errors import CLIENT_ERRORS, NotFound, PreconditionFailed, translate
 from dicom_deid.objectstore.throttle import Throttle
 
 Result = TypeVar("Result")
@@ -61,6 +61,26 @@ class S3Bucket:
         return SourceObject(
             key, head["ContentLength"], unquoted(head["ETag"]), head["LastModified"], head.get("VersionId")
         )
+
+    def condition_arguments(self, replaces: str | None) -> dict[str, str]:
+        """Return the arguments of a boto3 call that writes only if the key is free, or holds what is replaced."""
+        if not self.connection.conditional_writes:
+            return {}
+        return {"IfNoneMatch": "*"} if replaces is None else {"IfMatch": f'"{replaces}"'}
+
+    def check_condition(self, key: str, replaces: str | None) -> None:
+        """Look up the key before a write to a store without conditional writes.
+
+        Raises
+        ------
+        PreconditionFailed
+            The key is taken, or does not hold what is replaced.
+        """
+        if self.connection.conditional_writes:
+            return
+        existing = self.find(key)
+        if (existing and existing.etag) != replaces:
+            raise PreconditionFailed("the key is taken, or holds another object")
 
     def call(self, doing: str, request: Callable[[], Result]) -> Result:
         """Make a request at the allowed speed, retry it while that may help, and raise our exceptions."""

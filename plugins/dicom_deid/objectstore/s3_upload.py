@@ -28,12 +28,22 @@ class S3Upload:
     checksum
         Checksum of the parts that are put: `sha256`, which the store keeps, and also computes for copied parts; or
         `md5`, which it does not keep.
+    replaces
+        ETag of the object that is replaced; None for a new one.
     """
 
-    def __init__(self, target: S3Bucket, key: str, metadata: Mapping[str, str], checksum: Checksum) -> None:
+    def __init__(
+        self,
+        target: S3Bucket,
+        key: str,
+        metadata: Mapping[str, str],
+        checksum: Checksum,
+        replaces: str | None = None,
+    ) -> None:
         self._target = target
         self._key = key
         self._checksum = checksum
+        self._replaces = replaces
         self._lock = threading.Lock()
         self._parts: dict[int, dict[str, Any]] = {}
         self._size = 0
@@ -91,16 +101,14 @@ class S3Upload:
 
     def complete(self) -> WrittenObject:
         """See `MultipartUpload.complete`."""
-        conditions = {"IfNoneMatch": "*"} if self._target.connection.conditional_writes else {}
-        if not conditions and self._target.find(self._key) is not None:
-            raise PreconditionFailed("the key is taken")
+        self._target.check_condition(self._key, self._replaces)
         parts = [{"PartNumber": number, **part} for number, part in sorted(self._parts.items())]
         try:
             self._call(
                 "completing a multipart upload",
                 "complete_multipart_upload",
                 MultipartUpload={"Parts": parts},
-                **conditions,
+                **self._target.condition_arguments(self._replaces),
                 **self._where,
             )
         except UploadGone:

@@ -1,0 +1,117 @@
+"""Replacing and deleting objects: only the object that is meant, and never one that another program wrote."""
+
+import os
+import threading
+from dataclasses import replace
+
+import pytest
+
+from dicom_deid.exceptions import Quarantine
+from dicom_deid.objectstore import LocalStore, S3Store, SourceRange, WriteMethod, write_parts
+from dicom_deid.reasons import Reason
+
+MEBIBYTE = 2**20
+
+
+@pytest.fixture(params=["s3", "s3 without conditional writes", "local"])
+def store(request, connection, shared_bucket, prefix, tmp_path):
+    if request.param == "local":
+        return LocalStore(tmp_path / "files")
+    conditional = request.param == "s3"
+    return S3Store(shared_bucket, prefix, replace(connection, conditional_writes=conditional))
+
+
+def conflict(call):
+    with pytest.raises(Quarantine) as caught:
+        call()
+    assert caught.value.reason is Reason.DESTINATION_CONFLICT
+
+
+@pytest.mark.parametrize("key", ["a/k", "a//k"])
+def test_the_object_with_the_known_etag_is_replaced_and_no_other(store, key):
+    if key == "a//k" and isinstance(store, LocalStore):
+        pytest.skip("a directory has no such key")
+    old = store.write(key, [b"old"], metadata={})
+    new = store.write(key, [b"new!"], metadata={}, replaces=old.etag)
+    assert not new.existed
+    assert store.read(key, etag=new.etag) == b"new!"
+    # Another program's object is at the key now.
+    conflict(lambda: store.write(key, [b"newer"], metadata={}, replaces=old.etag))
+    assert store.read(key) == b"new!"
+    # A worker that was killed after the write finds its own bytes.
+    assert store.write(key, [b"new!"], metadata={}, replaces=old.etag).existed
+
+
+def test_an_object_that_was_deleted_meanwhile_is_written(store):
+    old = store.write("k", [b"old"], metadata={})
+    store.delete("k")
+    assert not store.write("k", [b"new"], metadata={}, replaces=old.etag).existed
+    assert store.read("k") == b"new"
+
+
+def test_only_the_known_object_is_deleted(store):
+    old = store.write("k", [b"old"], metadata={})
+    conflict(lambda: store.delete("k", etag="0" * 32))
+    assert store.read("k") == b"old"
+    store.delete("k", etag=old.etag)
+    assert store.find("k") is None
+    store.delete("k", etag=old.etag)
+
+
+@pytest.mark.usefixtures("several_parts")
+def test_a_large_object_is_replaced_by_each_method(store):
+    original = os.urandom(11 * MEBIBYTE)
+    listed = store.find(store.write("in", [original], metadata={}).key)
+    etag = None
+    for number, server_side_copy in enumerate((True, False, True)):
+        parts = [b"%d" % number, SourceRange(0, listed.size)]
+        done = write_parts(
+            store, listed, store, "out", parts, metadata={}, replaces=etag, server_side_copy=server_side_copy
+        )
+        assert done.method is not WriteMethod.ALREADY_PRESENT
+        etag = done.etag
+        assert store.read("out", etag=etag) == b"%d" % number + original
+    parts = [b"x", SourceRange(0, listed.size)]
+    conflict(lambda: write_parts(store, listed, store, "out", parts, metadata={}, replaces="0" * 32))
+
+
+def test_of_many_replacements_exactly_one_wins(bucket):
+    old = bucket.write("k", [b"old"], metadata={})
+    outcomes = []
+
+    def write(number):
+        try:
+            outcomes.append(bucket.write("k", [b"%d" % number], metadata={}, replaces=old.etag).existed)
+        except Quarantine as refused:
+            outcomes.append(refused.reason)
+
+    threads = [threading.Thread(target=write, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(map(str, outcomes)) == ["False", *[Reason.DESTINATION_CONFLICT] * 7]
+
+
+def test_readers_find_one_version_or_the_other_at_any_time(store):
+    """A reader that polls while the object is replaced must never miss it."""
+    etag = store.write("k", [b"0" * 1000], metadata={}).etag
+    done = threading.Event()
+    seen, missed = set(), []
+
+    def poll():
+        while not done.is_set():
+            found = store.find("k")
+            if found is None:
+                missed.append(1)
+            else:
+                seen.add(bytes(store.read("k"))[:1])
+
+    reader = threading.Thread(target=poll)
+    reader.start()
+    for number in range(1, 10):
+        etag = store.write("k", [b"%d" % number * 1000], metadata={}, replaces=etag).etag
+    done.set()
+    reader.join()
+    assert not missed
+    assert seen <= {b"%d" % number for number in range(10)}
