@@ -1,51 +1,104 @@
 """Descriptions without what may identify: PS3.15 section E.3.5, Clean Descriptors Option.
 
-What is taken out is what can be told by its form, without knowing the patient. What is known of the patient (names, ids
-and dates of this object) is taken out by the residual search.
+Two ways. By patterns: what can be recognised by its form without knowing the patient is removed. By vocabulary: only
+the tokens stay that a list of words, the standard, the site or their form vouches for. Names, identifiers and dates of
+the patient are found by the residual search, in the cleaned text too.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
-_MONTHS = (
-    "jan(?:uary)?|feb(?:ruary)?|mar(?:ch)?|apr(?:il)?|may|june?|july?|aug(?:ust)?|sept?(?:ember)?|oct(?:ober)?"
-    "|nov(?:ember)?|dec(?:ember)?"
+from dicom_deid.engine.vocabulary import Vocabulary
+
+_MONTHS = "|".join(
+    (
+        # English, with abbreviations.
+        *("jan(?:uary)?", "feb(?:ruary)?", "mar(?:ch)?", "apr(?:il)?", "may", "june?", "july?", "aug(?:ust)?"),
+        *("sept?(?:ember)?", "oct(?:ober)?", "nov(?:ember)?", "dec(?:ember)?"),
+        # German, French, Italian, Spanish, Dutch.
+        *(
+            "januar",
+            "februar",
+            "märz?",
+            "mai",
+            "juni",
+            "juli",
+            "okt(?:ober)?",
+            "dez(?:ember)?",
+            "janvier",
+            "f[ée]vrier",
+        ),
+        *("mars", "avril", "juin", "juillet", "ao[ûu]t", "septembre", "octobre", "novembre", "d[ée]cembre"),
+        *("gennaio", "febbraio", "marzo", "aprile", "maggio", "giugno", "luglio", "agosto", "settembre", "ottobre"),
+        *(
+            "dicembre",
+            "enero",
+            "febrero",
+            "abril",
+            "mayo",
+            "junio",
+            "julio",
+            "septiembre",
+            "octubre",
+            "noviembre",
+            "diciembre",
+        ),
+        *("januari", "februari", "maart", "mei", "augustus"),
+    )
 )
 _DAY = r"(?:0?[1-9]|[12][0-9]|3[01])"
 _CAPITALISED = r"(?-i:[^\W\d_a-z][\w'’-]+)"
 _PERSON = rf"{_CAPITALISED}(?:(?:[ ^]|, ){_CAPITALISED})?"
+_LABEL = (
+    r"(?:mrn|ssn|dob|d\.o\.b\.|born|geb(?:oren(?: op)?|\.)?|n[ée]e? le|nat[oa] il|nacid[oa](?: el)?"
+    r"|acc(?:ession)?(?: no\.?)?|(?:pat(?:ient)?|case|visit|order|study)[ .-]?(?:id|no|nr|number)"
+    r"|tel(?:ephone)?|phone|fax|zip|plz)(?!\w)[ #:=.]*"
+)
 
 _FORMS = (
     r"[\w.+-]+@[\w-]+(?:\.[\w-]+)+",  # mail address
     r"(?:https?|ftp)://\S+",
     r"\b[0-9]+(?:\.[0-9]+){4,}\b",  # UID
     rf"\b(?:1[89]|20)[0-9]{{2}}[-/.](?:0?[1-9]|1[0-2])[-/.]{_DAY}\b",  # 2021-03-04
-    rf"\b{_DAY}[-/.]{_DAY}[-/.](?:1[89]|20)[0-9]{{2}}\b",  # 4.3.2021
+    rf"\b{_DAY}[-/.] ?{_DAY}[-/.] ?(?:1[89]|20)[0-9]{{2}}\b",  # 4.3.2021
     rf"\b{_DAY}/{_DAY}/[0-9]{{2}}\b",  # 3/4/21
-    rf"\b{_DAY}(?:st|nd|rd|th)?[ .-]+(?:{_MONTHS})\b\.?(?:[ ,-]+(?:[0-9]{{4}}|[0-9]{{2}})\b)?",  # 4 March 2021
+    rf"\b{_DAY}(?:st|nd|rd|th|er|º|°)?[ .-]*(?:of |de )?(?:{_MONTHS})\b"  # 4 March 2021
+    r"\.?(?:[ ,-]*(?:de )?(?:[0-9]{4}|[0-9]{2})\b)?",
     rf"\b(?:{_MONTHS})\b\.?[ -]+{_DAY}(?:st|nd|rd|th)?,?[ -]+(?:1[89]|20)[0-9]{{2}}\b",  # March 4th, 2021
+    r"[0-9]{2,4}年(?:[0-9]{1,2}月(?:[0-9]{1,2}日)?)?",
     r"(?:\+[0-9]{1,3}[ .-]?|\b)\(?[0-9]{3}\)?[ .-][0-9]{3}[ .-][0-9]{4}\b",  # telephone
     r"\b[0-9]{3}-[0-9]{2}-[0-9]{4}\b",  # social security
     r"\b(?=\w*[0-9]{5})\w+\b",  # five digits in a row: numbers of records and visits, dates as 20210304
     rf"\b(?:mrs?|ms|miss|dr|prof|sra?|mme|herr|frau)\b\.?[ ^]+{_PERSON}",
     rf"\b(?:patient|name|physician|doctor|technologist|operator|referr?ed by|seen by)\b[ ]*[:=]?[ ]*{_PERSON}",
-    r"\b(?:mrn|ssn|dob|acc(?:ession)?(?: no\.?)?)\b[ #:=.]*\w*[0-9]\w*",
+    # A label takes all groups with digits that it announces.
+    rf"\b{_LABEL}(?:[^\W\d]{{1,3}}[-/])?(?:\w*[0-9]\w*(?:[-/.]+\w*[0-9]\w*| (?=[0-9]{{2,}}\b)[0-9]+)*)",
+    rf"\b{_LABEL}{_DAY}?[ .]*(?:{_MONTHS})?\b[ .,]*{_DAY}?[ ,]*(?:1[89]|20)[0-9]{{2}}\b",
 )
-_IDENTIFYING = re.compile("|".join(_FORMS), re.IGNORECASE)
+_IDENTIFYING = tuple(re.compile(form, re.IGNORECASE) for form in _FORMS)
 _BLANKS = re.compile(r"[ \t]{2,}")
 
 
 class TextCleaner:
-    """``REPLACE FIELD func:dicom_deid.engine.descriptors:clean_text``: keeps a text but for what its form tells.
+    """``REPLACE FIELD func:dicom_deid.engine.descriptors:clean_text``: remove from a text what may identify.
 
-    Taken out are dates, numbers of records, addresses, and names after a title. An empty text stays empty.
+    An empty text stays empty.
+
+    Parameters
+    ----------
+    clean
+        Cleans one value.
     """
 
     cleans = True
     """Tells the engine that what is left is still text of the object's author: it is searched for residuals, and the
     function needs nothing but the element."""
+
+    def __init__(self, clean: Callable[[str], str]) -> None:
+        self._clean = clean
 
     def __call__(self, *, field: Any, **_others: object) -> str:
         """Return the element's text without what identifies.
@@ -57,10 +110,7 @@ class TextCleaner:
         """
         text = field.element.value
         values = [text] if isinstance(text, str) or not hasattr(text, "__iter__") else list(text)
-        return "\\".join(without_identifiers(str(one)) for one in values if one is not None)
-
-
-clean_text = TextCleaner()
+        return "\\".join(self._clean(str(one)) for one in values if one is not None)
 
 
 class Unchanged:
@@ -80,6 +130,23 @@ unchanged = Unchanged()
 
 
 def without_identifiers(text: str) -> str:
-    """Return a text without what its form tells to be identifying; what stands around it is kept."""
-    cleaned = _IDENTIFYING.sub(" ", text)
-    return text if cleaned == text else _BLANKS.sub(" ", cleaned).strip()
+    """Return a text without what its form shows to be identifying; the text around it is kept."""
+    spans = sorted(match.span() for form in _IDENTIFYING for match in form.finditer(text))
+    if not spans:
+        return text
+    kept, end = [], 0
+    for first, last in spans:
+        kept.append(text[end:first])
+        end = max(end, last)
+    return _BLANKS.sub(" ", " ".join((*filter(None, kept), text[end:]))).strip()
+
+
+def by_vocabulary(vocabulary: Vocabulary) -> TextCleaner:
+    """Return a cleaner that leaves only the tokens that a vocabulary vouches for.
+
+    What is recognised by its form is removed first: the numbers in a date are tokens that would pass alone.
+    """
+    return TextCleaner(lambda text: vocabulary.mask(without_identifiers(text)))
+
+
+clean_text = TextCleaner(without_identifiers)

@@ -301,7 +301,7 @@ def test_text_after_the_pixel_data_is_searched():
 
 _TOKENS = st.lists(st.sampled_from(["Annika", "ANNIKALEE", "berg", "Bergamot", "of", " ", " ", ",", "7"]), max_size=6)
 _KEYWORDS = ("SeriesDescription", "ImageComments", "ProtocolName", "PatientComments", "AcquisitionComments")
-_FORMS = ("annika", "berg", "annika berg", "berg annika", "annikaberg", "bergannika")
+_FORMS = ("annika", "berg", "annikaberg", "bergannika")
 
 
 def brute_force(text):

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
 import unicodedata
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
-_WORD = re.compile(r"[^\W\d_]+")
 # Sections whose words are so common in descriptions that a name equal to one of them says nothing where it is alone.
 _BODY = ("en anatomy", "en position")
 
@@ -45,11 +43,6 @@ def _listed() -> Iterator[tuple[str, str]]:
 
 def _with_plain(words: Iterator[str]) -> frozenset[str]:
     return frozenset(form for word in words for form in (word, without_accents(word)))
-
-
-def words_of(text: str) -> list[str]:
-    """Return the runs of letters of a text, casefolded."""
-    return [word.casefold() for word in _WORD.findall(text)]
 
 
 def without_accents(text: str) -> str:
