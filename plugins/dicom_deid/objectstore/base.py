@@ -102,8 +102,8 @@ class ObjectStore(Protocol):
         too, and is `DESTINATION_CONFLICT`.
         """
 
-    def delete(self, key: str, *, etag: str | None = None) -> None:
-        """Delete an object; nothing to do if there is none.
+    def delete(self, key: str, *, etag: str | None = None) -> bool:
+        """Delete an object, and return whether there was one.
 
         Raises
         ------

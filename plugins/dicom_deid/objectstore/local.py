@@ -120,15 +120,18 @@ class LocalStore:
         finally:
             upload.abort()
 
-    def delete(self, key: str, *, etag: str | None = None) -> None:
+    def delete(self, key: str, *, etag: str | None = None) -> bool:
         """See `ObjectStore.delete`; folders that become empty are kept."""
         existing = self.find(key)
-        if existing is not None and etag not in (None, existing.etag):
+        if existing is None:
+            return False
+        if etag not in (None, existing.etag):
             raise Quarantine(Reason.DESTINATION_CONFLICT)
         try:
             self._path(key).unlink(missing_ok=True)
         except OSError as error:
             raise ObjectStoreError(f"a file cannot be deleted ({error.strerror})") from None
+        return True
 
     def open_multipart(
         self, key: str, *, metadata: Mapping[str, str], copies: bool = False, replaces: str | None = None

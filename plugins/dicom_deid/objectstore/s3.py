@@ -163,23 +163,23 @@ class S3Store(S3Bucket):
                 return WrittenObject(key, size, existing.etag, existed=True)
             raise Quarantine(Reason.DESTINATION_CONFLICT) from None
 
-    def delete(self, key: str, *, etag: str | None = None) -> None:
+    def delete(self, key: str, *, etag: str | None = None) -> bool:
         """See `ObjectStore.delete`."""
+        existing = self.find(key)
+        if existing is None:
+            return False
+        if etag not in (None, existing.etag):
+            raise Quarantine(Reason.DESTINATION_CONFLICT)
         arguments = {"Bucket": self.bucket, "Key": self.full_key(key), **self.connection.read_arguments}
-        if etag is not None:
-            existing = self.find(key)
-            if existing is None:
-                return
-            if existing.etag != etag:
-                raise Quarantine(Reason.DESTINATION_CONFLICT)
-            if self.connection.conditional_writes:
-                arguments["IfMatch"] = f'"{etag}"'
-            if self.connection.delete_versions and existing.version_id is not None:
-                arguments["VersionId"] = existing.version_id
+        if etag is not None and self.connection.conditional_writes:
+            arguments["IfMatch"] = f'"{etag}"'
+        if self.connection.delete_versions and existing.version_id is not None:
+            arguments["VersionId"] = existing.version_id
         try:
             self.call("deleting an object", lambda: self.client.delete_object(**arguments))
         except PreconditionFailed:
             raise Quarantine(Reason.DESTINATION_CONFLICT) from None
+        return True
 
     def open_multipart(
         self, key: str, *, metadata: Mapping[str, str], copies: bool = False, replaces: str | None = None
