@@ -295,7 +295,11 @@ def test_two_recipes_are_compared(site: Site) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"source": "s3://no-such-bucket-here"}, "the bucket does not exist"),
+        (
+            {"source": "s3://no-such-bucket-here/in"},
+            r"s3://no-such-bucket-here/in \(connection 'dicom_deid_source'\) cannot be used: .*bucket does not exist",
+        ),
+        ({"source_conn_id": "no_such_connection"}, "no connection 'no_such_connection'"),
         ({"source": ""}, "No source is given"),
         ({"destination": "s3//deidentified"}, "destination must be s3://"),
         ({"destination": "out"}, "destination must be s3://"),

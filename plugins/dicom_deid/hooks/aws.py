@@ -71,6 +71,7 @@ def s3_connection(aws_conn_id: str | None) -> S3Connection | None:
     _refuse_unknown(aws_conn_id, extra)
     config = extra.get("config_kwargs") or {}
     return S3Connection(
+        name=aws_conn_id,
         session=hook.get_session(),
         endpoint_url=wrapper.get_service_endpoint_url("s3"),
         region=wrapper.region_name,

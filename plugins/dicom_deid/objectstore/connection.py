@@ -54,6 +54,8 @@ class S3Connection:
 
     Parameters
     ----------
+    name
+        Name of the connection for messages, such as its id in Airflow.
     endpoint_url
         Of the store; None for AWS itself.
     region
@@ -101,6 +103,7 @@ class S3Connection:
         Speed limits of each store opened on this connection; None for none.
     """
 
+    name: str | None = None
     endpoint_url: str | None = None
     region: str | None = None
     access_key: str | None = None

@@ -53,9 +53,10 @@ class S3Store(S3Bucket):
             if writable:
                 upload = self.open_multipart(".dicom-deid-check", metadata={})
                 upload.abort()
-        except (ObjectStoreError, Quarantine) as error:
+        except (ConfigurationError, ObjectStoreError, Quarantine) as error:
+            name = f" (connection {self.connection.name!r})" if self.connection.name else ""
             raise ConfigurationError(
-                f"{self.url} cannot be used: {error}; check the endpoint, the bucket's name and the credentials"
+                f"{self.url}{name} cannot be used: {error}; check the endpoint, the bucket's name and the credentials"
             ) from None
 
     def list(self, start_after: str | None = None) -> Iterator[SourceObject]:

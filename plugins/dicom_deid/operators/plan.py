@@ -216,6 +216,13 @@ class DicomPlanOperator(DicomDeidOperator):
 
     def _log_configuration(self, configuration: RunConfiguration) -> None:
         self.log.info("Source %s, destination %s.", configuration.source, configuration.destination)
+        ids = {
+            "source": self.source_conn_id,
+            "destination": self.destination_conn_id,
+            "database": self.database_conn_id,
+            "keys": self.deid_conn_id,
+        }
+        self.log.info("Connections: %s.", ", ".join(f"{use} {conn_id}" for use, conn_id in ids.items()))
         self.log.info("Project %s, recipe %s.", configuration.project, " + ".join(configuration.recipes))
         policies = ", ".join(f"{name} {getattr(configuration.settings, name)}" for name in SETTINGS)
         self.log.info("Policies: %s.", policies)
