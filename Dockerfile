@@ -15,7 +15,7 @@ RUN --mount=type=bind,from=build,source=/tmp/wheels,target=/tmp/wheels \
     wheel="$(echo /tmp/wheels/airflow_provider_dicom_deid-*.whl)" \
     && pip install --no-cache-dir --constraint /tmp/constraints.txt \
         "${wheel}[codecs,ocr,parquet,sandbox]" apache-airflow-providers-celery redis
-COPY --chown=airflow:0 dags /opt/airflow/dags
+RUN dicom-deid dags install /opt/airflow/dags
 
 # A new volume gets the owner and the mode of the directory that it is mounted on.
 USER root

@@ -54,7 +54,9 @@ _CONNECTION_TYPE = {
     },
     "conn-fields": {
         "project": _field("Project", "Pseudonyms are consistent inside a project."),
-        "recipe": _field("Recipe", "Name or path of a recipe; separate several with commas.", default="desktop"),
+        "recipe": _field(
+            "Recipe", "Name or path of a recipe; separate several with commas.", default="desktop, devices"
+        ),
         "org_root": _field(
             "UID root",
             "Root of new UIDs, at most 33 characters.",

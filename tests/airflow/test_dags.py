@@ -14,7 +14,7 @@ from tests.support.airflow import DAGS
 from dicom_deid.operators import forms
 from dicom_deid.recipe import Recipe
 
-DAG_IDS = sorted(path.stem for path in DAGS.glob("*.py"))
+DAG_IDS = sorted(path.stem for path in DAGS.glob("dicom_deid_*.py"))
 
 READ = """
 import json, sys, time
@@ -54,7 +54,7 @@ def parsed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
 
 def test_all_dags_are_read(parsed: dict[str, object]) -> None:
     """A file that fails to import or names its DAG otherwise."""
-    words = ("backfill", "nightly", "on_demand", "preview", "with_approval")
+    words = ("backfill", "check", "nightly", "on_demand", "preview", "with_approval")
     assert [f"dicom_deid_{word}" for word in words] == DAG_IDS
     assert sorted(parsed["dags"]) == DAG_IDS
 
@@ -107,6 +107,7 @@ def test_own_recipes_are_in_the_drop_down(tmp_path: Path, monkeypatch: pytest.Mo
     path = str(tmp_path / "site.dicom")
     assert path in schema["enum"]
     assert schema["values_display"][path] == "site (own)"
+    assert f"{path}, devices" in schema["enum"]
     assert Recipe.resolve(path).rules
 
 

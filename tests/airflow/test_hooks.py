@@ -246,4 +246,6 @@ def test_the_form_says_what_the_settings_do() -> None:
         assert params[name].value == getattr(Settings(), name)
         assert set(params[name].schema["enum"]) == set(get_args(valid))
     assert set(forms.profile_options()) == {option.value for option in Option}
-    assert set(forms.shipped_recipes()) == set(Recipe.shipped()) - {option.recipe_name for option in Option}
+    assert set(forms.shipped_recipes()) == set(Recipe.shipped()) - {option.recipe_name for option in Option} - {
+        "devices"
+    }

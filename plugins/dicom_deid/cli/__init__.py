@@ -16,6 +16,9 @@ EXIT_USAGE = 2
 EXIT_QUARANTINED = 3
 
 COMMANDS = {
+    "init": "Create the schema, its roles and a project; print the Airflow connections.",
+    "check": "Check connections, buckets, rights, keys and recipe before a run.",
+    "dags": "Install the example DAGs.",
     "deidentify": "De-identify the objects of a bucket or directory into another.",
     "preview": "Show which elements of one object a recipe changes; write nothing.",
     "recipe": "Check recipes and list those that ship.",

@@ -12,6 +12,7 @@ They cannot log in; logins are made members of them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from dicom_deid.database.connection import DatabaseConnection
@@ -114,6 +115,23 @@ def _hand_over(schema: str, owner: str) -> str:
         EXECUTE format('ALTER FUNCTION %s OWNER TO {owner}', each.name);
     END LOOP;
 END $$"""  # noqa: S608
+
+
+def missing_rights(connection: DatabaseConnection, role: str) -> list[str]:
+    """Return the table privileges of a role that the login does not have, such as ``INSERT ON audit``."""
+    wanted = [
+        (privilege, table)
+        for privileges, tables in re.findall(r"^([A-Z, ]+) ON ([a-z_, ]+)$", "\n".join(_GRANTS[role]), re.MULTILINE)
+        for privilege in privileges.split(", ")
+        for table in tables.split(", ")
+    ]
+    rows = connection.query(
+        "checking the rights of the login",
+        "SELECT privilege, name FROM unnest(%s::text[], %s::text[]) AS wanted (privilege, name) "
+        "WHERE NOT has_table_privilege(name, privilege)",
+        ([privilege for privilege, _ in wanted], [table for _, table in wanted]),
+    )
+    return [f"{privilege} ON {table}" for privilege, table in rows]
 
 
 def create_roles(connection: DatabaseConnection, members: Mapping[str, str] | None = None) -> None:

@@ -52,7 +52,7 @@ class DicomDeidHook(BaseHook):
     @property
     def recipes(self) -> tuple[str, ...]:
         """Recipes of tasks that name none."""
-        named = str(self.fields.get("recipe", "desktop"))
+        named = str(self.fields.get("recipe", "desktop, devices"))
         return tuple(name.strip() for name in named.split(",") if name.strip())
 
     @property

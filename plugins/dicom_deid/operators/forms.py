@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _PROFILE = "ps3.15-"
 _BASIC = f"{_PROFILE}basic"
+_DEVICES = "devices"
 _URL = r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?$"
 _PREFIX = r"^[^/].*$"
 # Fields without a section are at the top of the form, and open.
@@ -43,9 +44,9 @@ PLAN_ARGUMENTS = (
 
 
 def shipped_recipes() -> list[str]:
-    """Return the names of the shipped recipes, without the PS3.15 options, which only go with the basic profile."""
-    options = {f"{_PROFILE}{option}" for option in profile_options()}
-    return [name for name in _recipe_files() if name not in options]
+    """Return the names of the shipped recipes that can be used alone: no PS3.15 options, no device catalogue."""
+    additions = {f"{_PROFILE}{option}" for option in profile_options()} | {_DEVICES}
+    return [name for name in _recipe_files() if name not in additions]
 
 
 def profile_options() -> list[str]:
@@ -89,6 +90,13 @@ def run_params(*, required: bool = True, release: bool = False, preview: bool = 
             "Release to", "Where the objects are copied after approval. Until then they are at the destination.", True
         )
     return {**fields, **rule_params(), **_place_params(), **_scope_params(), **_audit_params()}
+
+
+def check_params() -> dict[str, Param]:
+    """Return the fields of the form that checks a run before it is started."""
+    fields = run_params(preview=False)
+    names = ("source", "destination", "recipe", "profile_options", *SETTINGS, "project", "quarantine")
+    return {name: fields[name] for name in names}
 
 
 def run_arguments(dag: DAG) -> dict[str, Any]:
@@ -220,15 +228,17 @@ def rule_params() -> dict[str, Param]:
 
 def recipe_param(title: str, description: str, *, optional: bool = False) -> Param:
     """Return a drop-down of the shipped recipes and the site's own."""
-    own = own_recipes()
-    names: list[Any] = [*shipped_recipes(), *own]
+    own = {path: f"{name} (own)" for path, name in own_recipes().items()}
+    words = {name: name for name in shipped_recipes()} | own
+    choices = {f"{name}, {_DEVICES}": f"{word}, with the device catalogue" for name, word in words.items()} | words
+    names: list[Any] = list(choices)
     return Param(
-        None if optional else "desktop",
+        None if optional else f"desktop, {_DEVICES}",
         type=["null", "string"] if optional else "string",
         title=title,
         description_md=description,
         enum=[None, *names] if optional else names,
-        values_display={path: f"{name} (own)" for path, name in own.items()},
+        values_display=choices,
     )
 
 

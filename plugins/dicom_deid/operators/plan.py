@@ -37,7 +37,8 @@ class DicomPlanOperator(DicomDeidOperator):
     quarantine
         Where copies of quarantined originals are written; never in the destination's bucket.
     project, recipes
-        Default: those of the `dicom_deid` connection. A recipe is the name of a shipped recipe, or a path.
+        Default: those of the `dicom_deid` connection. A recipe is the name of a shipped recipe or a path.
+        A text may name several, separated by commas.
     create_project
         Create the project if it does not exist; otherwise a name that does not exist is an error.
     profile_options
@@ -212,7 +213,8 @@ class DicomPlanOperator(DicomDeidOperator):
     def _recipes(self) -> tuple[str, ...]:
         if not self.recipes:
             return self.hook.recipes
-        return (self.recipes,) if isinstance(self.recipes, str) else tuple(self.recipes)
+        named = self.recipes.split(",") if isinstance(self.recipes, str) else self.recipes
+        return tuple(name.strip() for name in named)
 
     def _log_configuration(self, configuration: RunConfiguration) -> None:
         self.log.info("Source %s, destination %s.", configuration.source, configuration.destination)

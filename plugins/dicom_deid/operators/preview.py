@@ -32,7 +32,7 @@ class DicomPreviewOperator(DicomPlanOperator):
 
     template_fields: Sequence[str] = (*DicomPlanOperator.template_fields, "sample", "compare_with")
 
-    def __init__(self, *, sample: int = SAMPLE, compare_with: str | None = None, **kwargs: Any) -> None:
+    def __init__(self, *, sample: int | str = SAMPLE, compare_with: str | None = None, **kwargs: Any) -> None:
         # A configuration needs a destination; a preview writes none.
         kwargs.setdefault("destination", "s3://nowhere")
         super().__init__(**kwargs)

@@ -43,6 +43,11 @@ class DicomDeidTaskGroup(TaskGroup):
         Parameters of `DicomPlanOperator` (`source`, `destination`, ...); the connection ids among them are used by all
         tasks.
 
+    Attributes
+    ----------
+    run
+        The planned run, to pass to other operators such as `DicomReleaseOperator`.
+
     Examples
     --------
     >>> with DAG("nightly", schedule="@daily"):                                          # doctest: +SKIP
@@ -65,18 +70,19 @@ class DicomDeidTaskGroup(TaskGroup):
         connections = {name: plan[name] for name in _CONNECTION_IDS if name in plan}
         with self:
             self.plan = DicomPlanOperator(task_id="plan", **plan)
-            planned: Any = self.plan.output
+            batches: Any = self.plan.output
+            self.run: Any = batches["run"]
             self.deidentify = DicomDeidentifyOperator.partial(
                 task_id="deidentify",
-                run=planned["run"],
+                run=self.run,
                 map_index_template="{{ batch_label }}",
                 max_active_tis_per_dagrun=max_active_batches,
                 **({"pool": pool} if pool else {}),
                 **connections,
-            ).expand(batch=planned)
+            ).expand(batch=batches)
             self.report = DicomReportOperator(
                 task_id="report",
-                run=planned["run"],
+                run=self.run,
                 max_quarantine_ratio=max_quarantine_ratio,
                 on_excess=on_excess,
                 outlets=list(outlets),

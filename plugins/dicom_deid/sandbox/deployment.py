@@ -105,7 +105,7 @@ def connection_documents(
     Parameters
     ----------
     storage
-        `endpoint_url`, `login` and `password` of the S3 store that is source and destination.
+        `endpoint_url` (empty for AWS), `login` and `password` of the S3 store that is source and destination.
     database_url
         URL of the database of the mapping and the audit.
     keys
@@ -117,7 +117,7 @@ def connection_documents(
         "conn_type": "aws",
         "login": storage["login"],
         "password": storage["password"],
-        "extra": {"endpoint_url": storage["endpoint_url"], "region_name": "us-east-1"},
+        "extra": {"endpoint_url": storage["endpoint_url"] or None, "region_name": "us-east-1"},
     }
     parts = urlsplit(database_url)
     database = {
@@ -128,7 +128,11 @@ def connection_documents(
         "password": unquote(parts.password or ""),
         "schema": parts.path.strip("/"),
     }
-    deid = {"conn_type": "dicom_deid", "password": keys.to_text(), "extra": {"project": project, "recipe": "desktop"}}
+    deid = {
+        "conn_type": "dicom_deid",
+        "password": keys.to_text(),
+        "extra": {"project": project, "recipe": "desktop, devices"},
+    }
     documents = {
         "dicom_deid_source": s3,
         "dicom_deid_destination": s3,

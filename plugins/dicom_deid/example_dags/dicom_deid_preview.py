@@ -27,6 +27,6 @@ with DAG(
     DicomPreviewOperator(
         task_id="preview",
         **forms.run_arguments(dag),
-        compare_with=dag.param("compare_with"),
-        sample=dag.param("sample"),
+        compare_with="{{ params.compare_with or '' }}",
+        sample="{{ params.sample }}",
     )

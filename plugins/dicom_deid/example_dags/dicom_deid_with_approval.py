@@ -20,7 +20,7 @@ with DAG(
     params=forms.run_params(release=True, preview=False),
     default_args={"retries": 3, "retry_delay": timedelta(seconds=30), "retry_exponential_backoff": True},
 ) as dag:
-    run = DicomDeidTaskGroup(**forms.run_arguments(dag))
+    deidentified = DicomDeidTaskGroup(**forms.run_arguments(dag))
     approve = ApprovalOperator(
         task_id="approve",
         subject="Release {{ ti.xcom_pull('dicom_deid.report')['deidentified'] }} de-identified objects?",
@@ -40,5 +40,5 @@ After approval they are copied to `{{ params.release_to }}`.
         # A retry would drop the answer that was given, and ask again.
         retries=0,
     )
-    release = DicomReleaseOperator(task_id="release", run=run.plan.output["run"], release_to=dag.param("release_to"))
-    run >> approve >> release
+    release = DicomReleaseOperator(task_id="release", run=deidentified.run, release_to="{{ params.release_to }}")
+    deidentified >> approve >> release

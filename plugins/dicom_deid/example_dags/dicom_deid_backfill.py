@@ -1,7 +1,7 @@
-"""De-identify an archive month by month, with Airflow's backfill:
+"""De-identify an archive month by month, with Airflow's backfill.
 
-    airflow backfill create --dag-id dicom_deid_backfill --from-date 2016-01-01 --to-date 2025-12-31 \\
-        --max-active-runs 4 --run-backwards \\
+    airflow backfill create --dag-id dicom_deid_backfill --from-date 2016-01-01 --to-date 2025-12-31
+        --max-active-runs 4 --run-backwards
         --dag-run-conf '{"source": "s3://archive", "destination": "s3://deidentified", "partition": "last-modified"}'
 
 A partition is what was last modified in the month, or the objects below the month's prefix. Objects that are done are

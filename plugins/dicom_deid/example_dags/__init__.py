@@ -1,0 +1,1 @@
+"""Example DAGs; `dicom-deid dags install` copies them to a DAGs folder."""
