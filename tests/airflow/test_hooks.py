@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import threading
 from collections.abc import Iterator
@@ -15,9 +16,10 @@ import pytest
 from dicom_deid.database import KeyRing
 from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.get_provider_info import get_provider_info
-from dicom_deid.hooks.aws import s3_connection
+from dicom_deid.hooks.aws import OWN_OPTIONS, s3_connection
 from dicom_deid.hooks.dicom_deid import DicomDeidHook
 from dicom_deid.hooks.postgres import database_url
+from dicom_deid.objectstore import S3Connection
 
 KEYS = KeyRing.generate()
 
@@ -131,6 +133,17 @@ def test_a_setting_without_effect_is_refused(
     with pytest.raises(ConfigurationError, match=message) as raised:
         s3_connection(connection(monkeypatch, "a3", **fields))
     assert "'a3'" in str(raised.value)
+
+
+def test_every_setting_of_a_store_can_be_given() -> None:
+    """A setting that an administrator cannot reach from an Airflow connection."""
+    of_the_session = {"access_key", "secret_key", "session_token", "profile", "role_arn", "external_id"}
+    of_the_aws_connection = {
+        "name", "session", "endpoint_url", "region", "verify", "addressing_style", "proxies", "connect_timeout",
+        "read_timeout", "max_connections", "retry",
+    }  # fmt: skip
+    names = {field.name for field in dataclasses.fields(S3Connection)}
+    assert names - of_the_session - of_the_aws_connection == set(OWN_OPTIONS)
 
 
 @pytest.mark.parametrize(

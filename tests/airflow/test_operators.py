@@ -133,8 +133,8 @@ def test_who_asked_and_why_is_recorded(site: Site) -> None:
     run, _ = site.plan(reason="a study")
     with Database.connect(site.database, keys=site.keys) as database:
         request = database.run(run["run_id"]).request
-    assert (request.triggered_by, request.reason, request.airflow["run_id"]) == ("olga", "a study", site.run_id)
-    assert request.airflow["run_type"] == "manual"
+    assert (request.triggered_by, request.reason, request.airflow_context["run_id"]) == ("olga", "a study", site.run_id)
+    assert request.airflow_context["run_type"] == "manual"
 
 
 def test_planning_again_is_the_same_run(site: Site) -> None:

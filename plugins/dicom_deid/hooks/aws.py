@@ -19,6 +19,8 @@ OWN_OPTIONS = (
     "requester_pays",
     "checksum",
     "conditional_writes",
+    "delete_versions",
+    "compare_etags",
     "requests_per_second",
     "bytes_per_second",
 )

@@ -126,9 +126,6 @@ class ObjectStore(Protocol):
     def restore(self, key: str, *, days: int) -> None:
         """Request a readable copy of an archived object for a number of days; a repeated request does nothing."""
 
-    def delete(self, key: str) -> None:
-        """Delete an object; it is no error if there is none."""
-
     def can_copy_from(self, other: ObjectStore) -> bool:
         """Return whether this store may be able to copy objects of the other one itself."""
 

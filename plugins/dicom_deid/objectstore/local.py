@@ -70,10 +70,6 @@ class LocalStore:
         except (FileNotFoundError, NotADirectoryError):
             return None
 
-    def delete(self, key: str) -> None:
-        """See `ObjectStore.delete`."""
-        self._path(key).unlink(missing_ok=True)
-
     def read(
         self,
         key: str,

@@ -188,11 +188,6 @@ class S3Store(S3Bucket):
         """See `ObjectStore.open_multipart`."""
         return S3Upload(self, key, metadata, "md5" if copies else self.connection.checksum, replaces)
 
-    def delete(self, key: str) -> None:
-        """See `ObjectStore.delete`."""
-        arguments = {"Bucket": self.bucket, "Key": self.full_key(key), **self.connection.read_arguments}
-        self.call("deleting an object", lambda: self.client.delete_object(**arguments))
-
     def can_copy_from(self, other: ObjectStore) -> bool:
         """See `ObjectStore.can_copy_from`: both must have the same endpoint and region."""
         return isinstance(other, S3Store) and self.endpoint == other.endpoint
@@ -207,7 +202,7 @@ class S3Store(S3Bucket):
         """Read back an object whose ETag is not its MD5 (because of encryption, or of damaged bytes)."""
         existing = self.find(key)
         if existing is None or not holds_same_bytes(self, existing, parts):
-            self.delete(key)
+            self.client.delete_object(Bucket=self.bucket, Key=self.full_key(key), **self.connection.read_arguments)
             raise TransientError("writing an object: the store held other bytes than were sent; they were removed")
 
     def _page(self, arguments: Mapping[str, Any] | None, *, limit: int = 1000) -> Any:
