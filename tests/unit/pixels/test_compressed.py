@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import resource
 import subprocess
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +13,12 @@ import pydicom.data
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from pydicom import Dataset, dcmread
 from pydicom.data import get_testdata_file
-from pydicom.encaps import encapsulate, encapsulate_extended, generate_frames
+from pydicom.encaps import encapsulate, encapsulate_extended, generate_frames, parse_basic_offsets
 from pydicom.errors import InvalidDicomError
+from pydicom.pixels import pixel_array
 from pydicom.pixels.encoders.base import get_encoder
 from pydicom.pixels.processing import convert_color_space
 from pydicom.uid import UID
@@ -22,12 +27,17 @@ from tests.support.programs import program
 
 from dicom_deid.engine.pixels import CleanedPixels, Region, clean_pixels, codec
 from dicom_deid.engine.pixels.clean import NATIVE
+from dicom_deid.engine.pixels.codestream import read_codestream
 from dicom_deid.exceptions import Quarantine
 from dicom_deid.reasons import Reason
 from dicom_deid.recipe.filters import Rectangle
 
 EXPLICIT = "1.2.840.10008.1.2.1"
 RLE, JPEG_LS, J2K = "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.90"
+BASELINE = "1.2.840.10008.1.2.4.50"
+TOOLS = {BASELINE: "dcmdjpeg", RLE: "dcmdrle", JPEG_LS: "dcmdjpls"}
+TOLERANCE = 2
+"""Two decoders of lossy JPEG may round and interpolate differently."""
 LOSSLESS = (RLE, JPEG_LS, J2K)
 CORNER = [Region(True, Rectangle(0, 0, 10, 4)), Region(False, Rectangle(2, 1, 5, 3))]
 
@@ -40,7 +50,9 @@ def corner_mask(rows: int, columns: int) -> np.ndarray:
 
 
 def compressed(dataset: Dataset, syntax: str) -> Dataset:
-    dataset.compress(UID(syntax), generate_instance_uid=False)
+    # GDCM, which pydicom would take first, aborts on an odd number of pixels in RLE.
+    plugin = "pyjpegls" if syntax == JPEG_LS else "pylibjpeg"
+    dataset.compress(UID(syntax), encoding_plugin=plugin, generate_instance_uid=False)
     return dataset
 
 
@@ -167,7 +179,13 @@ def compressed_files() -> list[Path]:
 
 def seen(dataset: Dataset) -> np.ndarray:
     """Frames x rows x columns x samples, in RGB where there is colour."""
-    array = dataset.pixel_array
+    syntax = dataset.file_meta.TransferSyntaxUID
+    if not syntax.is_compressed:
+        array = dataset.pixel_array
+    else:
+        # pydicom takes whichever decoder it finds first, and those of lossy JPEG round differently.
+        plugin = "pyjpegls" if "JPEG-LS" in syntax.name else "pylibjpeg"
+        array = pixel_array(dataset, decoding_plugin=plugin)
     return array.reshape(int(dataset.get("NumberOfFrames", 1) or 1), dataset.Rows, dataset.Columns, -1)
 
 
@@ -178,6 +196,8 @@ def test_real_files(path: Path) -> None:
     try:
         before = seen(dataset).astype(np.int64)
     except Exception:
+        if dataset.BitsStored == 12:
+            return  # see test_twelve_bits_of_jpeg_extended
         with pytest.raises(Quarantine):
             clean_pixels(header_of(dataset), dataset.PixelData, str(dataset.file_meta.TransferSyntaxUID), CORNER)
         return
@@ -190,7 +210,8 @@ def test_real_files(path: Path) -> None:
         assert cleaned.elements[0x00282110] == "01"
     after = seen(rewritten(dataset, cleaned)).astype(np.int64)
     mask = corner_mask(dataset.Rows, dataset.Columns)
-    assert np.array_equal(before[:, ~mask], after[:, ~mask])
+    # GDCM decodes 12 bits, pylibjpeg what `before` shows.
+    assert np.abs(before[:, ~mask] - after[:, ~mask]).max() <= (dataset.BitsStored == 12 and syntax in codec.LOSSY)
     inside = after[:, mask]
     assert (inside == inside[0, 0]).all()
     assert inside[0, 0].max() <= before.max()
@@ -257,7 +278,7 @@ def test_colour_of_lossy_jpeg_is_not_converted() -> None:
     assert path is not None
     dataset = dcmread(path)
     syntax = str(dataset.file_meta.TransferSyntaxUID)
-    before = dataset.pixel_array
+    before = seen(dataset)[0]
     cleaned = clean_pixels(
         header_of(dataset),
         dataset.PixelData,
@@ -281,3 +302,165 @@ def test_an_encoder_that_changes_samples_is_not_believed(monkeypatch: pytest.Mon
     cleaned = clean_pixels(header_of(dataset), dataset.PixelData, RLE, CORNER)
     assert cleaned is not None
     assert cleaned.transfer_syntax_uid == EXPLICIT
+
+
+def jpeg_dataset(rows: int, columns: int, subsampling: int, frames: int = 1, *, restart: int = 0) -> Dataset:
+    """An image in JPEG baseline; `subsampling` is Pillow's: 0 for 4:4:4, 1 for 4:2:2, 2 for 4:2:0, -1 for grey."""
+    encoded = []
+    for frame in range(frames):
+        noise = np.random.default_rng(frame).normal(0, 10, (rows, columns, 3))
+        y, x = np.mgrid[0:rows, 0:columns]
+        picture = np.clip(noise + np.stack([x * 3, y * 3, 255 - x], axis=-1), 0, 255).astype(np.uint8)
+        image = Image.fromarray(picture) if subsampling >= 0 else Image.fromarray(picture[..., 0])
+        file = io.BytesIO()
+        options = {"subsampling": subsampling} if subsampling >= 0 else {}
+        image.save(file, "JPEG", quality=85, restart_marker_blocks=restart, **options)
+        encoded.append(file.getvalue())
+    grey = subsampling < 0
+    dataset = image_dataset(
+        bytes(rows * columns * (1 if grey else 3)),
+        rows=rows,
+        columns=columns,
+        frames=frames,
+        photometric="MONOCHROME2" if grey else "RGB",
+    )
+    if not grey:
+        dataset.PhotometricInterpretation = "YBR_FULL_422" if subsampling else "YBR_FULL"
+    dataset.add_new(0x7FE00010, "OB", encapsulate(encoded))
+    dataset["PixelData"].is_undefined_length = True
+    dataset.file_meta.TransferSyntaxUID = UID(BASELINE)
+    return dataset
+
+
+@pytest.mark.parametrize("columns", [40, 41])
+@pytest.mark.parametrize("subsampling", [0, 1, 2, -1])
+@pytest.mark.parametrize("frames", [1, 3])
+def test_three_readers_agree_about_jpeg(columns: int, subsampling: int, frames: int, tmp_path: Path) -> None:
+    """Odd columns with 4:2:2 are refused by no reader; what was written is what all of them show."""
+    dataset = jpeg_dataset(33, columns, subsampling, frames)
+    before = seen(dataset).astype(int)
+    cleaned = clean_pixels(header_of(dataset), dataset.PixelData, BASELINE, CORNER)
+    assert cleaned is not None
+    dataset = rewritten(dataset, cleaned)
+    check_readers(dataset, tmp_path)
+    after = seen(dataset).astype(int)
+    assert np.array_equal(before[:, 24:, 24:], after[:, 24:, 24:])
+
+
+def check_readers(dataset: Dataset, folder: Path) -> None:
+    """Compare what pydicom, dcmtk and GDCM read of a written object, and the object's own description of itself."""
+    path = folder / "cleaned.dcm"
+    dataset.save_as(path, enforce_file_format=True)
+    again = dcmread(path)
+    assert len(again.PixelData) % 2 == 0
+    mine = seen(again)
+    if again["PixelData"].is_undefined_length:
+        check_offsets(again)
+    native = folder / "gdcm.dcm"
+    subprocess.run([program("gdcmconv"), "--raw", str(path), str(native)], check=True, capture_output=True)
+    theirs = seen(dcmread(native))
+    assert np.abs(theirs.astype(int) - mine.astype(int)).max() <= TOLERANCE
+    tool = TOOLS.get(str(again.file_meta.TransferSyntaxUID))
+    if tool is not None:
+        plain = folder / "dcmtk.dcm"
+        options = ["+cn"] if tool == "dcmdjpeg" else []
+        subprocess.run([program(tool), *options, str(path), str(plain)], check=True, capture_output=True)
+        other = dcmread(plain)
+        interpretations = {one.PhotometricInterpretation.removesuffix("_422") for one in (other, again)}
+        assert len(interpretations) == 1
+        assert np.abs(seen(other).astype(int) - mine.astype(int)).max() <= TOLERANCE
+
+
+def check_offsets(dataset: Dataset) -> None:
+    """The basic offset table is empty or points to the first fragment of each frame (PS3.5 section A.4)."""
+    value = dataset.PixelData
+    offsets = parse_basic_offsets(value)
+    frames = int(dataset.get("NumberOfFrames", 1))
+    position = 8 + 4 * len(offsets)
+    starts = []
+    for _ in range(frames):
+        starts.append(position - 8 - 4 * len(offsets))
+        assert value[position : position + 4] == b"\xfe\xff\x00\xe0"
+        length = int.from_bytes(value[position + 4 : position + 8], "little")
+        assert length % 2 == 0
+        position += 8 + length
+    assert offsets in ([], starts)
+
+
+@pytest.mark.parametrize("syntax", [J2K, JPEG_LS])
+@pytest.mark.parametrize("recompress", [True, False])
+def test_frames_with_more_bits_than_the_header_says(syntax: str, recompress: bool, tmp_path: Path) -> None:
+    """Written with the header's BitsStored, bright pixels would wrap."""
+    values = np.linspace(0, 65535, 40 * 40).astype("<u2")
+    dataset = compressed(image_dataset(values.tobytes(), rows=40, columns=40, bits_allocated=16), syntax)
+    dataset.BitsStored, dataset.HighBit = 12, 11
+    cleaned = clean_pixels(header_of(dataset), dataset.PixelData, syntax, CORNER, recompress=recompress)
+    assert cleaned is not None
+    assert cleaned.transfer_syntax_uid == (syntax if recompress else EXPLICIT)
+    dataset = rewritten(dataset, cleaned)
+    assert (dataset.BitsStored, dataset.HighBit) == (16, 15)
+    mask = corner_mask(40, 40)
+    assert np.array_equal(dataset.pixel_array[~mask], values.reshape(40, 40)[~mask])
+    check_readers(dataset, tmp_path)
+
+
+@pytest.mark.parametrize("syntax", LOSSLESS)
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2", "RGB"])
+@pytest.mark.parametrize(("rows", "columns", "frames"), [(33, 41, 1), (33, 41, 3), (32, 40, 2)])
+def test_three_readers_agree(
+    syntax: str, photometric: str, rows: int, columns: int, frames: int, tmp_path: Path
+) -> None:
+    image = planted_image(4, photometric=photometric, rows=rows, columns=columns, frames=frames, lines=0)
+    dataset = compressed(image.dataset, syntax)
+    cleaned = clean_pixels(header_of(dataset), dataset.PixelData, syntax, CORNER)
+    assert cleaned is not None
+    check_readers(rewritten(dataset, cleaned), tmp_path)
+
+
+def test_twelve_bits_of_jpeg_extended() -> None:
+    """libjpeg refuses its scan header; GDCM and dcmtk read it."""
+    path = get_testdata_file("JPEG-lossy.dcm", download=False)
+    assert path is not None
+    dataset = dcmread(path)
+    syntax = str(dataset.file_meta.TransferSyntaxUID)
+    cleaned = clean_pixels(header_of(dataset), dataset.PixelData, syntax, CORNER)
+    assert cleaned is not None
+    assert (cleaned.elements[0x00280101], cleaned.elements[0x00282110]) == (12, "01")
+    with tempfile.TemporaryDirectory() as folder:
+        plain = Path(folder) / "plain.dcm"
+        subprocess.run([program("dcmdjpeg"), path, str(plain)], check=True, capture_output=True)
+        expected = dcmread(plain).pixel_array
+    mask = corner_mask(dataset.Rows, dataset.Columns)
+    assert np.array_equal(rewritten(dataset, cleaned).pixel_array[~mask], expected[~mask])
+
+
+@pytest.mark.parametrize("syntax", [J2K, JPEG_LS, BASELINE])
+def test_a_frame_that_states_another_size_is_not_decoded(syntax: str) -> None:
+    """A few hundred bytes that state 65,500 x 65,500 pixels would take gigabytes."""
+    if syntax == BASELINE:
+        dataset = jpeg_dataset(64, 64, -1)
+    else:
+        dataset = compressed(image_dataset(bytes(4096), rows=64, columns=64), syntax)
+    (frame,) = generate_frames(dataset.PixelData, number_of_frames=1)
+    side = (64).to_bytes(4 if syntax == J2K else 2, "big") * 2
+    assert side in frame
+    huge = frame.replace(side, (65500).to_bytes(len(side) // 2, "big") * 2)
+    for header, value in ((header_of(dataset), encapsulate([huge])), (huge_header(dataset), encapsulate([huge]))):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        with pytest.raises(Quarantine) as caught:
+            clean_pixels(header, value, syntax, CORNER)
+        assert caught.value.reason is Reason.PIXEL_DATA_UNREADABLE
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 * 1024
+
+
+def huge_header(dataset: Dataset) -> Dataset:
+    header = header_of(dataset)
+    header.Rows = header.Columns = 65500
+    return header
+
+
+@pytest.mark.parametrize(
+    "frame", [b"", b"\xff\xd8", b"\xff\xd8\xff\xc0", b"\xff\x4f\xff\x51\0", b"\xff\xd8\xff\xe0\0\0" * 9]
+)
+def test_a_frame_without_a_header_has_no_size(frame: bytes) -> None:
+    assert read_codestream(frame) is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from dicom_deid.engine.pixels.codestream import read_codestream
 from dicom_deid.engine.pixels.layout import PIXEL_DATA, Layout
 from dicom_deid.exceptions import Quarantine
 from dicom_deid.reasons import Reason
@@ -27,6 +28,12 @@ _ENCODERS = {_JPEG_LS_LOSSLESS: "pyjpegls", _JPEG_2000_LOSSLESS: "pylibjpeg", _R
 
 LOSSY = frozenset(f"1.2.840.10008.1.2.4.{last}" for last in (50, 51, 81, 203))
 """Transfer syntaxes that are always lossy."""
+
+_JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
+_WITH_FRAME_HEADER = frozenset(_DECODERS) - {_RLE_LOSSLESS}
+
+LARGEST_DECODED = 2**31
+"""Bytes of all frames of an image, decoded, beyond which it is quarantined."""
 
 _LARGEST_OFFSET = 2**32 - 1
 
@@ -58,8 +65,11 @@ def decode(
     Quarantine
         `pixel-data-unreadable` if the codec is missing or cannot decode all frames of NumberOfFrames.
     """
+    value = bytes(data)
+    offsets = _extended_offsets(header)
+    layout = as_encoded(value, layout, transfer_syntax_uid, offsets)
     try:
-        decoded = _decode(bytes(data), layout, transfer_syntax_uid, _extended_offsets(header))
+        decoded = _decode(value, layout, transfer_syntax_uid, offsets)
     except Exception:  # codecs raise any exception, and messages may hold values
         raise Quarantine(Reason.PIXEL_DATA_UNREADABLE, PIXEL_DATA) from None
     frames = [frame for frame, _ in decoded]
@@ -70,6 +80,45 @@ def decode(
     if any(len(frame) * 8 != found.frame_bits for frame in frames):
         raise Quarantine(Reason.PIXEL_DATA_UNREADABLE, PIXEL_DATA)
     return frames, found.replace(frames=len(frames))
+
+
+def as_encoded(
+    data: bytes, layout: Layout, transfer_syntax_uid: str, offsets: tuple[bytes, bytes] | None = None
+) -> Layout:
+    """Compare what compressed frames state with the header, before anything is decoded.
+
+    Returns
+    -------
+    Layout
+        The layout with BitsStored raised to the precision of the frames: decoders return all of their bits.
+
+    Raises
+    ------
+    Quarantine
+        `pixel-data-unreadable` if a frame has another size than Rows and Columns, or decoding would take more memory
+        than `LARGEST_DECODED`.
+    """
+    if layout.frame_bits * layout.frames > 8 * LARGEST_DECODED:
+        raise Quarantine(Reason.PIXEL_DATA_UNREADABLE, f"{PIXEL_DATA} is larger than {LARGEST_DECODED} bytes decoded")
+    if transfer_syntax_uid not in _WITH_FRAME_HEADER:
+        return layout
+    from pydicom.encaps import generate_frames
+
+    try:
+        frames = generate_frames(data, number_of_frames=layout.frames, extended_offsets=offsets)
+        found = {read_codestream(frame) for frame in frames}
+    except Exception:  # pydicom raises many kinds for data that are not encapsulated frames
+        raise Quarantine(Reason.PIXEL_DATA_UNREADABLE, PIXEL_DATA) from None
+    (stated,) = found if len(found) == 1 else (None,)
+    if stated is None or (stated.rows, stated.columns, stated.components) != (
+        layout.rows,
+        layout.columns,
+        layout.samples,
+    ):
+        raise Quarantine(Reason.PIXEL_DATA_UNREADABLE, f"{PIXEL_DATA} has frames of another size than Rows and Columns")
+    if layout.bits_stored < stated.precision <= layout.bits_allocated:
+        return layout.replace(bits_stored=stated.precision, high_bit=stated.precision - 1)
+    return layout
 
 
 def _decode(
@@ -91,7 +140,9 @@ def _decoder(
     *,
     unused_bits: bool = False,
 ) -> Iterator[tuple[NDArray[Any], dict[str, Any]]]:
-    """Return pydicom's iterator over frames as arrays of stored values, without colour conversion."""
+    """Iterate over frames as arrays of stored values, without colour conversion."""
+    if transfer_syntax_uid == _JPEG_EXTENDED and layout.bits_stored > 8:
+        return _gdcm_frames(data, layout, offsets)
     from pydicom.pixels.decoders.base import get_decoder
 
     options: dict[str, Any] = {"correct_unused_bits": False} if unused_bits else {}
@@ -107,6 +158,38 @@ def _decoder(
         **options,
         extended_offsets=offsets,
     )
+
+
+def _gdcm_frames(
+    data: bytes, layout: Layout, offsets: tuple[bytes, bytes] | None
+) -> Iterator[tuple[NDArray[Any], dict[str, Any]]]:
+    """Decode JPEG Extended frames of 12 bits with GDCM, which accepts scan headers that libjpeg rejects."""
+    import gdcm
+    import numpy as np
+    from pydicom.encaps import generate_frames
+
+    gdcm.Trace.WarningOff()
+    gdcm.Trace.ErrorOff()
+    syntax = gdcm.TransferSyntax(gdcm.TransferSyntax.GetTSType(_JPEG_EXTENDED))
+    kind = gdcm.PhotometricInterpretation(gdcm.PhotometricInterpretation.GetPIType(layout.photometric))
+    pixel_format = gdcm.PixelFormat(layout.samples, 16, layout.bits_stored, layout.bits_stored - 1, int(layout.signed))
+    for frame in generate_frames(data, number_of_frames=layout.frames, extended_offsets=offsets):
+        fragment, fragments = gdcm.Fragment(), gdcm.SequenceOfFragments.New()
+        fragment.SetByteStringValue(frame)
+        fragments.AddFragment(fragment)
+        element = gdcm.DataElement(gdcm.Tag(0x7FE0, 0x0010))
+        element.SetValue(fragments.__ref__())
+        image = gdcm.Image()
+        image.SetNumberOfDimensions(2)
+        image.SetDimensions((layout.columns, layout.rows, 1))
+        image.SetDataElement(element)
+        image.SetPhotometricInterpretation(kind)
+        image.SetTransferSyntax(syntax)
+        image.SetPixelFormat(pixel_format)
+        # GDCM returns bytes as text.
+        decoded = image.GetBuffer().encode("utf-8", "surrogateescape")
+        shape = (layout.rows, layout.columns) + ((layout.samples,) if layout.samples > 1 else ())
+        yield np.frombuffer(decoded, "<i2" if layout.signed else "<u2").reshape(shape), _options(layout)
 
 
 def _extended_offsets(header: Dataset) -> tuple[bytes, bytes] | None:
@@ -172,9 +255,12 @@ def iterate(
         `pixel-data-unreadable` if the codec is missing or cannot decode all frames of NumberOfFrames.
     """
     count = 0
+    value = bytes(data)
+    offsets = _extended_offsets(header)
+    if can_decode(transfer_syntax_uid):
+        layout = as_encoded(value, layout, transfer_syntax_uid, offsets)
     try:
-        offsets = _extended_offsets(header)
-        decoder = _decoder(bytes(data), layout, transfer_syntax_uid, offsets, vr, unused_bits=unused_bits)
+        decoder = _decoder(value, layout, transfer_syntax_uid, offsets, vr, unused_bits=unused_bits)
         for array, properties in decoder:
             count += 1
             yield array, str(properties["photometric_interpretation"])

@@ -113,7 +113,7 @@ def _is_consistent(layout: Layout) -> bool:
         and layout.bits_allocated in (1, 8, 16, 32)
         and (layout.bits_allocated > 1 or layout.samples == 1)
         and 0 < layout.bits_stored <= layout.high_bit + 1 <= layout.bits_allocated
-        and (not layout.subsampled or (layout.columns % 2 == 0 and layout.bits_allocated == 8))
+        and (not layout.subsampled or layout.bits_allocated == 8)
     )
 
 

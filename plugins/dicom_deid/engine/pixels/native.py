@@ -43,6 +43,8 @@ def blank_native(
         `pixel-data-unreadable` if the data are shorter than the frames.
     """
     layout = _as_stored(layout, len(data))
+    if layout.subsampled and layout.columns % 2:
+        raise Quarantine(Reason.PIXEL_DATA_UNREADABLE, "(0028,0011) Columns is odd and the colour is subsampled")
     frames = len(data) * 8 // layout.frame_bits
     if frames < layout.frames:
         raise Quarantine(Reason.PIXEL_DATA_UNREADABLE, PIXEL_DATA)
