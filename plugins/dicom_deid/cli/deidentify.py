@@ -20,7 +20,7 @@ from rich.table import Table
 from dicom_deid.cli import EXIT_FAILED, EXIT_QUARANTINED
 from dicom_deid.cli.options import database_access, database_options, lines, owner_only, pairs
 from dicom_deid.database import AuditRow, RunReport
-from dicom_deid.engine.settings import PixelPolicy, PrivatePolicy, ResidualPolicy, Settings
+from dicom_deid.engine.settings import FreeTextPolicy, PixelPolicy, PrivatePolicy, ResidualPolicy, Settings
 from dicom_deid.pipeline import Connections, PlannedRun, RunConfiguration, plan_run, report_run
 from dicom_deid.pipeline import Progress as BatchProgress
 from dicom_deid.pipeline.configuration import IN_FLIGHT_BYTES, MEBIBYTE
@@ -99,6 +99,13 @@ _OUTCOMES = {
     help="What to do if an original value is found elsewhere in the object.",
 )
 @click.option(
+    "--free-text",
+    type=click.Choice(get_args(FreeTextPolicy)),
+    default=Settings().free_text,
+    show_default=True,
+    help="How to treat descriptions and comments without a rule; `vocabulary` masks words that no list knows.",
+)
+@click.option(
     "--pixel-risk",
     type=click.Choice(get_args(PixelPolicy)),
     default=Settings().pixel_risk,
@@ -167,6 +174,7 @@ def deidentify(
     workers: int,
     private_elements: PrivatePolicy,
     residuals: ResidualPolicy,
+    free_text: FreeTextPolicy,
     pixel_risk: PixelPolicy,
     documents: Any,
     recipes: tuple[str, ...],
@@ -182,6 +190,7 @@ def deidentify(
     given = {
         "private_elements": private_elements,
         "residuals": residuals,
+        "free_text": free_text,
         "pixel_risk": pixel_risk,
         "documents": documents,
     }

@@ -30,6 +30,7 @@ from dicom_deid.dicom.walk import (
 from dicom_deid.engine.analysis import AnalysisResult, DeidentifyResult
 from dicom_deid.engine.deidentification_attributes import DeidentificationAttribute, attributes_of
 from dicom_deid.engine.element_refs import ElementRef, erase, iter_elements
+from dicom_deid.engine.free_text import is_in_free_text, vocabulary_functions, with_free_text_rules
 from dicom_deid.engine.handler_table import CAPTURED, HandlerTable, RootContext, RuleContext
 from dicom_deid.engine.handlers.basic import GroupLengthEdit, ObjectWalk, PendingEdit
 from dicom_deid.engine.pixels import CleanedPixels
@@ -123,6 +124,10 @@ class Deidentifier:
         self.settings = settings or Settings()
         self.compiled = CompiledRecipe(recipe)
         self._functions = dict(functions or {})
+        if self.settings.free_text == "vocabulary":
+            self._functions |= vocabulary_functions(recipe)
+            self.recipe = with_free_text_rules(recipe, self.compiled)
+            self.compiled = CompiledRecipe(self.recipe)
         self._variables = dict(variables or {})
         self._deidentification_attributes = attributes_of(recipe, self.compiled) if self.settings.stamp_method else ()
         self._pixel_policy = PixelAndDocumentPolicy(recipe, self.settings)
@@ -408,12 +413,15 @@ class Deidentifier:
             self._collect_meta_instance_uid(analysis)
         return analysis
 
+    def _may_redact(self, residual: Residual) -> bool:
+        return repeats_identifier(residual) or (self.settings.free_text != "keep" and is_in_free_text(residual))
+
     def _apply_residual_policy(
         self, obj: _ObjectBytes, analysis: AnalysisResult, residuals: list[Residual]
     ) -> AnalysisResult:
         # Residuals are removed from the original bytes, and the rules are applied again.
         policy = self.settings.residuals
-        is_held = policy == "quarantine" and not all(map(repeats_identifier, residuals))
+        is_held = policy == "quarantine" and not all(map(self._may_redact, residuals))
         if is_held or policy == "report" or len(residuals) > MAX_HITS:
             self._report(analysis, residuals)
             return analysis

@@ -109,6 +109,8 @@ def profile_settings(options: Collection[Option] = (), settings: Settings | None
         icon_images="remove",
         follow_uid_references=Option.RETAIN_UIDS not in options,
     )
+    if {Option.CLEAN_DESCRIPTORS, Option.CLEAN_STRUCTURED_CONTENT} & set(options) and changed.free_text == "keep":
+        changed = changed.replace(free_text="vocabulary")
     if Option.CLEAN_DESCRIPTORS in options and changed.residuals == "quarantine":
         changed = changed.replace(residuals="redact-token")
     if Option.CLEAN_PIXEL_DATA in options and changed.pixel_risk == "quarantine":

@@ -10,6 +10,7 @@ from typing import Literal
 PrivatePolicy = Literal["remove", "safe", "keep"]
 ResidualPolicy = Literal["off", "report", "redact-token", "remove-element", "quarantine"]
 UnknownPolicy = Literal["keep", "remove"]
+FreeTextPolicy = Literal["keep", "known-originals", "vocabulary"]
 PixelPolicy = Literal["allow", "ocr", "quarantine"]
 
 
@@ -42,6 +43,10 @@ class Settings:
         Keep or remove group 60xx, IconImageSequence and group 50xx.
     residuals
         Policy for an original value that the rules removed or replaced and that is found elsewhere in the object.
+    free_text
+        Free text, such as descriptions and comments, that the rules leave: `keep` it and apply the policy for
+        residuals; redact what the residual search finds in it, whatever the policy (`known-originals`); or also mask
+        each token that no list, standard or site vouches for (`vocabulary`).
     pixel_risk
         Policy for an object of a kind that often has burned-in identifiers if no `%filter` covers it.
     documents
@@ -66,6 +71,7 @@ class Settings:
     icon_images: Literal["keep", "remove"] = "keep"
     curves: Literal["keep", "remove"] = "keep"
     residuals: ResidualPolicy = "quarantine"
+    free_text: FreeTextPolicy = "keep"
     pixel_risk: PixelPolicy = "quarantine"
     documents: Literal["allow", "quarantine"] = "quarantine"
     recompress_pixels: bool = True

@@ -22,7 +22,7 @@ _PREFIX = r"^[^/].*$"
 # Fields without a section are at the top of the form, and open.
 _PLACES, _POLICIES, _SCOPE, _AUDIT = "Project and quarantine", "Policies", "Scope and limits", "Audit"
 
-SETTINGS = ("private_elements", "residuals", "pixel_risk", "documents")
+SETTINGS = ("private_elements", "residuals", "free_text", "pixel_risk", "documents")
 """Fields that are fields of `Settings`."""
 
 PLAN_ARGUMENTS = (
@@ -205,6 +205,16 @@ def rule_params() -> dict[str, Param]:
                 "redact-token": "Replace the words that match",
                 "report": "Only report it",
                 "off": "Do not search",
+            },
+        ),
+        "free_text": _choice(
+            "keep",
+            "Descriptions and comments without a rule",
+            "Names of relatives and doctors are found by the vocabulary only; the options that clean text choose it.",
+            {
+                "keep": "Keep them; residual identifiers are treated as chosen above",
+                "known-originals": "Redact what is known of the patient",
+                "vocabulary": "Also mask words that no list, standard or site knows",
             },
         ),
         "pixel_risk": _choice(

@@ -25,7 +25,7 @@ from dicom_deid.recipe.profile_attributes import composite_tags
 from dicom_deid.recipe.rules import Action, ListEntry, Rule
 from dicom_deid.recipe.values import DeidFunction, Function, Literal, Value, Variable, parse_value
 
-SECTIONS = ("header", "option", "labels", "filter", "values", "fields", "safe-private", "compat")
+SECTIONS = ("header", "option", "labels", "filter", "values", "fields", "safe-private", "vocabulary", "compat")
 _NAMED = ("filter", "values", "fields", "compat")
 _NEEDS_VALUE = (Action.ADD, Action.JITTER, Action.REPLACE)
 _IGNORED = "ignored, as deid does: "
@@ -60,6 +60,8 @@ class ParsedRecipe:
         Fields, in lower case, that fragments keep unchanged by KEEP in ``%option``.
     safe_private
         Group, private creator and last byte of the elements of ``%safe-private``.
+    vocabulary
+        Words of ``%vocabulary``, casefolded.
     """
 
     rules: list[Rule] = field(default_factory=list)
@@ -69,6 +71,7 @@ class ParsedRecipe:
     warnings: list[RecipeProblem] = field(default_factory=list)
     retained: set[str] = field(default_factory=set)
     safe_private: set[PrivateElement] = field(default_factory=set)
+    vocabulary: set[str] = field(default_factory=set)
 
 
 def parse_files(files: Sequence[tuple[str, str]]) -> ParsedRecipe:
@@ -140,6 +143,7 @@ class _FileParser:
             "values": self.read_list_line,
             "fields": self.read_list_line,
             "safe-private": self.read_safe_private,
+            "vocabulary": self.read_vocabulary,
         }
 
     def read(self, text: str) -> None:
@@ -302,6 +306,11 @@ class _FileParser:
         if rest:
             raise RecipeSyntaxError("nothing may follow the element", rest[0].column)
         self.parsed.safe_private.add(element)
+
+    # %vocabulary
+
+    def read_vocabulary(self, line: str) -> None:
+        self.parsed.vocabulary.update(without_comment(line).casefold().split())
 
     # %filter
 

@@ -37,6 +37,8 @@ class Recipe:
         The lists of ``%fields`` and ``%values`` by name.
     safe_private
         Private elements that the site vouches for, from ``%safe-private``, in order.
+    vocabulary
+        Words that may stay in free text, from ``%vocabulary``, casefolded and in order.
     warnings
         Lines that were ignored because the file has the line ``%compat deid``.
     retained
@@ -49,6 +51,7 @@ class Recipe:
     fields: Mapping[str, tuple[ListEntry, ...]] = field(default_factory=dict)
     values: Mapping[str, tuple[ListEntry, ...]] = field(default_factory=dict)
     safe_private: tuple[PrivateElement, ...] = ()
+    vocabulary: tuple[str, ...] = ()
     warnings: tuple[RecipeProblem, ...] = field(default=(), compare=False)
     retained: frozenset[str] = field(default=frozenset(), compare=False)
 
@@ -121,6 +124,7 @@ class Recipe:
             parsed.warnings += recipe.warnings
             parsed.retained |= recipe.retained
             parsed.safe_private.update(recipe.safe_private)
+            parsed.vocabulary.update(recipe.vocabulary)
             for own, added in ((parsed.fields, recipe.fields), (parsed.values, recipe.values)):
                 for list_name, entries in added.items():
                     own.setdefault(list_name, []).extend(entries)
@@ -135,6 +139,7 @@ class Recipe:
             MappingProxyType({key: tuple(entries) for key, entries in parsed.fields.items()}),
             MappingProxyType({key: tuple(entries) for key, entries in parsed.values.items()}),
             tuple(sorted(parsed.safe_private)),
+            tuple(sorted(parsed.vocabulary)),
             tuple(parsed.warnings),
             frozenset(parsed.retained),
         )
@@ -157,6 +162,8 @@ class Recipe:
             lines += ["", str(one)]
         if self.safe_private:
             lines += ["", "%safe-private", *map(str, self.safe_private)]
+        if self.vocabulary:
+            lines += ["", "%vocabulary", *self.vocabulary]
         lines += ["", "%header", *map(str, self.rules)]
         return "\n".join(lines) + "\n"
 

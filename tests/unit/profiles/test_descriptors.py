@@ -23,6 +23,16 @@ from dicom_deid.engine.descriptors import without_identifiers
         ("see http://ris.example/patients/1", "see"),
         ("mail to a.b@c.example now", "mail to now"),
         ("series 1.2.840.113619.2.55.3 as sent", "series as sent"),
+        ("DOB 03/04/1960 knee", "knee"),
+        ("MRN: 12-34-567", ""),
+        ("SSN 078-05-1120", ""),
+        ("MRN 12 34 567 knee 5 mm", "knee 5 mm"),
+        ("dob: 3 March 1960 left", "left"),
+        ("geboren 4. März 1960, Knie", ", Knie"),
+        ("né le 3 février 1960", ""),
+        ("born March 4, 1960", ""),
+        ("pat id AB-12 knee", "knee"),
+        ("1960年3月4日 knee", "knee"),
     ],
 )
 def test_takes_out_what_its_form_tells(text: str, cleaned: str) -> None:

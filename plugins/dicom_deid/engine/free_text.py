@@ -1,0 +1,55 @@
+"""Free text: the elements of descriptions and comments, and the rules that clean them by vocabulary."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+from dicom_deid.engine.descriptors import by_vocabulary
+from dicom_deid.engine.residuals.search import Residual
+from dicom_deid.engine.vocabulary import Vocabulary
+from dicom_deid.recipe import CompiledRecipe, ElementName, Function, Recipe, Rule
+from dicom_deid.recipe.fields import Exact
+
+CLEAN_TEXT = "dicom_deid.engine.descriptors:clean_text"
+_CLEANING = "ps3.15-clean-descriptors"
+_TEXT_VRS = frozenset({"LT", "ST", "UT"})
+
+
+def with_free_text_rules(recipe: Recipe, compiled: CompiledRecipe) -> Recipe:
+    """Return a recipe with rules that clean those free-text elements for which it has no rule.
+
+    Parameters
+    ----------
+    recipe, compiled
+        The recipe, and the same compiled.
+    """
+    added = tuple(
+        rule
+        for tag, rule in _cleaning_rules().items()
+        if not compiled.steps(ElementName.of(tag)) and rule.field.text.lower() not in recipe.retained
+    )
+    return Recipe.combine(recipe, Recipe("free-text", added)) if added else recipe
+
+
+def vocabulary_functions(recipe: Recipe) -> dict[str, Callable[..., Any]]:
+    """Return the cleaning function of recipes, which then leaves only what the vocabulary vouches for."""
+    return {CLEAN_TEXT: by_vocabulary(Vocabulary(recipe.vocabulary))}
+
+
+def is_in_free_text(residual: Residual) -> bool:
+    """Tell whether a residual is in free text, where it can be redacted without loss of anything else."""
+    element = residual.listed.element
+    return element.tag in _cleaning_rules() or element.vr in _TEXT_VRS or element.keyword == "CodeMeaning"
+
+
+@cache
+def _cleaning_rules() -> dict[int, Rule]:
+    """Return the rules for the elements that PS3.15 Table E.1-1 marks C under Clean Descriptors, by their tags."""
+    cleaning = (
+        (rule.field.tag, rule)
+        for rule in Recipe.named(_CLEANING).rules
+        if isinstance(rule.field, Exact) and isinstance(rule.value, Function) and rule.value.name == CLEAN_TEXT
+    )
+    return {tag: rule for tag, rule in cleaning if tag is not None}

@@ -1,0 +1,171 @@
+"""Spellings of names, identifiers and dates: each way of writing is found, and its neighbours are not."""
+
+from __future__ import annotations
+
+import pytest
+
+from dicom_deid.engine.residuals.boundaries import extent
+from dicom_deid.engine.residuals.matcher import MAX_HITS, TermMatcher
+from dicom_deid.engine.residuals.terms import SearchTerm, TermKind
+
+NAME, IDENTIFIER, PLACE, DATE, BORN = (
+    TermKind.NAME,
+    TermKind.IDENTIFIER,
+    TermKind.PLACE,
+    TermKind.DATE,
+    TermKind.PERSON_DATE,
+)
+
+
+def finds(kind: TermKind, value: str, text: str, codec: str = "utf-8") -> bool:
+    data = text.encode(codec).lower()
+    matcher = TermMatcher([SearchTerm(kind, value, 0x00100010)], (codec,))
+    return any(extent(data, hit, 0, len(data)) for hit in matcher.matches(data))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("Ng^Bo", "seen Ng^Bo"),
+        ("Ng^Bo", "seen Ng, Bo"),
+        ("Ng^Bo", "Bo Ng"),
+        ("Ng^Bo", "ng=bo"),
+        ("Wu^Yi", "of Wu, Yi"),
+        ("Wu^Yi", "Y. Wu"),
+        ("王^伟", "病人王^伟"),
+        ("王^伟", "王\u3000伟"),
+        ("王^伟", "王·伟"),
+        ("O'Brien^Ann", "O’Brien"),
+        ("OBRIEN^ANN", "o'brien"),
+        ("Mueller^Jo", "MÜLLER"),
+        ("Muller^Jo", "Müller"),
+        ("Müller^Jo", "Mueller"),
+        ("De La Cruz^Ann", "DELACRUZ"),
+        ("Delacruz^Ann", "de la Cruz"),
+        ("Vandenberg^Ann", "van den Berg"),
+        ("Hibbard^Julius", "Hibard"),
+        ("Hibbard^Julius", "Hibbbard"),
+        ("Hibbard^Julius", "Hibbrad"),
+        ("Hibbard^Julius", "Hobbard"),
+        ("Hibbard^Julius", "seen by J.H."),
+        ("Кузнецов^Иван", "кузнецав"),
+    ],
+)
+def test_a_name_is_found_as_others_write_it(name: str, text: str) -> None:
+    assert finds(NAME, name, text)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("Ng^Bo", "angbow"),
+        ("Ng^Bo", "ng"),
+        ("Hibbard^Julius", "Hibiscus"),
+        ("Hibbard^Julius", "Hibard" + "s" * 3),
+        ("Long^Hand", "long axis of the hand"),
+        ("Head^Foot", "head first"),
+        ("Adams^Peter", "a.p. view"),
+        ("Phantom^CT", "ct phantom"),
+        ("Anonymous", "anonymous"),
+        ("Lesions^Ann", "lesion"),
+    ],
+)
+def test_another_word_is_not(name: str, text: str) -> None:
+    assert not finds(NAME, name, text)
+
+
+def test_a_name_that_is_a_part_of_the_body_counts_after_a_title() -> None:
+    assert finds(NAME, "Head^Foot", "seen by Dr. Head")
+
+
+@pytest.mark.parametrize(
+    ("identifier", "text"),
+    [
+        ("0007788123", "id 7788123"),
+        ("7788123", "0007788123"),
+        ("7788123", "77-88-123"),
+        ("7788123", "MRN7788123"),
+        ("MRN7788123", "7788123"),
+        ("MRN-7788123", "mrn 7788123"),
+        ("JDOEKNEE", "jdoeknee left"),
+        ("AB12", "(AB12)"),
+        ("4711", "no. 4711."),
+    ],
+)
+def test_an_identifier_is_found_with_other_separators_and_prefixes(identifier: str, text: str) -> None:
+    assert finds(IDENTIFIER, identifier, text)
+
+
+@pytest.mark.parametrize(
+    ("identifier", "text"),
+    [
+        ("7788123", "17788123"),
+        ("7788123", "77881234"),
+        ("4711", "1.4711"),
+        ("4711", "4711.5"),
+        ("123", "123"),
+        ("ROUTINE", "routine"),
+        ("JDOEKNEE", "jdoeknees"),
+        ("00000000", "00000000"),
+        ("Anonymous", "anonymous"),
+    ],
+)
+def test_another_number_or_word_is_not(identifier: str, text: str) -> None:
+    assert not finds(IDENTIFIER, identifier, text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("4 July 1963", "4. Juli 1963", "4 juillet 1963", "4 luglio 1963", "4 de julio de 1963", "4 juli 1963"),
+        *("1963年7月4日", "昭和38年7月4日", "July 4th, 1963", "4-JUL-63", "04.07.63", "63-07-04", "4th of July 1963"),
+        *("1963/7/4", "4. 7. 1963", "19630704101500"),
+    ],
+)
+def test_a_date_is_found_in_the_forms_of_eight_languages(text: str) -> None:
+    assert finds(DATE, "19630704", f"on {text}, left")
+
+
+@pytest.mark.parametrize("codec", ["latin-1", "utf-8", "utf-16-le"])
+def test_a_month_with_an_accent_is_found(codec: str) -> None:
+    assert finds(DATE, "19630304", "am 4. März 1963 links", codec)
+
+
+@pytest.mark.parametrize("text", ["July 1963", "07/1963", "630704", "Juli 1963"])
+def test_of_a_date_of_the_person_the_month_alone_identifies(text: str) -> None:
+    assert finds(BORN, "19630704", f"born {text}")
+    assert not finds(DATE, "19630704", f"in {text}")
+
+
+@pytest.mark.parametrize("text", ["14 July 1963", "4 June 1963", "July 14, 1963", "4 July 1964", "5.7.1963"])
+def test_another_date_is_not(text: str) -> None:
+    assert not finds(BORN, "19630704", text)
+
+
+@pytest.mark.parametrize(
+    ("place", "text", "is_found"),
+    [
+        ("12 Orchard Lane", "12 orchard lane", True),
+        ("Springfield General Hospital", "at Springfield General Hospital", True),
+        ("HOSPITAL", "hospital", False),
+        ("SGHCT01A", "sghct01a", True),
+        ("CT", "ct", False),
+    ],
+)
+def test_a_place_is_searched_if_it_is_more_than_a_common_word(place: str, text: str, is_found: bool) -> None:
+    assert finds(PLACE, place, text) is is_found
+
+
+def test_dates_beyond_those_that_are_spelled_out_are_found_by_reading_the_dates_of_the_text() -> None:
+    terms = [
+        SearchTerm(DATE, f"{year}{month:02d}15", 0x00080020) for year in range(1950, 1990) for month in range(1, 13)
+    ]
+    text = b"on 15 dec 1989, 1988-11-15, 15.10.1987, nov 15, 1986 and 16.10.1987"
+    assert {hit.term.text for hit in TermMatcher(terms, ("ascii",)).matches(text)} == {
+        *("19891215", "19881115", "19871015", "19861115")
+    }
+
+
+def test_a_search_stops_where_enough_was_found() -> None:
+    matcher = TermMatcher([SearchTerm(NAME, "Doe", 0x00100010)], ("ascii",))
+    assert len(matcher.matches(b"doe " * 500_000, MAX_HITS)) == MAX_HITS + 1

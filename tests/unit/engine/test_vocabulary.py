@@ -1,0 +1,124 @@
+"""Free text passes only by the words that somebody vouches for."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydicom import Dataset, dcmread
+from tests.support.datasets import element, part10
+from tests.support.engine import pseudonyms
+
+from dicom_deid.engine import Deidentifier, Settings
+from dicom_deid.engine.vocabulary import Vocabulary
+from dicom_deid.exceptions import Quarantine
+from dicom_deid.reasons import Reason
+from dicom_deid.recipe import Recipe
+
+IDENTITY = [
+    element("SOPClassUID", "1.2.840.10008.5.1.4.1.1.2"),
+    element("SOPInstanceUID", "1.2.3"),
+    element("StudyInstanceUID", "1.2.34567.1"),
+    element("PatientID", "P-10012"),
+    element("PatientName", "Torvelin^Anna"),
+    element("Modality", "CT"),
+]
+
+
+def cleaned(free_text: str, recipe: str = "desktop", words: str = "", **texts: str) -> Dataset:
+    data = part10([*IDENTITY, *(element(keyword, text) for keyword, text in texts.items())])
+    rules = Recipe.combine(Recipe.named(recipe), Recipe.parse(f"FORMAT dicom\n%vocabulary\n{words}\n"))
+    settings = Settings(free_text=free_text, pixel_risk="allow", documents="allow")  # type: ignore[arg-type]
+    return dcmread(io.BytesIO(Deidentifier(rules, settings).deidentify(data, pseudonyms).to_bytes()))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Thorax^Routine (Adult)",
+        "t1_mprage_sag_p2_iso 1.0",
+        "ThoraxRoutine 5.0 B30f",
+        "AX T2 FLAIR FS 3mm",
+        "Knie links nativ",
+        "IRM genou gauche T2 FS",
+        "TC torace con contrasto",
+        "RM rodilla derecha",
+        "MRI knie rechts",
+        "a.p. view, 2 images, TR500 TE15",
+        "Untersuchung Oberschenkel re.",
+    ],
+)
+def test_words_of_radiology_stay(text: str) -> None:
+    assert Vocabulary().mask(text) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("knee, sister Maria Lopez", "knee, sister ***** *****"),
+        ("seen by J. Smith", "seen by ** *****"),
+        ("O'Brien knee", "******* knee"),
+        ("visit 1234567", "visit *******"),
+        ("AB1234CD", "********"),
+        ("in 2019", "in ****"),
+        ("KNEE_Hutchinson_T2", "KNEE_**********_T2"),
+        ("12 Orchard Lane", "12 ******* ****"),
+        ("Миронов knee", "******* knee"),
+    ],
+)
+def test_other_words_are_masked(text: str, masked: str) -> None:
+    """A relative, a doctor, an address, a number: no element of the object names them."""
+    assert Vocabulary().mask(text) == masked
+
+
+@given(st.text(max_size=200))
+def test_a_mask_keeps_the_length_and_is_stable(text: str) -> None:
+    """Masked again, a text stays the same: a retry and a second run give the same bytes."""
+    vocabulary = Vocabulary()
+    masked = vocabulary.mask(text)
+    assert len(masked) == len(text)
+    assert vocabulary.mask(masked) == masked
+
+
+def test_a_site_vouches_for_words_in_its_recipe() -> None:
+    text = {"SeriesDescription": "Zentralklinik KNEE"}
+    assert cleaned("vocabulary", **text).SeriesDescription == "************* KNEE"
+    assert cleaned("vocabulary", words="zentralKlinik  # ours", **text).SeriesDescription == "Zentralklinik KNEE"
+
+
+@pytest.mark.parametrize(
+    ("free_text", "left"),
+    [
+        ("known-originals", "knee of ****, sister Maria Lopez"),
+        ("vocabulary", "knee of ****, sister ***** *****"),
+    ],
+)
+def test_what_is_known_of_the_patient_is_redacted_in_free_text(free_text: str, left: str) -> None:
+    """An object is not held for what can be taken out of a description."""
+    new = cleaned(free_text, SeriesDescription="knee of Anna, sister Maria Lopez", StudyDescription="CT KNEE")
+    assert (new.SeriesDescription, new.StudyDescription) == (left, "CT KNEE")
+
+
+def test_free_text_is_kept_by_default_and_a_residual_holds_the_object() -> None:
+    assert cleaned("keep", SeriesDescription="sister Maria Lopez").SeriesDescription == "sister Maria Lopez"
+    with pytest.raises(Quarantine) as caught:
+        cleaned("keep", SeriesDescription="knee of Anna")
+    assert caught.value.reason is Reason.RESIDUAL_FOUND
+
+
+@pytest.mark.parametrize("free_text", ["known-originals", "vocabulary"])
+def test_a_residual_elsewhere_holds_the_object_whatever_happens_to_free_text(free_text: str) -> None:
+    with pytest.raises(Quarantine):
+        cleaned(free_text, StationName="ct1", RequestedProcedureID="ANNA TORVELIN")
+
+
+def test_a_rule_of_the_recipe_decides_over_the_vocabulary() -> None:
+    """The vocabulary cleans what the recipe has no rule for, and changes no rule."""
+    recipe = Recipe.parse("FORMAT dicom\n%header\nREPLACE SeriesDescription Hutchinson\nREMOVE StudyDescription\n")
+    data = part10([*IDENTITY, element("SeriesDescription", "x"), element("StudyDescription", "knee")])
+    settings = Settings(free_text="vocabulary", pixel_risk="allow", documents="allow")
+    new = dcmread(io.BytesIO(Deidentifier(recipe, settings).deidentify(data, pseudonyms).to_bytes()))
+    assert new.SeriesDescription == "Hutchinson"
+    assert "StudyDescription" not in new
