@@ -15,6 +15,8 @@ class Outcome(StrEnum):
     """The object is left out on purpose: by a selection of the run or by a reviewer's decision."""
     QUARANTINED = "quarantined"
     """The object cannot be de-identified with certainty; nothing was written to the destination."""
+    WITHDRAWN = "withdrawn"
+    """The de-identified object, or a copy, was deleted because it was withdrawn."""
     ARCHIVED = "archived"
     """The object is in an archive tier and cannot be read now; a run after it was restored processes it."""
     FAILED = "failed"
@@ -49,6 +51,8 @@ class Reason(StrEnum):
     OBJECT_VANISHED = "object-vanished"
     OBJECT_CHANGED = "object-changed"
     OBJECT_DAMAGED = "object-damaged"
+    WITHDRAWN = "withdrawn"
+    """The de-identified object, or a copy, was deleted because it was withdrawn."""
     ARCHIVED = "archived"
     # A rule could not be applied.
     MISSING_IDENTIFIER = "missing-identifier"

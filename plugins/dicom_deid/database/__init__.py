@@ -38,6 +38,7 @@ from dicom_deid.database.plan import BatchReference, PlanSummary
 from dicom_deid.database.projects import Project, ProjectOptions
 from dicom_deid.database.runs import Run, RunReport, RunRequest, RunState, Totals
 from dicom_deid.database.verify import Verification
+from dicom_deid.database.withdrawals import Withdrawal, WithdrawalRequest
 
 __all__ = [
     "DEFAULT_SCHEMA",
@@ -66,4 +67,6 @@ __all__ = [
     "RunState",
     "Totals",
     "Verification",
+    "Withdrawal",
+    "WithdrawalRequest",
 ]

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TextIO
 
-from dicom_deid.database import runs, schema
+from dicom_deid.database import erasure, runs, schema, withdrawals
 from dicom_deid.database.audit_queries import AuditRecord, Queries, source_keys
 from dicom_deid.database.connection import DEFAULT_SCHEMA, DatabaseConnection
 from dicom_deid.database.crosswalk import AccessReason, Crosswalk
@@ -25,6 +25,7 @@ from dicom_deid.database.projects import Project, ProjectOptions, open_project, 
 from dicom_deid.database.rotation import keys_in_use, rotate
 from dicom_deid.database.runs import ABANDONED_HOURS, Run, RunReport, RunRequest, RunState
 from dicom_deid.database.verify import Verification, verify
+from dicom_deid.database.withdrawals import Withdrawal, WithdrawalRequest
 from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.objects import SourceObject
 
@@ -282,6 +283,53 @@ class Database:
         if run_id is not None:
             self.run(run_id)
         return export_audit(self.connection, path, run_id=run_id, outcome=outcome)
+
+    def withdraw(
+        self, project: Project, request: WithdrawalRequest, access: AccessReason, *, dry_run: bool = False
+    ) -> Withdrawal:
+        """Begin a withdrawal; :func:`dicom_deid.pipeline.withdrawal.continue_withdrawal` deletes the copies."""
+        return withdrawals.begin_withdrawal(self.connection, self.chain_key, project, request, access, dry_run=dry_run)
+
+    def open_withdrawals(self, project: Project | None = None) -> list[str]:
+        """Return the ids of withdrawals that are not finished, oldest first."""
+        return withdrawals.open_withdrawals(self.connection, project)
+
+    def record_withdrawn(self, project: Project, done: Sequence[Deletion]) -> None:
+        """Record copies that were deleted for a withdrawal, one audit row each."""
+        withdrawals.record_withdrawn(self.connection, self.chain_key, project, done)
+
+    def finish_withdrawal(self, project: Project, withdrawal_id: str) -> None:
+        """End a withdrawal of which every copy is deleted."""
+        withdrawals.finish_withdrawal(self.connection, self.chain_key, project, withdrawal_id)
+
+    def undo_withdrawal(self, project: Project, withdrawal_id: str, access: AccessReason) -> int:
+        """Lift a withdrawal, so that the next run writes its objects again, and return how many."""
+        return withdrawals.undo_withdrawal(self.connection, self.chain_key, project, withdrawal_id, access)
+
+    def erase_patients(self, project: Project, patients: Sequence[str], access: AccessReason) -> int:
+        """Erase patients whose objects are withdrawn, and return how many pseudonyms were deleted."""
+        return erasure.erase_patients(self.connection, self.keys, self.chain_key, project, patients, access)
+
+    def delete_project(self, project: Project, access: AccessReason) -> int:
+        """Erase a project of which everything is withdrawn, and return how many pseudonyms were deleted."""
+        self._projects.pop(project.name, None)
+        return erasure.delete_project(self.connection, self.chain_key, project, access)
+
+    def record_approval(self, run_id: str, release_to: str, access: AccessReason) -> None:
+        """Record in the audit that a person approved the release of a run to a place.
+
+        Raises
+        ------
+        ConfigurationError
+            The person requested the run.
+        """
+        runs.record_approval(
+            self.connection, self.chain_key, self.run(run_id), release_to, access.person, access.reason
+        )
+
+    def record_release(self, run_id: str, release_to: str, objects: int, person: str) -> None:
+        """Record that the objects of a run are copied to a place, where withdrawals find the copies."""
+        runs.record_release(self.connection, self.chain_key, self.run(run_id), release_to, objects, person)
 
     def projects(self) -> list[Project]:
         """Return all projects that were not deleted, by name."""

@@ -27,7 +27,7 @@ class Deletion:
     place, url
         Where: the destination, a place of release or the quarantine, and its address.
     key
-        Its key there; None for a copy in quarantine, whose key names the source object: see :meth:`quarantine_keys`.
+        Its key there; None for a copy in quarantine, whose key is made of the source key: see :meth:`source_key`.
     etag
         The ETag that it must have; None deletes whatever is there.
     """
@@ -44,18 +44,11 @@ class Deletion:
     encrypted_key: bytes | None = field(default=None, repr=False)
     run_id: str | None = None
 
-    def quarantine_keys(self, project: Project, source: str) -> list[str]:
-        """Return the keys that the copy may have; they may name a patient.
-
-        Parameters
-        ----------
-        source
-            The address of the source of the run that made the copy.
-        """
+    def source_key(self, project: Project, source: str) -> str:
+        """Return the key of the source object, relative to a source; it may name a patient."""
         if self.key_hash is None or self.encrypted_key is None:
-            return []
-        key = decrypt_source_key(project, self.key_hash, self.encrypted_key).removeprefix(split_source(source)[1])
-        return [f"{self.reason}/{key}", f"{self.reason}/{key}@{self.etag}"]
+            raise TypeError("only a copy in quarantine is found by its source key")
+        return decrypt_source_key(project, self.key_hash, self.encrypted_key).removeprefix(split_source(source)[1])
 
 
 def read_deletions(rows: Sequence[tuple[Any, ...]]) -> list[Deletion]:

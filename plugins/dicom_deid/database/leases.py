@@ -27,8 +27,8 @@ from dicom_deid.identifiers import IdentifierKind
 from dicom_deid.objects import WrittenObject
 from dicom_deid.reasons import Outcome, Reason
 
-NEVER_DONE = frozenset({Reason.OBJECT_VANISHED, Reason.OBJECT_CHANGED})
-"""Reasons under which an object is planned again by the next run."""
+_NEVER_DONE = frozenset({Outcome.FAILED, Outcome.ARCHIVED, Reason.OBJECT_VANISHED, Reason.OBJECT_CHANGED})
+"""Outcomes and reasons with which an object is planned again by the next run."""
 
 _TWO_KEYS = "hashtext(current_schema() || ' batch'), (%(batch)s %% 2147483647)::integer"
 
@@ -361,7 +361,7 @@ class Lease:
             "destination_etags": [row.destination_etag for row in rows],
             "destination_sizes": [row.destination_size for row in rows],
             "selections": [row.selection for row in rows],
-            "are_done": [row.outcome is not Outcome.FAILED and row.reason not in NEVER_DONE for row in rows],
+            "are_done": [row.outcome not in _NEVER_DONE and row.reason not in _NEVER_DONE for row in rows],
         }
         with self._connection.transaction(doing):
             if not self._connection.query(doing, _MINE, parameters):

@@ -380,6 +380,41 @@ def chain_end(connection: DatabaseConnection, run_id: str) -> dict[str, object]:
     return {"links": int(rows[0][0]), "last_link": bytes(rows[0][1]).hex()} if rows else {"links": 0, "last_link": ""}
 
 
+def record_approval(
+    connection: DatabaseConnection, chain_key: bytes, run: Run, release_to: str, person: str, reason: str
+) -> None:
+    """Record that a person approved the release of a run to a place.
+
+    Raises
+    ------
+    ConfigurationError
+        The person requested the run: another one has to approve it.
+    """
+    if run.request.triggered_by and run.request.triggered_by == person:
+        raise ConfigurationError("The person who requested a run cannot approve its release: ask a second person.")
+    body = {"person": person, "reason": reason, "release_to": release_to}
+    record_event(connection, chain_key, "release-approved", body, run_id=run.run_id, project=run.request.project)
+
+
+def record_release(
+    connection: DatabaseConnection, chain_key: bytes, run: Run, release_to: str, objects: int, person: str
+) -> None:
+    """Record that the objects of a run were copied to a place, where a withdrawal must delete them too.
+
+    Call it before the first copy with 0 objects, and after the last with their number.
+    """
+    doing = "recording the release"
+    with connection.transaction(doing):
+        connection.query(
+            doing,
+            "INSERT INTO release (run_id, url) VALUES (%s, %s) ON CONFLICT DO NOTHING",
+            (run.run_id, release_to.rstrip("/")),
+        )
+        kind = "release-finished" if objects else "release-begun"
+        body = {"person": person, "release_to": release_to, "objects": objects}
+        record_event(connection, chain_key, kind, body, run_id=run.run_id, project=run.request.project)
+
+
 _ABANDONED = """
 SELECT r.run_id::text FROM run r WHERE r.state = 'running' AND (%(scope)s IS NULL OR r.scope_id = %(scope)s)
 AND r.run_id IS DISTINCT FROM %(but)s AND r.started_at < clock_timestamp() - make_interval(hours => %(hours)s)

@@ -203,17 +203,28 @@ def _verify_events(connection: DatabaseConnection, chain_key: bytes, result: Ver
 def _note_event(
     events: _Events, kind: str, run: str | None, project: str | None, body: dict[str, Any], digest: bytes
 ) -> None:
-    if kind in ("run-begun", "withdrawal-begun") and run is not None:
-        events.runs.setdefault(run, _Run(digest, kind == "withdrawal-begun", project or "", body))
-    if kind in ("run-finished", "withdrawal-finished") and run in events.runs:
-        events.runs[run].ends.append(body)
+    if run is not None:
+        _note_run_event(events, kind, run, project or "", body, digest)
     if kind == "project-created" and project is not None:
         events.created.add(project)
     if kind == "project-deleted" and project is not None:
         events.deleted.add(project)
-    if kind == "withdrawal-begun" and run is not None:
+        for each, begun in events.runs.items():
+            if begun.project == project:
+                events.withdrawn.pop(each, None)
+    if kind == "patient-erased":
+        events.withdrawn.subtract(body.get("forgotten", {}))
+
+
+def _note_run_event(events: _Events, kind: str, run: str, project: str, body: dict[str, Any], digest: bytes) -> None:
+    """Note an event of a run or a withdrawal."""
+    if kind in ("run-begun", "withdrawal-begun"):
+        events.runs.setdefault(run, _Run(digest, kind == "withdrawal-begun", project, body))
+    if kind in ("run-finished", "withdrawal-finished") and run in events.runs:
+        events.runs[run].ends.append(body)
+    if kind == "withdrawal-begun":
         events.withdrawn[run] = int(body.get("identifiers", 0))
-    if kind in ("withdrawal-undone", "patient-erased") and run is not None:
+    if kind == "withdrawal-undone":
         events.withdrawn[run] = 0
 
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from dicom_deid.database import Database, KeyRing
+from dicom_deid.database.deletions import Place
 from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.objectstore import ObjectStore, S3Connection, open_object_store
 from dicom_deid.pipeline.configuration import RunConfiguration
@@ -38,6 +39,10 @@ class Connections:
     def open_database(self) -> Database:
         """Connect to the database."""
         return Database.connect(self.database, schema=self.schema, keys=self.keys)
+
+    def of(self, place: Place) -> S3Connection | None:
+        """Return the credentials of a place; a place of release is reached by those of the destination."""
+        return self.quarantine if place == "quarantine" else self.destination
 
     def open_object_stores(self, configuration: RunConfiguration) -> ObjectStores:
         """Open source, destination and quarantine.

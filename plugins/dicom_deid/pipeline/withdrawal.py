@@ -1,0 +1,98 @@
+"""Delete what was withdrawn, at the destination, at places of release and in quarantine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+
+from dicom_deid.database import Database, Deletion
+from dicom_deid.database.deletions import Place
+from dicom_deid.database.projects import Project
+from dicom_deid.exceptions import Quarantine
+from dicom_deid.objectstore import ObjectStore, open_object_store
+from dicom_deid.pipeline.connections import Connections
+from dicom_deid.pipeline.process_object import quarantine_key
+from dicom_deid.reasons import Reason
+
+_AT_ONCE = 500
+
+
+def continue_withdrawal(
+    connections: Connections,
+    project_name: str,
+    withdrawal_id: str,
+    *,
+    transfers: int = 16,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> int:
+    """Delete the copies of a withdrawal that are not deleted yet, end it, and return how many were deleted.
+
+    Killed anywhere, it is called again: a copy is deleted first and recorded after, and one that is gone already is
+    recorded as deleted.
+
+    Parameters
+    ----------
+    connections
+        Database and object store credentials; places of release are reached by those of the destination.
+    project_name, withdrawal_id
+        The withdrawal.
+    transfers
+        Number of deletions at a time.
+    should_stop
+        Called between groups; once it returns true, the rest is left for another call.
+
+    Raises
+    ------
+    ConfigurationError
+        There is no such withdrawal, or a bucket cannot be used.
+    ObjectStoreError, DatabaseError
+        The object store or the database failed; another call continues.
+    """
+
+    @cache
+    def open_store(place: Place, url: str) -> ObjectStore:
+        return open_object_store(url, connections.of(place))
+
+    total = 0
+    with connections.open_database() as database, ThreadPoolExecutor(transfers) as pool:
+        project = database.project(project_name, create=False)
+        while group := database.pending_deletions(withdrawal_id, limit=_AT_ONCE):
+            if should_stop():
+                return total
+            total += _delete_group(database, project, group, open_store, pool)
+        database.finish_withdrawal(project, withdrawal_id)
+    return total
+
+
+def _delete_group(
+    database: Database,
+    project: Project,
+    group: Sequence[Deletion],
+    open_store: Callable[[Place, str], ObjectStore],
+    pool: ThreadPoolExecutor,
+) -> int:
+    sources = {each.run_id: "" for each in group if each.place == "quarantine"}
+    for run_id in sources:
+        sources[run_id] = database.run(str(run_id)).request.source
+
+    def delete(each: Deletion) -> None:
+        store = open_store(each.place, each.url)
+        for key, etag in _keys(project, each, sources.get(each.run_id, "")):
+            try:
+                store.delete(key, etag=etag)
+            except Quarantine:
+                # Another object has taken the key since: it is not ours to delete.
+                continue
+
+    list(pool.map(delete, group))
+    database.record_withdrawn(project, group)
+    return len(group)
+
+
+def _keys(project: Project, deletion: Deletion, source: str) -> list[tuple[str, str | None]]:
+    """Return the keys to delete, with the ETag that each must have."""
+    if deletion.place != "quarantine":
+        return [(deletion.key or "", deletion.etag)]
+    key, reason = deletion.source_key(project, source), Reason(deletion.reason or "")
+    return [(quarantine_key(reason, key), None), (quarantine_key(reason, f"{key}@{deletion.etag}"), None)]
