@@ -264,7 +264,8 @@ class Planner:
             stager.join()
         if self._failure is not None:
             raise self._failure
-        deleted = self._find_deleted() if self._limits.are_whole else 0
+        # A listing without any object is taken for a wrong address, not for a source of which all was deleted.
+        deleted = self._find_deleted() if self._limits.are_whole and listed else 0
         return self._cut(listed, outside, deleted)
 
     def _find_same_recipe(self) -> list[int]:

@@ -1,8 +1,8 @@
 """Withdrawal of released objects, erasure of a patient, and deletion of a project.
 
 A withdrawal is begun in one transaction: from then on no worker writes an object that has a withdrawn identifier, and
-all copies that must be deleted are listed in `deletion`. They are then deleted, each with an audit row, until none is left.
-Killed anywhere, it is continued by its id.
+all copies that must be deleted are listed in `deletion`. Then they are deleted, each with an audit row. When a process
+is killed, the withdrawal is continued by its id.
 """
 
 from __future__ import annotations
