@@ -6,10 +6,12 @@ import json
 import sys
 import uuid
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import DAG
 from airflow.utils.types import DagRunType
 from tests.support.runs import patients, series
@@ -20,6 +22,7 @@ from dicom_deid.exceptions import ConfigurationError, DatabaseError, ObjectStore
 from dicom_deid.notifications import QuarantineNotifier
 from dicom_deid.notifications.notifiers import message
 from dicom_deid.operators import (
+    DicomApprovalOperator,
     DicomDeidentifyOperator,
     DicomDeidTaskGroup,
     DicomPlanOperator,
@@ -394,6 +397,51 @@ def test_which_errors_are_retried(error: Exception, fails: bool) -> None:
 
     with pytest.raises(AirflowFailException if fails else type(error)):
         Failing(task_id="x").execute({})
+
+
+@pytest.mark.parametrize("earlier", [True, False])
+def test_an_answer_is_asked_for_once(monkeypatch: pytest.MonkeyPatch, earlier: bool) -> None:
+    """A retry that drops the answer, so that the run waits for a person who has answered already."""
+    detail = SimpleNamespace(
+        response_received=earlier,
+        chosen_options=["Approve"] if earlier else [],
+        params_input={},
+        responded_at=datetime(2026, 1, 2, tzinfo=UTC),
+        responded_by_user=SimpleNamespace(id="olga", name="olga"),
+    )
+    asked: list[object] = []
+    monkeypatch.setattr("dicom_deid.operators.approval.get_hitl_detail_content_detail", lambda ti_id: detail)
+    monkeypatch.setattr(ApprovalOperator, "execute", lambda self, context: asked.append(context))
+    instance = SimpleNamespace(id="ti", try_number=2)
+    context = {"ti": instance, "dag_run": SimpleNamespace(triggering_user_name="ada")}
+    answer = DicomApprovalOperator(task_id="approve", subject="Release?").execute(context)
+    assert (answer is not None, len(asked)) == (earlier, 0 if earlier else 1)
+
+
+@pytest.mark.parametrize(
+    ("person", "choice", "allowed", "fails"),
+    [
+        ("ada", "Approve", False, True),
+        ("ada", "Approve", True, False),
+        ("ada", "Reject", False, False),
+        ("olga", "Approve", False, False),
+    ],
+)
+def test_the_requester_cannot_approve(person: str, choice: str, allowed: bool, fails: bool) -> None:
+    """A release that one person requests and approves."""
+    operator = DicomApprovalOperator(task_id="approve", subject="Release?", requester_may_approve=allowed)
+    event = {
+        "chosen_options": [choice],
+        "params_input": {},
+        "responded_at": datetime(2026, 1, 2, tzinfo=UTC),
+        "responded_by_user": {"id": person, "name": person},
+    }
+    context = {"dag_run": SimpleNamespace(triggering_user_name="ada")}
+    if fails:
+        with pytest.raises(AirflowFailException, match="cannot approve"):
+            operator.execute_complete(context, event)
+    else:
+        assert operator.execute_complete(context, event)["chosen_options"] == [choice]
 
 
 def test_the_notifier_speaks_only_when_there_is_reason() -> None:

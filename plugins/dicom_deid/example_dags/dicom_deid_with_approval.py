@@ -1,15 +1,15 @@
 """De-identify into a staging location, and copy the objects to the place of release after a person approved.
 
 The task `approve` waits, without a worker, for an answer under *Browse, Required Actions*, where the counts are shown.
-Nothing is released if the answer is no, or if nobody answers within 14 days.
+Nothing is released if the answer is no, if there is none within 14 days, or if it is that of the person who triggered
+the run.
 """
 
 from datetime import timedelta
 
-from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import DAG
 
-from dicom_deid.operators import DicomDeidTaskGroup, DicomReleaseOperator, forms
+from dicom_deid.operators import DicomApprovalOperator, DicomDeidTaskGroup, DicomReleaseOperator, forms
 
 with DAG(
     "dicom_deid_with_approval",
@@ -21,7 +21,7 @@ with DAG(
     default_args={"retries": 3, "retry_delay": timedelta(seconds=30), "retry_exponential_backoff": True},
 ) as dag:
     deidentified = DicomDeidTaskGroup(**forms.run_arguments(dag))
-    approve = ApprovalOperator(
+    approve = DicomApprovalOperator(
         task_id="approve",
         subject="Release {{ ti.xcom_pull('dicom_deid.report')['deidentified'] }} de-identified objects?",
         body="""
@@ -37,8 +37,6 @@ with DAG(
 After approval they are copied to `{{ params.release_to }}`.
 """,
         response_timeout=timedelta(days=14),
-        # A retry would drop the answer that was given, and ask again.
-        retries=0,
     )
     release = DicomReleaseOperator(task_id="release", run=deidentified.run, release_to="{{ params.release_to }}")
     deidentified >> approve >> release

@@ -1,5 +1,6 @@
 """Airflow operators and the task group; import them from here."""
 
+from dicom_deid.operators.approval import DicomApprovalOperator
 from dicom_deid.operators.check import DicomCheckOperator
 from dicom_deid.operators.deidentify import DicomDeidentifyOperator
 from dicom_deid.operators.plan import DicomPlanOperator
@@ -10,6 +11,7 @@ from dicom_deid.operators.run_warnings import DicomWarningsOperator
 from dicom_deid.operators.task_group import DicomDeidTaskGroup
 
 __all__ = [
+    "DicomApprovalOperator",
     "DicomCheckOperator",
     "DicomDeidTaskGroup",
     "DicomDeidentifyOperator",
