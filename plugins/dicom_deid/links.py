@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from airflow.sdk import BaseOperator, Context
     from airflow.sdk.types import TaskInstanceKey
 
+REVIEW_DAG = "dicom_deid_review"
+"""Id of the DAG that processes decided objects. Permission to trigger it is permission to review."""
+
 PAGES = "/dicom-deid"
 """Path of the pages in Airflow's API server, below the path of `[api] base_url`."""
 

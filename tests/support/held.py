@@ -49,6 +49,7 @@ def held_image(
         element("SpecificCharacterSet", "ISO_IR 192"),
         element("SOPClassUID", sop_class),
         element("SOPInstanceUID", f"{study}.1.{number}"),
+        element("ImageType", "ORIGINAL\\PRIMARY\\AXIAL"),
         element("Modality", modality),
         element("Manufacturer", device.manufacturer),
         element("ManufacturerModelName", device.model),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -195,6 +196,16 @@ class Queries:
             f"FROM audit WHERE {where} ORDER BY recorded_at DESC, link_id DESC, number DESC LIMIT 100",
             id=None if object_id is None else str(object_id),
             key=destination_key,
+        )
+
+    def under_pseudonym(self, pseudonym: str) -> list[AuditRecord]:
+        """Return the objects whose destination key has a part that is the pseudonym of a patient or study."""
+        escaped = re.sub(r"([\\%_])", r"\\\1", pseudonym)
+        return self._records(
+            "FROM audit WHERE destination_key LIKE %(first)s OR destination_key LIKE %(inner)s "
+            "ORDER BY recorded_at DESC, link_id DESC, number DESC LIMIT 100",
+            first=f"{escaped}/%",
+            inner=f"%/{escaped}/%",
         )
 
     def audit_rows(self, run_id: UUID) -> Iterator[AuditRecord]:

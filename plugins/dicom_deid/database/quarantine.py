@@ -18,8 +18,10 @@ from typing import Any, NamedTuple
 
 from dicom_deid.database.connection import DatabaseConnection
 from dicom_deid.database.hash_chain import record_event
-from dicom_deid.database.projects import Project, source_key_hash
+from dicom_deid.database.projects import Project, decrypt_source_key, source_key_hash
+from dicom_deid.database.runs import split_source
 from dicom_deid.exceptions import ConfigurationError
+from dicom_deid.objects import SourceObject
 from dicom_deid.reasons import Outcome
 
 _ITEM_NUMBER = re.compile(r"\[\d+\]")
@@ -115,6 +117,7 @@ class HeldObject(NamedTuple):
     project: str
     source: str
     destination: str
+    object_id: str
     key_hash: str
     encrypted_key: bytes
     version_id: str | None
@@ -135,6 +138,12 @@ class HeldObject(NamedTuple):
     decision_id: int | None
     decision_action: str | None
     decision_outcome: str | None
+
+    def source_object(self, project: Project) -> SourceObject:
+        """Return the object of the source, with its decrypted key: PHI."""
+        key = decrypt_source_key(project, self.key_hash, self.encrypted_key)
+        relative = key.removeprefix(split_source(self.source)[1])
+        return SourceObject(relative, self.size, self.etag, self.recorded_at, self.version_id)
 
 
 class Decision(NamedTuple):
@@ -372,6 +381,11 @@ def list_held_groups(
     return [HeldGroup(*row) for row in rows]
 
 
+def project_names(connection: DatabaseConnection) -> list[str]:
+    """Return the names of all projects."""
+    return [name for (name,) in connection.query("reading projects", "SELECT name FROM project ORDER BY name")]
+
+
 class HeldCounts(NamedTuple):
     """Number of held groups and objects, and how many objects a decision waits for."""
 
@@ -393,9 +407,9 @@ def count_held(connection: DatabaseConnection, filters: Mapping[str, str]) -> He
 
 
 _HELD = (
-    "SELECT h.link_id, h.number, h.run_id::text, p.name, source, destination, key_hash::text, h.encrypted_key, "
-    "h.version_id, etag, h.size, h.recorded_at, h.held_since, h.reason, h.detail, h.modality, h.sop_class_uid, "
-    "h.manufacturer, h.model, h.software, h.rows, h.columns, h.group_id::text, c.decision_id, c.action, c.outcome "
+    "SELECT h.link_id, h.number, h.run_id::text, p.name, source, destination, object_id::text, key_hash::text, "
+    "h.encrypted_key, h.version_id, etag, h.size, h.recorded_at, h.held_since, h.reason, h.detail, h.modality, "
+    "h.sop_class_uid, h.manufacturer, h.model, h.software, h.rows, h.columns, h.group_id::text, c.decision_id, c.action, c.outcome "
     + _FROM
 )
 

@@ -7,6 +7,7 @@ from dicom_deid.operators.plan import DicomPlanOperator
 from dicom_deid.operators.preview import DicomPreviewOperator
 from dicom_deid.operators.release import DicomReleaseOperator
 from dicom_deid.operators.report import DicomReportOperator
+from dicom_deid.operators.review import DicomReviewPlanOperator
 from dicom_deid.operators.run_warnings import DicomWarningsOperator
 from dicom_deid.operators.task_group import DicomDeidTaskGroup
 
@@ -19,5 +20,6 @@ __all__ = [
     "DicomPreviewOperator",
     "DicomReleaseOperator",
     "DicomReportOperator",
+    "DicomReviewPlanOperator",
     "DicomWarningsOperator",
 ]

@@ -197,7 +197,7 @@ class DicomPlanOperator(DicomDeidOperator):
                 "project": self.project or self.hook.project or "",
                 **recipes_and_settings(self._recipes, self.profile_options, self.settings),
                 "reason": self.reason or "",
-                **_airflow_run(context),
+                **airflow_run(context),
             }
         )
 
@@ -242,7 +242,7 @@ class DicomPlanOperator(DicomDeidOperator):
             self.log.info("  %s: %d", why, count)
 
 
-def _airflow_run(context: Context) -> dict[str, Any]:
+def airflow_run(context: Context) -> dict[str, Any]:
     """Return the user and the Airflow run; a planning task that is retried continues the same run."""
     instance, dag_run = context["ti"], context["dag_run"]
     airflow_context = {"dag_id": instance.dag_id, "run_id": instance.run_id, "run_type": _run_type(context)}

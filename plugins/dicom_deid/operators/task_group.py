@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from airflow.sdk import TaskGroup
 
+from dicom_deid.operators.base import DicomDeidOperator
 from dicom_deid.operators.deidentify import DicomDeidentifyOperator
 from dicom_deid.operators.plan import DicomPlanOperator
 from dicom_deid.operators.report import DicomReportOperator
@@ -39,9 +40,11 @@ class DicomDeidTaskGroup(TaskGroup):
         Outlets and callback of the report task. Events of asset outlets carry the counts.
     pool
         Airflow pool of the batches, to bound them over all DAG runs.
+    planner
+        Operator class of the task `plan`.
     **plan
-        Parameters of `DicomPlanOperator` (`source`, `destination`, ...); the connection ids among them are used by all
-        tasks.
+        Parameters of the planner, such as those of `DicomPlanOperator` (`source`, `destination`, ...); the connection
+        ids among them are used by all tasks.
 
     Attributes
     ----------
@@ -64,12 +67,13 @@ class DicomDeidTaskGroup(TaskGroup):
         outlets: Sequence[Asset] = (),
         on_success_callback: Callable[[Context], None] | None = None,
         pool: str | None = None,
+        planner: type[DicomDeidOperator] = DicomPlanOperator,
         **plan: Any,
     ) -> None:
         super().__init__(group_id=group_id, tooltip="De-identify DICOM objects")
         connections = {name: plan[name] for name in _CONNECTION_IDS if name in plan}
         with self:
-            self.plan = DicomPlanOperator(task_id="plan", **plan)
+            self.plan = planner(task_id="plan", **plan)
             batches: Any = self.plan.output
             self.run: Any = batches["run"]
             self.deidentify = DicomDeidentifyOperator.partial(

@@ -29,18 +29,20 @@ _RULES = frozenset(
         (Reason.PIXEL_RISK, DecisionAction.MASK),
         (Reason.PIXEL_RISK, DecisionAction.ALLOW),
         (Reason.BURNED_IN_ANNOTATION, DecisionAction.MASK),
+        (Reason.BURNED_IN_ANNOTATION, DecisionAction.ALLOW),
         (Reason.RESIDUAL_FOUND, DecisionAction.REMOVE),
     }
 )
 _SETTINGS: Mapping[tuple[Reason, DecisionAction], Mapping[str, object]] = {
     **{
-        (reason, DecisionAction.ALLOW): {"pixel_risk": "allow"}
+        (reason, action): {"pixel_risk": "allow"}
         for reason in (
             Reason.PIXEL_RISK,
             Reason.BURNED_IN_ANNOTATION,
             Reason.RECOGNIZABLE_VISUAL_FEATURES,
             Reason.VIDEO,
         )
+        for action in (DecisionAction.MASK, DecisionAction.ALLOW)
     },
     **{
         (reason, DecisionAction.ALLOW): {"documents": "allow"}
@@ -50,7 +52,8 @@ _SETTINGS: Mapping[tuple[Reason, DecisionAction], Mapping[str, object]] = {
     (Reason.RESIDUAL_FOUND, DecisionAction.REDACT): {"residuals": "redact-token"},
     (Reason.RESIDUAL_FOUND, DecisionAction.REMOVE): {"residuals": "remove-element"},
 }
-_ELEMENT = re.compile(r"[A-Za-z][A-Za-z0-9_]+|\([0-9a-f]{4},[0-9a-f]{4}\)")
+_ELEMENT = re.compile(r"([A-Za-z][A-Za-z0-9_]+|\([0-9a-f]{4},[0-9a-f]{4}\))(?:[ ,]|$)")
+_HOLDS = "holds the object"
 _MAX_RECTANGLES = 50
 _MAX_NOTE = 500
 
@@ -103,7 +106,7 @@ def make_decision(
     if len(note) > _MAX_NOTE or not note.isprintable():
         raise ConfigurationError(f"The note must be one line of at most {_MAX_NOTE} characters.")
     rules = _rules(group, action, rectangles, is_rule)
-    settings = {} if rules or is_rule else _SETTINGS.get((reason, action), {})
+    settings = {} if is_rule else _SETTINGS.get((reason, action), {})
     return NewDecision(
         project=group.project,
         action=action,
@@ -121,15 +124,19 @@ def _rules(group: HeldGroup, action: DecisionAction, rectangles: Sequence[Rectan
     if action is DecisionAction.MASK:
         _check(rectangles, group)
         lines = [f"  coordinates {','.join(map(str, each))}" for each in rectangles]
-        return "\n".join(["%filter graylist", "LABEL reviewed mask", *_criteria(group, is_rule), *lines, ""])
+        return _filter("%filter graylist", "LABEL reviewed mask", *_criteria(group, is_rule), *lines)
     if not is_rule:
         return ""
     if action is DecisionAction.ALLOW:
-        return "\n".join(["%filter whitelist", "LABEL reviewed, nothing found", *_criteria(group, is_rule), ""])
-    element = group.element.split(" ")[0]
-    if not _ELEMENT.fullmatch(element):
+        return _filter("%filter whitelist", "LABEL reviewed, nothing found", *_criteria(group, is_rule))
+    found = _ELEMENT.match(group.element)
+    if found is None:
         raise ConfigurationError("A rule cannot name this element: decide for the objects.")
-    return f"%header\nREMOVE {element}\n"
+    return f"%header\nREMOVE {found[1]}\n"
+
+
+def _filter(*lines: str) -> str:
+    return "\n".join([*lines, "  clears pixel-risk", "  clears burned-in-annotation", ""])
 
 
 def _check(rectangles: Sequence[Rectangle], group: HeldGroup) -> None:
@@ -145,6 +152,10 @@ def _criteria(group: HeldGroup, is_rule: bool) -> list[str]:
     """Return the lines that select the device; none for a decision about listed objects."""
     if not is_rule:
         return []
+    if group.element.endswith(_HOLDS):
+        raise ConfigurationError(
+            f"A filter of the recipe {_HOLDS} ({group.element}): change it, or decide for the objects."
+        )
     if not (group.manufacturer and group.model):
         raise ConfigurationError("A device rule needs Manufacturer and ManufacturerModelName: decide for the objects.")
     values = {

@@ -8,6 +8,7 @@ from typing import Any, BinaryIO, cast
 
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_partial
+from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag
 
 from dicom_deid.database.quarantine import DeviceFacts
@@ -100,7 +101,7 @@ def _text(header: Dataset, keyword: str) -> str:
     value = header.get(keyword)
     if value is None:
         return ""
-    return "\\".join(map(str, value)).strip() if isinstance(value, list | tuple) else str(value).strip()
+    return "\\".join(map(str, value)).strip() if isinstance(value, MultiValue) else str(value).strip()
 
 
 class _ObjectFile(io.RawIOBase):

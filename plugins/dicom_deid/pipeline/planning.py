@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from dicom_deid.database import Database, PlanSummary, RunReport, RunRequest, RunState
-from dicom_deid.database.projects import decrypt_source_key
 from dicom_deid.database.quarantine import list_decided_objects, project_rules
-from dicom_deid.database.runs import split_source
 from dicom_deid.objects import SourceObject
 from dicom_deid.pipeline.configuration import RunConfiguration
 from dicom_deid.pipeline.connections import Connections
@@ -101,6 +99,21 @@ def plan_run(
     return PlannedRun(run_id, summary, configuration)
 
 
+def configuration_of_run(database: Database, run_id: str) -> RunConfiguration:
+    """Return the configuration of an earlier run.
+
+    Raises
+    ------
+    ConfigurationError
+        There is no such run.
+    """
+    request = database.run(run_id).request
+    known = {each.name for each in fields(RunConfiguration)}
+    parameters = {name: value for name, value in request.parameters.items() if name in known}
+    places = {"source": request.source, "destination": request.destination, "project": request.project}
+    return RunConfiguration.from_mapping({**parameters, **places})
+
+
 def plan_review(connections: Connections, run_id: str, **changes: Any) -> PlannedRun:
     """Plan the objects that reviewers have decided about, with the configuration of the run that held them.
 
@@ -120,20 +133,14 @@ def plan_review(connections: Connections, run_id: str, **changes: Any) -> Planne
     """
     with connections.open_database() as database:
         request = database.run(run_id).request
-    known = {each.name for each in fields(RunConfiguration)}
-    parameters = {name: value for name, value in request.parameters.items() if name in known}
+        configuration = configuration_of_run(database, run_id)
     whole = {"limit": None, "newer_than": None, "older_than": None, "retry_quarantined": True}
-    places = {"source": request.source, "destination": request.destination, "project": request.project}
-    configuration = RunConfiguration.from_mapping({**parameters, **whole, **places, **changes})
 
-    def decided(database: Database) -> Iterator[SourceObject]:
+    def decided(database: Database) -> Iterable[SourceObject]:
         project = database.project(request.project, create=False)
-        prefix = split_source(request.source)[1]
-        for each in list_decided_objects(database.connection, run_id):
-            key = decrypt_source_key(project, each.key_hash, each.encrypted_key)
-            yield SourceObject(key.removeprefix(prefix), each.size, each.etag, each.recorded_at, each.version_id)
+        return (held.source_object(project) for held in list_decided_objects(database.connection, run_id))
 
-    return plan_run(configuration, connections, list_objects=decided)
+    return plan_run(configuration.replace(**whole, **changes), connections, list_objects=decided)
 
 
 def report_run(connections: Connections, *, run_id: str, state: RunState | None = None) -> RunReport:

@@ -1,19 +1,23 @@
 """Authorisation dependencies. FastAPI enforces none by default, so every route declares one.
 
-Two levels. *Reading* (counts, reasons, keyed digests, destination keys, recipes) needs read access to DAG runs.
+Three levels. *Reading* (counts, reasons, keyed digests, destination keys, recipes) needs read access to DAG runs.
 *Locating* (source keys, which may name a patient) needs read access to Airflow's connections, with which a user could
-read the source anyway.
+read the source anyway. *Reviewing* (pixels and text of held objects, decisions) needs permission to trigger the DAG
+`dicom_deid_review`.
 """
 
 from __future__ import annotations
 
 from airflow.api_fastapi.app import get_auth_manager
-from airflow.api_fastapi.auth.managers.models.resource_details import AccessView, DagAccessEntity
+from airflow.api_fastapi.auth.managers.models.resource_details import AccessView, DagAccessEntity, DagDetails
 from airflow.api_fastapi.core_api.security import GetUserDep
-from fastapi import HTTPException, status
+from fastapi import HTTPException, Request, status
+
+from dicom_deid.links import REVIEW_DAG
+from dicom_deid.web.forms import form_token
 
 
-def may_read(user: GetUserDep) -> None:
+def may_read(request: Request, user: GetUserDep) -> None:
     """Require access to Airflow's pages and to DAG runs.
 
     Raises
@@ -27,6 +31,7 @@ def may_read(user: GetUserDep) -> None:
         and manager.is_authorized_dag(method="GET", access_entity=DagAccessEntity.RUN, user=user)
     ):
         raise HTTPException(status.HTTP_403_FORBIDDEN, "You need read access to DAG runs to see this page.")
+    request.state.form_token = form_token(user.get_id())
 
 
 def can_locate(user: GetUserDep) -> bool:
@@ -44,3 +49,36 @@ def may_locate(user: GetUserDep) -> None:
     """
     if not can_locate(user):
         raise HTTPException(status.HTTP_403_FORBIDDEN, "You need read access to connections to see source keys.")
+
+
+def can_review(user: GetUserDep) -> bool:
+    """Return whether the user may see held objects and decide about them."""
+    return get_auth_manager().is_authorized_dag(
+        method="POST", access_entity=DagAccessEntity.RUN, details=DagDetails(id=REVIEW_DAG), user=user
+    )
+
+
+def may_review(user: GetUserDep) -> None:
+    """Require permission to review held objects.
+
+    Raises
+    ------
+    HTTPException
+        401 without a login, 403 without the access.
+    """
+    if not can_review(user):
+        raise HTTPException(
+            status.HTTP_403_FORBIDDEN, f"You need permission to trigger the DAG {REVIEW_DAG} to review held objects."
+        )
+
+
+def may_administer(user: GetUserDep) -> None:
+    """Require permission to change Airflow's connections.
+
+    Raises
+    ------
+    HTTPException
+        401 without a login, 403 without the access.
+    """
+    if not get_auth_manager().is_authorized_connection(method="PUT", user=user):
+        raise HTTPException(status.HTTP_403_FORBIDDEN, "You need permission to change connections for this.")

@@ -13,11 +13,13 @@ from dicom_deid.exceptions import DicomDeidError
 from dicom_deid.web.access import may_read
 from dicom_deid.web.comparison import router as comparison
 from dicom_deid.web.database import schema_exists
+from dicom_deid.web.decisions import router as decisions
 from dicom_deid.web.objects import router as objects
 from dicom_deid.web.projects import router as projects
 from dicom_deid.web.quarantine import router as quarantine
 from dicom_deid.web.recipes import router as recipes
 from dicom_deid.web.rendering import page
+from dicom_deid.web.review import router as review
 from dicom_deid.web.runs import router as runs
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 STATIC = {
     "chart.js": "text/javascript",
     "pages.js": "text/javascript",
+    "review.js": "text/javascript",
     "theme.js": "text/javascript",
     "pages.css": "text/css",
 }
@@ -48,7 +51,7 @@ def create_app() -> FastAPI:
     app.add_exception_handler(HTTPException, _show_refusal)
     app.add_exception_handler(DicomDeidError, _show_failure)
     app.add_exception_handler(TableMissing, _show_no_run)
-    for router in (runs, quarantine, objects, comparison, recipes, projects):
+    for router in (runs, quarantine, review, decisions, objects, comparison, recipes, projects):
         app.include_router(router, dependencies=[Depends(may_read)])
     app.get("/static/{name}", dependencies=[Depends(may_read)])(static)
     return app

@@ -7,17 +7,15 @@ from contextlib import closing
 from uuid import UUID
 
 from airflow.api_fastapi.core_api.security import GetUserDep
-from airflow.configuration import conf
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
 
 from dicom_deid.database import AccessReason, AuditRecord, Database
-from dicom_deid.hooks.aws import s3_connection
 from dicom_deid.hooks.dicom_deid import DicomDeidHook
-from dicom_deid.objectstore import ObjectStore, open_object_store
 from dicom_deid.pipeline.comparison import Comparison, NotCompared, compare_objects
 from dicom_deid.reasons import Outcome
 from dicom_deid.web.access import may_locate
-from dicom_deid.web.database import SECTION, connect, deid_conn_id
+from dicom_deid.web.database import connect, deid_conn_id, open_configured_store, open_source
+from dicom_deid.web.forms import verified_form
 from dicom_deid.web.rendering import page
 
 router = APIRouter()
@@ -25,7 +23,7 @@ router = APIRouter()
 _MOST_ROWS = 2000
 
 
-@router.get("/runs/{run_id}/objects/{link_id}/{number}", dependencies=[Depends(may_locate)])
+@router.post("/runs/{run_id}/objects/{link_id}/{number}", dependencies=[Depends(may_locate), Depends(verified_form)])
 def comparison(request: Request, run_id: UUID, link_id: int, number: int, user: GetUserDep) -> Response:
     """Show how the elements of source and destination object differ now."""
     written, key = _opened(run_id, link_id, number, user.get_name())
@@ -68,11 +66,6 @@ def _opened(run_id: UUID, link_id: int, number: int, user: str) -> tuple[AuditRe
 
 
 def _compared(written: AuditRecord, key: str) -> Comparison:
-    source = _storage(written.source, "pages_source_conn_id", "dicom_deid_source")
-    destination = _storage(written.destination, "pages_destination_conn_id", "dicom_deid_destination")
+    source = open_source(written.source)
+    destination = open_configured_store(written.destination, "pages_destination_conn_id", "dicom_deid_destination")
     return compare_objects(source, written.source_object(key), destination, written.written)
-
-
-def _storage(url: str, option: str, usual: str) -> ObjectStore:
-    """Open an object store with the configured connection, or with the AWS environment variables if none is set."""
-    return open_object_store(url, s3_connection(conf.get(SECTION, option, fallback=usual) or None))

@@ -8,12 +8,15 @@ from contextlib import closing
 from airflow.configuration import conf
 from airflow.sdk.exceptions import AirflowNotFoundException
 
+from dicom_deid.database import Database
 from dicom_deid.database.audit_queries import Queries
 from dicom_deid.database.connection import DatabaseConnection
 from dicom_deid.database.schema import current
 from dicom_deid.exceptions import ConfigurationError
+from dicom_deid.hooks.aws import s3_connection
 from dicom_deid.hooks.dicom_deid import DicomDeidHook
 from dicom_deid.hooks.postgres import database_url
+from dicom_deid.objectstore import ObjectStore, open_object_store
 
 SECTION = "dicom_deid"
 
@@ -50,6 +53,40 @@ def schema_exists() -> bool:
     """Return whether the schema exists, in any version."""
     with closing(connect()) as database:
         return current(database) is not None
+
+
+def open_connection() -> Iterator[DatabaseConnection]:
+    """Yield the database connection of a route, and close it afterwards.
+
+    Raises
+    ------
+    ConfigurationError
+        A connection is missing.
+    """
+    with closing(connect()) as connection:
+        yield connection
+
+
+def open_database() -> Iterator[Database]:
+    """Yield the database of a route with its keys, and close the connection afterwards.
+
+    Raises
+    ------
+    ConfigurationError
+        A connection is missing, or its keys cannot be read.
+    """
+    with closing(connect()) as connection, Database(connection, DicomDeidHook(deid_conn_id()).get_conn()) as database:
+        yield database
+
+
+def open_source(url: str) -> ObjectStore:
+    """Open the object store of source objects with the configured connection."""
+    return open_configured_store(url, "pages_source_conn_id", "dicom_deid_source")
+
+
+def open_configured_store(url: str, option: str, usual: str) -> ObjectStore:
+    """Open an object store with the configured connection, or with the AWS environment variables if none is set."""
+    return open_object_store(url, s3_connection(conf.get(SECTION, option, fallback=usual) or None))
 
 
 def queries() -> Iterator[Queries]:

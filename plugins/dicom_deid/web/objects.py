@@ -7,15 +7,19 @@ from typing import Annotated
 from uuid import UUID
 
 from airflow.api_fastapi.core_api.security import GetUserDep
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Form, Request, Response
 
+from dicom_deid.database import AuditRecord, Database
 from dicom_deid.database.audit_queries import Queries
 from dicom_deid.reasons import Reason
 from dicom_deid.web.access import can_locate
-from dicom_deid.web.database import queries
+from dicom_deid.web.database import open_database, queries
+from dicom_deid.web.forms import verified_form
 from dicom_deid.web.rendering import page
 
 router = APIRouter()
+
+_MOST_ENTRIES = 100
 
 
 @router.get("/objects")
@@ -26,8 +30,31 @@ def history(request: Request, ask: Annotated[Queries, Depends(queries)], user: G
         entries = ask.history(object_id=UUID(key)) if key else []
     except ValueError:
         entries = ask.history(destination_key=key)
-    shown = [(entry, _counts(entry.actions), _notes(entry.notes)) for entry in entries]
-    return page("object.html", request, key=key, entries=shown, reason_of=Reason, can_locate=can_locate(user))
+    return _shown(request, user, entries, searched=bool(key))
+
+
+@router.post("/objects", dependencies=[Depends(verified_form)])
+def search(
+    request: Request,
+    database: Annotated[Database, Depends(open_database)],
+    user: GetUserDep,
+    key: Annotated[str, Form()] = "",
+) -> Response:
+    """Show every attempt at the objects of a source key, a destination key, an object id, or a pseudonym.
+
+    A source key may name a patient: it is sent in the body, because addresses are logged.
+    """
+    key = key.strip()
+    try:
+        entries = database.queries.history(object_id=UUID(key))
+    except ValueError:
+        entries = database.trace(key)[::-1] or database.queries.under_pseudonym(key) if key else []
+    return _shown(request, user, entries, searched=bool(key))
+
+
+def _shown(request: Request, user: GetUserDep, entries: list[AuditRecord], *, searched: bool) -> Response:
+    shown = [(entry, _counts(entry.actions), _notes(entry.notes)) for entry in entries[:_MOST_ENTRIES]]
+    return page("object.html", request, searched=searched, entries=shown, reason_of=Reason, can_locate=can_locate(user))
 
 
 def _counts(text: str) -> list[tuple[str, int]]:

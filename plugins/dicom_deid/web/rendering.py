@@ -6,7 +6,8 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from airflow.configuration import conf
 from fastapi import Request
@@ -22,7 +23,12 @@ def page(template: str, request: Request, *, status: int = 200, **values: Any) -
     """Render a template to a page."""
     airflow = _airflow()
     paths = {"airflow": airflow, "root": airflow + PAGES}
-    text = _environment().get_template(template).render(**paths, request=request, status=status, **values)
+    token = getattr(request.state, "form_token", "")
+    text = (
+        _environment()
+        .get_template(template)
+        .render(**paths, request=request, form_token=token, status=status, time_zone=time_zone().key, **values)
+    )
     return HTMLResponse(text, status_code=status)
 
 
@@ -41,6 +47,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals |= {"with_query": with_query}
     environment.filters |= {"size": size, "moment": moment, "duration": duration, "number": number}
     return environment
 
@@ -72,8 +79,17 @@ def number(count: int) -> str:
 
 
 def moment(value: datetime | None) -> str:
-    """Return a time to the second, in UTC."""
-    return value.strftime("%Y-%m-%d %H:%M:%S") if value else ""
+    """Return a time to the second, in Airflow's default time zone."""
+    return value.astimezone(time_zone()).strftime("%Y-%m-%d %H:%M:%S") if value else ""
+
+
+def time_zone() -> ZoneInfo:
+    """Return the default time zone of Airflow's UI."""
+    name: str = conf.get("core", "default_timezone", fallback="utc")
+    try:
+        return ZoneInfo("UTC" if name.lower() in ("utc", "system") else name)
+    except (ZoneInfoNotFoundError, ValueError):
+        return ZoneInfo("UTC")
 
 
 def duration(seconds: float) -> str:
@@ -85,3 +101,9 @@ def duration(seconds: float) -> str:
     '0:01:15'
     """
     return str(timedelta(seconds=round(seconds)))
+
+
+def with_query(request: Request, **changes: object) -> str:
+    """Return the query of the current page with some parameters changed; empty ones are left out."""
+    parameters = {**request.query_params, **changes}
+    return "?" + urlencode({name: value for name, value in parameters.items() if value not in ("", None)})

@@ -13,6 +13,7 @@ from dicom_deid.database.audit_queries import Queries
 from dicom_deid.web.access import can_locate, may_locate
 from dicom_deid.web.database import queries
 from dicom_deid.web.downloads import audit_csv_of, quarantine_csv_of
+from dicom_deid.web.forms import verified_form
 from dicom_deid.web.rendering import duration, moment, page
 
 router = APIRouter()
@@ -72,7 +73,7 @@ def audit_csv(run_id: UUID, ask: Ask) -> Response:
     return audit_csv_of(run_id)
 
 
-@router.get("/runs/{run_id}/quarantine.csv", dependencies=[Depends(may_locate)])
+@router.post("/runs/{run_id}/quarantine.csv", dependencies=[Depends(may_locate), Depends(verified_form)])
 def quarantine_csv(run_id: UUID, ask: Ask, user: GetUserDep) -> Response:
     """Download the quarantined and failed objects of a run with their source keys."""
     _found(ask, run_id)

@@ -192,7 +192,11 @@ def test_decisions_add_up(place):
     decide(place, held(place)[0], "mask", rectangles=[Rectangle(0, 0, 96, 8)])
     review(place)
     (group,) = held(place)
-    assert (group.reason, group.element, group.decided) == ("residual-found", "ImageComments", 0)
+    assert (group.reason, group.element, group.decided) == (
+        "residual-found",
+        "ImageComments, original value of PatientName",
+        0,
+    )
     decide(place, group, "remove")
     assert review(place) == {"a.dcm": ("deidentified", None)}
     (written,) = place.get().values()

@@ -1,4 +1,4 @@
-// Charts, and the live counts of a running run.
+// Charts, the live counts of a running run, and copy buttons.
 (function () {
   "use strict";
 
@@ -91,6 +91,17 @@
     window.setTimeout(ask, POLL_MILLISECONDS);
   }
 
+  function copy() {
+    document.addEventListener("click", async (event) => {
+      const button = event.target.closest(".copy");
+      if (!button) return;
+      await navigator.clipboard.writeText(button.dataset.copy);
+      button.textContent = "Copied";
+      window.setTimeout(() => (button.textContent = "Copy"), 1500);
+    });
+  }
+
   window.addEventListener("load", charts);
+  copy();
   live();
 })();

@@ -1,0 +1,132 @@
+"""Pages of the decisions about held objects, and of the device rules of projects."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from airflow.api_fastapi.core_api.security import GetUserDep
+from fastapi import APIRouter, Depends, Form, HTTPException, Request, Response
+from fastapi.responses import PlainTextResponse, RedirectResponse
+
+from dicom_deid.database import Database
+from dicom_deid.database.connection import DatabaseConnection
+from dicom_deid.database.quarantine import (
+    ReleasedObject,
+    approve_decision,
+    list_decisions,
+    list_released,
+    pending_reviews,
+    project_names,
+    project_rules,
+    revoke_decision,
+    set_four_eyes,
+)
+from dicom_deid.links import REVIEW_DAG
+from dicom_deid.pipeline.engine import FORMAT_LINE
+from dicom_deid.web.access import can_review, may_administer, may_review
+from dicom_deid.web.database import open_connection, open_database
+from dicom_deid.web.downloads import csv_download
+from dicom_deid.web.forms import verified_form
+from dicom_deid.web.rendering import page
+
+router = APIRouter()
+
+Connection = Annotated[DatabaseConnection, Depends(open_connection)]
+Open = Annotated[Database, Depends(open_database)]
+_PAGE_ROWS = 50
+_POST = [Depends(may_review), Depends(verified_form)]
+
+
+@router.get("/decisions")
+def decisions(
+    request: Request, connection: Connection, user: GetUserDep, project: str = "", rules: bool = False, number: int = 1
+) -> Response:
+    """Show decisions, newest first."""
+    number = max(number, 1)
+    offset = (number - 1) * _PAGE_ROWS
+    found = list_decisions(connection, project, rules_only=rules, limit=_PAGE_ROWS + 1, offset=offset)
+    return page(
+        "decisions.html",
+        request,
+        decisions=found[:_PAGE_ROWS],
+        has_more=len(found) > _PAGE_ROWS,
+        number=number,
+        project=project,
+        rules=rules,
+        projects=project_names(connection),
+        can_review=can_review(user),
+        user=user.get_name(),
+        pending=sum(each.objects for each in pending_reviews(connection, project)),
+    )
+
+
+@router.get("/decisions/rules.dicom")
+def rules(connection: Connection, project: str) -> Response:
+    """Download the active device rules of a project as a recipe."""
+    return PlainTextResponse(
+        f"{FORMAT_LINE}{project_rules(connection, project)}",
+        headers={"Content-Disposition": 'attachment; filename="project-rules.dicom"'},
+    )
+
+
+@router.get("/decisions/{decision_id}/released.csv")
+def released(connection: Connection, decision_id: int) -> Response:
+    """Download the destination objects that were released by a decision."""
+    rows = [list(each) for each in list_released(connection, decision_id)]
+    return csv_download(f"released-{decision_id}.csv", [list(ReleasedObject._fields), *rows])
+
+
+@router.post("/decisions/{decision_id}/approve", dependencies=_POST)
+def approve(request: Request, database: Open, user: GetUserDep, decision_id: int) -> Response:
+    """Approve a decision as the second person."""
+    approve_decision(database.connection, database.chain_key, decision_id, user.get_name())
+    return _back(request)
+
+
+@router.post("/decisions/{decision_id}/revoke", dependencies=_POST)
+def revoke(request: Request, database: Open, user: GetUserDep, decision_id: int) -> Response:
+    """Revoke a decision."""
+    revoke_decision(database.connection, database.chain_key, decision_id, user.get_name())
+    return _back(request)
+
+
+@router.post("/reviews", dependencies=_POST)
+def apply(request: Request, connection: Connection, user: GetUserDep, project: Annotated[str, Form()] = "") -> Response:
+    """Start DAG runs that process the decided objects."""
+    started = [_trigger(each.run_id, user.get_name()) for each in pending_reviews(connection, project)]
+    return page("reviews.html", request, started=started, dag_id=REVIEW_DAG)
+
+
+@router.post("/projects/{name}/four-eyes", dependencies=[Depends(may_administer), Depends(verified_form)])
+def four_eyes(
+    request: Request, database: Open, user: GetUserDep, name: str, required: Annotated[bool, Form()]
+) -> Response:
+    """Set whether decisions of a project need a second person."""
+    set_four_eyes(database.connection, database.chain_key, name, required, user.get_name())
+    return RedirectResponse(_root(request) + "/projects", status_code=303)
+
+
+def _trigger(run_id: str, user: str) -> str:
+    """Start a review run and return the id of the DAG run."""
+    from airflow.api.common.trigger_dag import trigger_dag
+    from airflow.exceptions import DagNotFound
+    from airflow.utils.types import DagRunTriggeredByType
+
+    try:
+        dag_run = trigger_dag(
+            REVIEW_DAG,
+            triggered_by=DagRunTriggeredByType.UI,
+            triggering_user_name=user,
+            conf={"run_id": run_id},
+        )
+    except DagNotFound:
+        raise HTTPException(409, f"The DAG {REVIEW_DAG} is not in the DAGs folder: add it, then try again.") from None
+    return str(dag_run.run_id) if dag_run else ""
+
+
+def _root(request: Request) -> str:
+    return str(request.scope.get("root_path", ""))
+
+
+def _back(request: Request) -> Response:
+    return RedirectResponse(_root(request) + "/decisions", status_code=303)

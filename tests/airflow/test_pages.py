@@ -1,0 +1,337 @@
+"""Access to the pages, protection of their forms, and what they may not show."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from typing import NamedTuple
+
+import httpx
+import numpy as np
+import pytest
+from fastapi.routing import APIRoute
+from PIL import Image
+from tests.support.airflow import PROJECT, USERS, Deployment, deployment
+from tests.support.datasets import part10, sr_elements
+from tests.support.held import Device, held_image, held_images
+from tests.support.runs import ElementContext
+
+from dicom_deid.database import Database
+from dicom_deid.database.quarantine import HeldGroup, HeldObject, list_decisions, list_held_groups, list_held_objects
+from dicom_deid.engine.settings import Settings
+from dicom_deid.sandbox import Sandbox
+from dicom_deid.web.app import create_app
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.airflow,
+    pytest.mark.timeout(900),
+    # As every module that starts an Airflow: one at a time.
+    pytest.mark.xdist_group("airflow"),
+]
+
+CT = "1.2.840.10008.5.1.4.1.1.2"
+NAME, SOURCE_KEY = "Quixote", "Quixote_Ana/1.dcm"
+REVIEWERS, LOCATORS = ("user", "op", "admin"), ("op", "admin")
+ROUTES = [route for route in create_app().routes if isinstance(route, APIRoute)]
+
+
+class Pages(NamedTuple):
+    """The pages over one run that held some objects and released one."""
+
+    airflow: Deployment
+    place: ElementContext
+    run_id: str
+    groups: Mapping[str, HeldGroup]
+    objects: Mapping[str, HeldObject]
+    released: tuple[int, int]
+
+    def values(self, reason: str = "pixel-risk") -> dict[str, object]:
+        """Return values of the parameters of the routes."""
+        link_id, number = self.released
+        return {
+            "run_id": self.run_id,
+            "name": "desktop",
+            "link_id": link_id,
+            "number": number,
+            "group_id": self.groups[reason].group_id,
+            "decision_id": 1,
+        }
+
+    def client(self, user: str | None) -> httpx.Client:
+        """Return a browser's session."""
+        cookies = {} if user is None else {"_token": self.airflow.airflow.token(user)}
+        return httpx.Client(base_url=f"{self.airflow.airflow.url}/dicom-deid", cookies=cookies, timeout=120)
+
+    def get(self, path: str, user: str | None) -> httpx.Response:
+        with self.client(user) as client:
+            return client.get(path, headers={"Accept": "text/html"})
+
+    def token(self, user: str) -> str:
+        """Return the token of the user's forms, from a page."""
+        found = re.search(r'name="token" content="(\w+)"', self.get("/objects", user).text)
+        assert found is not None
+        return found[1]
+
+    def post(self, path: str, user: str | None, fields: Mapping[str, object] | None = None) -> httpx.Response:
+        token = {"token": self.token(user)} if user else {}
+        with self.client(user) as client:
+            return client.post(path, data={**token, **(fields or {})})
+
+    def object_fields(self, reason: str) -> dict[str, object]:
+        held = self.objects[reason]
+        return {"link_id": held.link_id, "number": held.number}
+
+    def events(self, kind: str) -> list[dict[str, object]]:
+        with Database.connect(self.airflow.database_url, keys=self.airflow.keys) as database:
+            assert database.verify().problems == []
+            rows = database.connection.query("", "SELECT body FROM audit_event WHERE kind = %s", (kind,))
+        return [json.loads(body) for (body,) in rows]
+
+
+@pytest.fixture(scope="module")
+def pages(sandbox_servers: Sandbox) -> Iterator[Pages]:
+    """Airflow's API server over a run that was made without it."""
+    with deployment(sandbox_servers, f"p{uuid.uuid4().hex[:12]}", components=("api-server",)) as airflow:
+        bucket = airflow.bucket(f"pages-{uuid.uuid4().hex[:8]}").removeprefix("s3://")
+        place = ElementContext(airflow.sandbox.s3, bucket, airflow.database_url, airflow.keys)
+        place.put(held_images(Device("ACME", "Echo 1"), patients=2, images=2))
+        ct = Device("ACME", "CT 1")
+        name = f"{NAME}^Ana"
+        place.put({SOURCE_KEY: held_image(ct, modality="CT", sop_class=CT, name=name, comment=f"saw {NAME}")})
+        place.put({"good.dcm": held_image(ct, number=2, modality="CT", sop_class=CT, name=name)})
+        place.put({"report.dcm": part10(sr_elements(1)), "notes.txt": f"{NAME} was here".encode() * 20})
+        ran = place.run(project=PROJECT, settings=Settings())
+        with Database.connect(airflow.database_url, keys=airflow.keys) as database:
+            groups = {each.reason: each for each in list_held_groups(database.connection, {})}
+            objects = {each.reason: each for each in list_held_objects(database.connection, {})}
+            rows = database.connection.query("", "SELECT link_id, number FROM audit WHERE outcome = 'deidentified'")
+        yield Pages(airflow, place, ran.planned.run_id, groups, objects, rows[0])
+
+
+def test_every_route_requires_a_login_and_its_permission(pages: Pages) -> None:
+    """FastAPI checks nothing by itself: a route without a dependency is open to everyone."""
+    for route in ROUTES:
+        method = next(iter(route.methods))
+        name = "pages.css" if route.path.startswith("/static") else "desktop"
+        path = route.path.format(**pages.values() | {"name": name})
+        path += f"?project={PROJECT}" if path.endswith("/rules.dicom") else ""
+        for user, role in (*USERS.items(), (None, None)):
+            with pages.client(user) as client:
+                answer = client.request(method, path, headers={"Accept": "text/html"})
+            if user is None:
+                allowed = {401}
+            elif method == "GET":
+                allowed = {200, 404} if "decision_id" in route.path else {200}
+            else:
+                # Without the token of the form.
+                allowed = {403}
+            assert answer.status_code in allowed, (method, path, role, answer.text[:200])
+
+
+def test_every_post_needs_its_permission(pages: Pages) -> None:
+    """With the token of the form, those who may review or locate get through, the others do not."""
+    for route in ROUTES:
+        if "POST" not in route.methods:
+            continue
+        path = route.path.format(**pages.values("not-dicom") | {"decision_id": 999, "name": "none"})
+        needed = LOCATORS if path.startswith("/runs") or path.endswith("/four-eyes") else REVIEWERS
+        needed = tuple(USERS.values()) if path == "/objects" else needed
+        for user, role in USERS.items():
+            status = pages.post(path, user).status_code
+            assert (status == 403) == (role not in needed), (path, role, status)
+
+
+def test_forms_are_protected(pages: Pages) -> None:
+    """A page of another site that sends a form, a token of another user, an old token."""
+    path = f"/quarantine/groups/{pages.groups['not-dicom'].group_id}/decide"
+    fields = {"action": "hold", "extent": "group"}
+    mine = pages.token("uma")
+    for token, headers in (
+        ("", {}),
+        (pages.token("olga"), {}),
+        ("é", {}),
+        (mine, {"Origin": "https://evil.example"}),
+        (mine, {"Sec-Fetch-Site": "cross-site"}),
+        (mine, {"Sec-Fetch-Site": "same-site"}),
+    ):
+        with pages.client("uma") as client:
+            answer = client.post(path, data={**fields, "token": token}, headers=headers)
+        assert answer.status_code == 403, (token, headers)
+    with pages.client("uma") as client:
+        answer = client.post(path, data={**fields, "token": mine}, headers={"Sec-Fetch-Site": "same-origin"})
+    assert answer.status_code == 303
+
+
+def test_get_requests_change_nothing(pages: Pages) -> None:
+    """No row of any table is written by a GET request."""
+    with closing(Database.connect(pages.airflow.database_url, keys=pages.airflow.keys)) as database:
+        count = "SELECT sum(n_tup_ins + n_tup_upd + n_tup_del) FROM pg_stat_user_tables"
+
+        def written() -> object:
+            database.connection.query("", "SELECT pg_stat_force_next_flush()")
+            return database.connection.query("", count)[0][0]
+
+        before = written()
+        for route in ROUTES:
+            if "GET" in route.methods and route.path != "/static/{name}":
+                pages.get(route.path.format(**pages.values()), "ada")
+        assert written() == before
+
+
+def test_pages_show_no_original(pages: Pages) -> None:
+    """A name of a patient or a source key on a page that was opened by GET."""
+    for route in ROUTES:
+        if "GET" in route.methods and route.path != "/static/{name}":
+            for reason in pages.groups:
+                text = pages.get(route.path.format(**pages.values(reason)), "ada").text
+                assert NAME not in text, route.path
+
+
+def test_pages_load_nothing_from_other_hosts(pages: Pages) -> None:
+    for route in ROUTES:
+        if "GET" in route.methods and route.path != "/static/{name}":
+            answer = pages.get(route.path.format(**pages.values()), "ada")
+            assert "default-src 'none'" in answer.headers["content-security-policy"]
+            assert re.findall(r"""(?:src|href)=["'](?:https?:)?//""", answer.text) == []
+
+
+def test_a_picture(pages: Pages) -> None:
+    """The frame as it is in the object; the look is recorded before."""
+    path = f"/quarantine/groups/{pages.groups['pixel-risk'].group_id}/picture"
+    answer = pages.post(path, "uma", pages.object_fields("pixel-risk"))
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "image/png")
+    assert answer.headers["cache-control"] == "no-store"
+    shown = np.asarray(Image.open(io.BytesIO(answer.content)))
+    assert shown.shape == (64, 96)
+    assert (shown[:8] == 255).all()
+    event = pages.events("held-object-shown")[-1]
+    held = pages.objects["pixel-risk"]
+    assert (event["user"], event["what"]) == ("uma", "frame 0")
+    assert event["objects"] == [[held.link_id, held.number, held.object_id]]
+    whole = {**pages.object_fields("pixel-risk"), "projection": "maximum", "whole_group": "true"}
+    answer = pages.post(path, "uma", whole)
+    assert (answer.headers["x-frames"], answer.headers["x-objects"]) == ("4", "4")
+    assert len(pages.events("held-object-shown")[-1]["objects"]) == 4  # type: ignore[arg-type]
+
+
+def test_a_picture_that_is_not_possible(pages: Pages) -> None:
+    path = f"/quarantine/groups/{pages.groups['pixel-risk'].group_id}/picture"
+    answer = pages.post(path, "uma", {**pages.object_fields("pixel-risk"), "frame": 5})
+    assert (answer.status_code, answer.json()["detail"]) == (422, "The object has 1 frames.")
+    answer = pages.post(path, "uma", pages.object_fields("not-dicom"))
+    assert answer.status_code == 404
+
+
+def test_text_is_masked_until_it_is_asked_for_in_clear(pages: Pages) -> None:
+    path = f"/quarantine/groups/{pages.groups['residual-found'].group_id}/text"
+    masked = pages.post(path, "uma", pages.object_fields("residual-found"))
+    assert masked.status_code == 200
+    assert NAME not in masked.text
+    assert "Image Comments" in masked.text
+    assert "Patient&#39;s Name" in masked.text
+    clear = pages.post(path, "uma", {**pages.object_fields("residual-found"), "clear": "true"})
+    assert f"saw {NAME}" in clear.text
+    assert [event["what"] for event in pages.events("held-object-shown")][-2:] == [
+        "residual text",
+        "residual text in clear",
+    ]
+
+
+@pytest.mark.parametrize(("reason", "shown"), [("structured-content", "CONTAINER"), ("not-dicom", "pydicom reads")])
+def test_reports_and_unreadable_objects(pages: Pages, reason: str, shown: str) -> None:
+    path = f"/quarantine/groups/{pages.groups[reason].group_id}/text"
+    answer = pages.post(path, "uma", pages.object_fields(reason))
+    assert (answer.status_code, shown in answer.text) == (200, True)
+
+
+def test_a_decision_of_a_page(pages: Pages) -> None:
+    """It is recorded with the user of the login, and shown on the pages."""
+    group = pages.groups["structured-content"]
+    path = f"/quarantine/groups/{group.group_id}/decide"
+    answer = pages.post(path, "uma", {"action": "allow", "extent": "group", "note": "<b>seen</b>", "person": "other"})
+    assert (answer.status_code, answer.headers["location"]) == (303, f"/dicom-deid/quarantine/groups/{group.group_id}")
+    with Database.connect(pages.airflow.database_url, keys=pages.airflow.keys) as database:
+        newest = list_decisions(database.connection)[0]
+    assert (newest.person, newest.action, newest.note) == ("uma", "allow", "<b>seen</b>")
+    text = pages.get("/decisions", "vic").text
+    assert "&lt;b&gt;seen&lt;/b&gt;" in text
+    assert pages.post(f"/decisions/{newest.decision_id}/revoke", "uma").status_code == 303
+    wrong = {"action": "mask", "extent": "group", "rectangles": "0,0,9,9"}
+    assert pages.post(path, "uma", wrong).status_code == 503 or "not possible" in pages.post(path, "uma", wrong).text
+
+
+def test_applying_without_the_dag_says_what_is_missing(pages: Pages) -> None:
+    group = pages.groups["pixel-risk"]
+    pages.post(f"/quarantine/groups/{group.group_id}/decide", "uma", {"action": "retry", "extent": "group"})
+    answer = pages.post("/reviews", "uma")
+    assert (answer.status_code, "dicom_deid_review" in answer.text) == (409, True)
+
+
+def test_downloads(pages: Pages) -> None:
+    """Groups without originals; source keys only to those who may locate, and recorded."""
+    rows = list(csv.DictReader(io.StringIO(pages.get("/quarantine.csv", "vic").text)))
+    assert {row["reason"] for row in rows} == set(pages.groups)
+    answer = pages.post(f"/runs/{pages.run_id}/quarantine.csv", "olga")
+    assert SOURCE_KEY in {row["source_key"] for row in csv.DictReader(io.StringIO(answer.text))}
+    assert any(event["person"] == "olga" for event in pages.events("source-keys-read"))
+
+
+def test_filters_of_the_quarantine(pages: Pages) -> None:
+    text = pages.get("/quarantine?modality=CT", "vic").text
+    assert ("residual-found</a>" in text, "pixel-risk</a>" in text) == (True, False)
+    assert pages.get("/quarantine?run_id=x", "vic").status_code == 422
+    assert pages.get("/quarantine?sort=key_hash", "vic").status_code == 422
+
+
+def test_the_address_of_a_proxy_is_respected(pages: Pages) -> None:
+    """Links of the pages begin with the path under which Airflow is served."""
+    text = pages.get("/quarantine", "vic").text
+    assert 'href="/dicom-deid/static/pages.css"' in text
+
+
+def test_an_object_is_compared_element_by_element(pages: Pages) -> None:
+    """Without original values, and recorded before the source is opened."""
+    path = "/runs/{run_id}/objects/{link_id}/{number}".format(**pages.values())
+    answer = pages.post(path, "olga")
+    assert answer.status_code == 200
+    assert "Patient&#39;s Name" in answer.text
+    assert NAME not in answer.text
+    assert any(event["person"] == "olga" for event in pages.events("source-keys-read"))
+    assert pages.post(path + "999", "olga").status_code == 404
+
+
+def test_an_object_that_is_gone_is_not_compared(pages: Pages) -> None:
+    path = "/runs/{run_id}/objects/{link_id}/{number}".format(**pages.values())
+    client, bucket = pages.place.s3.client(), pages.place.bucket
+    (key,) = (f"out/{key}" for key in pages.place.get())
+    whole = client.get_object(Bucket=bucket, Key=key)["Body"].read()
+    client.put_object(Bucket=bucket, Key=key, Body=b"another")
+    answer = pages.post(path, "olga")
+    assert (answer.status_code, "overwritten" in answer.text) == (409, True)
+    client.delete_object(Bucket=bucket, Key=key)
+    answer = pages.post(path, "olga")
+    assert (answer.status_code, "gone" in answer.text) == (409, True)
+    client.put_object(Bucket=bucket, Key=key, Body=whole)
+    assert pages.post(path, "olga").status_code == 200
+
+
+@pytest.mark.parametrize("what", ["source key", "destination key", "object id", "pseudonym"])
+def test_objects_are_searched(pages: Pages, what: str) -> None:
+    """The key is in the body, and the page does not repeat it."""
+    (destination_key,) = pages.place.get()
+    key = {
+        "source key": SOURCE_KEY,
+        "destination key": destination_key,
+        "object id": pages.objects["residual-found"].object_id,
+        "pseudonym": destination_key.split("/")[1],
+    }[what]
+    text = pages.post("/objects", "vic", {"key": key}).text
+    assert ("deidentified" if destination_key.startswith(key) or key in destination_key else "residual-found") in text
+    assert NAME not in text
+    assert "No object found" in pages.post("/objects", "vic", {"key": "%"}).text
