@@ -409,8 +409,8 @@ def count_held(connection: DatabaseConnection, filters: Mapping[str, str]) -> He
 _HELD = (
     "SELECT h.link_id, h.number, h.run_id::text, p.name, source, destination, object_id::text, key_hash::text, "
     "h.encrypted_key, h.version_id, etag, h.size, h.recorded_at, h.held_since, h.reason, h.detail, h.modality, "
-    "h.sop_class_uid, h.manufacturer, h.model, h.software, h.rows, h.columns, h.group_id::text, c.decision_id, c.action, c.outcome "
-    + _FROM
+    "h.sop_class_uid, h.manufacturer, h.model, h.software, h.rows, h.columns, h.group_id::text, "
+    "c.decision_id, c.action, c.outcome " + _FROM
 )
 
 
