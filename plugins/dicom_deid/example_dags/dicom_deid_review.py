@@ -23,7 +23,7 @@ with DAG(
             minLength=36,
             maxLength=36,
             title="Run",
-            description="Id of the de-identification run that held the objects; the quarantine page fills it in.",
+            description_md="Id of the de-identification run that held the objects; the quarantine page fills it in.",
         )
     },
     default_args={"retries": 3, "retry_delay": timedelta(seconds=30), "retry_exponential_backoff": True},
