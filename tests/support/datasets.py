@@ -165,8 +165,16 @@ def part10(
     *,
     preamble: bytes = bytes(128),
     meta: Sequence[Element] = (),
+    complete: bool = True,
 ) -> bytes:
-    """Return a whole object: preamble, file meta information (PS3.10 section 7.1), more of it, and data set."""
+    """Return a whole object: preamble, file meta information (PS3.10 section 7.1), more of it, and data set.
+
+    Study and Series Instance UID, without which no object is valid, are added unless `complete` is false.
+    """
+    if complete:
+        there = {e.tag for e in elements}
+        uids = (element("StudyInstanceUID", "1.2.3.99"), element("SeriesInstanceUID", "1.2.3.99.1"))
+        elements = [*elements, *(uid for uid in uids if uid.tag not in there)]
     body = encode(elements, encoding)
     if encoding.transfer_syntax == DEFLATED_LE:
         deflate = zlib.compressobj(wbits=-15)

@@ -156,7 +156,8 @@ def _begins_like_dicom(data: bytes) -> bool:
         return False
     for order, little in (("<", True), (">", False)):
         group, element = struct.unpack_from(order + "HH", data)
-        if group not in (0x0002, 0x0004, 0x0008) or not dictionary_has_tag(group << 16 | element):
+        is_known = not element or dictionary_has_tag(group << 16 | element)
+        if group not in (0x0002, 0x0004, 0x0008) or not is_known:
             continue
         vr = data[4:6]
         if vr.isalpha() and vr.isupper():

@@ -28,11 +28,25 @@ class TransferSyntax(NamedTuple):
     encapsulated: bool
 
 
+# Encapsulated transfer syntaxes of PS3.6 Table A-1 (2026d) that pydicom 3.0 does not list: JPEG XL, deflated frames.
+_NEWER_ENCAPSULATED = frozenset(
+    {
+        *("1.2.840.10008.1.2.4.110", "1.2.840.10008.1.2.4.111", "1.2.840.10008.1.2.4.112"),
+        "1.2.840.10008.1.2.8.1",
+    }
+)
+# JPIP Referenced Deflate and JPIP HTJ2K Referenced Deflate: the data set is deflated (PS3.5 sections A.7 and A.10).
+_DEFLATED_REFERENCES = frozenset({"1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"})
+
+
 @lru_cache(maxsize=256)
 def find_transfer_syntax(uid: str) -> TransferSyntax | None:
     """Return the transfer syntax, or `None` if the standard defines none with that UID."""
+    if uid in _NEWER_ENCAPSULATED:
+        return TransferSyntax(uid, Encoding(implicit=False, big_endian=False), deflated=False, encapsulated=True)
     known = UID(uid)
     if not known.is_transfer_syntax:
         return None
     encoding = Encoding(known.is_implicit_VR, not known.is_little_endian)
-    return TransferSyntax(uid, encoding, known.is_deflated, known.is_encapsulated)
+    deflated = known.is_deflated or uid in _DEFLATED_REFERENCES
+    return TransferSyntax(uid, encoding, deflated, known.is_encapsulated)

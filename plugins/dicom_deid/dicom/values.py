@@ -153,17 +153,20 @@ def from_python(tag: int, vr: str, value: Any, encoding: Encoding, codecs: tuple
     Quarantine
         INVALID_REPLACEMENT if the VR cannot hold the value.
     """
-    if isinstance(value, str) and vr in TEXT_VRS:
-        return encode_text(value, vr, codecs)
+    if vr in TEXT_VRS:
+        parts = value if isinstance(value, list | tuple | MultiValue) else [value]
+        if all(isinstance(part, str | int | float) for part in parts):
+            return encode_text(join_values([str(part) for part in parts]), vr, codecs)
     buffer = DicomBytesIO()
     buffer.is_little_endian = not encoding.big_endian
-    buffer.is_implicit_VR = True
+    # The header is written in implicit VR, and so are the items of a sequence unless their encoding is explicit.
+    buffer.is_implicit_VR = vr != "SQ" or encoding.implicit
     try:
         write_data_element(buffer, DataElement(Tag(tag), vr, value), list(codecs))
     except Exception:
         # pydicom's message may contain the value.
         raise Quarantine(Reason.INVALID_REPLACEMENT) from None
-    return buffer.getvalue()[8:]
+    return buffer.getvalue()[8 if buffer.is_implicit_VR else 12 :]
 
 
 def cast_literal(text: str, vr: str) -> str | float | int | bytes:

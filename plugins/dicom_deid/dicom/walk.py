@@ -32,6 +32,8 @@ _PAUSE: Final = 0
 # Limit on nested sequences that are skipped, below Python's recursion limit.
 _MAX_SKIPPED_DEPTH: Final = 64
 
+# Limit on the tags of one object whose handlers are resolved: more than any real object has; takes seconds.
+MAX_DISTINCT_ELEMENTS: Final = 10_000
 # Clear the handler cache of a context when it exceeds this size, to bound memory.
 _MAX_CACHED = 20_000
 
@@ -57,6 +59,13 @@ class TrailingBytesError(Exception):
         self.offset = offset
 
 
+class MixedVRsError(Exception):
+    """An explicit VR data set has an element or item of implicit VR, or a VR of two blanks.
+
+    `dicom_deid.dicom.mixed_vrs` makes the VRs uniform.
+    """
+
+
 class ItemContext:
     """State of one data set or item: its character set and the private blocks reserved in it."""
 
@@ -80,7 +89,7 @@ class ByteOrder(NamedTuple):
     sequence_delimitation: bytes
 
 
-_VRS: Final = frozenset(vr.encode("ascii") for vr in KNOWN_VRS)
+VR_BYTES: Final = frozenset(vr.encode("ascii") for vr in KNOWN_VRS)
 
 
 def _byte_order(big_endian: bool) -> ByteOrder:
@@ -130,15 +139,24 @@ class RuleEdit(Edit):
     ----------
     item_context
         Of the element.
+    rule
+        Index of the (first) rule in the recipe, -1 for a setting.
     """
 
-    __slots__ = ("item_context",)
+    __slots__ = ("item_context", "rule")
 
-    def __init__(self, start: int, end: int, new: bytes, item_context: ItemContext) -> None:
+    def __init__(self, start: int, end: int, new: bytes, item_context: ItemContext, rule: int = -1) -> None:
         self.start = start
         self.end = end
         self.new = new
         self.item_context = item_context
+        self.rule = rule
+
+
+class WrittenEdit(RuleEdit):
+    """Edit by a rule whose new bytes come from a function or variable of the user, and are searched by themselves."""
+
+    __slots__ = ()
 
 
 class SearchedEdit(Edit):
@@ -187,11 +205,13 @@ class Walk:
         Whether `data` is only the beginning of the object.
     """
 
-    __slots__ = ("data", "edits", "partial")
+    __slots__ = ("data", "edits", "partial", "resolved")
 
     def __init__(self, data: bytes, partial: bool = False) -> None:
         self.data = data
         self.partial = partial
+        # Number of handlers that were resolved for this object, and not found in the cache.
+        self.resolved = 0
         self.edits: list[Edit] = []
 
     def truncation_error(self, context: DatasetContext[Any], pos: int, needed: int) -> Exception:
@@ -281,7 +301,7 @@ class DatasetContext(Generic[W]):
         The byte order.
     """
 
-    __slots__ = ("handlers", "implicit", "implicit_variant", "order", "path")
+    __slots__ = ("handlers", "implicit", "order", "path")
 
     def __init__(self, path: tuple[int, ...], implicit: bool, order: ByteOrder) -> None:
         self.path = path
@@ -289,39 +309,28 @@ class DatasetContext(Generic[W]):
         self.order = order
         # Cache by the first bytes of an element: tag and VR, or the tag alone where VRs are implicit.
         self.handlers: dict[bytes, Any] = {}
-        self.implicit_variant: DatasetContext[W] | None = None
 
     def resolve_handler(self, tag: int, vr: str | None, form: int) -> ElementHandler[W] | None:
         """Return the handler for this tag and VR (None for implicit VR), STOP, or None to skip the element."""
         raise NotImplementedError
 
-    def make_implicit_variant(self) -> DatasetContext[W]:
-        """Return a new context for items of the same path whose elements have implicit VRs."""
-        raise NotImplementedError
-
-    def as_implicit(self) -> DatasetContext[W]:
-        """Return the context for items of the same path whose elements have implicit VRs."""
-        if self.implicit_variant is None:
-            self.implicit_variant = self.make_implicit_variant()
-        return self.implicit_variant
-
     def tag_path(self, data: bytes, pos: int) -> str:
-        """Return the tag path of the element at `pos`; a tag that the dictionary does not know is left out.
+        """Return the tag path of the element at `pos`, with ``(????,????)`` for tags that the dictionary does not hold.
 
-        Bytes in the position of a tag may be text where a length is wrong, so an unknown tag is never shown.
+        Bytes in the position of a tag may be text if a length is wrong, so an unknown tag is never shown.
         """
-        path = "".join(tag_text(tag) for tag in self.path)
+        path = "".join(map(_shown_tag, self.path))
         if pos + 4 > len(data):
             return path
         group, element = self.order.tag.unpack_from(data, pos)
-        tag = group << 16 | element
-        if not dictionary_has_tag(tag) and data[pos : pos + 2].isalnum():
-            return path + "(????,????)"
-        return path + tag_text(tag)
+        return path + _shown_tag(group << 16 | element)
 
     def cache_handler(self, walk: Walk, pos: int, end: int) -> None:
         """Resolve the handler of the element at `pos` and cache it."""
         data = walk.data
+        walk.resolved += 1
+        if walk.resolved > MAX_DISTINCT_ELEMENTS:
+            raise Quarantine(Reason.HEADER_TOO_LARGE, f"more than {MAX_DISTINCT_ELEMENTS} distinct tags", pos)
         if end - pos < 8:
             raise self._invalid_element_error(walk, pos, end)
         group, number = self.order.tag.unpack_from(data, pos)
@@ -333,8 +342,6 @@ class DatasetContext(Generic[W]):
             raise self._invalid_element_error(walk, pos, end)
         else:
             form, vr = self._layout(data, pos)
-            if form is None:
-                raise Quarantine(Reason.MALFORMED, self.tag_path(data, pos), pos)
             found = self.resolve_handler(tag, vr, form) or self._skip_handler(form)
         if len(self.handlers) >= _MAX_CACHED:
             self.handlers.clear()
@@ -344,17 +351,16 @@ class DatasetContext(Generic[W]):
         # In an implicit VR encoding all headers have the same layout, so that `SHORT` can mean: skip.
         return SHORT if form == SHORT or self.implicit else _SKIP[form]
 
-    def _layout(self, data: bytes, pos: int) -> tuple[int | None, str | None]:
+    def _layout(self, data: bytes, pos: int) -> tuple[int, str | None]:
         if self.implicit:
             return IMPLICIT, None
         raw = data[pos + 4 : pos + 6]
-        if not is_vr(raw):
-            # Some writers fall back to implicit VRs; readers recognise it by the missing letters. They disagree where
-            # one of the bytes is a letter, and in items they decide by the first element alone.
-            return (None if self.path or b"AA" <= raw <= b"ZZ" else IMPLICIT), None
+        if raw not in VR_BYTES:
+            if is_vr(raw) or b"AA" <= raw <= b"ZZ":
+                # Readers disagree about headers where one of the two bytes is a letter.
+                raise Quarantine(Reason.MALFORMED, self.tag_path(data, pos), pos)
+            raise MixedVRsError
         vr = raw.decode("ascii")
-        if vr not in KNOWN_VRS:
-            return None, vr
         return (LONG if vr in LONG_FORM_VRS else SHORT), vr
 
     def _invalid_element_error(self, walk: Walk, pos: int, end: int) -> Exception:
@@ -363,6 +369,10 @@ class DatasetContext(Generic[W]):
         if end - pos < 8 and end == len(walk.data):
             return walk.truncation_error(self, pos, pos + 8)
         return Quarantine(Reason.MALFORMED, self.tag_path(walk.data, pos), pos)
+
+
+def _shown_tag(tag: int) -> str:
+    return tag_text(tag) if dictionary_has_tag(tag) else "(????,????)"
 
 
 def _zeros(data: bytes, pos: int) -> bool:
@@ -510,21 +520,17 @@ def walk_items(
             raise walk.truncation_error(context, pos, pos + 8)
         length = u32(data, pos + 4)[0]
         start = pos + 8
-        # An item of an explicit VR data set may have implicit VRs: its first element decides (PS3.5 section 6.2.2).
-        here = (
-            context
-            if context.implicit or data[start + 4 : start + 6] in _VRS or not length
-            else item_dataset_context(context, data, start)
-        )
+        if (data[start + 4 : start + 6] in VR_BYTES) is context.implicit and length:
+            check_item(context, data, start, end if length == UNDEFINED else start + length)
         if length == UNDEFINED:
-            pos = walk_elements(walk, here, start, end, ItemContext(here, item_context.codecs), True)
+            pos = walk_elements(walk, context, start, end, ItemContext(context, item_context.codecs), True)
             continue
         pos = start + length
         if pos > end:
             raise _overrun_error(walk, context, start - 8, pos, end)
         if length:
             mark = reserve_length_edit(edits)
-            reached = walk_unchecked(walk, here, start, pos, ItemContext(here, item_context.codecs))
+            reached = walk_unchecked(walk, context, start, pos, ItemContext(context, item_context.codecs))
             if reached != pos and -reached != pos:
                 raise _overrun_error(walk, context, start, abs(reached), pos)
             close_length_edit(edits, mark, start - 4, length)
@@ -543,20 +549,28 @@ def walk_item(walk: W, context: DatasetContext[W], pos: int, end: int, item_cont
         raise walk.truncation_error(context, pos, start)
     length = context.order.u32.unpack_from(data, pos + 4)[0]
     if length == UNDEFINED:
-        here = item_dataset_context(context, data, start)
-        return walk_elements(walk, here, start, end, ItemContext(here, item_context.codecs), True)
+        check_item(context, data, start, end)
+        return walk_elements(walk, context, start, end, ItemContext(context, item_context.codecs), True)
     if start + length > end:
         raise _overrun_error(walk, context, pos, start + length, end)
     return walk_items(walk, context, pos, start + length, item_context)
 
 
-def item_dataset_context(context: DatasetContext[W], data: bytes, start: int) -> DatasetContext[W]:
-    """Return the context of the item whose elements begin at `start`: implicit if its first element is."""
-    if context.implicit:
-        return context
+def check_item(context: DatasetContext[Any], data: bytes, start: int, end: int) -> None:
+    """Check that the first element of the item at `start` has an explicit or implicit VR as its sequence says.
+
+    Raises
+    ------
+    MixedVRsError
+        If it has not; bytes that look like a VR are part of a length if that length fits.
+    """
     raw = data[start + 4 : start + 6]
-    is_delimitation = data[start : start + 4] == context.order.item_delimitation
-    return context if is_vr(raw) or len(raw) < 2 or is_delimitation else context.as_implicit()
+    if context.implicit:
+        is_other = raw in VR_BYTES and start + 8 + context.order.u32.unpack_from(data, start + 4)[0] > end
+    else:
+        is_other = len(raw) == 2 and not is_vr(raw)
+    if is_other and data[start : start + 4] != context.order.item_delimitation:
+        raise MixedVRsError
 
 
 def _end_of_items(walk: Walk, context: DatasetContext[Any], pos: int, end: int) -> int:
@@ -666,23 +680,19 @@ class SkippingContext(DatasetContext[Walk]):
         super().__init__(path, implicit, order)
         self.item_contexts: dict[bool, SkippingContext] = {}
 
-    def make_implicit_variant(self) -> DatasetContext[Walk]:
-        """Return the context that skips elements of implicit VR."""
-        return SkippingContext(self.path, True, self.order)
-
     def resolve_handler(self, tag: int, vr: str | None, form: int) -> ElementHandler[Walk] | None:
         """Skip everything, into sequences and unknown elements as far as their delimitations."""
         if vr == "SQ":
-            return SequenceHandler(form, self._items(self.implicit))
-        if vr == "UN" or vr is None:
-            return UnknownHandler(form, self._items(True))
-        return None
+            return SequenceHandler(form, self._items(self.implicit, self.order))
+        if vr is None:
+            return UnknownHandler(form, self._items(True, self.order))
+        return UnknownHandler(form, self._items(True, LITTLE_ENDIAN)) if vr == "UN" else None
 
-    def _items(self, implicit: bool) -> SkippingContext:
+    def _items(self, implicit: bool, order: ByteOrder) -> SkippingContext:
         if implicit not in self.item_contexts:
             if len(self.path) > _MAX_SKIPPED_DEPTH:
                 raise Quarantine(Reason.NESTING_TOO_DEEP, f"{len(self.path)} sequences deep")
-            self.item_contexts[implicit] = SkippingContext((*self.path, 0), implicit, self.order)
+            self.item_contexts[implicit] = SkippingContext((*self.path, 0), implicit, order)
         return self.item_contexts[implicit]
 
 
@@ -703,7 +713,9 @@ def skipping_handler(form: int, vr: str | None, implicit: bool, order: ByteOrder
     """Return a handler that skips an element that may be a sequence, without parsing items of a defined length."""
     if vr not in ("SQ", "UN", None):
         return None
-    return UnknownHandler(form, _SKIPPING[implicit or vr == "UN", order.big_endian])
+    if vr == "UN":
+        return UnknownHandler(form, _SKIPPING[True, False])
+    return UnknownHandler(form, _SKIPPING[implicit, order.big_endian])
 
 
 def skip_items(walk: Walk, implicit: bool, order: ByteOrder, start: int) -> int:

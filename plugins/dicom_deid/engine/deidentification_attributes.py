@@ -5,15 +5,16 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from dicom_deid import __version__
+from dicom_deid.dicom.rewrite import element_bytes
 from dicom_deid.dicom.vr import LONG_FORM_VRS
-from dicom_deid.dicom.walk import DatasetContext
+from dicom_deid.dicom.walk import IMPLICIT, LONG, SHORT, DatasetContext
 from dicom_deid.engine.profiles import method_codes, method_edition
 from dicom_deid.recipe import Action, CompiledRecipe, ElementName, Recipe
 
 _PATIENT_IDENTITY_REMOVED = 0x00120062
-_DEIDENTIFICATION_METHOD = 0x00120063
-_DEIDENTIFICATION_METHOD_CODE_SEQUENCE = 0x00120064
-_LONGITUDINAL_TEMPORAL_INFORMATION_MODIFIED = 0x00280303
+DEIDENTIFICATION_METHOD = 0x00120063
+DEIDENTIFICATION_METHOD_CODE_SEQUENCE = 0x00120064
+LONGITUDINAL_TEMPORAL_INFORMATION_MODIFIED = 0x00280303
 _CODE_VALUE, _CODING_SCHEME_DESIGNATOR, _CODE_MEANING = 0x00080100, 0x00080102, 0x00080104
 _STUDY_DATE = 0x00080020
 _MAX_LO = 64
@@ -37,12 +38,14 @@ class DeidentificationAttribute(NamedTuple):
     def encode(self, context: DatasetContext[Any]) -> bytes:
         """Encode the element for a data set or item."""
         value = self.value if isinstance(self.value, bytes) else self._items(context, self.value)
-        head = context.order.tag.pack(self.tag >> 16, self.tag & 0xFFFF)
-        if context.implicit:
-            return head + context.order.u32.pack(len(value)) + value
-        if self.vr in LONG_FORM_VRS:
-            return head + self.vr.encode() + b"\0\0" + context.order.u32.pack(len(value)) + value
-        return head + self.vr.encode() + context.order.u16.pack(len(value)) + value
+        head = context.order.tag.pack(self.tag >> 16, self.tag & 0xFFFF) + self.vr.encode()
+        form = IMPLICIT if context.implicit else LONG if self.vr in LONG_FORM_VRS else SHORT
+        return element_bytes(head, form, value, context.order)
+
+    def encode_items(self, context: DatasetContext[Any], without: bytes = b"") -> bytes:
+        """Encode the items of a sequence, except those whose first value is part of `without`."""
+        items = self.value if isinstance(self.value, tuple) else ()
+        return self._items(context, tuple(item for item in items if item[0].encode(context)[8:] not in without))
 
     @staticmethod
     def _items(context: DatasetContext[Any], items: tuple[tuple[DeidentificationAttribute, ...], ...]) -> bytes:
@@ -62,8 +65,8 @@ def attributes_of(recipe: Recipe, compiled: CompiledRecipe) -> tuple[Deidentific
     )
     deidentification_attributes = [
         text_attribute(_PATIENT_IDENTITY_REMOVED, "CS", "YES"),
-        text_attribute(_DEIDENTIFICATION_METHOD, "LO", method),
-        text_attribute(_LONGITUDINAL_TEMPORAL_INFORMATION_MODIFIED, "CS", _temporal_information(recipe, compiled)),
+        text_attribute(DEIDENTIFICATION_METHOD, "LO", method),
+        text_attribute(LONGITUDINAL_TEMPORAL_INFORMATION_MODIFIED, "CS", _temporal_information(recipe, compiled)),
     ]
     codes = method_codes(recipe.name)
     if codes:
@@ -76,7 +79,7 @@ def attributes_of(recipe: Recipe, compiled: CompiledRecipe) -> tuple[Deidentific
             for code in codes
         )
         deidentification_attributes.append(
-            DeidentificationAttribute(_DEIDENTIFICATION_METHOD_CODE_SEQUENCE, "SQ", items)
+            DeidentificationAttribute(DEIDENTIFICATION_METHOD_CODE_SEQUENCE, "SQ", items)
         )
     return tuple(deidentification_attributes)
 

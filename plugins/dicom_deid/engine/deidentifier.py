@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Mapping
+from functools import partial
 from threading import Lock
 from typing import Any, NamedTuple
 
+from pydicom import Dataset
+
+from dicom_deid.dicom.mixed_vrs import with_uniform_vrs
 from dicom_deid.dicom.part10 import FileHeader, begins_as, meta_is_implicit, read_header, write_header
 from dicom_deid.dicom.rewrite import splice
+from dicom_deid.dicom.tags import tag_text
 from dicom_deid.dicom.transfer_syntax import Encoding
 from dicom_deid.dicom.values import DEFAULT_CHARACTER_SET, decode_text, from_python
 from dicom_deid.dicom.vr import vr_of
@@ -21,16 +27,19 @@ from dicom_deid.dicom.walk import (
     Edit,
     ItemContext,
     LengthEdit,
+    MixedVRsError,
     NeedMoreDataError,
     RuleEdit,
     SearchedEdit,
     TrailingBytesError,
+    WrittenEdit,
     walk_elements,
 )
 from dicom_deid.engine.analysis import AnalysisResult, DeidentifyResult
 from dicom_deid.engine.deidentification_attributes import DeidentificationAttribute, attributes_of
 from dicom_deid.engine.element_refs import ElementRef, erase, iter_elements
 from dicom_deid.engine.free_text import is_in_free_text, vocabulary_functions, with_free_text_rules
+from dicom_deid.engine.functions import read_elements
 from dicom_deid.engine.handler_table import CAPTURED, HandlerTable, RootContext, RuleContext
 from dicom_deid.engine.handlers.basic import GroupLengthEdit, ObjectWalk, PendingEdit
 from dicom_deid.engine.pixels import CleanedPixels
@@ -53,6 +62,8 @@ from dicom_deid.identifiers import Identifier, IdentifierKind
 from dicom_deid.reasons import Reason
 from dicom_deid.recipe import NO_PRESENCE, CompiledRecipe, ElementName, Presence, Recipe, types_of
 
+_INFLATED_PIECE = 2**20
+_MIXED_VRS = "VRs are explicit and implicit"
 # Preamble, prefix and the first element.
 _LEAST_HEADER = 144
 _IDENTIFIERS = frozenset(CAPTURED.values())
@@ -169,7 +180,7 @@ class Deidentifier:
         NeedMoreDataError
             If `data` ends before the object's pixel data begins.
         """
-        return self._analyse(self._read_input(data, size))
+        return _with_uniform_vrs(self._analyse, self._read_input(data, size))
 
     def rewrite(self, analysis: AnalysisResult, pseudonyms: Mapping[Identifier, str]) -> DeidentifyResult:
         """Return the new object; call it once per analysis.
@@ -187,17 +198,20 @@ class Deidentifier:
             If a replacement cannot be written, or a function failed.
         """
         walk, header = analysis.walk, analysis.header
-        edits = self._final_edits(walk, pseudonyms)
+        encoding = header.transfer_syntax.encoding
+        edits = self._final_edits(walk, (analysis.start, analysis.end), encoding, pseudonyms)
+        self._search_written(analysis, edits, encoding)
         order = BIG_ENDIAN if header.transfer_syntax.encoding.big_endian else LITTLE_ENDIAN
         pieces: list[Any] = splice(walk.data, analysis.start, analysis.end, edits, order)
         first = next((piece for piece in pieces if len(piece)), b"")
         if not begins_as(bytes(first[:6]), header.transfer_syntax.encoding):
             # VRs are explicit and implicit, and the rules removed the first element, which decides for readers.
-            raise Quarantine(Reason.MALFORMED, "VRs are explicit and implicit", analysis.start)
+            raise Quarantine(Reason.MALFORMED, _MIXED_VRS, analysis.start)
         if analysis.unread is not None:
             pieces.append(analysis.unread)
         if analysis.tail is not None:
-            tail_edits = self._final_edits(analysis.tail, pseudonyms, changed=bool(edits))
+            tail_edits = self._final_edits(analysis.tail, (0, analysis.tail_end), encoding, pseudonyms, bool(edits))
+            self._search_written(analysis, tail_edits, encoding)
             pieces += splice(analysis.tail.data, 0, analysis.tail_end, tail_edits, order)
         identifiers = _identifiers(walk, edits)
         if header.transfer_syntax.deflated:
@@ -205,7 +219,11 @@ class Deidentifier:
         if analysis.meta is None:
             head = self._new_header(analysis, identifiers, pseudonyms)
         else:
-            meta_edits = self._final_edits(analysis.meta, pseudonyms)
+            meta_encoding = Encoding(meta_is_implicit(analysis.source, header.meta_start), big_endian=False)
+            meta_edits = self._final_edits(
+                analysis.meta, (header.meta_start, header.data_set_start), meta_encoding, pseudonyms
+            )
+            self._search_written(analysis, meta_edits, meta_encoding)
             head = b"".join(splice(analysis.source, 0, header.data_set_start, meta_edits, LITTLE_ENDIAN))
         if pieces[0].__class__ is bytes:
             pieces[0] = head + pieces[0]
@@ -249,7 +267,10 @@ class Deidentifier:
         head = analysis.walk
         encoding = analysis.header.transfer_syntax.encoding
         contexts = analysis.handler_table.root(encoding)
-        analysis.tail_end = self._walk_root(walk, analysis.handler_table, contexts[-1:], 0, head.codecs)
+        try:
+            analysis.tail_end = self._walk_root(walk, analysis.handler_table, contexts[-1:], 0, head.codecs)
+        except MixedVRsError:
+            raise Quarantine(Reason.MALFORMED, _MIXED_VRS) from None
         if walk.captured or walk.pixel_data or walk.planes_removed:
             raise Quarantine(Reason.MALFORMED, "an identifier or pixel data after the pixel data")
         self._key_by_study(walk, head.captured_text("StudyInstanceUID"), head.captured_text("PatientID"))
@@ -339,7 +360,7 @@ class Deidentifier:
         NeedMoreDataError
             If `data` ends before the object's pixel data begins.
         """
-        analysis = self._walk_by_rules(self._read_input(data, size))
+        analysis = _with_uniform_vrs(self._walk_by_rules, self._read_input(data, size))
         return analysis.patient, removed_values(analysis.walk).patient_terms
 
     # One walk
@@ -366,6 +387,8 @@ class Deidentifier:
         header = obj.header
         encoding = header.transfer_syntax.encoding
         analysis = self._walk_by_rules(obj)
+        if self.settings.rebuild_file_meta:
+            _require_identifiers(analysis)
         cleaned = self._pixel_policy.apply(analysis.walk, header, obj.file, obj.size)
         if cleaned is not None:
             analysis = self._walk_object(obj, self._table_with_pixels(analysis.handler_table, cleaned, encoding))
@@ -495,11 +518,14 @@ class Deidentifier:
         item_context: ItemContext,
     ) -> None:
         new = handler_table.insertion(context, tag)
+        edits = len(walk.edits)
         if isinstance(new, bytes):
             walk.edits.append(RuleEdit(pos, pos, new, item_context))
             walk.count("stamped")
         elif new is not None:
             new.change(walk, pos, pos, b"", item_context)
+            if tag in CAPTURED and len(walk.edits) > edits:
+                walk.captured[CAPTURED[tag]] = (pos, pos, item_context.codecs, edits, new.form)
 
     def _walk_file_meta(self, obj: _ObjectBytes, data_set: ObjectWalk, handler_table: HandlerTable) -> ObjectWalk:
         # Rules apply to file meta information that is not rebuilt. It is explicit VR little endian.
@@ -590,12 +616,29 @@ class Deidentifier:
 
     # The new bytes
 
-    def _final_edits(self, walk: ObjectWalk, pseudonyms: Mapping[Identifier, str], changed: bool = False) -> list[Edit]:
+    def _final_edits(
+        self,
+        walk: ObjectWalk,
+        span: tuple[int, int],
+        encoding: Encoding,
+        pseudonyms: Mapping[Identifier, str],
+        changed: bool = False,
+    ) -> list[Edit]:
+        """Return the edits with their bytes; `span` is the start and end of the data set."""
         final = walk.edits.copy()
+        stages: dict[int, list[int]] = {}
         for index in walk.pending:
             edit = final[index]
-            if isinstance(edit, PendingEdit):
+            if isinstance(edit, PendingEdit) and edit.handler.stage is not None:
+                stages.setdefault(edit.handler.stage, []).append(index)
+            elif isinstance(edit, PendingEdit):
                 final[index] = edit.resolve(walk, pseudonyms)
+        for stage in sorted(stages):
+            walk.data_set, walk.read_data_set = None, partial(_read_before, stage, walk, span, final, encoding)
+            for index in stages[stage]:
+                edit = final[index]
+                if isinstance(edit, PendingEdit):
+                    final[index] = edit.resolve(walk, pseudonyms)
         if walk.signatures:
             _settle_signatures(walk, final, changed)
         # Innermost first: the length of a group depends on the group lengths in its items.
@@ -604,6 +647,27 @@ class Deidentifier:
             if isinstance(edit, GroupLengthEdit):
                 final[index] = edit.resolve(walk, itertools.islice(final, index + 1, None))
         return final
+
+    def _search_written(self, analysis: AnalysisResult, edits: list[Edit], encoding: Encoding) -> None:
+        """Search what functions and variables wrote for values that the rules removed, and apply the policy."""
+        policy, removed = self.settings.residuals, analysis.removed
+        for edit in edits if removed is not None else ():
+            if not isinstance(edit, WrittenEdit) or not edit.new or removed is None:
+                continue
+            written = ObjectWalk(edit.new, 0)
+            residuals = find_residuals(written, 0, len(edit.new), encoding, removed)
+            if not residuals:
+                continue
+            if policy == "redact-token":
+                edit.new = redacted(edit.new, residuals)
+            elif policy == "remove-element":
+                edit.new = b""
+            elif policy == "report":
+                analysis.walk.note(Reason.RESIDUAL_REPORTED, len(residuals))
+                continue
+            else:
+                raise Quarantine(Reason.RESIDUAL_FOUND, where(residuals[0]), edit.start)
+            analysis.walk.note(Reason.RESIDUAL_REMOVED, len(residuals))
 
     def _new_header(
         self, analysis: AnalysisResult, identifiers: Mapping[str, str], pseudonyms: Mapping[Identifier, str]
@@ -620,17 +684,23 @@ class Deidentifier:
         return write_header(sop_class, instance, analysis.transfer_syntax_uid)
 
     def _inflate(self, data: bytes, header: FileHeader) -> tuple[bytes, int]:
-        # Bytes after the deflated data set are ignored and never copied.
+        """Inflate in pieces, up to the limit; bytes after the deflated data set are ignored."""
         inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-        try:
-            inflated = inflater.decompress(memoryview(data)[header.data_set_start :], self.settings.max_inflated_bytes)
-        except zlib.error:
-            raise Quarantine(Reason.MALFORMED, "deflated data set", header.data_set_start) from None
-        if inflater.unconsumed_tail:
-            raise Quarantine(Reason.INFLATED_TOO_LARGE, "deflated data set", header.data_set_start)
+        pieces: list[bytes] = []
+        size, rest = 0, memoryview(data)[header.data_set_start :]
+        while rest and not inflater.eof:
+            try:
+                piece = inflater.decompress(rest, _INFLATED_PIECE)
+            except zlib.error:
+                raise Quarantine(Reason.MALFORMED, "deflated data set", header.data_set_start) from None
+            rest = memoryview(inflater.unconsumed_tail)
+            pieces.append(piece)
+            size += len(piece)
+            if size > self.settings.max_inflated_bytes:
+                raise Quarantine(Reason.INFLATED_TOO_LARGE, "deflated data set", header.data_set_start)
         if not inflater.eof:
             raise Quarantine(Reason.TRUNCATED, "deflated data set", len(data))
-        return inflated, len(data) - len(inflater.unused_data)
+        return b"".join(pieces), len(data) - len(inflater.unused_data)
 
     def _deflated(self, analysis: AnalysisResult, edits: list[Edit], pieces: list[Any]) -> bytes | memoryview:
         if not edits:
@@ -638,6 +708,47 @@ class Deidentifier:
         deflater = zlib.compressobj(zlib.Z_DEFAULT_COMPRESSION, zlib.DEFLATED, -zlib.MAX_WBITS)
         deflated = b"".join([*(deflater.compress(piece) for piece in pieces), deflater.flush()])
         return deflated + b"\0" if len(deflated) % 2 else deflated
+
+
+def _read_before(rule: int, walk: ObjectWalk, span: tuple[int, int], edits: list[Edit], encoding: Encoding) -> Dataset:
+    """Read the data set as the rules before a rule have left it, for the functions of that rule."""
+    order = BIG_ENDIAN if encoding.big_endian else LITTLE_ENDIAN
+    done = [edit if _is_done(edit, rule) else SearchedEdit(edit.start, edit.start, b"") for edit in edits]
+    pieces = splice(walk.data, *span, done, order)
+    return read_elements(b"".join(pieces), encoding)
+
+
+def _is_done(edit: Edit, rule: int) -> bool:
+    if isinstance(edit, PendingEdit | GroupLengthEdit):
+        return False
+    return not isinstance(edit, RuleEdit) or edit.rule < rule
+
+
+def _with_uniform_vrs(call: Callable[[_ObjectBytes], AnalysisResult], obj: _ObjectBytes) -> AnalysisResult:
+    """Call a function, and again with uniform VRs if the object mixes explicit and implicit VRs."""
+    with contextlib.suppress(MixedVRsError):
+        return call(obj)
+    encoding = obj.header.transfer_syntax.encoding
+    if encoding.implicit:
+        raise Quarantine(Reason.MALFORMED, _MIXED_VRS, obj.start)
+    order = BIG_ENDIAN if encoding.big_endian else LITTLE_ENDIAN
+    data = with_uniform_vrs(obj.data, obj.start, order, partial=obj.partial)
+    try:
+        return call(obj._replace(data=data, file=data if obj.data is obj.file else obj.file))
+    except MixedVRsError:
+        raise Quarantine(Reason.MALFORMED, _MIXED_VRS, obj.start) from None
+
+
+def _require_identifiers(analysis: AnalysisResult) -> None:
+    """Refuse an object without SOP Class, Study or Series UID; `_collect_meta_instance_uid` checks the instance."""
+    for keyword, tag in (
+        ("SOPClassUID", 0x00080016),
+        ("StudyInstanceUID", 0x0020000D),
+        ("SeriesInstanceUID", 0x0020000E),
+    ):
+        is_there = analysis.walk.captured_text(keyword)
+        if not is_there and not (tag == 0x00080016 and analysis.header.media_storage_sop_class_uid):
+            raise Quarantine(Reason.MISSING_IDENTIFIER, tag_text(tag))
 
 
 def _refusal(residuals: list[Residual]) -> Quarantine:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import struct
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
@@ -19,6 +20,7 @@ from dicom_deid.dicom.walk import (
     DatasetContext,
     ElementHandler,
     ItemContext,
+    MixedVRsError,
     RuleEdit,
     TrailingBytesError,
     Walk,
@@ -104,9 +106,6 @@ class _ElementRefContext(DatasetContext[_ElementRefWalk]):
         super().__init__(path, implicit, order)
         self.name = name
 
-    def make_implicit_variant(self) -> _ElementRefContext:
-        return _ElementRefContext(self.path, self.name, True, self.order)
-
     def resolve_handler(self, tag: int, vr: str | None, form: int) -> ElementHandler[_ElementRefWalk]:
         return _ElementRefHandler(form, tag, vr, self.name)
 
@@ -165,7 +164,8 @@ class _ElementRefHandler(ElementHandler[_ElementRefWalk]):
             if walk.wanted is not None:
                 walk.listed.pop()
             mark = reserve_length_edit(walk.edits)
-            walk_items(walk, self._items(context, element, context.implicit), start, end, item_context)
+            items = self._items(context, element, context.implicit or self.explicit_vr == "UN")
+            walk_items(walk, items, start, end, item_context)
             close_length_edit(walk.edits, mark, start - 4, end - start)
 
     def handle_undefined(
@@ -217,7 +217,8 @@ class _ElementRefHandler(ElementHandler[_ElementRefWalk]):
         path = (*context.path, self.tag)
         if len(path) > _MAX_DEPTH:
             raise Quarantine(Reason.NESTING_TOO_DEEP, f"{len(path)} sequences deep")
-        return _context(path, element.nested_name, implicit, context.order)
+        order = LITTLE_ENDIAN if self.explicit_vr == "UN" else context.order
+        return _context(path, element.nested_name, implicit, order)
 
     def handle_overrun(
         self, walk: _ElementRefWalk, context: DatasetContext[_ElementRefWalk], pos: int, start: int, stop: int, end: int
@@ -267,7 +268,10 @@ def iter_item_elements(data: bytes, encoding: Encoding, codecs: tuple[str, ...])
     """List the elements in the items of a sequence with the value `data`."""
     walk = _ElementRefWalk(data, lambda element: False, nested=True, partial=False)
     context = _context((0,), "", encoding.implicit, BIG_ENDIAN if encoding.big_endian else LITTLE_ENDIAN)
-    walk_items(walk, context, 0, len(data), ItemContext(context, codecs))
+    try:
+        walk_items(walk, context, 0, len(data), ItemContext(context, codecs))
+    except (struct.error, MixedVRsError):
+        raise Quarantine(Reason.MALFORMED, "the items of a sequence") from None
     return walk.listed
 
 

@@ -10,7 +10,8 @@ from typing import Any
 from pydicom import dcmread
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
-from pydicom.tag import Tag
+from pydicom.filereader import read_dataset
+from pydicom.tag import BaseTag, Tag
 from pydicom.uid import generate_uid
 
 from dicom_deid.dicom.tags import tag_text
@@ -50,9 +51,21 @@ class Field:
         Its encoded value, changed by the rules so far.
     encoding, codecs
         Encoding and character set of the value.
+    private_creator
+        The creator of the block of a private element.
     """
 
-    def __init__(self, tag: int, vr: str, name: str, value: bytes, encoding: Encoding, codecs: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        tag: int,
+        vr: str,
+        name: str,
+        value: bytes,
+        encoding: Encoding,
+        codecs: tuple[str, ...],
+        private_creator: str | None = None,
+    ) -> None:
+        self.private_creator = private_creator
         self.tag = tag
         self.vr = vr
         self.name = name
@@ -63,14 +76,27 @@ class Field:
     @property
     def element(self) -> DataElement:
         """The element as pydicom reads it."""
-        if self.vr == "SQ":
-            return DataElement(Tag(self.tag), "SQ", [])
         try:
             value = to_python(self.tag, self.vr, self._value, self._encoding, self._codecs)
         except Exception:
             # pydicom's message may contain the value.
             raise Quarantine(Reason.MALFORMED, tag_text(self.tag)) from None
-        return DataElement(Tag(self.tag), self.vr, value, already_converted=True)
+        element = DataElement(Tag(self.tag), self.vr, value, already_converted=True)
+        element.private_creator = self.private_creator
+        return element
+
+
+def read_elements(data: bytes, encoding: Encoding) -> Dataset:
+    """Read an encoded data set without its pixel data, for functions that use other elements."""
+    try:
+        return read_dataset(io.BytesIO(data), encoding.implicit, not encoding.big_endian, stop_when=_is_pixel_data)
+    except Exception:
+        # pydicom's message may contain a value.
+        raise Quarantine(Reason.MALFORMED, "as pydicom reads it") from None
+
+
+def _is_pixel_data(tag: BaseTag, vr: str | None, length: int) -> bool:
+    return tag in (0x7FE00008, 0x7FE00009, 0x7FE00010)
 
 
 def read_data_set(data: bytes) -> Dataset:

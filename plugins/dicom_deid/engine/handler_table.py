@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from pydicom.datadict import dictionary_has_tag, repeater_has_tag
+
 from dicom_deid.dicom.tags import is_private, is_private_creator
 from dicom_deid.dicom.transfer_syntax import Encoding
 from dicom_deid.dicom.values import DEFAULT_CHARACTER_SET, cast_literal, from_python
-from dicom_deid.dicom.vr import LONG_FORM_VRS, vr_of
+from dicom_deid.dicom.vr import LONG_FORM_VRS, TEXT_VRS, vr_of
 from dicom_deid.dicom.walk import (
     BIG_ENDIAN,
     IMPLICIT,
@@ -22,7 +24,12 @@ from dicom_deid.dicom.walk import (
     SequenceHandler,
     UnknownHandler,
 )
-from dicom_deid.engine.deidentification_attributes import DeidentificationAttribute
+from dicom_deid.engine.deidentification_attributes import (
+    DEIDENTIFICATION_METHOD,
+    DEIDENTIFICATION_METHOD_CODE_SEQUENCE,
+    LONGITUDINAL_TEMPORAL_INFORMATION_MODIFIED,
+    DeidentificationAttribute,
+)
 from dicom_deid.engine.functions import GENERATE_VALUE, PATIENT_OFFSET, kind_of
 from dicom_deid.engine.handlers.basic import (
     BytesHandler,
@@ -31,6 +38,8 @@ from dicom_deid.engine.handlers.basic import (
     ConstantHandler,
     DropHandler,
     GroupLengthHandler,
+    KeptContentHandler,
+    NonEmptyRefusedHandler,
     ObjectWalk,
     OpaqueHandler,
     PatientShiftHandler,
@@ -42,14 +51,17 @@ from dicom_deid.engine.handlers.basic import (
     ShiftHandler,
     SignatureHandler,
 )
-from dicom_deid.engine.handlers.content_items import CONTENT_SEQUENCES
+from dicom_deid.engine.handlers.content_items import CONTENT_SEQUENCE, CONTENT_SEQUENCES
 from dicom_deid.engine.handlers.engine_elements import (
     AddedHandler,
     AttributeHandler,
     CleanedPixelDataHandler,
+    MethodCodesHandler,
+    MethodHandler,
     MisplacedHandler,
     OverlayDataHandler,
     RemovedPlaneHandler,
+    TemporalInformationHandler,
 )
 from dicom_deid.engine.handlers.private import Decision, PrivateCreatorHandler, PrivateHandler, safe_private_elements
 from dicom_deid.engine.handlers.steps import (
@@ -95,6 +107,7 @@ from dicom_deid.recipe import (
 )
 
 CHARACTER_SET = 0x00080005
+PATIENT_ID = 0x00100020
 _SIGNATURES = frozenset({0x4FFE0001, 0xFFFAFFFA, 0xFFFCFFFC})
 _PIXEL_DATA = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 # The VRs allowed for pixel data; as UN it is opaque, and its length defined.
@@ -102,6 +115,9 @@ _PIXEL_VRS = {0x7FE00010: ("OB", "OW", "UN"), 0x7FE00008: ("OF", "UN"), 0x7FE000
 # VRs whose bytes may hold anything, also a whole data set.
 _OPAQUE_VRS = frozenset({"OB", "OW", "UN"})
 _VOI_LUT_SEQUENCE = 0x00283010
+_LUT_GROUP = 0x0028
+# VRs of numbers as text, which some writers encode as binary numbers.
+_NUMBERS_AS_TEXT = frozenset({"DS", "IS"})
 _ICON_IMAGE = 0x00880200
 # Root elements needed after the walk: for the destination key, the file meta information, the audit, the pixel rules.
 CAPTURED = {
@@ -109,7 +125,7 @@ CAPTURED = {
     0x00080018: "SOPInstanceUID",
     0x00080050: "AccessionNumber",
     0x00080060: "Modality",
-    0x00100020: "PatientID",
+    PATIENT_ID: "PatientID",
     0x0020000D: "StudyInstanceUID",
     0x0020000E: "SeriesInstanceUID",
     0x00200010: "StudyID",
@@ -152,10 +168,6 @@ class RuleContext(DatasetContext[ObjectWalk]):
         self.name = name
         self.rules_apply = rules_apply
         self.item_rule = item_rule
-
-    def make_implicit_variant(self) -> RuleContext:
-        """Return the context for items of the same path whose elements have implicit VRs."""
-        return RuleContext(self.handler_table, self.path, self.name, True, self.order, self.rules_apply, self.item_rule)
 
     def resolve_handler(self, tag: int, vr: str | None, form: int) -> ElementHandler[ObjectWalk] | None:
         """Return the handler of the table."""
@@ -251,6 +263,8 @@ class HandlerTable:
             for addition in compiled.additions
             if addition.element.tag not in self.deidentification_attributes and not addition.element.file_meta
         }
+        # An absent PatientID (type 2 in every patient IOD) is added with the pseudonym that an empty one gets.
+        self.inserted = frozenset({PATIENT_ID}) if self._keys_by_study(PATIENT_ID) else frozenset[int]()
         self.meta_additions = {one.element.tag: one for one in compiled.additions if one.element.file_meta}
         self._safe_private_of_recipe = frozenset(compiled.recipe.safe_private)
         self.captured = {**CAPTURED, **captured_by(compiled.recipe.filters)}
@@ -267,13 +281,24 @@ class HandlerTable:
         found = self._roots.get(encoding)
         if found is None:
             order = BIG_ENDIAN if encoding.big_endian else LITTLE_ENDIAN
-            tags = sorted({*self.additions, *self.deidentification_attributes})
+            tags = sorted({*self.additions, *self.inserted, *self.deidentification_attributes})
             found = tuple(
                 RootContext(self, encoding.implicit, order, frozenset(tags[:index]), until)
                 for index, until in enumerate([*tags, None])
             )
             self._roots[encoding] = found
         return found
+
+    def _keys_by_study(self, tag: int) -> bool:
+        """Return whether the recipe replaces an element by its pseudonym, and settings do so for an empty value."""
+        steps = self.compiled.steps(ElementName.of(tag), self.presence)
+        return (
+            self.settings.key_empty_identifiers_by_study
+            and tag not in self.kept
+            and len(steps) == 1
+            and steps[0].is_certain
+            and isinstance(self.source(steps[0].value, ElementName.of(tag)), PseudonymSource)
+        )
 
     def file_meta(self, implicit: bool) -> RuleContext:
         """Return the context of the file meta information, for rules that see it."""
@@ -290,14 +315,18 @@ class HandlerTable:
         attribute = self.deidentification_attributes.get(tag)
         if attribute is not None:
             return attribute.encode(context)
-        addition = self.additions.get(tag) or self.meta_additions[tag]
-        steps = self.compiled.steps_of_addition(addition, self.presence)
+        if tag in self.inserted and tag not in self.additions:
+            element = ElementName.of(tag)
+            steps = self.compiled.steps(element, self.presence)
+        else:
+            addition = self.additions.get(tag) or self.meta_additions[tag]
+            element = addition.element
+            steps = self.compiled.steps_of_addition(addition, self.presence)
         if not steps:
             return None
-        element = addition.element
         form = IMPLICIT if context.implicit else LONG if element.vr in LONG_FORM_VRS else SHORT
         bound_steps = tuple(BoundStep(step, self.source(step.value or step.condition, element)) for step in steps)
-        return MultiStepHandler(form, tag, element.vr, element.nested_name, bound_steps, None)
+        return MultiStepHandler(form, tag, element.vr, element.nested_name, None, bound_steps, None)
 
     # The handler of an element
 
@@ -305,16 +334,19 @@ class HandlerTable:
         """Return the handler of an element, or None if it stays unchanged."""
         root = not context.path
         if is_private(tag) and tag & 0xFFFF:
-            if is_private_creator(tag):
+            # An element at the tag of a creator that is not text reserves nothing.
+            if is_private_creator(tag) and (vr is None or vr == "UN" or vr in TEXT_VRS):
                 return self._private_creator(context, tag, form)
             return PrivateHandler(form, tag, vr, lambda creator: self._private(context, tag, vr, form, creator))
         element = self._element(context, tag, vr, None)
-        handler = self._handler_before_rules(element, vr, form)
+        handler = self._handler_before_rules(context, element, vr, form)
         if handler is not None:
             return handler
         if context.item_rule is not None and tag in context.item_rule.steps:
             return self._by_item_steps(context, element, form, context.item_rule.steps[tag])
         handler = self._by_rule(context, element, form) or self._by_setting(context, element, form)
+        if handler is None and self._contradicts(tag, vr):
+            return NonEmptyRefusedHandler(form)
         if handler is None:
             handler = self._structure(context, element, vr, form)
         if tag == CHARACTER_SET:
@@ -342,19 +374,33 @@ class HandlerTable:
             return RefusedHandler(form)
         return self.handler_for_steps(context, element, form, steps) if steps else None
 
-    def _handler_before_rules(self, element: ElementName, vr: str | None, form: int) -> Handler | None:
+    def _handler_before_rules(
+        self, context: RuleContext, element: ElementName, vr: str | None, form: int
+    ) -> Handler | None:
         """Return the handler of an element that is not subject to rules."""
         tag = element.tag
         if self._is_refused(element, vr):
             return RefusedHandler(form)
         if element.root and tag in self.deidentification_attributes:
-            return AttributeHandler(form, self.deidentification_attributes[tag])
+            return self._attribute_handler(context, element, vr, form)
         if element.root and tag in self.dropped:
             return DropHandler(form, tag, element.vr, "pixel-description-removed")
         if tag >> 16 == 2 and self.settings.rebuild_file_meta:
             # File meta information inside the data set.
             return DropHandler(form, tag, element.vr, "file-meta-removed")
         return None
+
+    def _attribute_handler(self, context: RuleContext, element: ElementName, vr: str | None, form: int) -> Handler:
+        """Return the handler that writes an attribute about the de-identification and keeps earlier values."""
+        attribute = self.deidentification_attributes[element.tag]
+        if element.tag == DEIDENTIFICATION_METHOD_CODE_SEQUENCE:
+            items = self._items(context, element, vr == "UN", context.rules_apply)
+            return MethodCodesHandler(form, items, attribute)
+        handlers = {
+            DEIDENTIFICATION_METHOD: MethodHandler,
+            LONGITUDINAL_TEMPORAL_INFORMATION_MODIFIED: TemporalInformationHandler,
+        }
+        return handlers.get(element.tag, AttributeHandler)(form, attribute)
 
     def _element(self, context: RuleContext, tag: int, vr: str | None, creator: str | None) -> ElementName:
         if vr is None or vr == "UN":
@@ -363,17 +409,32 @@ class HandlerTable:
         return ElementName.of(tag, vr=vr, parent=context.name, private_creator=creator)
 
     def _is_refused(self, element: ElementName, vr: str | None) -> bool:
+        """Return whether the VR in the file cannot be that of the element, whatever a rule says about it."""
         tag = element.tag
+        if element.root and tag in _PIXEL_VRS and vr is not None and vr not in _PIXEL_VRS[tag]:
+            return True
         if vr == "SQ" or element.vr == "SQ":
             is_value = element.root and tag in self.captured
-            return is_value or (self.compiled.is_skipped(element) and tag != _VOI_LUT_SEQUENCE)
-        return element.root and tag in _PIXEL_VRS and vr is not None and vr not in _PIXEL_VRS[tag]
+            return is_value or is_overlay_data(tag) or (self.compiled.is_skipped(element) and tag != _VOI_LUT_SEQUENCE)
+        return False
+
+    def _contradicts(self, tag: int, vr: str | None) -> bool:
+        """Return whether the VR in the file may hide what the dictionary's VR of the element would show.
+
+        A sequence in other bytes hides its items; text in numbers or bytes hides from the residual search.
+        """
+        if vr in (None, "UN", "SQ") or is_private(tag):
+            return False
+        expected = vr_of(tag)
+        if expected == "SQ":
+            return True
+        return expected in TEXT_VRS and expected not in _NUMBERS_AS_TEXT and vr not in TEXT_VRS
 
     def _is_protected(self, element: ElementName) -> bool:
         return element.tag in self.kept or self.compiled.is_skipped(element)
 
     def _by_rule(self, context: RuleContext, element: ElementName, form: int) -> Handler | None:
-        if not context.rules_apply:
+        if not context.rules_apply or (_VOI_LUT_SEQUENCE in context.path and element.tag >> 16 == _LUT_GROUP):
             return None
         addition = self.additions.get(element.tag) if element.root else None
         if self._is_protected(element):
@@ -399,14 +460,16 @@ class HandlerTable:
                 return DropHandler(form, tag, element.vr, action)
         if tag in _SIGNATURES and settings.remove_signatures:
             return SignatureHandler(form, tag, element.vr)
-        if (
-            element.vr == "UI"
-            and self.replaces_references
-            and tag not in self.kept
-            and not names_a_class(element.keyword)
-        ):
-            return ReferenceHandler(form, tag, well_known_uids())
+        if self.replaces_references and self._is_reference(element):
+            return ReferenceHandler(form, tag, element.vr, well_known_uids())
+        if settings.unknown_elements == "remove" and tag not in self.kept and _is_unknown(tag):
+            return DropHandler(form, tag, element.vr, "unknown-element-removed")
         return None
+
+    def _is_reference(self, element: ElementName) -> bool:
+        """Return whether an element holds UIDs that follow the mapping, in VR UI or in any other text."""
+        is_uid = element.vr == "UI" or (element.vr in TEXT_VRS and vr_of(element.tag) == "UI")
+        return is_uid and element.tag not in self.kept and not names_a_class(element.keyword)
 
     def _structure(self, context: RuleContext, element: ElementName, vr: str | None, form: int) -> Handler | None:
         tag = element.tag
@@ -418,28 +481,32 @@ class HandlerTable:
             return PixelDataHandler(form, tag, element.vr)
         if is_overlay_data(tag) and element.root:
             return OverlayDataHandler(form, tag, element.vr, self.pixels.overlays.get(tag) if self.pixels else None)
-        rules_apply = context.rules_apply and not self._is_protected(element)
+        rules_apply = context.rules_apply and (tag == _VOI_LUT_SEQUENCE or not self._is_protected(element))
         if element.vr == "SQ":
-            implicit = context.implicit or form == IMPLICIT
-            items = self._items(context, element, implicit, rules_apply)
+            items = self._items(context, element, vr == "UN", rules_apply)
+            if tag == CONTENT_SEQUENCE and not (rules_apply and self.content_rules):
+                return KeptContentHandler(form, items)
             if tag in CONTENT_SEQUENCES and rules_apply and self.content_rules and items.item_rule is None:
                 return ContentSequenceHandler(
                     form, tag, items, lambda rule: self._with_item_rule(items, rule), self.content_rules
                 )
             return SequenceHandler(form, items)
         if "UN" in (element.vr, vr) or (vr is None and tag not in _PIXEL_DATA):
-            items = self._items(context, element, True, rules_apply)
+            items = self._items(context, element, vr == "UN" or element.vr == "UN", rules_apply)
             opaque = element.vr in _OPAQUE_VRS or vr == "UN"
             return OpaqueHandler(form, items) if opaque else UnknownHandler(form, items)
         return BytesHandler(form) if element.vr in _OPAQUE_VRS and tag not in _PIXEL_DATA else None
 
-    def _items(self, context: RuleContext, element: ElementName, implicit: bool, rules_apply: bool) -> RuleContext:
+    def _items(self, context: RuleContext, element: ElementName, unknown: bool, rules_apply: bool) -> RuleContext:
+        """Return the context of the items of a sequence; those of VR UN are of implicit VR little endian."""
         path = (*context.path, element.tag)
         if len(path) > self.settings.max_depth:
             raise Quarantine(Reason.NESTING_TOO_DEEP, f"{len(path)} sequences deep")
         held = context.item_rule is not None and element.tag in context.item_rule.holders
         item_rule = context.item_rule if held else None
-        return RuleContext(self, path, element.nested_name, implicit, context.order, rules_apply, item_rule)
+        order = LITTLE_ENDIAN if unknown and not context.implicit else context.order
+        implicit = context.implicit or unknown
+        return RuleContext(self, path, element.nested_name, implicit, order, rules_apply, item_rule)
 
     def _with_item_rule(self, context: RuleContext, item_rule: ContentItemRule) -> RuleContext:
         """Return the context of content items whose value has a rule; one per nesting path and rule."""
@@ -492,7 +559,8 @@ class HandlerTable:
             )
         certain_removal = steps[0].is_certain and steps[0].action is Action.REMOVE
         untouched = None if certain_removal else self._untouched(context, element, form)
-        return MultiStepHandler(form, element.tag, element.vr, element.nested_name, bound_steps, untouched)
+        names = element.nested_name, element.private_creator
+        return MultiStepHandler(form, element.tag, element.vr, *names, bound_steps, untouched)
 
     def _untouched(self, context: RuleContext, element: ElementName, form: int) -> Handler | None:
         vr = None if form == IMPLICIT else element.vr
@@ -564,6 +632,12 @@ class HandlerTable:
         if function is None and value.name == GENERATE_VALUE:
             return PseudonymSource(kind_of(element.keyword if element else ""))
         return FunctionSource(value.name, function or load_function(value.name), {**self.variables, **self.functions})
+
+
+def _is_unknown(tag: int) -> bool:
+    """Return whether the dictionary holds neither the tag of a public element nor its repeating group."""
+    known = not tag & 0xFFFF or dictionary_has_tag(tag) or repeater_has_tag(tag)
+    return not is_private(tag) and not known
 
 
 def replaces_uids(compiled: CompiledRecipe) -> bool:

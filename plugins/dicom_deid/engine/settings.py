@@ -76,7 +76,7 @@ class Settings:
     documents: Literal["allow", "quarantine"] = "quarantine"
     recompress_pixels: bool = True
     max_depth: int = 64
-    max_inflated_bytes: int = 4 * 2**30
+    max_inflated_bytes: int = 256 * 2**20
 
     @classmethod
     def parity(cls) -> Settings:

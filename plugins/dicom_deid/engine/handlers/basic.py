@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Any, Literal
+
+from pydicom import Dataset
 
 from dicom_deid.dicom.rewrite import element_bytes
 from dicom_deid.dicom.values import (
@@ -17,6 +19,7 @@ from dicom_deid.dicom.values import (
 )
 from dicom_deid.dicom.vr import vr_of
 from dicom_deid.dicom.walk import (
+    LITTLE_ENDIAN,
     DatasetContext,
     Edit,
     ElementHandler,
@@ -24,6 +27,7 @@ from dicom_deid.dicom.walk import (
     LengthEdit,
     NeedMoreDataError,
     RuleEdit,
+    SequenceHandler,
     UnknownHandler,
     Walk,
     skip_fragments,
@@ -53,6 +57,7 @@ class ObjectWalk(Walk):
         "encapsulated",
         "followed",
         "group_lengths",
+        "has_content",
         "identifiers",
         "keyed_by_study",
         "noted",
@@ -61,6 +66,7 @@ class ObjectWalk(Walk):
         "pending",
         "pixel_data",
         "planes_removed",
+        "read_data_set",
         "rules",
         "signatures",
         "value_lists",
@@ -97,10 +103,13 @@ class ObjectWalk(Walk):
         self.codecs = DEFAULT_CHARACTER_SET
         # Whether the transfer syntax allows pixel data of undefined length.
         self.encapsulated = False
-        # The object as pydicom reads it, for functions that ask for it.
-        self.data_set: Any = None
+        # The object as pydicom reads it, for functions that ask for it, and how to read it.
+        self.data_set: Dataset | None = None
+        self.read_data_set: Callable[[], Dataset] | None = None
         # The values collected by the lists of %values, for recipes that have such lists.
         self.value_lists: ValueLists | None = None
+        # Whether a ContentSequence stays that no rule for content items cleans.
+        self.has_content = False
         # Whether the object may refer to content items by their position; None until it was looked up.
         self.content_references: bool | None = None
 
@@ -131,11 +140,16 @@ class ObjectWalk(Walk):
 Context = DatasetContext[ObjectWalk]
 
 
-def undefined_end(walk: Walk, context: DatasetContext[Any], start: int, vr: str) -> int:
-    """Return the end of an element of undefined length whose value begins at `start`."""
-    if vr in ("SQ", "UN"):
-        return skip_items(walk, context.implicit or vr == "UN", context.order, start)
-    return skip_fragments(walk, context, start)
+def undefined_end(walk: Walk, context: DatasetContext[Any], pos: int, start: int, vr: str) -> int:
+    """Return the end of the element of undefined length at `pos`, whose value begins at `start`."""
+    if not context.implicit and walk.data[pos + 4 : pos + 6] == b"UN":
+        # The items are of implicit VR little endian, whatever the transfer syntax is (PS3.5 section 6.2.2).
+        return skip_items(walk, True, LITTLE_ENDIAN, start)
+    return (
+        skip_items(walk, context.implicit, context.order, start)
+        if vr in ("SQ", "UN")
+        else skip_fragments(walk, context, start)
+    )
 
 
 class RuleHandler(ElementHandler[ObjectWalk]):
@@ -160,7 +174,7 @@ class RuleHandler(ElementHandler[ObjectWalk]):
         self, walk: ObjectWalk, context: Context, pos: int, start: int, item_context: ItemContext
     ) -> int:
         """Find the end of the element and handle it like one of defined length."""
-        end = undefined_end(walk, context, start, self.vr)
+        end = undefined_end(walk, context, pos, start, self.vr)
         self.handle(walk, context, pos, start, end, item_context)
         return end
 
@@ -176,6 +190,7 @@ class PendingEdit(RuleEdit):
         self.handler = handler
         self.details = details
         self.item_context = item_context
+        self.rule = handler.rule
 
     def resolve(self, walk: ObjectWalk, pseudonyms: Mapping[Identifier, str]) -> RuleEdit:
         """Return the edit with its bytes."""
@@ -184,13 +199,29 @@ class PendingEdit(RuleEdit):
         except Quarantine as problem:
             where = problem.where or self.item_context.context.tag_path(walk.data, self.start)
             raise Quarantine(problem.reason, where, self.start) from None
-        return RuleEdit(self.start, self.end, new, self.item_context)
+        return self.handler.edit_class(self.start, self.end, new, self.item_context, self.rule)
 
 
 class PendingHandler(RuleHandler):
-    """Changes an element whose new bytes depend on pseudonyms."""
+    """Changes an element whose new bytes depend on pseudonyms, or on what other rules make of the object.
 
-    __slots__ = ()
+    Attributes
+    ----------
+    rule
+        Index of its (first) rule, -1 for a setting.
+    stage
+        `None`, or the index of the rule before which the object is shown to a function.
+    edit_class
+        The class of its edits.
+    """
+
+    __slots__ = ("rule",)
+    stage: int | None = None
+    edit_class: type[RuleEdit] = RuleEdit
+
+    def __init__(self, form: int, tag: int, vr: str, rule: int) -> None:
+        super().__init__(form, tag, vr)
+        self.rule = rule
 
     def defer(self, walk: ObjectWalk, pos: int, end: int, details: Any, item_context: ItemContext) -> None:
         """Record an edit whose bytes :meth:`render` returns later."""
@@ -221,7 +252,7 @@ class RemoveHandler(RuleHandler):
         self, walk: ObjectWalk, context: Context, pos: int, start: int, end: int, item_context: ItemContext
     ) -> None:
         """Remove the element."""
-        walk.edits.append(RuleEdit(pos, end, b"", item_context))
+        walk.edits.append(RuleEdit(pos, end, b"", item_context, self.rule))
         walk.rules[self.rule] += 1
 
 
@@ -240,7 +271,7 @@ class ConstantHandler(RuleHandler):
     ) -> None:
         """Replace the value."""
         new = element_bytes(walk.data[pos : pos + 6], self.form, self.value, context.order)
-        walk.edits.append(RuleEdit(pos, end, new, item_context))
+        walk.edits.append(RuleEdit(pos, end, new, item_context, self.rule))
         walk.rules[self.rule] += 1
 
 
@@ -267,7 +298,7 @@ class ShiftHandler(RuleHandler):
             new = data[pos:start] + value
         else:
             new = element_bytes(data[pos : pos + 6], self.form, value, context.order)
-        walk.edits.append(RuleEdit(pos, end, new, item_context))
+        walk.edits.append(RuleEdit(pos, end, new, item_context, self.rule))
         walk.rules[self.rule] += 1
 
 
@@ -325,11 +356,10 @@ class PseudonymHandler(PendingHandler):
         Whether an empty value gets a pseudonym keyed by the study; otherwise it stays empty.
     """
 
-    __slots__ = ("empty_by_study", "kind", "rule")
+    __slots__ = ("empty_by_study", "kind")
 
     def __init__(self, form: int, tag: int, vr: str, rule: int, kind: IdentifierKind, empty_by_study: bool) -> None:
-        super().__init__(form, tag, vr)
-        self.rule = rule
+        super().__init__(form, tag, vr, rule)
         self.kind = kind
         self.empty_by_study = empty_by_study
 
@@ -381,8 +411,8 @@ class ReferenceHandler(PseudonymHandler):
 
     __slots__ = ("well_known",)
 
-    def __init__(self, form: int, tag: int, well_known: frozenset[bytes]) -> None:
-        super().__init__(form, tag, "UI", -1, IdentifierKind.UID, False)
+    def __init__(self, form: int, tag: int, vr: str, well_known: frozenset[bytes]) -> None:
+        super().__init__(form, tag, vr, -1, IdentifierKind.UID, False)
         self.well_known = well_known
 
     def handle(
@@ -427,14 +457,46 @@ class RefusedHandler(ElementHandler[ObjectWalk]):
         raise Quarantine(Reason.MALFORMED, context.tag_path(walk.data, pos), pos)
 
 
+class NonEmptyRefusedHandler(RefusedHandler):
+    """Refuses an element unless it is empty."""
+
+    __slots__ = ()
+
+    def handle(
+        self, walk: ObjectWalk, context: Context, pos: int, start: int, end: int, item_context: ItemContext
+    ) -> None:
+        """Refuse a value whose VR may hide what the element's own VR would show."""
+        if start != end:
+            super().handle(walk, context, pos, start, end, item_context)
+
+
+class KeptContentHandler(SequenceHandler[ObjectWalk]):
+    """A ContentSequence that no rule for content items cleans."""
+
+    __slots__ = ()
+
+    def handle(
+        self, walk: ObjectWalk, context: Context, pos: int, start: int, end: int, item_context: ItemContext
+    ) -> None:
+        """Record that the object has content items, and parse them."""
+        walk.has_content = walk.has_content or start != end
+        super().handle(walk, context, pos, start, end, item_context)
+
+    def handle_undefined(
+        self, walk: ObjectWalk, context: Context, pos: int, start: int, item_context: ItemContext
+    ) -> int:
+        """Record that the object has content items, and parse them."""
+        walk.has_content = True
+        return super().handle_undefined(walk, context, pos, start, item_context)
+
+
 class PatientShiftHandler(PendingHandler):
     """Shifts a date by the patient's own number of days."""
 
-    __slots__ = ("rule",)
+    __slots__ = ()
 
     def __init__(self, form: int, tag: int, vr: str, rule: int) -> None:
-        super().__init__(form, tag, date_vr(tag, vr))
-        self.rule = rule
+        super().__init__(form, tag, date_vr(tag, vr), rule)
 
     def handle(
         self, walk: ObjectWalk, context: Context, pos: int, start: int, end: int, item_context: ItemContext
@@ -518,6 +580,7 @@ class GroupLengthEdit(RuleEdit):
         self.end = start + 4
         self.length = length
         self.item_context = item_context
+        self.rule = -1
 
     def resolve(self, walk: ObjectWalk, following: Iterable[Edit]) -> RuleEdit:
         """Return the edit with the new length, or the removal of the element if the group is empty.

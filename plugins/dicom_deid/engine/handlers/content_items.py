@@ -20,7 +20,7 @@ from dicom_deid.dicom.walk import (
     SequenceHandler,
     UnknownHandler,
     Walk,
-    item_dataset_context,
+    check_item,
     skipping_handler,
     walk_item,
     walk_unchecked,
@@ -237,10 +237,6 @@ class ContentItemContext(DatasetContext[Reading]):
 
     __slots__ = ()
 
-    def make_implicit_variant(self) -> DatasetContext[Reading]:
-        """Return the context for items whose elements have implicit VRs."""
-        return type(self)(self.path, True, self.order)
-
     def resolve_handler(self, tag: int, vr: str | None, form: int) -> ElementHandler[Reading] | None:
         """Read the elements that select the item's rule, and skip all others."""
         if tag == CONTENT_SEQUENCE:
@@ -288,10 +284,10 @@ def read_item(
     data = reading.data
     start = pos + 8
     length = context.order.u32.unpack_from(data, pos + 4)[0]
-    here = item_dataset_context(context, data, start)
+    check_item(context, data, start, end if length == UNDEFINED else min(start + length, end))
     reading.begin()
     try:
-        walk_unchecked(reading, here, start, end if length == UNDEFINED else min(start + length, end), item_context)
+        walk_unchecked(reading, context, start, end if length == UNDEFINED else min(start + length, end), item_context)
     except struct.error:
         raise reading.truncation_error(context, pos, end + 8) from None
     if in_report:

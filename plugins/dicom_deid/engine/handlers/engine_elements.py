@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from dicom_deid.dicom.walk import UNDEFINED, ElementHandler, ItemContext, RuleEdit, SearchedEdit
+from dicom_deid.dicom.walk import (
+    UNDEFINED,
+    ElementHandler,
+    ItemContext,
+    RuleEdit,
+    SearchedEdit,
+    SequenceHandler,
+    close_length_edit,
+    reserve_length_edit,
+    walk_items,
+)
 from dicom_deid.engine.deidentification_attributes import DeidentificationAttribute
 from dicom_deid.engine.handlers.basic import Context, DropHandler, ObjectWalk, PixelDataHandler
 from dicom_deid.engine.pixels import CleanedPixels, is_placed_elsewhere
@@ -68,6 +78,83 @@ class AttributeHandler(DropHandler):
         # The new value may be made of the original one, which is searched as if no rule applied to it.
         walk.edits.append(SearchedEdit(pos, end, self.attribute.encode(context)))
         walk.count(self.action)
+
+
+class MethodHandler(AttributeHandler):
+    """Adds the values of DeidentificationMethod to those of an earlier de-identification."""
+
+    __slots__ = ()
+
+    def handle(
+        self, walk: ObjectWalk, context: Context, pos: int, start: int, end: int, item_context: ItemContext
+    ) -> None:
+        """Add the values that are not there yet."""
+        earlier = walk.data[start:end].rstrip(b"\0 ")
+        ours = bytes(self.attribute.value) if isinstance(self.attribute.value, bytes) else b""
+        there = [value.strip() for value in earlier.split(b"\\")]
+        added = [value for value in ours.split(b"\\") if value.strip() not in there]
+        if not added:
+            return
+        value = b"\\".join(added if not earlier else [earlier, *added]).rstrip(b" ")
+        attribute = self.attribute._replace(value=value + b" " * (len(value) % 2))
+        walk.edits.append(SearchedEdit(pos, end, attribute.encode(context)))
+        walk.count(self.action)
+
+
+class TemporalInformationHandler(AttributeHandler):
+    """Writes LongitudinalTemporalInformationModified; never UNMODIFIED over MODIFIED or REMOVED."""
+
+    __slots__ = ()
+
+    def handle(
+        self, walk: ObjectWalk, context: Context, pos: int, start: int, end: int, item_context: ItemContext
+    ) -> None:
+        """Write the value unless an earlier de-identification did more."""
+        earlier = walk.data[start:end].strip(b"\0 ")
+        if self.attribute.value != b"UNMODIFIED" or earlier not in (b"MODIFIED", b"REMOVED"):
+            super().handle(walk, context, pos, start, end, item_context)
+
+
+class MethodCodesHandler(SequenceHandler[ObjectWalk]):
+    """Adds the items of DeidentificationMethodCodeSequence to those of an earlier de-identification.
+
+    Parameters
+    ----------
+    items
+        The context of its items, to which the rules apply.
+    attribute
+        The items to be added.
+    """
+
+    __slots__ = ("attribute",)
+
+    def __init__(self, form: int, items: Context, attribute: DeidentificationAttribute) -> None:
+        super().__init__(form, items)
+        self.attribute = attribute
+
+    def handle(
+        self, walk: ObjectWalk, context: Context, pos: int, start: int, end: int, item_context: ItemContext
+    ) -> None:
+        """Add the items after those of a sequence of defined length."""
+        mark = reserve_length_edit(walk.edits)
+        if walk_items(walk, self.items, start, end, item_context) != end:
+            raise Quarantine(Reason.MALFORMED, context.tag_path(walk.data, pos), pos)
+        self._add(walk, start, end)
+        close_length_edit(walk.edits, mark, start - 4, end - start)
+
+    def handle_undefined(
+        self, walk: ObjectWalk, context: Context, pos: int, start: int, item_context: ItemContext
+    ) -> int:
+        """Add the items before the sequence delimitation."""
+        end = super().handle_undefined(walk, context, pos, start, item_context)
+        self._add(walk, start, end - 8)
+        return end
+
+    def _add(self, walk: ObjectWalk, start: int, end: int) -> None:
+        new = self.attribute.encode_items(self.items, without=walk.data[start:end])
+        if new:
+            walk.edits.append(SearchedEdit(end, end, new))
+            walk.count("stamped")
 
 
 class CleanedPixelDataHandler(PixelDataHandler):

@@ -138,7 +138,7 @@ class PrivateHandler(RuleHandler):
         keep, inner = self._decision(walk, item_context)
         if keep and inner is not None:
             return inner.handle_undefined(walk, context, pos, start, item_context)
-        end = undefined_end(walk, context, start, self.vr)
+        end = undefined_end(walk, context, pos, start, self.vr)
         if not keep:
             self._remove(walk, pos, end, item_context)
         return end

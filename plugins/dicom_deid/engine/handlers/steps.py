@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
+from pydicom import Dataset
+from pydicom.sequence import Sequence
+
 from dicom_deid.dicom.rewrite import element_bytes
 from dicom_deid.dicom.tags import tag_text
 from dicom_deid.dicom.transfer_syntax import Encoding
 from dicom_deid.dicom.values import cast_literal, decode_text, from_python, join_values, split_values, texts
-from dicom_deid.dicom.walk import ElementHandler, ItemContext, RuleEdit, SearchedEdit
+from dicom_deid.dicom.vr import TEXT_VRS
+from dicom_deid.dicom.walk import ElementHandler, ItemContext, RuleEdit, SearchedEdit, WrittenEdit
 from dicom_deid.engine.element_refs import iter_item_elements
 from dicom_deid.engine.functions import Field, call, call_deid_function, read_data_set
 from dicom_deid.engine.handlers.basic import Context, ObjectWalk, PendingHandler, date_vr, shifted, undefined_end
@@ -31,16 +35,18 @@ class ElementContext(NamedTuple):
     codecs: tuple[str, ...]
     identifiers: tuple[Identifier | None, ...]
     pseudonyms: Mapping[Identifier, str]
+    private_creator: str | None
 
     def field(self, value: bytes) -> Field:
         """Return the element as functions see it, with its current value."""
-        return Field(self.tag, self.vr, self.name, value, self.encoding, self.codecs)
+        return Field(self.tag, self.vr, self.name, value, self.encoding, self.codecs, self.private_creator)
 
-    def data_set(self) -> Any:
-        """Return the object as pydicom reads it; it is read once per object."""
-        if self.walk.data_set is None:
-            self.walk.data_set = read_data_set(self.walk.data)
-        return self.walk.data_set
+    def data_set(self) -> Dataset:
+        """Return the object as pydicom reads it: the original for a condition, else as earlier rules left it."""
+        walk = self.walk
+        if walk.data_set is None:
+            walk.data_set = walk.read_data_set() if walk.read_data_set is not None else read_data_set(walk.data)
+        return walk.data_set
 
 
 class Source(Protocol):
@@ -142,17 +148,20 @@ class PendingValue(NamedTuple):
 class MultiStepHandler(PendingHandler):
     """Applies several steps to an element, or steps that depend on the object.
 
+    Steps whose value a function of the user returns are applied when all pseudonyms are known, so that the function
+    sees the object as the rules before it left it.
+
     Parameters
     ----------
-    name
-        The element's nested name.
+    name, private_creator
+        The element's nested name, and the creator of its private block.
     bound_steps
         The steps, in order.
     untouched
         The handler of the element if no step changes it.
     """
 
-    __slots__ = ("bound_steps", "cleans", "kind", "name", "untouched")
+    __slots__ = ("bound_steps", "cleans", "edit_class", "kind", "name", "private_creator", "stage", "untouched")
 
     def __init__(
         self,
@@ -160,17 +169,23 @@ class MultiStepHandler(PendingHandler):
         tag: int,
         vr: str,
         name: str,
+        private_creator: str | None,
         bound_steps: tuple[BoundStep, ...],
         untouched: ElementHandler[ObjectWalk] | None,
     ) -> None:
-        super().__init__(form, tag, vr)
+        super().__init__(form, tag, vr, bound_steps[0].step.rule_index)
         self.name = name
+        self.private_creator = private_creator
         self.bound_steps = bound_steps
         self.untouched = untouched
         sources = [bound_step.source for bound_step in bound_steps]
         kinds = [source.kind for source in sources if isinstance(source, PseudonymSource | OffsetSource)]
         self.kind = kinds[0] if kinds else None
         self.cleans = any(isinstance(source, FunctionSource) and source.cleans for source in sources)
+        written = [one for one in bound_steps if one.step.action is not Action.REMOVE and _is_given(one.source)]
+        called = [one.step.rule_index for one in written if isinstance(one.source, FunctionSource)]
+        self.stage = called[0] if called else None
+        self.edit_class = WrittenEdit if written else RuleEdit
 
     def handle(
         self, walk: ObjectWalk, context: Context, pos: int, start: int, end: int, item_context: ItemContext
@@ -183,7 +198,7 @@ class MultiStepHandler(PendingHandler):
         self, walk: ObjectWalk, context: Context, pos: int, start: int, item_context: ItemContext
     ) -> int:
         """Apply the steps to an element of undefined length."""
-        end = undefined_end(walk, context, start, self.vr)
+        end = undefined_end(walk, context, pos, start, self.vr)
         if not self.change(walk, pos, end, walk.data[start:end], item_context) and self.untouched is not None:
             self.untouched.handle_undefined(walk, context, pos, start, item_context)
         return end
@@ -193,12 +208,16 @@ class MultiStepHandler(PendingHandler):
         if self.kind is not None and self.vr != "SQ":
             self.defer(walk, pos, end, self._pending_value(walk, value, item_context), item_context)
             return True
+        if self.stage is not None:
+            self.defer(walk, pos, end, PendingValue(value, ()), item_context)
+            return True
         head = walk.data[pos : pos + 6] if end > pos else encode_head(self.tag, self.vr, item_context)
         new = self._apply_steps(walk, head, PendingValue(value, ()), item_context, {})
         if new is None:
             return False
         # What a cleaning function leaves of a text is searched for residuals as if no rule applied to the element.
-        walk.edits.append(SearchedEdit(pos, end, new) if self.cleans else RuleEdit(pos, end, new, item_context))
+        edit = self.edit_class(pos, end, new, item_context, self.rule)
+        walk.edits.append(SearchedEdit(pos, end, new) if self.cleans else edit)
         return True
 
     def _pending_value(self, walk: ObjectWalk, value: bytes, item_context: ItemContext) -> PendingValue:
@@ -234,7 +253,7 @@ class MultiStepHandler(PendingHandler):
         pseudonyms: Mapping[Identifier, str],
     ) -> bytes | None:
         context = item_context.context
-        encoding = Encoding(context.implicit, context.order.big_endian)
+        encoding = items_encoding(context, head)
         element = ElementContext(
             walk,
             self.tag,
@@ -245,6 +264,7 @@ class MultiStepHandler(PendingHandler):
             item_context.codecs,
             pending.identifiers,
             pseudonyms,
+            self.private_creator,
         )
         value, changed = pending.value, False
         for bound_step in self.bound_steps:
@@ -260,6 +280,12 @@ class MultiStepHandler(PendingHandler):
                 return b""
             value = new
         return element_bytes(head, self.form, value, context.order) if changed else None
+
+
+def items_encoding(context: Context, head: bytes) -> Encoding:
+    """Return the encoding of an element's value; items of VR UN are of implicit VR little endian."""
+    is_unknown = not context.implicit and head[4:6] == b"UN"
+    return Encoding(context.implicit or is_unknown, context.order.big_endian and not is_unknown)
 
 
 def encode_head(tag: int, vr: str, item_context: ItemContext) -> bytes:
@@ -308,9 +334,18 @@ def _days(source: Source, element: ElementContext, value: bytes) -> int:
 
 
 def _replacement(source: Source | None, element: ElementContext, value: bytes) -> bytes:
-    if element.vr == "SQ":
-        raise Quarantine(Reason.INVALID_REPLACEMENT, tag_text(element.tag))
     new = source.value_for(element, value) if source is not None else None
     if new is None:
         raise Quarantine(Reason.FUNCTION_FAILED, tag_text(element.tag))
+    is_function = isinstance(source, FunctionSource)
+    if element.vr == "SQ" and not (is_function and isinstance(new, Sequence | list)):
+        raise Quarantine(Reason.INVALID_REPLACEMENT, tag_text(element.tag))
+    if is_function and value and element.vr in TEXT_VRS and new == element.field(value).element.value:
+        # Text that the function leaves as it is keeps its bytes, whatever its character set.
+        return value
     return from_python(element.tag, element.vr, new, element.encoding, element.codecs)
+
+
+def _is_given(source: Source | None) -> bool:
+    """Return whether a value is the user's: of a variable, or of a function that does not just clean the original."""
+    return isinstance(source, VariableSource) or (isinstance(source, FunctionSource) and not source.cleans)

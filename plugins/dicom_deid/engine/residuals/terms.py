@@ -180,7 +180,9 @@ def _elements(
     vr = vr_of_original(tag, explicit_vr)
     value = raw[12 if explicit_vr in LONG_FORM_VRS else 8 :]
     if vr == "SQ":
-        yield from _nested(value, Encoding(not explicit, big_endian), codecs)
+        # Items of VR UN are of implicit VR little endian (PS3.5 section 6.2.2).
+        is_unknown = explicit_vr == "UN"
+        yield from _nested(value, Encoding(not explicit or is_unknown, big_endian and not is_unknown), codecs)
     else:
         yield tag, vr, value
 
