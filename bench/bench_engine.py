@@ -19,13 +19,15 @@ from tests.support import datasets
 from bench import peers
 from bench.measure import Timing, machine, race, table, use_one_core
 from dicom_deid.engine import Deidentifier
+from dicom_deid.engine.profiles import Option, profile_settings, recipe_names
 from dicom_deid.engine.settings import Settings
 from dicom_deid.identifiers import Identifier, IdentifierKind
 from dicom_deid.recipe import Recipe
 
 OURS = "this engine"
-SWEEP = "this engine, with the residual search"
+SEARCH = "this engine, with the residual search"
 PROFILE = "this engine, ps3.15-basic"
+PROFILE_SEARCH = "this engine, ps3.15-basic, with the residual search"
 
 
 class FixedMapping:
@@ -45,9 +47,9 @@ class FixedMapping:
         return self._known.setdefault(original, forms.get(original.kind, f"PAT{number}"))
 
 
-def engine(data: bytes, recipe: str, settings: Settings) -> Callable[[], bytes]:
-    """Return one object's whole way: examine, resolve, rewrite, join."""
-    deidentifier = Deidentifier(Recipe.named(recipe), settings)
+def engine(data: bytes, recipe: Recipe, settings: Settings) -> Callable[[], bytes]:
+    """Return the whole processing of one object: analyse, resolve, rewrite, join."""
+    deidentifier = Deidentifier(recipe, settings)
     mapping = FixedMapping()
 
     def call() -> bytes:
@@ -58,14 +60,38 @@ def engine(data: bytes, recipe: str, settings: Settings) -> Callable[[], bytes]:
 
 
 def own_contenders(data: bytes) -> dict[str, Callable[[], object]]:
-    """Return the engine with the desktop recipe (integrity layer on), with the sweep, and with the basic profile."""
+    """Return the engine with the desktop recipe and with the basic profile, without and with the residual search."""
     plain = Settings(residuals="off", pixel_risk="allow", documents="allow")
-    sweep = plain.replace(residuals="report")
+    search = plain.replace(residuals="report")
+    desktop, basic = Recipe.named("desktop"), Recipe.named("ps3.15-basic")
     return {
-        OURS: engine(data, "desktop", plain),
-        SWEEP: engine(data, "desktop", sweep),
-        PROFILE: engine(data, "ps3.15-basic", plain),
+        OURS: engine(data, desktop, plain),
+        SEARCH: engine(data, desktop, search),
+        PROFILE: engine(data, basic, profile_settings(settings=plain)),
+        PROFILE_SEARCH: engine(data, basic, profile_settings(settings=search)),
     }
+
+
+def residual_search(data: bytes, *, rounds: int) -> str:
+    """Return the cost of the residual search under each shipped recipe, for one object of a series."""
+    rows = []
+    plain = Settings(residuals="off", pixel_risk="allow", documents="allow")
+    shipped: dict[str, tuple[Recipe, Settings]] = {"desktop": (Recipe.named("desktop"), plain)}
+    for options in ((), *((option,) for option in Option)):
+        name = " + ".join(recipe_names(options))
+        shipped[name] = Recipe.resolve(*recipe_names(options)), profile_settings(options, plain)
+    for name, (recipe, settings) in shipped.items():
+        timings = race(
+            {
+                "without": engine(data, recipe, settings.replace(residuals="off", pixel_risk="allow")),
+                "with": engine(data, recipe, settings.replace(residuals="report", pixel_risk="allow")),
+            },
+            rounds=rounds,
+        )
+        more = timings["with"].median - timings["without"].median
+        rows.append((name, timings["without"].milliseconds, timings["with"].milliseconds, f"{more * 1e3:+.3f}"))
+    head = ("recipe", "ms without", "ms with", "difference")
+    return f"### Residual search, CT\n\n{table(head, rows)}\n"
 
 
 def speed(case: str, data: bytes, *, rounds: int) -> str:
@@ -79,7 +105,7 @@ def speed(case: str, data: bytes, *, rounds: int) -> str:
     rows = [
         (
             peers.LABELS.get(name, name),
-            "" if name in (OURS, SWEEP, PROFILE) else peers.peer_version(name),
+            "" if name in (OURS, SEARCH, PROFILE, PROFILE_SEARCH) else peers.peer_version(name),
             timing.milliseconds,
             f"{timing.least * 1e3:.3f}",
             f"{timing.median / ours:.2f}" if timing.median < 3 * ours else f"{timing.median / ours:.0f}",
@@ -97,7 +123,7 @@ def linearity(sizes: Sequence[int], *, rounds: int) -> str:
         elements = datasets.nested_elements(1, size)
         count = datasets.count_elements(elements)
         data = datasets.part10(elements)
-        timing = race({OURS: engine(data, "desktop", Settings(residuals="off"))}, rounds=rounds)[OURS]
+        timing = race({OURS: engine(data, Recipe.named("desktop"), Settings(residuals="off"))}, rounds=rounds)[OURS]
         rows.append((f"{count:,}", timing.milliseconds, f"{timing.median / count * 1e6:.3f}"))
     return "### Cost an element\n\n" + table(("elements", "ms an object", "µs an element"), rows) + "\n"
 
@@ -120,7 +146,7 @@ def pixel_cost(*, rounds: int) -> str:
         timings = race(
             {
                 "parts": parts,
-                "joined": engine(data, "desktop", Settings(residuals="off")),
+                "joined": engine(data, Recipe.named("desktop"), Settings(residuals="off")),
                 "copy": lambda view=view: bytearray(view),
             },
             rounds=rounds,
@@ -173,6 +199,7 @@ def main() -> None:
 
     for kind in kinds:
         add(speed(kind, datasets.part10(datasets.KINDS[kind](1)), rounds=rounds))
+    add(residual_search(datasets.part10(datasets.KINDS["ct"](1)), rounds=rounds))
     add(linearity((1_000, 10_000, 100_000), rounds=min(rounds, 5)))
     add(pixel_cost(rounds=rounds))
     add(memory(1_000 if options.quick else 10_000))

@@ -22,6 +22,7 @@ COMMANDS = {
     "deidentify": "De-identify the objects of a bucket or directory into another.",
     "preview": "Show which elements of one object a recipe changes; write nothing.",
     "recipe": "Check recipes and list those that ship.",
+    "vocabulary": "List words that would be masked in free text.",
     "plan": "Remove finished plans.",
     "release": "Copy the approved objects of a run to where others read them.",
     "crosswalk": "Look up, import, export and re-key pseudonyms.",

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from dicom_deid.engine.descriptors import by_vocabulary
+from dicom_deid.dicom.part10 import read_header
+from dicom_deid.engine.descriptors import by_vocabulary, without_identifiers
+from dicom_deid.engine.element_refs import iter_elements
 from dicom_deid.engine.residuals.search import Residual
 from dicom_deid.engine.vocabulary import Vocabulary
 from dicom_deid.recipe import CompiledRecipe, ElementName, Function, Recipe, Rule
@@ -14,6 +16,7 @@ from dicom_deid.recipe.fields import Exact
 
 CLEAN_TEXT = "dicom_deid.engine.descriptors:clean_text"
 _CLEANING = "ps3.15-clean-descriptors"
+_PATIENT_ID = 0x00100020
 _TEXT_VRS = frozenset({"LT", "ST", "UT"})
 
 
@@ -42,6 +45,32 @@ def is_in_free_text(residual: Residual) -> bool:
     """Tell whether a residual is in free text, where it can be redacted without loss of anything else."""
     element = residual.listed.element
     return element.tag in _cleaning_rules() or element.vr in _TEXT_VRS or element.keyword == "CodeMeaning"
+
+
+def read_free_texts(data: bytes, *, partial: bool) -> tuple[str, list[str]]:
+    """Return the original PatientID of an object and its free texts, cleaned by their form. PHI.
+
+    Parameters
+    ----------
+    data
+        The object, or its beginning.
+    partial
+        Whether it is only its beginning.
+
+    Raises
+    ------
+    Quarantine, NeedMoreDataError
+        The elements cannot be read as far as the object was given.
+    """
+    header = read_header(data)
+    encoding = header.transfer_syntax.encoding
+    patient, texts = "", []
+    for found in iter_elements(data, header.data_set_start, encoding, partial=partial):
+        if found.element.tag == _PATIENT_ID and found.element.root:
+            patient = "".join(found.texts(data))
+        elif found.element.tag in _cleaning_rules():
+            texts += [without_identifiers(text) for text in found.texts(data)]
+    return patient, texts
 
 
 @cache

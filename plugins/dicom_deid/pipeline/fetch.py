@@ -14,6 +14,7 @@ from pydicom.filereader import read_dataset
 
 from dicom_deid.dicom.part10 import read_header
 from dicom_deid.engine import AnalysisResult, Deidentifier, NeedMoreDataError, SearchTerms
+from dicom_deid.engine.free_text import read_free_texts
 from dicom_deid.engine.pixels.filters import element_text
 from dicom_deid.exceptions import Quarantine
 from dicom_deid.objectstore import ObjectStore
@@ -170,6 +171,22 @@ def read_patient_terms(
     read = _reader(store, key, etag, version_id)
     return _read_until_analysed(
         read, size, HEADER_SCAN_BYTES, lambda data: deidentifier.patient_terms(data, size=size)
+    )[1]
+
+
+def fetch_free_texts(
+    store: ObjectStore, key: str, *, size: int, etag: str, version_id: str | None
+) -> tuple[str, list[str]]:
+    """Read the header of an object, and return its patient and its free texts; see `read_free_texts`.
+
+    Raises
+    ------
+    Quarantine, ObjectStoreError
+        As for `fetch_object`.
+    """
+    read = _reader(store, key, etag, version_id)
+    return _read_until_analysed(
+        read, size, HEADER_SCAN_BYTES, lambda data: read_free_texts(data, partial=len(data) < size)
     )[1]
 
 

@@ -322,3 +322,23 @@ def test_every_word_in_every_element_that_is_left_is_found_once(texts, encoding,
     named = [element("PatientName", "Berg^Annika"), element("SOPInstanceUID", "1.2.3"), element("PatientSex", "F")]
     new = swept(datasets.part10([*named, *elements], encoding), "report", recipe)
     assert new.notes.get(Reason.RESIDUAL_REPORTED, 0) == sum(brute_force(values[keyword]) for keyword in kept)
+
+
+@pytest.mark.parametrize(
+    ("terms", "codec", "name", "text", "left"),
+    [
+        (r"\\ISO 2022 IR 87", "iso2022_jp", "山田^太郎", "膝の山田氏", "膝の＊＊氏"),
+        ("GB18030", "gb18030", "王^小东", "病人 小东 复查", "病人 **** 复查"),
+        ("ISO_IR 192", "utf-8", "王^小东", "病人 小东 复查", "病人 ****** 复查"),
+    ],
+)
+def test_redacted_text_of_a_multi_byte_character_set_stays_valid(terms, codec, name, text, left):
+    """Catches an asterisk in place of each byte where a character has two: readers fail or show another text."""
+    elements = [
+        element("SpecificCharacterSet", terms.replace("\\\\", "\\")),
+        element("SOPInstanceUID", "1.2.3"),
+        element("PatientName", name),
+        element("ImageComments", text),
+    ]
+    new = swept(datasets.part10(elements, Encoding(codec=codec)), "redact-token", "REPLACE PatientName x")
+    assert read(new).ImageComments == left

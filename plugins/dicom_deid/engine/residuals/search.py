@@ -153,13 +153,27 @@ def find_residuals(
 
 
 def redacted(data: bytes, residuals: Iterable[Residual]) -> bytes:
-    """Return an object with an asterisk in place of each character of the residuals."""
+    """Return an object with an asterisk in place of each character of the residuals.
+
+    In the two-byte modes of ISO 2022 (JIS X 0208 and 0212) a pair of bytes is a character: it becomes another of the
+    same set, so that the text stays valid.
+    """
     new = bytearray(data)
     for residual in residuals:
-        for index in range(residual.start, residual.end):
-            if new[index]:
-                new[index] = 0x2A
+        start, end = residual.start, residual.end
+        pair = _two_byte_mask(data[residual.listed.start : start])
+        if pair:
+            new[start:end] = (pair * (end - start))[: end - start]
+        else:
+            new[start:end] = bytes(byte and 0x2A for byte in data[start:end])
     return bytes(new)
+
+
+def _two_byte_mask(before: bytes) -> bytes:
+    """Return what masks a character after some bytes of text; nothing outside the two-byte modes of ISO 2022."""
+    escape = before.rfind(b"\x1b")
+    modes = {b"\x1b$B": b"\x21\x76", b"\x1b$@": b"\x21\x76", b"\x1b$(D": b"\x22\x37"}
+    return next((mask for mode, mask in modes.items() if before.startswith(mode, escape)), b"") if escape >= 0 else b""
 
 
 def repeats_identifier(residual: Residual) -> bool:

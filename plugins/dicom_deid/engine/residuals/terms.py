@@ -159,8 +159,9 @@ def _values(kind: TermKind, text: str) -> Iterator[str]:
     elif text and len(text) <= _MAX_TEXT:
         yield text
         if kind is TermKind.PLACE:
+            # A line of an address; a town alone is no address.
             parts = [part.strip() for part in _PHRASE_DELIMITERS.split(text)]
-            yield from (part for part in parts if part and part != text)
+            yield from (part for part in parts if " " in part and part != text)
 
 
 def _is_date(digits: str) -> bool:
