@@ -212,7 +212,7 @@ def test_a_picture(pages: Pages) -> None:
     assert (shown[:8] == 255).all()
     event = pages.events("held-object-shown")[-1]
     held = pages.objects["pixel-risk"]
-    assert (event["user"], event["what"]) == ("uma", "frame 0")
+    assert (event["person"], event["what"]) == ("uma", "frame 0")
     assert event["objects"] == [[held.link_id, held.number, held.object_id]]
     whole = {**pages.object_fields("pixel-risk"), "projection": "maximum", "whole_group": "true"}
     answer = pages.post(path, "uma", whole)

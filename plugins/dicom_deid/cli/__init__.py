@@ -24,6 +24,7 @@ COMMANDS = {
     "recipe": "Check recipes and list those that ship.",
     "vocabulary": "List words that would be masked in free text.",
     "plan": "Remove finished plans.",
+    "quarantine": "List, show and decide about quarantined objects.",
     "release": "Copy the approved objects of a run to where others read them.",
     "crosswalk": "Look up, import, export and re-key pseudonyms.",
     "audit": "Verify, trace and export the audit.",

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 import click
 
+from dicom_deid.cli.options import database_access, database_options
 from dicom_deid.cli.score import score
+from dicom_deid.database import Database
+from dicom_deid.database.quarantine import project_rules
 from dicom_deid.dicom.vr import vr_of
+from dicom_deid.pipeline.engine import FORMAT_LINE
 from dicom_deid.recipe.check import RecipeReport, RuleReport, check
 from dicom_deid.recipe.errors import RecipeError
 from dicom_deid.recipe.filters import Filter
@@ -57,6 +62,18 @@ def check_recipe(recipes: tuple[str, ...], everything: bool) -> None:
     _print_filters(checked.filters, limit)
     _print_remarks(report)
     _print_untouched(report, limit)
+
+
+@recipe.command("export-rules")
+@click.argument("project")
+@database_options
+def export_rules(project: str, database: str | None, data_directory: Path | None, schema: str) -> None:
+    """Print the active device rules of PROJECT, which reviewers made of decisions, as a recipe."""
+    with (
+        database_access(database, data_directory) as access,
+        Database.connect(access.url, schema=schema, keys=access.keys) as opened,
+    ):
+        click.echo(f"{FORMAT_LINE}{project_rules(opened.connection, project)}", nl=False)
 
 
 def _print_rules(report: RecipeReport, limit: int | None) -> None:

@@ -435,6 +435,19 @@ def find_held_object(connection: DatabaseConnection, link_id: int, number: int) 
     return HeldObject(*rows[0]) if rows else None
 
 
+def record_shown(
+    connection: DatabaseConnection, chain_key: bytes, objects: Sequence[HeldObject], person: str, what: str
+) -> None:
+    """Record in the audit that a reviewer looks at held objects of one group; call it before they are read."""
+    body = {
+        "person": person,
+        "what": what,
+        "group": objects[0].group_id,
+        "objects": [[each.link_id, each.number, each.object_id] for each in objects],
+    }
+    record_event(connection, chain_key, "held-object-shown", body, project=objects[0].project)
+
+
 # Decisions
 
 

@@ -16,9 +16,12 @@ from dicom_deid.exceptions import DicomDeidError, Quarantine
 from dicom_deid.objects import SourceObject, SourceRange
 from dicom_deid.objectstore import ObjectStore
 from dicom_deid.pipeline.changes import ChangeKind, Elements, changes_between, read_elements
+from dicom_deid.pipeline.configuration import RunConfiguration
+from dicom_deid.pipeline.engine import make_deidentifier
 from dicom_deid.pipeline.fetch import fetch_object
 from dicom_deid.pipeline.object_file import open_object
 from dicom_deid.pipeline.preview_pseudonyms import PreviewPseudonyms
+from dicom_deid.reasons import Reason
 
 _TOKEN = re.compile(r"[^\W_]+")
 _SHORTEST = 3
@@ -26,6 +29,29 @@ _MASK = "█"
 _MAX_TEXT = 2000
 _MAX_ITEMS = 2000
 _MAX_DEPTH = 50
+
+
+_VIEWS = {
+    Reason.PIXEL_RISK: "image",
+    Reason.BURNED_IN_ANNOTATION: "image",
+    Reason.RECOGNIZABLE_VISUAL_FEATURES: "image",
+    Reason.VIDEO: "image",
+    Reason.GRAPHIC_CONTENT: "image",
+    Reason.ENCAPSULATED_DOCUMENT: "document",
+    Reason.STRUCTURED_CONTENT: "report",
+    Reason.RESIDUAL_FOUND: "residual",
+}
+
+
+def kind_of_view(reason: Reason) -> str:
+    """Return how objects held for a reason are shown: `image`, `document`, `report`, `residual` or `unreadable`."""
+    return _VIEWS.get(reason, "unreadable")
+
+
+def review_deidentifier(configuration: RunConfiguration) -> Deidentifier:
+    """Return the engine of a run with the policies for residuals, pixels and documents off."""
+    settings = configuration.settings.replace(residuals="off", pixel_risk="allow", documents="allow")
+    return make_deidentifier(configuration.replace(settings=settings))
 
 
 class NotReviewable(DicomDeidError):
@@ -86,7 +112,7 @@ def residual_texts(deidentifier: Deidentifier, storage: ObjectStore, stored: Sou
     Parameters
     ----------
     deidentifier
-        Recipe of the run, with the policies for residuals, pixels and documents off.
+        See `review_deidentifier`.
     storage, stored
         The object.
 

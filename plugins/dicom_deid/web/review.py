@@ -13,7 +13,6 @@ from fastapi.responses import RedirectResponse
 
 from dicom_deid.database import Database
 from dicom_deid.database.connection import DatabaseConnection
-from dicom_deid.database.hash_chain import record_event
 from dicom_deid.database.quarantine import (
     DecisionAction,
     HeldGroup,
@@ -22,12 +21,10 @@ from dicom_deid.database.quarantine import (
     list_held_groups,
     list_held_objects,
     record_decision,
+    record_shown,
 )
-from dicom_deid.engine import Deidentifier
 from dicom_deid.objects import SourceObject
-from dicom_deid.pipeline.configuration import RunConfiguration
 from dicom_deid.pipeline.decisions import can_be_rule, make_decision, possible_actions
-from dicom_deid.pipeline.engine import make_deidentifier
 from dicom_deid.pipeline.pictures import (
     MAX_OBJECTS,
     Picture,
@@ -39,7 +36,14 @@ from dicom_deid.pipeline.pictures import (
     projection_picture,
 )
 from dicom_deid.pipeline.planning import configuration_of_run
-from dicom_deid.pipeline.review import NotReviewable, content_tree, read_unreadable, residual_texts
+from dicom_deid.pipeline.review import (
+    NotReviewable,
+    content_tree,
+    kind_of_view,
+    read_unreadable,
+    residual_texts,
+    review_deidentifier,
+)
 from dicom_deid.reasons import Reason
 from dicom_deid.recipe.filters import Rectangle
 from dicom_deid.web.access import can_review, may_review
@@ -58,27 +62,6 @@ _RENDERING = BoundedSemaphore(3)
 """Pictures that are drawn at the same time: together they must fit into the memory of the API server."""
 _SECONDS = 60
 _POST = [Depends(may_review), Depends(verified_form)]
-
-_DOCUMENT = frozenset({Reason.ENCAPSULATED_DOCUMENT})
-_REPORT = frozenset({Reason.STRUCTURED_CONTENT})
-_TEXT = frozenset({Reason.RESIDUAL_FOUND})
-_IMAGE = frozenset(
-    {
-        Reason.PIXEL_RISK,
-        Reason.BURNED_IN_ANNOTATION,
-        Reason.RECOGNIZABLE_VISUAL_FEATURES,
-        Reason.VIDEO,
-        Reason.GRAPHIC_CONTENT,
-    }
-)
-
-
-def kind_of_view(reason: Reason) -> str:
-    """Return how objects held for a reason are shown: `image`, `document`, `report`, `residual` or `unreadable`."""
-    for kind, reasons in (("document", _DOCUMENT), ("report", _REPORT), ("residual", _TEXT), ("image", _IMAGE)):
-        if reason in reasons:
-            return kind
-    return "unreadable"
 
 
 @router.get("")
@@ -162,7 +145,7 @@ def text(
     def read() -> dict[str, Any]:
         if view == "unreadable":
             return {"unreadable": read_unreadable(store, stored)}
-        deidentifier = _without_policies(configuration_of_run(database, chosen.run_id))
+        deidentifier = review_deidentifier(configuration_of_run(database, chosen.run_id))
         if view == "report":
             return {"lines": content_tree(deidentifier, store, stored)}
         return {"residuals": residual_texts(deidentifier, store, stored)}
@@ -219,13 +202,7 @@ def _opened(
 ) -> list[SourceObject]:
     """Return the source objects with their decrypted keys; the access is recorded first."""
     project = database.project(group.project, create=False)
-    body = {
-        "user": user,
-        "what": what,
-        "group": group.group_id,
-        "objects": [[each.link_id, each.number, each.object_id] for each in objects],
-    }
-    record_event(database.connection, database.chain_key, "held-object-shown", body, project=group.project)
+    record_shown(database.connection, database.chain_key, objects, user, what)
     return [each.source_object(project) for each in objects]
 
 
@@ -245,11 +222,6 @@ def _limited(show: Callable[[], Shown]) -> Shown:
         raise HTTPException(422, str(error)) from None
     finally:
         _RENDERING.release()
-
-
-def _without_policies(configuration: RunConfiguration) -> Deidentifier:
-    settings = configuration.settings.replace(residuals="off", pixel_risk="allow", documents="allow")
-    return make_deidentifier(configuration.replace(settings=settings))
 
 
 def _rectangles(text: str) -> list[Rectangle]:
