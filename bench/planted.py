@@ -226,7 +226,7 @@ def planting(rng: random.Random, *, is_beyond: bool = False) -> Planting:
     encoded = _encoded(text, codecs, place)
     tail = _place(dataset, place, text, encoded)
     forms = (_encoded(written, codecs, place), *((written.encode("utf-8"),) if place == "SR text (UT)" else ()))
-    data = _saved(dataset, encoded if place == "file meta information" else b"") + tail
+    data = saved(dataset, encoded if place == "file meta information" else b"") + tail
     return Planting(kind, place, encoding, writing, data, text, start, start + len(identifier), forms)
 
 
@@ -247,6 +247,7 @@ def an_object(patient: Patient, instance_uid: str, terms: list[str]) -> Dataset:
     dataset.SOPClassUID = UID("1.2.840.10008.5.1.4.1.1.2")
     dataset.SOPInstanceUID = UID(instance_uid)
     dataset.StudyInstanceUID = UID(patient.study_uid)
+    dataset.SeriesInstanceUID = UID(f"{patient.study_uid}.7")
     dataset.Modality = "CT"
     if terms:
         dataset.SpecificCharacterSet = terms if len(terms) > 1 else terms[0]
@@ -292,7 +293,8 @@ def _place(dataset: Dataset, place: str, text: str, encoded: bytes) -> bytes:
     return b""
 
 
-def _saved(dataset: Dataset, private_information: bytes = b"") -> bytes:
+def saved(dataset: Dataset, private_information: bytes = b"") -> bytes:
+    """Return an object as Part 10 bytes, with private file meta information if any is given."""
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     if private_information:
@@ -348,7 +350,7 @@ def clean(rng: random.Random, subject: str) -> tuple[bytes, str]:
     item.CodeMeaning = sentence(rng)
     dataset.ProcedureCodeSequence = Sequence([item])
     dataset.private_block(0x0029, "SOMEBODY", create=True).add_new(0x01, "UN", text.encode())
-    return _saved(dataset), dataset.ImageComments
+    return saved(dataset), dataset.ImageComments
 
 
 SUBJECTS = ("words", "names that begin words", "names that are words", "numbers", "dates of other days", "other UIDs")
