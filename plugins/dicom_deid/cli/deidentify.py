@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import getpass
 import json
 import os
 import signal
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -120,6 +122,18 @@ _OUTCOMES = {
     help="What to do with documents and structured content that no rule cleans.",
 )
 @click.option(
+    "--cohort",
+    metavar="LIST",
+    help="CSV or Parquet list of patients, studies, series or keys: only these are de-identified. The source must be "
+    "indexed (see `dicom-deid index`).",
+)
+@click.option(
+    "--cohort-report",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE.csv",
+    help="Write the answer to each line of the cohort list: line, status, number of objects.",
+)
+@click.option(
     "--select",
     multiple=True,
     callback=lines,
@@ -170,6 +184,7 @@ def deidentify(
     data_directory: Path | None,
     schema: str,
     report: Path | None,
+    cohort_report: Path | None,
     memory: int,
     workers: int,
     private_elements: PrivatePolicy,
@@ -207,6 +222,8 @@ def deidentify(
     with _report_file(report) as on_recorded, database_access(database, data_directory) as access:
         connections = Connections(database=access.url, keys=access.keys, schema=schema)
         planned = plan_run(configuration, connections)
+        if cohort_report is not None:
+            _write_cohort_report(cohort_report, planned)
         complete = False
         try:
             with _stopping() as should_stop, _progress(planned) as on_progress:
@@ -298,6 +315,13 @@ def _stopping() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
+def _write_cohort_report(path: Path, planned: PlannedRun) -> None:
+    with owner_only(path) as file:
+        writer = csv.writer(file)
+        writer.writerow(("line", "status", "objects"))
+        writer.writerows((answer.number, answer.status, answer.objects) for answer in planned.cohort)
+
+
 def _exit_code(complete: bool, totals: RunReport) -> int:
     if not complete or totals.outcomes.get("failed") or totals.left_to_other_runs:
         return EXIT_FAILED
@@ -312,6 +336,8 @@ def _print_summary(planned: PlannedRun, totals: RunReport) -> None:
     table.add_column(justify="right")
     table.add_column()
     table.add_row("Listed", str(summary.listed), "")
+    for status, count in Counter(answer.status for answer in planned.cohort).items():
+        table.add_row(f"Cohort lines {status}", str(count), "")
     if summary.outside:
         table.add_row("Outside the times", str(summary.outside), "")
     table.add_row("Already done", str(summary.already_done), "")

@@ -58,6 +58,12 @@ WITH gone AS (
     WHERE x.project_id = %(project)s AND h.kind = x.kind AND h.keyed_hash = x.keyed_hash RETURNING x.withdrawal_id
 )
 UPDATE withdrawal SET state = 'erased' WHERE withdrawal_id IN (SELECT withdrawal_id FROM gone) AND state = 'finished';
+WITH erased AS (
+    DELETE FROM index_series s USING index_source i WHERE i.source_id = s.store_id AND i.project_id = %(project)s
+      AND s.patient IN (SELECT encode(substr(hash, 1, 16), 'hex')::uuid FROM unnest(%(patients)s::bytea[]) w (hash))
+    RETURNING s.series_number
+)
+DELETE FROM index_object WHERE series_number IN (SELECT series_number FROM erased);
 DELETE FROM decided_object t USING pg_temp.erased_object o WHERE t.scope_id = o.scope_id AND t.key_hash = o.key_hash;
 DELETE FROM held_object t USING pg_temp.erased_object o WHERE t.object_id = o.object_id;
 DELETE FROM batch_item i USING batch b, pg_temp.erased_object o
@@ -85,6 +91,11 @@ DELETE FROM write_intent WHERE scope_id IN (SELECT scope_id FROM work_scope WHER
 DELETE FROM processed_object WHERE scope_id IN (SELECT scope_id FROM work_scope WHERE project_id = %(project)s);
 DELETE FROM withdrawn WHERE project_id = %(project)s;
 DELETE FROM source_series WHERE project_id = %(project)s;
+WITH sources AS (SELECT source_id FROM index_source WHERE project_id = %(project)s), series AS (
+    DELETE FROM index_series WHERE store_id IN (SELECT source_id FROM sources)
+)
+DELETE FROM index_object WHERE store_id IN (SELECT source_id FROM sources);
+DELETE FROM index_source WHERE project_id = %(project)s;
 DELETE FROM patient WHERE project_id = %(project)s;
 UPDATE project SET deleted_at = clock_timestamp(), secret = '' WHERE project_id = %(project)s;
 WITH gone AS (DELETE FROM mapping WHERE project_id = %(project)s RETURNING 1) SELECT count(*) FROM gone

@@ -27,7 +27,7 @@ _HEAD = "SELECT, INSERT, UPDATE ON chain_head"
 _READ = (
     "SELECT ON project, key_check, recipe, alembic_version, work_scope, rules, source_series, processed_object, run, "
     "batch, batch_item, write_intent, withdrawal, withdrawn, deletion, release, secret, chain_head, audit_event, "
-    "audit_link, audit, held_object, decision, decided_object"
+    "audit_link, audit, held_object, decision, decided_object, index_source, index_series, index_object, cohort_line"
 )
 
 _GRANTS: Mapping[str, tuple[str, ...]] = {
@@ -35,14 +35,15 @@ _GRANTS: Mapping[str, tuple[str, ...]] = {
         _READ,
         "INSERT ON project, key_check, recipe, work_scope, rules, patient, source_series, processed_object, run",
         "INSERT ON batch, batch_item, write_intent, withdrawal, withdrawn, deletion, release, secret, mapping",
-        "INSERT ON audit_link, audit",
+        "INSERT ON audit_link, audit, index_source, index_series, index_object, cohort_line",
+        "UPDATE ON index_object",
         "UPDATE (patient_ids, accession_numbers, study_ids) ON project",
         "SELECT ON patient",
         "SELECT (project_id, kind, keyed_hash, pseudonym, is_unique, row_check) ON mapping",
         "UPDATE ON processed_object, run, batch, batch_item, write_intent, withdrawal, release, held_object",
         "UPDATE ON decided_object",
         "INSERT, DELETE ON held_object",
-        "DELETE ON batch, batch_item, write_intent, withdrawn, deletion",
+        "DELETE ON batch, batch_item, write_intent, withdrawn, deletion, index_series, index_object, cohort_line",
         f"INSERT ({_EVENT_COLUMNS}) ON audit_event",
         _HEAD,
         "USAGE ON SEQUENCE audit_link_link_id_seq",

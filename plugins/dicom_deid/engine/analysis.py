@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 from dicom_deid.dicom.part10 import FileHeader
 from dicom_deid.engine.handler_table import HandlerTable
@@ -13,6 +14,8 @@ from dicom_deid.identifiers import Identifier
 from dicom_deid.objects import SourceRange
 from dicom_deid.reasons import Reason
 from dicom_deid.recipe import CompiledRecipe
+
+_US_BYTES = 2
 
 
 class AnalysisResult:
@@ -123,6 +126,14 @@ class AnalysisResult:
     def original(self, keyword: str) -> str:
         """Return the original value of a captured identifier, or an empty string. PHI."""
         return self.walk.captured_text(keyword)
+
+    def number(self, keyword: str) -> int | None:
+        """Return the value of a captured element of VR US, or None if it is missing or malformed."""
+        found = self.walk.captured.get(keyword)
+        if found is None or found[1] - found[0] != _US_BYTES:
+            return None
+        byte_order: Literal["big", "little"] = "big" if self.header.transfer_syntax.encoding.big_endian else "little"
+        return int.from_bytes(self.walk.data[found[0] : found[1]], byte_order)
 
     @property
     def sop_class_uid(self) -> str:

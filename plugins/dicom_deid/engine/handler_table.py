@@ -130,6 +130,17 @@ CAPTURED = {
     0x0020000E: "SeriesInstanceUID",
     0x00200010: "StudyID",
 }
+# Root elements that describe an object in the index of the source.
+INDEXED = {
+    0x00080020: "StudyDate",
+    0x00080070: "Manufacturer",
+    0x00081090: "ManufacturerModelName",
+    0x00100010: "PatientName",
+    0x00100021: "IssuerOfPatientID",
+    0x00180015: "BodyPartExamined",
+    0x00280010: "Rows",
+    0x00280011: "Columns",
+}
 _IDENTIFIERS = frozenset({IdentifierKind.PATIENT_ID, IdentifierKind.ACCESSION_NUMBER, IdentifierKind.STUDY_ID})
 
 
@@ -267,7 +278,7 @@ class HandlerTable:
         self.inserted = frozenset({PATIENT_ID}) if self._keys_by_study(PATIENT_ID) else frozenset[int]()
         self.meta_additions = {one.element.tag: one for one in compiled.additions if one.element.file_meta}
         self._safe_private_of_recipe = frozenset(compiled.recipe.safe_private)
-        self.captured = {**CAPTURED, **captured_by(compiled.recipe.filters)}
+        self.captured = {**CAPTURED, **INDEXED, **captured_by(compiled.recipe.filters)}
         if settings.pixel_risk != "allow":
             self.captured |= FACTS
         self.replaces_references = settings.follow_uid_references and replaces_uids(compiled)

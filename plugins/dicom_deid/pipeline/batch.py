@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from dicom_deid import __version__
 from dicom_deid.database import AuditRow, Lease, Run
+from dicom_deid.database.source_index import SourceIndex
 from dicom_deid.engine import Deidentifier
 from dicom_deid.exceptions import ConfigurationError, DicomDeidError, ObjectStoreError
 from dicom_deid.pipeline.configuration import RunConfiguration
@@ -143,13 +144,15 @@ def run_batch(
         # Objects recorded by an earlier attempt are scanned again for their patients' terms.
         items = lease.items(recorded=configuration.settings.residuals != "off")
         to_do = [item for item in items if not item.recorded]
+        project = database.project(configuration.project)
+        index = SourceIndex(database.connection, project, lease.run.request.source)
         recorder = _BatchRecorder(
-            lease, object_stores, len(to_do), ProgressReporter(progress, progress_seconds, to_do), recorded
+            lease, index, object_stores, len(to_do), ProgressReporter(progress, progress_seconds, to_do), recorded
         )
         stop = _StopFlag(should_stop)
         executor = PipelineExecutor(
             _processor(configuration, deidentifier, object_stores, run_id),
-            database.mapping(database.project(configuration.project)).resolve,
+            database.mapping(project).resolve,
             transfers=configuration.transfers,
             in_flight_bytes=configuration.in_flight_bytes,
         )
@@ -209,12 +212,14 @@ class _BatchRecorder:
     def __init__(
         self,
         lease: Lease,
+        index: SourceIndex,
         object_stores: ObjectStores,
         objects: int,
         progress: ProgressReporter,
         recorded: Callable[[Sequence[AuditRow]], None] | None,
     ) -> None:
         self._lease = lease
+        self._index = index
         self._stores = object_stores
         self._open = objects
         self._progress = progress
@@ -274,6 +279,7 @@ class _BatchRecorder:
     def _record(self) -> None:
         rows = [result.row for result in self._waiting]
         self._lease.record(rows)
+        self._index.add([result.index_entry for result in self._waiting if result.index_entry is not None])
         self._recorded_at = time.monotonic()
         if self._recorded_callback is not None:
             self._recorded_callback(rows)

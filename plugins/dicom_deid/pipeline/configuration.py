@@ -50,6 +50,9 @@ class RunConfiguration:
         Template of destination keys, see `KeyTemplate`.
     org_root, single_patient_id, uid_strategy, max_date_offset_days
         Options of the project, fixed when it is created; None to use the project's own.
+    cohort
+        ``s3://bucket/key`` or path of a cohort list: only objects that its lines name are planned, from the index of
+        the source. See `dicom_deid.pipeline.cohort`.
     select, exclude
         Lines of criteria, see `Selection`: an object for which a line of `select` does not hold, or one of `exclude`
         does, is left out with the outcome `excluded`.
@@ -97,6 +100,7 @@ class RunConfiguration:
     single_patient_id: str | None = None
     uid_strategy: Literal["stored", "derived"] | None = None
     max_date_offset_days: int | None = None
+    cohort: str | None = None
     select: str = ""
     exclude: str = ""
     limit: int | None = None

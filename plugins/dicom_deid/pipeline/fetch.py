@@ -17,6 +17,7 @@ from dicom_deid.engine import AnalysisResult, Deidentifier, NeedMoreDataError, S
 from dicom_deid.engine.free_text import read_free_texts
 from dicom_deid.engine.pixels.filters import element_text
 from dicom_deid.exceptions import Quarantine
+from dicom_deid.objects import SourceObject
 from dicom_deid.objectstore import ObjectStore
 from dicom_deid.objectstore.base import Buffer
 from dicom_deid.pipeline.fragments import end_of_fragments
@@ -156,6 +157,23 @@ def _read_until_analysed(
         if wanted > MAX_HEADER_BYTES or len(data) == size:
             raise Quarantine(Reason.HEADER_TOO_LARGE, "before (7fe0,0010)")
         data += read(len(data), wanted)
+
+
+def analyse_header(deidentifier: Deidentifier, store: ObjectStore, listed: SourceObject, first: int) -> AnalysisResult:
+    """Read the beginning of an object up to its pixel data, and return its analysis.
+
+    Parameters
+    ----------
+    first
+        Number of bytes to read first; more are read where the header is longer.
+
+    Raises
+    ------
+    Quarantine, ObjectStoreError
+        As for `fetch_object`.
+    """
+    read = _reader(store, listed.key, listed.etag, listed.version_id)
+    return _read_until_analysed(read, listed.size, first, lambda data: deidentifier.analyse(data, size=listed.size))[1]
 
 
 def read_patient_terms(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from dicom_deid.database import Database, PlanSummary, RunReport, RunRequest, RunState
+from dicom_deid.database import AccessReason, Database, PlanSummary, RunReport, RunRequest, RunState
 from dicom_deid.database.quarantine import list_decided_objects, project_rules
+from dicom_deid.database.source_index import CohortAnswer, record_answers
 from dicom_deid.objects import SourceObject
+from dicom_deid.pipeline.cohort import import_pseudonyms, load_cohort, match_cohort
 from dicom_deid.pipeline.configuration import RunConfiguration
 from dicom_deid.pipeline.connections import Connections
 from dicom_deid.pipeline.engine import make_deidentifier
@@ -26,11 +29,14 @@ class PlannedRun:
         Counts of the plan, with one reference per batch.
     configuration
         The configuration for the batches: it holds the device rules of the project.
+    cohort
+        The answer to each line of the cohort list.
     """
 
     run_id: str
     summary: PlanSummary
     configuration: RunConfiguration
+    cohort: tuple[CohortAnswer, ...] = ()
 
 
 def plan_run(
@@ -65,7 +71,7 @@ def plan_run(
         The object store or the database is unavailable; a retry may help.
     """
     make_deidentifier(configuration)
-    with connections.open(configuration) as (database, object_stores):
+    with connections.open(configuration) as (database, object_stores), ExitStack() as resources:
         database.upgrade()
         database.project(configuration.project, configuration.project_options, create=create_project)
         configuration = configuration.replace(project_rules=project_rules(database.connection, configuration.project))
@@ -84,9 +90,26 @@ def plan_run(
             external_id=configuration.external_id,
         )
         run_id = database.start_run(request)
+        answers: list[CohortAnswer] = []
+        if list_objects is not None:
+            listing = list_objects(database)
+        elif configuration.cohort is not None:
+            lines = load_cohort(configuration.cohort, connections.source)
+            project = database.project(configuration.project)
+            person = configuration.triggered_by or "unknown"
+            import_pseudonyms(
+                database, project, lines, AccessReason(person=person, reason=f"cohort list of run {run_id}")
+            )
+            index, answers = match_cohort(
+                resources.enter_context(connections.open_database()), project, request.source, lines
+            )
+            record_answers(database.connection, run_id, answers)
+            listing = index.matched_objects(answers)
+        else:
+            listing = object_stores.source.list()
         summary = database.plan(
             run_id,
-            object_stores.source.list() if list_objects is None else list_objects(database),
+            listing,
             max_batches=configuration.max_batches,
             batch_objects=configuration.batch_objects,
             batch_bytes=configuration.batch_bytes,
@@ -94,9 +117,9 @@ def plan_run(
             newer_than=configuration.after,
             older_than=configuration.before,
             retry_quarantined=configuration.retry_quarantined,
-            is_whole_listing=list_objects is None,
+            is_whole_listing=list_objects is None and configuration.cohort is None,
         )
-    return PlannedRun(run_id, summary, configuration)
+    return PlannedRun(run_id, summary, configuration, tuple(answers))
 
 
 def configuration_of_run(database: Database, run_id: str) -> RunConfiguration:

@@ -16,6 +16,7 @@ from urllib.parse import quote
 from dicom_deid import __version__
 from dicom_deid.database import AuditRow, BatchItem
 from dicom_deid.database.quarantine import DeviceFacts, ItemDecision
+from dicom_deid.database.source_index import IndexEntry
 from dicom_deid.engine import Deidentifier, DeidentifyResult, PatientTermIndex, SearchTerms
 from dicom_deid.exceptions import ConfigurationError, DicomDeidError, ObjectStoreError, Quarantine
 from dicom_deid.objects import SourceRange
@@ -32,6 +33,7 @@ from dicom_deid.pipeline.fetch import (
     fetch_object,
     read_patient_terms,
 )
+from dicom_deid.pipeline.indexing import index_entry
 from dicom_deid.pipeline.large import (
     COPIED_OBJECT_MEMORY,
     STREAMED_OBJECT_MEMORY,
@@ -60,12 +62,15 @@ class ObjectResult:
         For the audit.
     error
         Of a failed object, the exception of the object store.
+    index_entry
+        For the index of the source; None if the object could not be analysed.
     reading, rewriting, writing
         Seconds spent in each stage.
     """
 
     row: AuditRow
     error: Exception | None = None
+    index_entry: IndexEntry | None = None
     reading: float = 0.0
     rewriting: float = 0.0
     writing: float = 0.0
@@ -119,7 +124,10 @@ class _Attempt:
             milliseconds=round(sum(self.seconds.values()) * 1000),
             device=device,
         )
-        return ObjectResult(row, error, **self.seconds)
+        entry = None
+        if analysis is not None:
+            entry = index_entry(analysis, source_object(self.item), is_listed=False)
+        return ObjectResult(row, error, entry, **self.seconds)
 
 
 class ObjectProcessor:

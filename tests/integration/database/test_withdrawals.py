@@ -25,6 +25,7 @@ from dicom_deid.database import (
 )
 from dicom_deid.database.connection import DatabaseConnection
 from dicom_deid.database.keys import derive
+from dicom_deid.database.source_index import IndexedIdentifiers, IndexEntry, SourceIndex
 from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.identifiers import Identifier, IdentifierKind
 from dicom_deid.objects import SourceObject
@@ -38,6 +39,17 @@ def identity(number: int) -> ObjectIdentity:
     patient, study = number // 10, number // 5
     return ObjectIdentity(
         f"MRN-{patient:05d}", f"ACC-{study:05d}", f"1.2.3.{study}", f"1.2.3.{study}.1", f"1.2.4.{number}"
+    )
+
+
+def indexed(number: int) -> IndexedIdentifiers:
+    known = identity(number)
+    return IndexedIdentifiers(
+        patient_id=known.patient_id,
+        issuer_of_patient_id="",
+        accession_number=known.accession_number,
+        study_instance_uid=known.study_instance_uid,
+        series_instance_uid=known.series_instance_uid,
     )
 
 
@@ -111,8 +123,10 @@ def delete_copies(database: Database, withdrawal_id: str, project: str = "p") ->
 
 @pytest.fixture
 def released(database, steps) -> Database:
-    """Return a database with 40 released objects of 4 patients."""
+    """Return a database with 40 released objects of 4 patients, which are in the index of the source too."""
     run = steps.begin()
+    index = SourceIndex(database.connection, database.project("p"), database.run(run).request.source)
+    index.add([IndexEntry(source_object=each, identifiers=indexed(n)) for n, each in enumerate(listing(40))])
     assert len(process(database, run, database.plan(run, listing(40), batch_objects=20).batches)) == 40
     database.finish_run(run, "succeeded")
     return database
@@ -380,6 +394,8 @@ def test_a_deleted_project_holds_nothing_and_cannot_be_used_again(released, keys
     assert secret.hex() not in text
     assert released.queries.crosswalk_sizes() == {"other": {"PatientID": 1}}
     assert [each.name for each in released.projects()] == ["other"]
+    for table in ("index_source", "index_series", "index_object"):
+        assert released.connection.query("test", f"SELECT count(*) FROM {table}") == [(0,)]
     with pytest.raises(ConfigurationError, match="was deleted"):
         released.project("p")
     assert released.verify().problems == []

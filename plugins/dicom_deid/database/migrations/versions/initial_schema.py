@@ -413,6 +413,58 @@ CREATE TABLE decided_object (
 COMMENT ON TABLE decided_object IS 'The objects of each decision, and the audit row of their outcome under it.';
 CREATE INDEX decided_object_decision ON decided_object (decision_id);
 
+CREATE TABLE index_source (
+    source_id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    project_id integer NOT NULL REFERENCES project,
+    store text NOT NULL,
+    prefix text NOT NULL,
+    UNIQUE (project_id, store, prefix)
+);
+COMMENT ON TABLE index_source IS 'The prefixes that were indexed; the row without a prefix is the store itself.';
+
+CREATE TABLE index_series (
+    series_number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    store_id integer NOT NULL REFERENCES index_source,
+    -- The first 128 bits of the keyed hashes of the identifiers, as in mapping.
+    patient uuid NOT NULL,
+    issuer uuid NOT NULL,
+    accession uuid NOT NULL,
+    study uuid NOT NULL,
+    series uuid NOT NULL,
+    attributes jsonb NOT NULL,
+    UNIQUE (store_id, patient, issuer, accession, study, series, attributes)
+);
+COMMENT ON TABLE index_series IS 'Identifiers and attributes that objects of the source share, once.';
+CREATE INDEX index_series_accession ON index_series (store_id, accession);
+CREATE INDEX index_series_study ON index_series (store_id, study);
+CREATE INDEX index_series_series ON index_series (store_id, series);
+
+CREATE TABLE index_object (
+    store_id integer NOT NULL,
+    key_hash uuid NOT NULL,
+    source_id integer NOT NULL,
+    encrypted_key bytea NOT NULL,
+    size bigint NOT NULL,
+    etag text NOT NULL,
+    version_id text,
+    -- Null until it was listed by the indexer: a run knows it of no object.
+    last_modified timestamptz,
+    instance uuid NOT NULL,
+    series_number bigint NOT NULL,
+    PRIMARY KEY (store_id, key_hash)
+);
+COMMENT ON TABLE index_object IS 'The objects of the source, one row per key. No foreign keys: rows come in bulk.';
+CREATE INDEX index_object_series ON index_object (series_number);
+
+CREATE TABLE cohort_line (
+    run_id uuid NOT NULL REFERENCES run,
+    number integer NOT NULL,
+    status text NOT NULL CHECK (status IN ('found', 'absent', 'ambiguous')),
+    objects bigint NOT NULL,
+    PRIMARY KEY (run_id, number)
+);
+COMMENT ON TABLE cohort_line IS 'The answer to each line of the cohort list of a run; the list itself is not stored.';
+
 CREATE FUNCTION audit_is_append_only() RETURNS trigger LANGUAGE plpgsql AS $body$
 BEGIN
     RAISE EXCEPTION 'the audit is append-only' USING ERRCODE = 'insufficient_privilege';
@@ -510,6 +562,7 @@ _DOWN = """
 DROP FUNCTION reidentify(bigint, text[], bytea[], text[], bytea);
 DROP FUNCTION ensure_audit_partition(timestamptz);
 DROP FUNCTION last_attempts(uuid[], timestamptz);
+DROP TABLE cohort_line, index_object, index_series, index_source;
 DROP TABLE held_object, decided_object, decision;
 DROP TABLE audit, audit_link, audit_event, chain_head, release, deletion, withdrawn, withdrawal, write_intent,
     batch_item, batch, run, processed_object, source_series, rules, work_scope, recipe, mapping, patient, key_check,

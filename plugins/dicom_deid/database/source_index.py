@@ -1,0 +1,400 @@
+"""The index of a source: keyed hashes of identifiers and open attributes of each object, and what a cohort matches.
+
+No original value is stored in clear: identifiers are found by the keyed hashes that the mapping uses, source keys are
+encrypted. Attributes such as Modality or Manufacturer are stored as they are.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal
+from uuid import UUID
+
+from dicom_deid.database.connection import DatabaseConnection
+from dicom_deid.database.mapping import keyed_hash_of
+from dicom_deid.database.projects import Project, decrypt_source_key, source_key_hash
+from dicom_deid.database.pseudonyms import normalised
+from dicom_deid.database.runs import split_source
+from dicom_deid.identifiers import IdentifierKind
+from dicom_deid.objects import SourceObject
+
+LineStatus = Literal["found", "absent", "ambiguous"]
+
+_HASH_BYTES = 16
+_SELECTORS = ("key_hash", "series", "study", "accession", "patient")
+"""What a line may give, the most selective first: the first one that it gives is looked up by an index."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexedIdentifiers:
+    """Original identifiers of an object or of a line of a cohort list. PHI: stored only as keyed hashes.
+
+    A None in a line of a cohort list matches anything; an empty string matches objects without the identifier.
+    """
+
+    patient_id: str | None = field(default=None, repr=False)
+    issuer_of_patient_id: str | None = field(default=None, repr=False)
+    accession_number: str | None = field(default=None, repr=False)
+    study_instance_uid: str | None = field(default=None, repr=False)
+    series_instance_uid: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexEntry:
+    """One object, to be put into the index.
+
+    Parameters
+    ----------
+    source_object
+        As it was listed, with its key relative to the source.
+    is_listed
+        Whether its time of modification is known from a listing.
+    identifiers, sop_instance_uid
+        Its original identifiers.
+    attributes
+        Open attributes by name, for example ``{"Modality": "CT", "StudyMonth": "2024-05"}``.
+    """
+
+    source_object: SourceObject
+    is_listed: bool = True
+    identifiers: IndexedIdentifiers
+    sop_instance_uid: str = field(default="", repr=False)
+    attributes: Mapping[str, str | int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CohortAnswer:
+    """The answer to one line of a cohort list.
+
+    Parameters
+    ----------
+    number
+        Line of the list.
+    status
+        `ambiguous`: the line matches objects of more than one patient, or of one PatientID from several issuers. Its
+        objects are not planned.
+    objects
+        Number of objects that it matches.
+    """
+
+    number: int
+    status: LineStatus
+    objects: int
+
+
+_STORE = """
+INSERT INTO index_source (project_id, store, prefix)
+VALUES (%(project)s, %(store)s, ''), (%(project)s, %(store)s, %(prefix)s)
+ON CONFLICT DO NOTHING;
+SELECT (SELECT source_id FROM index_source WHERE project_id = %(project)s AND store = %(store)s AND prefix = ''),
+       (SELECT source_id FROM index_source WHERE project_id = %(project)s AND store = %(store)s AND prefix = %(prefix)s)
+"""
+
+_IDENTIFIERS = "patient, issuer, accession, study, series, attributes"
+
+_ADD = f"""
+CREATE TEMP TABLE IF NOT EXISTS index_entry (
+    key_hash uuid, encrypted_key bytea, size bigint, etag text, version_id text, last_modified timestamptz,
+    instance uuid, patient uuid, issuer uuid, accession uuid, study uuid, series uuid, attributes jsonb)
+    ON COMMIT DELETE ROWS;
+INSERT INTO pg_temp.index_entry SELECT * FROM unnest(
+    %(key_hash)s::uuid[], %(encrypted_key)s::bytea[], %(size)s::bigint[], %(etag)s::text[], %(version_id)s::text[],
+    %(last_modified)s::timestamptz[], %(instance)s::uuid[], %(patient)s::uuid[], %(issuer)s::uuid[],
+    %(accession)s::uuid[], %(study)s::uuid[], %(series)s::uuid[], %(attributes)s::jsonb[]);
+INSERT INTO index_series (store_id, {_IDENTIFIERS})
+SELECT DISTINCT %(store)s, {_IDENTIFIERS} FROM pg_temp.index_entry ORDER BY 2, 3, 4, 5, 6, 7 ON CONFLICT DO NOTHING;
+INSERT INTO index_object AS o (store_id, key_hash, source_id, encrypted_key, size, etag, version_id, last_modified,
+                               instance, series_number)
+SELECT DISTINCT ON (e.key_hash) %(store)s, e.key_hash, %(source)s, e.encrypted_key, e.size, e.etag, e.version_id,
+    e.last_modified, e.instance, s.series_number
+FROM pg_temp.index_entry e JOIN index_series s ON s.store_id = %(store)s AND s.patient = e.patient
+    AND s.issuer = e.issuer AND s.accession = e.accession AND s.study = e.study AND s.series = e.series
+    AND s.attributes = e.attributes
+ORDER BY e.key_hash
+ON CONFLICT (store_id, key_hash) DO UPDATE SET source_id = excluded.source_id, size = excluded.size,
+    etag = excluded.etag, version_id = excluded.version_id,
+    last_modified = coalesce(excluded.last_modified, o.last_modified),
+    instance = excluded.instance, series_number = excluded.series_number
+"""  # noqa: S608 - constants
+
+_LIST = "CREATE TEMP TABLE IF NOT EXISTS index_listed (key_hash uuid); TRUNCATE pg_temp.index_listed"
+
+_CHANGED = """
+INSERT INTO pg_temp.index_listed SELECT unnest(%(keys)s::uuid[]);
+SELECT w.position FROM unnest(%(keys)s::uuid[], %(etags)s::text[]) WITH ORDINALITY w (key_hash, etag, position)
+LEFT JOIN index_object o ON o.store_id = %(store)s AND o.key_hash = w.key_hash
+WHERE o.etag IS DISTINCT FROM w.etag ORDER BY 1
+"""
+
+# Rows that were listed under a prefix above this one may lie outside it: the listing of that prefix removes them.
+_REMOVE_VANISHED = """
+ANALYZE pg_temp.index_listed;
+WITH gone AS (
+    DELETE FROM index_object o USING index_source s
+    WHERE o.store_id = %(store)s AND s.source_id = o.source_id AND starts_with(s.prefix, %(prefix)s)
+      AND NOT EXISTS (SELECT FROM pg_temp.index_listed l WHERE l.key_hash = o.key_hash) RETURNING 1
+) SELECT count(*) FROM gone
+"""
+
+_LINES = """
+DROP TABLE IF EXISTS pg_temp.cohort, pg_temp.cohort_match;
+CREATE TEMP TABLE cohort AS SELECT * FROM unnest(
+    %(number)s::integer[], %(key_hash)s::uuid[], %(patient)s::uuid[], %(issuer)s::uuid[], %(accession)s::uuid[],
+    %(study)s::uuid[], %(series)s::uuid[])
+    w (number, key_hash, patient, issuer, accession, study, series);
+"""
+
+_OTHERS = " AND ".join(
+    f"(c.{each} IS NULL OR s.{each} = c.{each})" for each in ("patient", "issuer", "accession", "study", "series")
+)
+
+
+def _branch(selector: str) -> str:
+    """Return the query of the lines whose most selective identifier is `selector`."""
+    is_first = " AND ".join(
+        [f"c.{selector} IS NOT NULL", *(f"c.{each} IS NULL" for each in _SELECTORS[: _SELECTORS.index(selector)])]
+    )
+    if selector == "key_hash":
+        return f"""
+            SELECT c.number, s.series_number, o.key_hash FROM pg_temp.cohort c
+            JOIN index_object o ON o.store_id = %(store)s AND o.key_hash = c.key_hash
+            JOIN index_series s USING (series_number) WHERE {is_first} AND {_OTHERS}"""  # noqa: S608 - constants
+    return f"""
+        SELECT c.number, s.series_number, NULL::uuid FROM pg_temp.cohort c
+        JOIN index_series s ON s.store_id = %(store)s AND s.{selector} = c.{selector}
+        WHERE {is_first} AND {_OTHERS}"""  # noqa: S608 - constants
+
+
+_MATCH = f"""
+CREATE TEMP TABLE cohort_match AS SELECT * FROM ({" UNION ALL ".join(map(_branch, _SELECTORS))})
+    w (number, series_number, key_hash);
+ANALYZE pg_temp.cohort_match;
+WITH series AS (
+    SELECT series_number, count(*) AS objects FROM index_object
+    WHERE series_number IN (SELECT series_number FROM pg_temp.cohort_match WHERE key_hash IS NULL) GROUP BY 1
+), answer AS (
+    SELECT m.number, sum(CASE WHEN m.key_hash IS NULL THEN coalesce(n.objects, 0) ELSE 1 END)::bigint AS objects,
+        count(DISTINCT s.patient) FILTER (WHERE n.objects > 0 OR m.key_hash IS NOT NULL) AS patients,
+        -- Many archives have the issuer in some objects of a patient only.
+        count(DISTINCT s.issuer) FILTER (WHERE s.issuer <> %(no_issuer)s
+                                         AND (n.objects > 0 OR m.key_hash IS NOT NULL)) AS issuers
+    FROM pg_temp.cohort_match m JOIN index_series s USING (series_number) LEFT JOIN series n USING (series_number)
+    GROUP BY 1
+)
+SELECT c.number,
+    CASE WHEN coalesce(a.objects, 0) = 0 THEN 'absent' WHEN a.patients > 1 OR a.issuers > 1 THEN 'ambiguous'
+         ELSE 'found' END,
+    coalesce(a.objects, 0)
+FROM pg_temp.cohort c LEFT JOIN answer a USING (number) ORDER BY 1
+"""  # noqa: S608 - constants
+
+_MATCHED_OBJECTS = """
+SELECT o.key_hash::text, o.encrypted_key, o.size, o.etag, o.last_modified, o.version_id FROM index_object o
+WHERE o.store_id = %(store)s AND (
+    o.series_number IN (
+        SELECT series_number FROM pg_temp.cohort_match WHERE key_hash IS NULL AND number = ANY (%(found)s))
+    OR o.key_hash IN (SELECT key_hash FROM pg_temp.cohort_match WHERE number = ANY (%(found)s)))
+"""
+
+_COUNTS = """
+SELECT s.attributes ->> 'Modality', left(s.attributes ->> 'StudyMonth', 4), s.attributes ->> 'Manufacturer',
+    s.attributes ->> 'ManufacturerModelName', count(*), sum(o.size)::bigint,
+    count(*) FILTER (WHERE p.outcome = 'deidentified'), count(*) FILTER (WHERE p.outcome = 'quarantined'),
+    count(*) FILTER (WHERE p.outcome = 'excluded')
+FROM index_source i JOIN index_object o ON o.store_id = i.source_id JOIN index_series s USING (series_number)
+LEFT JOIN LATERAL (
+    SELECT d.outcome FROM work_scope w JOIN processed_object d USING (scope_id)
+    WHERE w.project_id = i.project_id AND w.source_store = i.store AND d.key_hash = o.key_hash
+    ORDER BY d.outcome = 'deidentified' DESC LIMIT 1
+) p ON true
+WHERE i.project_id = %(project)s AND i.prefix = '' GROUP BY 1, 2, 3, 4 ORDER BY 5 DESC
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveCount:
+    """Number of indexed objects of one kind, and how many of them have which newest outcome in the project."""
+
+    modality: str | None
+    year: str | None
+    manufacturer: str | None
+    model: str | None
+    objects: int
+    bytes: int
+    deidentified: int
+    quarantined: int
+    excluded: int
+
+
+class SourceIndex:
+    """The index of one source for one project.
+
+    Parameters
+    ----------
+    connection
+        The database.
+    project
+        Its keys hash the identifiers; two projects share no index.
+    source
+        URL of the source: ``s3://bucket/prefix`` or a directory.
+
+    Attributes
+    ----------
+    removed
+        Number of objects that the last complete listing no longer had.
+    """
+
+    def __init__(self, connection: DatabaseConnection, project: Project, source: str) -> None:
+        self._connection = connection
+        self._project = project
+        store, self._prefix = split_source(source)
+        rows = connection.query(
+            "opening the index",
+            _STORE,
+            {"project": project.project_id, "store": store, "prefix": self._prefix},
+        )
+        self._store_id, self._source_id = rows[0]
+        self.removed = 0
+
+    def add(self, entries: Sequence[IndexEntry]) -> None:
+        """Put objects into the index, or replace what it has of them, in one round trip."""
+        if not entries:
+            return
+        columns = ("key_hash", "encrypted_key", "size", "etag", "version_id", "last_modified", "instance")
+        hashed = ("patient", "issuer", "accession", "study", "series")
+        values: dict[str, Any] = {name: [] for name in (*columns, *hashed, "attributes")}
+        for entry in entries:
+            listed = entry.source_object
+            moment = listed.last_modified if entry.is_listed else None
+            key = self._prefix + listed.key
+            key_hash = source_key_hash(self._project, key)
+            encrypted = self._project.source_key_cipher.encrypt(
+                key.encode("utf-8", "surrogateescape"), UUID(key_hash).bytes
+            )
+            instance = self._hash(IdentifierKind.UID, entry.sop_instance_uid)
+            row = (key_hash, encrypted, listed.size, listed.etag, listed.version_id, moment, instance)
+            for name, value in zip(columns, row, strict=True):
+                values[name].append(value)
+            for name, value in zip(hashed, self._hashes(entry.identifiers), strict=True):
+                values[name].append(value or self._hash(IdentifierKind.UID, ""))
+            values["attributes"].append(json.dumps(entry.attributes, sort_keys=True))
+        with self._connection.transaction("adding to the index"):
+            self._connection.query(
+                "adding to the index", _ADD, {**values, "store": self._store_id, "source": self._source_id}
+            )
+
+    def changed(self, listing: Iterable[Sequence[SourceObject]]) -> Iterator[list[SourceObject]]:
+        """Yield, for each chunk of a complete listing, the objects that the index lacks or has of another version.
+
+        After the last chunk, objects that were not listed are removed from the index.
+        """
+        self._connection.query("reading the index", _LIST)
+        for chunk in listing:
+            rows = self._connection.query(
+                "reading the index",
+                _CHANGED,
+                {
+                    "keys": [source_key_hash(self._project, self._prefix + each.key) for each in chunk],
+                    "etags": [each.etag for each in chunk],
+                    "store": self._store_id,
+                },
+            )
+            yield [chunk[position - 1] for (position,) in rows]
+        rows = self._connection.query(
+            "removing deleted objects from the index",
+            _REMOVE_VANISHED,
+            {"store": self._store_id, "prefix": self._prefix},
+        )
+        self.removed = rows[0][0]
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing of the store is indexed for the project."""
+        rows = self._connection.query(
+            "reading the index", "SELECT NOT EXISTS (SELECT FROM index_object WHERE store_id = %s)", (self._store_id,)
+        )
+        return bool(rows[0][0])
+
+    def match(self, lines: Sequence[tuple[int, IndexedIdentifiers, str | None]]) -> list[CohortAnswer]:
+        """Look up the lines of a cohort list: line number, identifiers, source key relative to the source.
+
+        Returns
+        -------
+        list of CohortAnswer
+            One per line, in the order of the numbers.
+        """
+        hashes = [self._hashes(identifiers) for _, identifiers, _ in lines]
+        parameters: dict[str, Any] = {
+            name: [each[position] for each in hashes]
+            for position, name in enumerate(("patient", "issuer", "accession", "study", "series"))
+        }
+        parameters["number"] = [number for number, _, _ in lines]
+        parameters["key_hash"] = [
+            None if key is None else source_key_hash(self._project, self._prefix + key) for _, _, key in lines
+        ]
+        doing = "looking up a cohort"
+        self._connection.query(doing, _LINES, parameters)
+        rows = self._connection.query(
+            doing, _MATCH, {"store": self._store_id, "no_issuer": self._hash(IdentifierKind.UID, "")}
+        )
+        return [CohortAnswer(number=number, status=status, objects=objects) for number, status, objects in rows]
+
+    def matched_objects(self, answers: Iterable[CohortAnswer]) -> Iterator[SourceObject]:
+        """Yield the objects of the lines with the status `found`, each once, after :meth:`match`."""
+        found = [answer.number for answer in answers if answer.status == "found"]
+        for key_hash, encrypted, size, etag, last_modified, version_id in self._connection.rows(
+            "reading a cohort", _MATCHED_OBJECTS, {"store": self._store_id, "found": found}
+        ):
+            key = decrypt_source_key(self._project, key_hash, encrypted)
+            if key.startswith(self._prefix):
+                moment = last_modified or datetime.now(UTC)
+                yield SourceObject(key.removeprefix(self._prefix), size, etag, moment, version_id)
+
+    def _hashes(self, of: IndexedIdentifiers) -> tuple[str | None, ...]:
+        issuer = of.issuer_of_patient_id
+        return (
+            self._hash(IdentifierKind.PATIENT_ID, of.patient_id),
+            self._hash(IdentifierKind.PATIENT_ID, issuer and f"issuer {issuer}"),
+            self._hash(IdentifierKind.ACCESSION_NUMBER, of.accession_number),
+            self._hash(IdentifierKind.UID, of.study_instance_uid),
+            self._hash(IdentifierKind.UID, of.series_instance_uid),
+        )
+
+    def _hash(self, kind: IdentifierKind, value: str | None) -> str | None:
+        """Return the first 128 bits of the keyed hash of a value; one and the same for all that are empty."""
+        if value is None:
+            return None
+        plain = normalised(value)
+        return keyed_hash_of(self._project, kind if plain else IdentifierKind.UID, plain)[:_HASH_BYTES].hex()
+
+
+def count_archive(connection: DatabaseConnection, project: Project) -> list[ArchiveCount]:
+    """Return how many indexed objects there are by modality, year, manufacturer and model, the most frequent first."""
+    rows = connection.query("counting the archive", _COUNTS, {"project": project.project_id})
+    return [ArchiveCount(*row) for row in rows]
+
+
+def record_answers(connection: DatabaseConnection, run_id: str, answers: Sequence[CohortAnswer]) -> None:
+    """Record the answers of a run's cohort list: line numbers and counts, no identifier."""
+    connection.query(
+        "recording a cohort",
+        "DELETE FROM cohort_line WHERE run_id = %(run)s; INSERT INTO cohort_line (run_id, number, status, objects) "
+        "SELECT %(run)s, * FROM unnest(%(numbers)s::integer[], %(states)s::text[], %(objects)s::bigint[])",
+        {
+            "run": run_id,
+            "numbers": [answer.number for answer in answers],
+            "states": [answer.status for answer in answers],
+            "objects": [answer.objects for answer in answers],
+        },
+    )
+
+
+def read_answers(connection: DatabaseConnection, run_id: str) -> list[CohortAnswer]:
+    """Return the answers of a run's cohort list, by line."""
+    rows = connection.query(
+        "reading a cohort", "SELECT number, status, objects FROM cohort_line WHERE run_id = %s ORDER BY 1", (run_id,)
+    )
+    return [CohortAnswer(number=number, status=status, objects=objects) for number, status, objects in rows]

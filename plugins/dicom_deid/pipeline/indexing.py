@@ -1,0 +1,192 @@
+"""Fill the index of a source: which patient, study, series and kind of object each key holds."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+
+from dicom_deid.database import Database
+from dicom_deid.database.source_index import IndexedIdentifiers, IndexEntry, SourceIndex
+from dicom_deid.engine import AnalysisResult, Deidentifier, Settings
+from dicom_deid.exceptions import Quarantine
+from dicom_deid.objects import SourceObject
+from dicom_deid.objectstore import ObjectStore
+from dicom_deid.pipeline.fetch import analyse_header
+from dicom_deid.recipe import Recipe
+
+INDEX_ATTRIBUTES = (
+    "Modality",
+    "SOPClassUID",
+    "BodyPartExamined",
+    "Manufacturer",
+    "ManufacturerModelName",
+)
+"""Attributes that are stored as they are, besides Rows, Columns and `StudyMonth`, the year and month of StudyDate."""
+
+_CHUNK = 1000
+_FIRST_BYTES = 16 * 2**10
+_ADD_AT_ONCE = 500
+_MAX_TEXT = 64
+_STUDY_MONTH = re.compile(r"(?P<year>[0-9]{4})(?P<month>0[1-9]|1[0-2])")
+_SHORTEST_WORD = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexSummary:
+    """The result of indexing.
+
+    Parameters
+    ----------
+    listed
+        Objects in the listing.
+    read
+        Objects whose header was read: new ones, and those that changed since they were indexed.
+    unreadable
+        Objects that are no DICOM or malformed; they are not in the index.
+    removed
+        Objects that the index had and the listing has not.
+    """
+
+    listed: int
+    read: int
+    unreadable: int
+    removed: int
+
+
+def index_entry(analysis: AnalysisResult, source_object: SourceObject, *, is_listed: bool = True) -> IndexEntry:
+    """Return the index entry of an analysed object."""
+    original = analysis.original
+    name = f"{original('PatientName')} {original('PatientID')}".casefold()
+    words = [word for word in re.split(r"[\W_]+", name) if len(word) >= _SHORTEST_WORD]
+    attributes: dict[str, str | int] = {}
+    for keyword in INDEX_ATTRIBUTES:
+        text = original(keyword)
+        # An operator may have typed the patient's name into any of them.
+        if text and text.isprintable() and not any(word in text.casefold() for word in words):
+            attributes[keyword] = text[:_MAX_TEXT]
+    for keyword in ("Rows", "Columns"):
+        number = analysis.number(keyword)
+        if number is not None:
+            attributes[keyword] = number
+    month = _STUDY_MONTH.match(original("StudyDate"))
+    if month:
+        attributes["StudyMonth"] = f"{month['year']}-{month['month']}"
+    return IndexEntry(
+        source_object=source_object,
+        is_listed=is_listed,
+        identifiers=IndexedIdentifiers(
+            patient_id=original("PatientID"),
+            issuer_of_patient_id=original("IssuerOfPatientID"),
+            accession_number=original("AccessionNumber"),
+            study_instance_uid=original("StudyInstanceUID"),
+            series_instance_uid=original("SeriesInstanceUID"),
+        ),
+        sop_instance_uid=original("SOPInstanceUID"),
+        attributes=attributes,
+    )
+
+
+class HeaderIndexer:
+    """Reads headers of stored objects for the index; thread-safe.
+
+    Parameters
+    ----------
+    store
+        The source.
+    """
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+        # Without rules nothing is refused but what cannot be read.
+        settings = Settings(residuals="off", pixel_risk="allow", documents="allow", stamp_method=False)
+        self._deidentifier = Deidentifier(Recipe.parse("FORMAT dicom\n%header\n", "index"), settings)
+
+    def read(self, source_object: SourceObject) -> IndexEntry | None:
+        """Return the entry of an object; None if its header cannot be read.
+
+        Raises
+        ------
+        ObjectStoreError
+            The store failed.
+        """
+        try:
+            return index_entry(
+                analyse_header(self._deidentifier, self._store, source_object, _FIRST_BYTES), source_object
+            )
+        except Quarantine:
+            return None
+
+
+def index_source(
+    database: Database,
+    store: ObjectStore,
+    project: str,
+    *,
+    transfers: int = 16,
+    progress: Callable[[int], None] | None = None,
+) -> IndexSummary:
+    """Read the headers of all new and changed objects of a source into the index of a project.
+
+    Objects that were deleted from the source are removed from the index.
+
+    Parameters
+    ----------
+    database, store, project
+        Where the index is, the source, and whose keys hash the identifiers.
+    transfers
+        Number of headers that are read at a time.
+    progress
+        Called with the number of objects that were compared so far.
+
+    Raises
+    ------
+    ObjectStoreError, DatabaseError
+        The store or the database is unavailable. The same call resumes: what is indexed is not read again.
+    """
+    index = SourceIndex(database.connection, database.project(project), store.url)
+    indexer = HeaderIndexer(store)
+    listed = read = unreadable = 0
+
+    def chunks() -> Iterator[list[SourceObject]]:
+        nonlocal listed
+        objects = iter(store.list())
+        while chunk := list(islice(objects, _CHUNK)):
+            listed += len(chunk)
+            yield chunk
+
+    with ThreadPoolExecutor(transfers, "dicom-deid-index") as pool:
+        for changed in index.changed(chunks()):
+            waiting: list[IndexEntry] = []
+            for entry in _in_order(pool, indexer.read, changed, 2 * transfers):
+                read += 1
+                if entry is None:
+                    unreadable += 1
+                else:
+                    waiting.append(entry)
+                if len(waiting) >= _ADD_AT_ONCE:
+                    index.add(waiting)
+                    waiting.clear()
+            index.add(waiting)
+            if progress is not None:
+                progress(listed)
+    return IndexSummary(listed=listed, read=read, unreadable=unreadable, removed=index.removed)
+
+
+def _in_order(
+    pool: ThreadPoolExecutor,
+    work: Callable[[SourceObject], IndexEntry | None],
+    objects: Iterable[SourceObject],
+    ahead: int,
+) -> Iterator[IndexEntry | None]:
+    """Yield the results in the order of the objects, with a bounded number of them under way."""
+    pending: deque[Future[IndexEntry | None]] = deque()
+    for each in objects:
+        pending.append(pool.submit(work, each))
+        if len(pending) >= ahead:
+            yield pending.popleft().result()
+    while pending:
+        yield pending.popleft().result()

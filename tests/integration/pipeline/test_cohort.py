@@ -1,0 +1,180 @@
+"""The index of a source, and runs over the objects that a cohort list names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from pydicom import dcmread
+from pydicom.filebase import DicomBytesIO
+from tests.support.runs import ElementContext, patients, series
+
+from dicom_deid.database.source_index import count_archive, read_answers
+from dicom_deid.exceptions import ConfigurationError
+from dicom_deid.objectstore import open_object_store
+from dicom_deid.pipeline import plan_run
+from dicom_deid.pipeline.indexing import IndexSummary, index_source
+from dicom_deid.score.identity import Patient
+
+PEOPLE = patients(3)
+
+
+@pytest.fixture
+def place(s3, s3_bucket, postgres_url):
+    return ElementContext(s3, s3_bucket, postgres_url)
+
+
+def index(place: ElementContext, source: str = "in") -> IndexSummary:
+    store = open_object_store(f"s3://{place.bucket}/{source}", place.connection)
+    with place.connections.open_database() as database:
+        database.upgrade()
+        return index_source(database, store, "test")
+
+
+def changed(data: bytes, **attributes: str) -> bytes:
+    header = dcmread(DicomBytesIO(data))
+    for keyword, value in attributes.items():
+        setattr(header, keyword, value)
+    file = DicomBytesIO()
+    header.save_as(file)
+    return file.getvalue()
+
+
+def archive(people: Sequence[Patient], slices: int) -> dict[str, bytes]:
+    """Return slices of patients of one hospital."""
+    return {key: changed(data, IssuerOfPatientID="HOSPITAL") for key, data in series(people, slices).items()}
+
+
+def headers(objects: dict[str, bytes]) -> dict[str, object]:
+    return {key: dcmread(DicomBytesIO(data)) for key, data in objects.items()}
+
+
+def cohort(tmp_path: Path, text: str) -> str:
+    path = tmp_path / "list.csv"
+    path.write_text(text)
+    return str(path)
+
+
+def test_only_new_and_changed_headers_are_read_and_deleted_objects_leave_the_index(place: ElementContext):
+    objects = archive(PEOPLE[:2], 3)
+    place.put({**objects, "notes.txt": b"no DICOM" * 100})
+    assert index(place) == IndexSummary(listed=7, read=7, unreadable=1, removed=0)
+    # What cannot be read is not in the index, and is tried again.
+    assert index(place) == IndexSummary(listed=7, read=1, unreadable=1, removed=0)
+    other, gone = list(objects)[:2]
+    place.put({other: objects[gone]})
+    place.s3.client().delete_object(Bucket=place.bucket, Key=f"in/{gone}")
+    assert index(place) == IndexSummary(listed=6, read=2, unreadable=1, removed=1)
+
+
+def test_an_index_of_a_folder_leaves_the_rest_of_the_bucket(place: ElementContext):
+    place.put(archive(PEOPLE[:1], 2), "in/a")
+    place.put(archive(PEOPLE[1:2], 2), "in/b")
+    assert index(place).read == 4
+    assert index(place, "in/a").removed == 0
+    assert index(place).read == 0
+
+
+def test_a_cohort_is_planned_from_the_index_and_every_line_is_answered(place: ElementContext, tmp_path: Path):
+    objects = archive(PEOPLE, 3)
+    place.put(objects)
+    index(place)
+    known = headers(objects)
+    first, second, third = (
+        [key for key, header in known.items() if header.PatientID == person.patient_id] for person in PEOPLE
+    )
+    text = (
+        "PatientID;AccessionNumber;SeriesInstanceUID;SourceKey\n"
+        f"{PEOPLE[0].patient_id};;;\n"
+        f";{known[second[0]].AccessionNumber};;\n"
+        f";;{known[third[0]].SeriesInstanceUID};{third[0]}\n"
+        f"{PEOPLE[0].patient_id};no such accession;;\n"
+        ";;;missing.dcm\n"
+    )
+    ran = place.run(cohort=cohort(tmp_path, text))
+    expected = {
+        *first,
+        *(key for key in objects if known[key].AccessionNumber == known[second[0]].AccessionNumber),
+        third[0],
+    }
+    assert set(ran.outcomes) == expected
+    assert {outcome for outcome, _ in ran.outcomes.values()} == {"deidentified"}
+    answers = {answer.number: (answer.status, answer.objects) for answer in ran.planned.cohort}
+    assert answers[2] == ("found", 3)
+    assert answers[3][0] == "found"
+    assert answers[4] == ("found", 1)
+    assert answers[5] == answers[6] == ("absent", 0)
+    with place.connections.open_database() as database:
+        stored = read_answers(database.connection, ran.planned.run_id)
+    assert stored == list(ran.planned.cohort)
+
+
+def test_a_patient_id_of_two_issuers_is_ambiguous_until_the_issuer_is_given(place: ElementContext, tmp_path: Path):
+    objects = archive(PEOPLE[:1], 2)
+    place.put({key: changed(data, IssuerOfPatientID=f"HOSPITAL-{n}") for n, (key, data) in enumerate(objects.items())})
+    index(place)
+    person = PEOPLE[0].patient_id
+    ran = place.run(cohort=cohort(tmp_path, f"PatientID,IssuerOfPatientID\n{person},\n{person},HOSPITAL-1\n"))
+    assert [(answer.status, answer.objects) for answer in ran.planned.cohort] == [("ambiguous", 2), ("found", 1)]
+    assert len(ran.outcomes) == 1
+
+
+def test_the_pseudonym_of_a_list_is_used(place: ElementContext, tmp_path: Path):
+    place.put(archive(PEOPLE[:1], 1))
+    index(place)
+    place.run(cohort=cohort(tmp_path, f"PatientID,Pseudonym\n{PEOPLE[0].patient_id},TRIAL-007\n"))
+    (written,) = place.get().values()
+    assert dcmread(DicomBytesIO(written)).PatientID == "TRIAL-007"
+
+
+def test_a_run_fills_the_index_in_passing(place: ElementContext, tmp_path: Path):
+    objects = archive(PEOPLE[:2], 2)
+    place.put(objects)
+    place.run()
+    again = place.run(cohort=cohort(tmp_path, f"PatientID\n{PEOPLE[0].patient_id}\n"), recipes=("ps3.15-basic",))
+    assert len(again.outcomes) == 2
+    assert index(place).read == 0
+
+
+def test_a_source_that_is_not_indexed_says_so(place: ElementContext, tmp_path: Path):
+    place.put(archive(PEOPLE[:1], 1))
+    with pytest.raises(ConfigurationError, match="run `dicom-deid index` first"):
+        plan_run(place.configuration(cohort=cohort(tmp_path, "PatientID\nP\n")), place.connections)
+
+
+def test_the_list_may_be_in_the_bucket_and_a_missing_one_is_named(place: ElementContext):
+    place.put(archive(PEOPLE[:1], 1))
+    index(place)
+    place.put({"list.csv": f"PatientID\n{PEOPLE[0].patient_id}\n".encode()}, "lists")
+    assert len(place.run(cohort=f"s3://{place.bucket}/lists/list.csv").outcomes) == 1
+    with pytest.raises(ConfigurationError, match="There is no cohort list at"):
+        plan_run(place.configuration(cohort=f"s3://{place.bucket}/lists/other.csv"), place.connections)
+
+
+def test_no_identifier_is_stored_in_clear(place: ElementContext, tmp_path: Path):
+    """Catches a patient's name, identifier or source key in any table, also where a device attribute repeats it."""
+    person = PEOPLE[0]
+    objects = archive([person], 1)
+    (key, data) = next(iter(objects.items()))
+    place.put({key: changed(data, Manufacturer=f"scanner of {person.name.replace('^', ' ')}")})
+    header = dcmread(DicomBytesIO(data))
+    index(place)
+    place.run(cohort=cohort(tmp_path, f"PatientID,StudyInstanceUID\n{person.patient_id},{header.StudyInstanceUID}\n"))
+    tables = place.query("SELECT tablename FROM pg_tables WHERE schemaname = 'dicom_deid'")
+    texts = " ".join(str(place.query(f"SELECT t::text FROM dicom_deid.{name} t")) for (name,) in tables)
+    planted = [person.patient_id, header.StudyInstanceUID, header.SOPInstanceUID, key, *person.name.split("^")]
+    assert [value for value in planted if str(value).casefold() in texts.casefold()] == []
+
+
+def test_the_archive_is_counted_by_kind(place: ElementContext):
+    objects = archive(PEOPLE, 3)
+    place.put(objects)
+    index(place)
+    place.run(limit=4)
+    with place.connections.open_database() as database:
+        counts = count_archive(database.connection, database.project("test"))
+    assert sum(each.objects for each in counts) == 9
+    assert sum(each.deidentified for each in counts) == 4
+    modalities = {header.Modality for header in headers(objects).values()}
+    assert {each.modality for each in counts} == modalities
