@@ -30,7 +30,14 @@ def get_provider_info() -> dict[str, Any]:
                 "python-modules": ["dicom_deid.operators"],
             }
         ],
+        "triggers": [
+            {
+                "integration-name": "DICOM de-identification",
+                "python-modules": ["dicom_deid.triggers"],
+            }
+        ],
         "connection-types": [_CONNECTION_TYPE],
+        "config": _CONFIG,
         "extra-links": ["dicom_deid.links.RunPageLink"],
         "notifications": [
             "dicom_deid.notifications.QuarantineNotifier",
@@ -42,6 +49,48 @@ def get_provider_info() -> dict[str, Any]:
 def _field(label: str, description: str, **schema: Any) -> dict[str, Any]:
     return {"label": label, "description": description, "schema": {"type": ["string", "null"], **schema}}
 
+
+def _option(description: str, default: str, example: str | None = None, kind: str = "string") -> dict[str, Any]:
+    return {
+        "description": description,
+        "type": kind,
+        "default": default,
+        "example": example,
+        "version_added": "0.1.0",
+    }
+
+
+_CONFIG = {
+    "dicom_deid": {
+        "description": "DICOM de-identification.",
+        "options": {
+            "recipes_folder": _option(
+                "Directory of the site's own recipes (``*.dicom``), which the trigger forms offer.", "", "/opt/recipes"
+            ),
+            "arrival_source": _option(
+                "Source of the example DAG ``dicom_deid_on_arrival``. Empty: the DAG starts no run.",
+                "",
+                "s3://incoming",
+            ),
+            "arrival_destination": _option(
+                "Destination of the example DAG ``dicom_deid_on_arrival``.", "", "s3://deidentified"
+            ),
+            "arrival_settle_seconds": _option(
+                "Seconds without a new object in a folder after which its objects are de-identified on arrival.",
+                "60.0",
+                kind="float",
+            ),
+            "pages_database_conn_id": _option(
+                "Connection of the database that the pages read.", "dicom_deid_database", "deid_reader"
+            ),
+            "pages_deid_conn_id": _option("Connection with the keys, for the pages.", "dicom_deid_default"),
+            "pages_source_conn_id": _option("Connection of the source, for the pages.", "dicom_deid_source"),
+            "pages_destination_conn_id": _option(
+                "Connection of the destination, for the pages.", "dicom_deid_destination"
+            ),
+        },
+    }
+}
 
 _CONNECTION_TYPE = {
     "connection-type": "dicom_deid",

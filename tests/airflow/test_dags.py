@@ -54,7 +54,7 @@ def parsed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
 
 def test_all_dags_are_read(parsed: dict[str, object]) -> None:
     """A file that fails to import or names its DAG otherwise."""
-    words = ("backfill", "check", "nightly", "on_demand", "preview", "review", "with_approval")
+    words = ("backfill", "check", "nightly", "on_arrival", "on_demand", "preview", "review", "with_approval")
     assert [f"dicom_deid_{word}" for word in words] == DAG_IDS
     assert sorted(parsed["dags"]) == DAG_IDS
 

@@ -235,7 +235,7 @@ def test_what_provider_info_names_can_be_imported() -> None:
     info = get_provider_info()
     for path in [*info["extra-links"], *info["notifications"], info["connection-types"][0]["hook-class-name"]]:
         import_string(path)
-    for group in (*info["hooks"], *info["operators"]):
+    for group in (*info["hooks"], *info["operators"], *info["triggers"]):
         for module in group["python-modules"]:
             __import__(module)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from dicom_deid.links import RunPageLink
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
     from airflow.sdk import Context
 
-    from dicom_deid.database import PlanSummary
+    from dicom_deid.database import Database, PlanSummary
+    from dicom_deid.objects import SourceObject
     from dicom_deid.pipeline.configuration import RunConfiguration
 
 SAMPLE = 10
@@ -62,6 +64,8 @@ class DicomPlanOperator(DicomDeidOperator):
         Other fields of `RunConfiguration`.
     skip_scheduled
         Skip runs that the schedule starts: the DAG runs as a backfill or when it is triggered.
+    settle_seconds
+        Only plan objects in whose folder nothing was modified for so long, so that studies are complete.
     """
 
     template_fields: Sequence[str] = (
@@ -108,6 +112,7 @@ class DicomPlanOperator(DicomDeidOperator):
         preview: bool = False,
         options: Mapping[str, Any] | None = None,
         skip_scheduled: bool = False,
+        settle_seconds: float | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -130,6 +135,7 @@ class DicomPlanOperator(DicomDeidOperator):
         self.preview = preview
         self.options = options
         self.skip_scheduled = skip_scheduled
+        self.settle_seconds = settle_seconds
 
     def run_task(self, context: Context) -> list[dict[str, Any]]:
         """Plan the run and return one reference per batch.
@@ -154,12 +160,25 @@ class DicomPlanOperator(DicomDeidOperator):
                 self.log.info(line)
             return self._plan_nothing(context, "Preview only: the report is in the log of the planning task.")
         create_project = boolean("create_project", self.create_project)
-        planned = plan_run(configuration, self.connections, create_project=create_project)
+        planned = plan_run(
+            configuration,
+            self.connections,
+            create_project=create_project,
+            list_objects=None if self.settle_seconds is None else self._list_settled(configuration),
+        )
         self._log_summary(planned.summary)
         run = {"run_id": planned.run_id, "configuration": json.loads(planned.configuration.to_json())}
         context["ti"].xcom_push(key="run", value=run)
         RunPageLink.persist(context, self, planned.run_id)
         return [{"batch_id": batch.batch_id, "label": batch.label} for batch in planned.summary.batches]
+
+    def _list_settled(self, configuration: RunConfiguration) -> Callable[[Database], Iterable[SourceObject]]:
+        from dicom_deid.objectstore import open_object_store
+        from dicom_deid.pipeline.arrivals import settled_objects
+
+        before = datetime.now(UTC) - timedelta(seconds=float(self.settle_seconds or 0))
+        source = open_object_store(configuration.source, self.source_connection)
+        return lambda _: settled_objects(source.list(), before)
 
     def _plan_nothing(self, context: Context, why: str) -> list[dict[str, Any]]:
         """Let the other tasks skip, which map over no batch."""

@@ -1,0 +1,128 @@
+"""Studies are de-identified when they have arrived, completely, once, whatever happens to the triggerer."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.support.airflow import PROJECT, Deployment, deployment
+from tests.support.runs import patients, series
+
+from dicom_deid.database import Database
+from dicom_deid.objects import SourceObject
+from dicom_deid.pipeline.arrivals import settled_objects
+from dicom_deid.sandbox import S3Service, Sandbox
+from dicom_deid.triggers import NewObjectsTrigger
+
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+DAG, SETTLE = "dicom_deid_on_arrival", 5.0
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 9), st.integers(0, 20))))
+def test_a_folder_is_taken_as_a_whole_or_not_at_all(drawn: list[tuple[str, int, int]]) -> None:
+    """Half a study that is released, because its other half had not arrived."""
+    listing = sorted(
+        SourceObject(f"{folder}/{number}", 1, "e", NOW - timedelta(seconds=age)) for folder, number, age in drawn
+    )
+    before = NOW - timedelta(seconds=10)
+    found = list(settled_objects(listing, before))
+    for folder in "abc":
+        whole = [each for each in listing if each.key.startswith(folder)]
+        taken = [each for each in found if each.key.startswith(folder)]
+        assert taken == (whole if all(each.last_modified < before for each in whole) else [])
+
+
+def test_the_trigger_fires_once_for_what_has_settled(
+    s3: S3Service, s3_bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An event for objects that are still arriving, none for those that have arrived, or one at each poll."""
+    extra = {"endpoint_url": s3.endpoint_url, "region_name": s3.region}
+    document = {"conn_type": "aws", "login": s3.access_key, "password": s3.secret_key, "extra": extra}
+    monkeypatch.setenv("AIRFLOW_CONN_ARRIVALS", json.dumps(document))
+    trigger = NewObjectsTrigger(
+        source=f"s3://{s3_bucket}", settle_seconds=2, poll_seconds=0.2, source_conn_id="arrivals"
+    )
+    assert NewObjectsTrigger(**trigger.serialize()[1]).serialize() == trigger.serialize()
+    client = s3.client()
+
+    async def next_event(events: AsyncIterator[object], seconds: float) -> object | None:
+        waiting = asyncio.ensure_future(anext(events))
+        done, _ = await asyncio.wait({waiting}, timeout=seconds)
+        pending.append(waiting)
+        return waiting.result() if done else None
+
+    pending: list[asyncio.Future[object]] = []
+
+    async def watch() -> None:
+        events = trigger.run()
+        client.put_object(Bucket=s3_bucket, Key="study/1", Body=b"x")
+        began = time.monotonic()
+        event = await next_event(events, 20)
+        assert event is not None
+        assert time.monotonic() - began > 0.9
+        assert "study" not in str(event.payload)
+        assert await next_event(events, 1.5) is None
+        client.put_object(Bucket=s3_bucket, Key="study/2", Body=b"x")
+        assert (await asyncio.wait_for(pending[-1], 20)) is not None
+
+    asyncio.run(watch())
+    for key in ("study/1", "study/2"):
+        client.delete_object(Bucket=s3_bucket, Key=key)
+
+
+@pytest.fixture(scope="module")
+def arriving(sandbox_servers: Sandbox) -> Iterator[tuple[Deployment, str, str]]:
+    """Airflow that watches a bucket; the bucket, and the one that results go to."""
+    name = uuid.uuid4().hex[:12]
+    source, destination = f"arrivals-{name}", f"arrived-{name}"
+    for bucket in (source, destination):
+        sandbox_servers.s3.client().create_bucket(Bucket=bucket)
+    environment = {
+        "AIRFLOW__DICOM_DEID__ARRIVAL_SOURCE": f"s3://{source}",
+        "AIRFLOW__DICOM_DEID__ARRIVAL_DESTINATION": f"s3://{destination}",
+        "AIRFLOW__DICOM_DEID__ARRIVAL_SETTLE_SECONDS": str(SETTLE),
+    }
+    with deployment(sandbox_servers, f"r{name}", environment=environment) as running:
+        with Database.connect(running.database_url, keys=running.keys) as database:
+            database.upgrade()
+            database.project(PROJECT)
+        running.airflow.wait_for_dags(DAG)
+        running.airflow.request("PATCH", f"/api/v2/dags/{DAG}", json={"is_paused": False}).raise_for_status()
+        yield running, source, destination
+
+
+@pytest.mark.slow
+@pytest.mark.airflow
+@pytest.mark.timeout(900)
+@pytest.mark.xdist_group("airflow")
+def test_no_object_is_lost_or_done_twice_when_the_triggerer_dies(arriving: tuple[Deployment, str, str]) -> None:
+    """Arrivals that nobody processes because the watcher died, or that are processed by two runs."""
+    running, source, _ = arriving
+    client = running.sandbox.s3.client()
+    count = 0
+    for number, (key, data) in enumerate(series(patients(4, seed=11), slices=3).items()):
+        client.put_object(Bucket=source, Key=key, Body=data)
+        count += 1
+        if number % 4 == 3:
+            running.airflow.stop_component("triggerer", kill=True)
+            running.airflow.start_component("triggerer")
+        time.sleep(1)
+    deadline = time.monotonic() + 500
+    while attempts_of(running) < count:
+        assert time.monotonic() < deadline, f"{attempts_of(running)} of {count} objects"
+        time.sleep(2)
+    time.sleep(2 * SETTLE)
+    assert attempts_of(running) == count
+
+
+def attempts_of(running: Deployment) -> int:
+    """Return how many attempts the audit holds."""
+    with Database.connect(running.database_url, keys=running.keys) as database:
+        return int(database.connection.query("", "SELECT count(*) FROM audit")[0][0])
