@@ -11,7 +11,7 @@ import pytest
 from dicom_deid.database import AccessReason, Database, KeyRing, ProjectOptions
 from dicom_deid.database.crosswalk_import import write_csv
 from dicom_deid.database.mapping import Mapping
-from dicom_deid.exceptions import ConfigurationError
+from dicom_deid.exceptions import ConfigurationError, DatabaseError
 from dicom_deid.identifiers import Identifier, IdentifierKind
 
 ASKED = AccessReason(person="Dr Strand", reason="adverse event, case 12")
@@ -166,3 +166,80 @@ def test_a_row_moved_or_changed_does_not_open(database):
     )
     with pytest.raises(ConfigurationError, match="cannot be decrypted"):
         list(database.crosswalk(project).export(ASKED))
+
+
+def reidentify(database: Database, *question: object) -> list[tuple]:
+    return database.connection.query(
+        "test", "SELECT kind, pseudonym FROM reidentify(%s, %s, %s::bytea[], %s, %s)", question
+    )
+
+
+def test_a_look_up_event_opens_exactly_what_it_names(database):
+    # One reason for one patient must not open the whole crosswalk, nor another patient.
+    project = database.project("p")
+    found = database.mapping(project).resolve(ORIGINALS)
+    one, other = found[ORIGINALS[30]], found[ORIGINALS[31]]
+    crosswalk = database.crosswalk(project)
+    crosswalk.originals_of(IdentifierKind.PATIENT_ID, [one], ASKED)
+    newest = "SELECT max(event_id) FROM audit_event"
+    event = database.connection.query("test", newest)[0][0]
+    patient = [IdentifierKind.PATIENT_ID.value]
+    assert reidentify(database, event, patient, None, [one], None) == [("PatientID", one)]
+    crosswalk.pseudonyms_of(IdentifierKind.PATIENT_ID, [ORIGINALS[30].value], ASKED)
+    by_original = database.connection.query("test", newest)[0][0]
+    export = iter(crosswalk.export(ASKED, [IdentifierKind.STUDY_ID]))
+    assert len(list(export)) == 30
+    exported = database.connection.query("test", newest)[0][0]
+    hashes = [bytes(each) for (each,) in database.connection.query("test", "SELECT keyed_hash FROM mapping")]
+    for question in (
+        (event, None, None, None, None),
+        (event, patient, None, None, None),
+        (event, patient, None, [one, other], None),
+        (event, patient, None, [other], None),
+        (event, ["UID"], None, [one], None),
+        (event, patient, hashes, [one], None),
+        (event, patient, hashes, None, b""),
+        (by_original, patient, hashes[:1], None, b""),
+        (by_original, patient, hashes, None, None),
+        (by_original, patient, None, [one], None),
+        (by_original, None, None, None, None),
+        (exported, None, None, None, None),
+        (exported, patient, None, None, None),
+        (exported, ["StudyID"], None, [one], None),
+    ):
+        with pytest.raises(ConfigurationError, match="may not do this"):
+            reidentify(database, *question)
+
+
+def test_two_keys_under_one_id_are_refused_whoever_comes_first(postgres_url, keys):
+    with Database.connect(postgres_url, keys=keys) as database:
+        database.upgrade()
+        other = KeyRing.generate(keys.active_id)
+        late = Database.connect(postgres_url, keys=other)
+        # Opened, and its keys checked, before the first key was registered.
+        assert late.keys is other
+        database.project("p")
+        with pytest.raises(ConfigurationError, match="is not the (key|one)"):
+            late.project("q")
+        late.close()
+        both = KeyRing(dict(keys.keys) | {"k2": b"2" * 32})
+        with Database.connect(postgres_url, keys=KeyRing(dict(reversed(list(both.keys.items()))))) as newer:
+            newer.mapping(newer.project("p")).resolve([Identifier(IdentifierKind.UID, "1.2")])
+        wrong = KeyRing(dict(keys.keys) | {"k2": b"3" * 32})
+        with Database.connect(postgres_url, keys=wrong) as worker, pytest.raises(ConfigurationError, match="'k2'"):
+            worker.project("p")
+
+
+def test_swapped_pseudonyms_are_refused_when_they_are_used(database):
+    # Would catch a worker that writes one patient's objects under another's pseudonym.
+    project = database.project("p")
+    first, second = ORIGINALS[30:32]
+    found = database.mapping(project).resolve([first, second])
+    swap = "UPDATE mapping SET pseudonym = %s WHERE pseudonym = %s"
+    for new, old in (("x", found[first]), (found[first], found[second]), (found[second], "x")):
+        database.connection.query("test", swap, (new, old))
+    with pytest.raises(DatabaseError, match="was changed in the database"):
+        database.mapping(project).resolve([first])
+    with pytest.raises(DatabaseError, match="was changed in the database"):
+        database.crosswalk(project).originals_of(IdentifierKind.PATIENT_ID, [found[first]], ASKED)
+    assert any("moved to another row" in problem.what for problem in database.verify().problems)
