@@ -19,7 +19,7 @@ import psycopg2.extensions
 
 from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.sandbox.ports import LOOPBACK
-from dicom_deid.sandbox.process import ProcessIdentity, identity_of, start_process
+from dicom_deid.sandbox.process import ProcessIdentity, clean_environment, identity_of, start_process
 
 _SUPERUSER = "dicom_deid"
 _DATABASE = "dicom_deid"
@@ -101,7 +101,13 @@ class PostgreSQL:
             command += [] if self.durable else ["--no-sync"]
             with self.log.open("ab") as log:
                 done = subprocess.run(  # noqa: S603 - the sandbox's own command line
-                    command, stdout=log, stderr=log, cwd="/", check=False, **identity_of(user)
+                    command,
+                    stdout=log,
+                    stderr=log,
+                    env=clean_environment(),
+                    cwd="/",
+                    check=False,
+                    **identity_of(user),
                 )
         if done.returncode:
             raise ConfigurationError(f"PostgreSQL cannot initialise its data directory; see {self.log}")

@@ -68,6 +68,14 @@ class ProcessIdentity(NamedTuple):
         return process if same else None
 
 
+_INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "SYSTEMROOT")
+
+
+def clean_environment() -> dict[str, str]:
+    """Return the environment variables that a server needs: no keys, passwords or credentials of this process."""
+    return {name: os.environ[name] for name in _INHERITED if name in os.environ}
+
+
 def start_process(
     command: Sequence[str | Path],
     *,
@@ -88,7 +96,7 @@ def start_process(
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **(environment or {})},
+            env={**clean_environment(), **(environment or {})},
             cwd="/",
             start_new_session=True,
             **identity_of(user),

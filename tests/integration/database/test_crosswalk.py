@@ -219,7 +219,7 @@ def test_two_keys_under_one_id_are_refused_whoever_comes_first(postgres_url, key
         # Opened, and its keys checked, before the first key was registered.
         assert late.keys is other
         database.project("p")
-        with pytest.raises(ConfigurationError, match="is not the (key|one)"):
+        with pytest.raises(ConfigurationError, match=r"is not the (key|one)"):
             late.project("q")
         late.close()
         both = KeyRing(dict(keys.keys) | {"k2": b"2" * 32})

@@ -185,3 +185,13 @@ def test_runs_as_an_ordinary_user():
             text=True,
         )
     assert done.stdout == "0\n", done.stderr
+
+
+def test_servers_inherit_no_keys_and_no_credentials(directory, monkeypatch):
+    secrets = {"DICOM_DEID_KEYS": "k1:sesame", "AWS_SECRET_ACCESS_KEY": "sesame", "PGPASSWORD": "sesame"}
+    for name, value in secrets.items():
+        monkeypatch.setenv(name, value)
+    with Sandbox(directory):
+        inherited = [Path(f"/proc/{number}/environ").read_bytes() for number in processes(directory)]
+    assert len(inherited) >= 2
+    assert not [text for text in inherited if b"sesame" in text]
