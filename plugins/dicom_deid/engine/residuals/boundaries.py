@@ -16,6 +16,8 @@ _TITLE = re.compile(
 )
 _LETTERS_BEFORE = re.compile(rb"[a-z\x80-\xff]*$")
 _LETTERS_AFTER = re.compile(rb"[a-z\x80-\xff]*")
+_WIDE_BEFORE = re.compile(rb"(?:[a-z]\0)*$")
+_WIDE_AFTER = re.compile(rb"(?:\0[a-z])*")
 _CODECS = ("utf-8", "iso8859_1", "iso8859_2", "iso8859_5", "iso8859_7")
 _DAY_BEFORE = re.compile(rb"(?<!\d)(\d{1,2})(?:st|nd|rd|th|er|\xba|\xb0|\xc2\xba|\xc2\xb0)?[ .-]{0,2}(?:of |de )?$")
 _YEAR_AFTER = re.compile(rb"[a-z.\x80-\xff]{0,9}[ ,.-]{0,3}(?:de )?(\d{4}|\d{2})(?!\d)")
@@ -23,7 +25,7 @@ _DAY_AND_YEAR_AFTER = re.compile(
     rb"[a-z.\x80-\xff]{0,9}[ .-]{0,2}(\d{1,2})(?:st|nd|rd|th)?,?[ ,.-]{1,2}(\d{4}|\d{2})(?!\d)"
 )
 _LETTERS_AND_ZEROS = re.compile(rb"[A-Za-z]*0*$")
-_MAX_WORD, _MAX_DATE = 40, 24
+_MAX_WORD, _MAX_DATE = 80, 24
 _OF_NUMBERS = b".,-/:"
 
 
@@ -109,17 +111,14 @@ def _is_letter(character: bytes) -> bool:
 def _misspelt(data: bytes, hit: Hit, first: int, last: int) -> tuple[int, int] | None:
     """Return where a word lies that differs by one edit from the name of which a half was found."""
     start, end = hit.start, hit.end
-    if hit.boundary is WordBoundary.START:
-        if _is_letter(data[max(first, start - 1) : start]):
-            return None
-        match = _LETTERS_AFTER.match(data[end : min(last, end + _MAX_WORD)].lower())
-        end += match.end() if match else 0
-    else:
-        if _is_letter(data[end : min(last, end + 1)]):
-            return None
-        match = _LETTERS_BEFORE.search(data[max(first, start - _MAX_WORD) : start].lower())
-        start -= len(match[0]) if match else 0
-    word = data[start:end].lower()
+    is_wide = b"\0" in data[start:end]
+    before = (_WIDE_BEFORE if is_wide else _LETTERS_BEFORE).search(data[max(first, start - _MAX_WORD) : start].lower())
+    after = (_WIDE_AFTER if is_wide else _LETTERS_AFTER).match(data[end : min(last, end + _MAX_WORD)].lower())
+    letters = (before[0] if before else b"", after[0] if after else b"")
+    if letters[0] if hit.boundary is WordBoundary.START else letters[1]:
+        return None
+    start, end = start - len(letters[0]), end + len(letters[1])
+    word = data[start:end].lower().replace(b"\0", b"")
     if len(word) < MIN_FUZZY_NAME - 1 or _is_known_word(word):
         return None
     names = _names_of(hit.term.text)

@@ -52,7 +52,7 @@ class TermMatcher:
         # Several elements hold the same value: the first of them is named.
         for term in {(term.kind, term.text): term for term in sorted(spelled, reverse=True)}.values():
             for text, boundary in spellings(term.kind, term.text)[: 1 if len(spelled) > _MAX_SPELLED_TERMS else None]:
-                for form in _forms(text, codecs, boundary):
+                for form in _forms(text, codecs):
                     known = patterns.get(form)
                     if known is None or boundary < known[0]:
                         patterns[form] = boundary, (term,)
@@ -149,13 +149,11 @@ def matchers_for(terms: SearchTerms, codecs: tuple[str, ...]) -> tuple[TermMatch
 
 
 @lru_cache(maxsize=32768)
-def _forms(text: str, codecs: tuple[str, ...], boundary: WordBoundary) -> tuple[bytes, ...]:
+def _forms(text: str, codecs: tuple[str, ...]) -> tuple[bytes, ...]:
     """Return the lower-case bytes that a spelling has in each encoding."""
     if text.isascii():
         # The same in every character set other than UTF-16, and there in both byte orders apart from an outer zero.
-        narrow = text.encode()
-        is_half = boundary in (WordBoundary.START, WordBoundary.END)
-        return (narrow,) if is_half else (narrow, text.encode("utf-16-le")[:-1])
+        return text.encode(), text.encode("utf-16-le")[:-1]
     return tuple(dict.fromkeys(_encoded(text, codecs)))
 
 

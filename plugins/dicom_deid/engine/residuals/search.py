@@ -7,7 +7,6 @@ rule wrote is not searched.
 
 from __future__ import annotations
 
-from bisect import insort
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
@@ -206,7 +205,7 @@ def _collect(walk: ObjectWalk, changed: list[ChangedElements], uids: set[bytes])
     elements: list[bytes] = []
     for edit in walk.edits:
         start, end = edit.start, edit.end
-        if not isinstance(edit, RuleEdit) or end - start < 10:
+        if end - start < 10 or not isinstance(edit, RuleEdit):
             continue
         item_context = edit.item_context
         if item_context is not last:
@@ -279,18 +278,32 @@ _terms_of_element = lru_cache(maxsize=4096)(terms_of)
 
 def _left(walk: ObjectWalk, start: int, end: int) -> list[tuple[int, int]]:
     """Return where the bytes lie, in order, that no edit reaches and that are no pixels."""
-    cuts = [(edit.start, edit.end) for edit in walk.edits if isinstance(edit, RuleEdit) and edit.end > edit.start]
-    if walk.pixel_data is not None:
-        first, until = walk.pixel_data
-        insort(cuts, (first, end if until is None else until))
     left = []
-    for first, last in cuts:
-        if first > start:
-            left.append((start, min(first, end)))
-        start = max(start, last)
+    for edit in walk.edits:
+        if isinstance(edit, RuleEdit):
+            first, last = edit.start, edit.end
+            if first < last > start:
+                if first > start:
+                    left.append((start, min(first, end)))
+                start = last
     if start < end:
         left.append((start, end))
-    return left
+    if walk.pixel_data is None:
+        return left
+    first, until = walk.pixel_data
+    return list(_without(left, first, end if until is None else until))
+
+
+def _without(pieces: Iterable[tuple[int, int]], first: int, last: int) -> Iterator[tuple[int, int]]:
+    """Yield pieces without the bytes in ``[first, last)``."""
+    for start, end in pieces:
+        if end <= first or start >= last:
+            yield start, end
+            continue
+        if start < first:
+            yield start, first
+        if last < end:
+            yield last, end
 
 
 def _uid_hits(span: bytes, uids: frozenset[bytes]) -> Iterator[Hit]:
