@@ -90,7 +90,8 @@ def beyond(rng: random.Random, patient: Patient) -> dict[str, str]:
     """Return what tells of a patient and is written otherwise than any original, by kind."""
     family, given = patient.name.split("^")
     at = rng.randrange(1, len(family))
-    wrong = chr(ord(family[at]) + 1)
+    # Another letter of the same script.
+    wrong = chr(ord(family[at]) + (1 if family[at].isalpha() and chr(ord(family[at]) + 1).isalpha() else -1))
     length = "six letters and more" if len(family) >= 6 else "fewer than six letters"
     # Scripts without blanks between words have no initials.
     initials = {} if family[0] >= "\u2e80" else {"initials": f"{given[0]}.{family[0]}."}
