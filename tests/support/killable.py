@@ -66,7 +66,7 @@ def work(configuration: Any, connections: Any, planned: Any, kill: tuple[str, in
             run_batch(configuration, connections, run_id=planned.run_id, batch_id=reference.batch_id, worker="killable")
 
 
-def main() -> None:
+def serve(work: Callable[..., None]) -> None:
     """Fork a worker for each order that comes in, and answer with its exit code.
 
     Everything is imported once, and no thread runs in this process, so that forking is cheap and safe.
@@ -90,4 +90,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    serve(work)
