@@ -9,9 +9,11 @@ from pathlib import Path
 
 import click
 
-from dicom_deid.cli.options import database_access, database_options
+from dicom_deid.cli.options import access_options, database_access, database_options
 from dicom_deid.database import AccessReason, AuditRecord, Database
 from dicom_deid.database.runs import split_source
+from dicom_deid.pipeline import Connections
+from dicom_deid.pipeline.withdrawal import reconcile_destination
 from dicom_deid.reasons import Outcome
 
 
@@ -100,6 +102,56 @@ def trace(
             "Give it as s3://bucket/key, or relative to the source or destination.",
             err=True,
         )
+        sys.exit(1)
+
+
+@audit.command()
+@click.option(
+    "--hours", type=click.IntRange(min=0), default=24, show_default=True, help="Runs that recorded nothing for so long."
+)
+@database_options
+def close(hours: int, database: str | None, data_directory: Path | None, schema: str) -> None:
+    """End runs that nothing works on any more as abandoned, so that their rows are covered by an end."""
+    with (
+        database_access(database, data_directory) as access,
+        Database.connect(access.url, schema=schema, keys=access.keys) as db,
+    ):
+        closed = db.close_abandoned(hours)
+    for run_id in closed:
+        click.echo(run_id)
+    click.echo(f"{len(closed)} runs were closed.")
+
+
+@audit.command()
+@click.argument("destination")
+@click.option("--repair", is_flag=True, help="Delete orphans and left-over objects; have the next run write lost ones.")
+@access_options
+@database_options
+def reconcile(
+    destination: str,
+    repair: bool,
+    person: str,
+    reason: str,
+    database: str | None,
+    data_directory: Path | None,
+    schema: str,
+) -> None:
+    """Compare DESTINATION with the audit. Exits 1 when they differ.
+
+    Differences: lost (deleted from the destination), changed, orphan (written by a worker that died before it recorded
+    it), left-over (superseded or withdrawn), unknown (something else wrote it; never touched).
+    """
+    access_reason = AccessReason(person=person, reason=reason)
+    with database_access(database, data_directory) as access:
+        connections = Connections(database=access.url, keys=access.keys, schema=schema)
+        result = reconcile_destination(connections, destination, access_reason, repair=repair)
+    for found in result.found:
+        click.echo(f"{found.difference.value:10} {found.key}  run {found.run_id or '-'}")
+    counts = ", ".join(f"{count} {name}" for name, count in sorted(result.counts.items())) or "no difference"
+    click.echo(f"{result.objects} objects at the destination: {counts}.")
+    if result.found and repair:
+        click.echo("Orphans and left-over objects were deleted; the next run writes lost objects again.")
+    elif result.found:
         sys.exit(1)
 
 

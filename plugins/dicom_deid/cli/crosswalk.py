@@ -3,30 +3,22 @@
 from __future__ import annotations
 
 import csv
-import getpass
 import sys
-from collections.abc import Callable
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO
 
 import click
 
-from dicom_deid.cli.options import database_access, database_options, owner_only
+from dicom_deid.cli.options import access_options, database_access, database_options, owner_only
 from dicom_deid.database import AccessReason, Database, KeyRing
 from dicom_deid.database.crosswalk_import import write_csv
+from dicom_deid.database.export import spreadsheet_safe
 from dicom_deid.identifiers import IdentifierKind
 
-Command = TypeVar("Command", bound=Callable[..., Any])
-
 _KINDS = click.Choice([kind.value for kind in IdentifierKind])
-
-
-def _accountable(command: Command) -> Command:
-    """Add the options that go into the audit."""
-    command = click.option("--reason", required=True, help="Why; it goes into the audit.")(command)
-    return click.option(
-        "--person", default=getpass.getuser, show_default="the user of this machine", help="Who asks, for the audit."
-    )(command)
 
 
 @click.group()
@@ -55,7 +47,7 @@ def new_key(key_id: str) -> None:
     show_default=True,
     help="Which way.",
 )
-@_accountable
+@access_options
 @database_options
 def lookup(
     values: tuple[str, ...],
@@ -72,15 +64,15 @@ def lookup(
 
     VALUES are read from standard input, one a line, when none is given: other users of the machine do not see them.
     """
-    asked = AccessReason(person=person, reason=reason)
+    access_reason = AccessReason(person=person, reason=reason)
     wanted = list(values) or [text.rstrip("\n") for text in sys.stdin if text.strip()]
     with database_access(database, data_directory) as access, _open(access, schema) as db:
         found = db.crosswalk(db.project(project, create=False))
         look = found.originals_of if direction == "original" else found.pseudonyms_of
-        pairs = look(IdentifierKind(kind), wanted, asked)
+        pairs = look(IdentifierKind(kind), wanted, access_reason)
     writer = csv.writer(sys.stdout)
     for original, pseudonym in pairs:
-        writer.writerow((original.kind.value, original.value, pseudonym))
+        writer.writerow((original.kind.value, spreadsheet_safe(original.value), pseudonym))
     known = {pair.pseudonym if direction == "original" else pair.original.value for pair in pairs}
     if missing := [value for value in wanted if value.strip() not in known]:
         click.echo(f"{len(missing)} of {len(wanted)} not found", err=True)
@@ -90,16 +82,16 @@ def lookup(
 @crosswalk.command("import")
 @click.argument("file", type=click.File("r", encoding="utf-8-sig"))
 @click.option("--project", required=True, help="The project; made when it does not exist.")
-@_accountable
+@access_options
 @database_options
 def import_(
     file: Any, project: str, person: str, reason: str, database: str | None, data_directory: Path | None, schema: str
 ) -> None:
     """Import a crosswalk from a CSV FILE with the columns kind, original, pseudonym: all of it, or nothing."""
-    asked = AccessReason(person=person, reason=reason)
+    access_reason = AccessReason(person=person, reason=reason)
     with database_access(database, data_directory) as access, _open(access, schema) as db:
         db.upgrade()
-        count = db.import_crosswalk(db.project(project), file, asked)
+        count = db.import_crosswalk(db.project(project), file, access_reason)
     click.echo(f"{count} pseudonyms imported into project {project}.")
 
 
@@ -107,7 +99,7 @@ def import_(
 @click.argument("file", type=click.Path(dir_okay=False, writable=True, path_type=Path))
 @click.option("--project", required=True, help="The project.")
 @click.option("--kind", "kinds", type=_KINDS, multiple=True, help="Only these kinds.")
-@_accountable
+@access_options
 @database_options
 def export(
     file: Path,
@@ -120,27 +112,84 @@ def export(
     schema: str,
 ) -> None:
     """Write the crosswalk to a CSV FILE, which only its owner can read; it holds every original in the clear."""
-    asked = AccessReason(person=person, reason=reason)
+    access_reason = AccessReason(person=person, reason=reason)
     with database_access(database, data_directory) as access, _open(access, schema) as db:
         rows = db.crosswalk(db.project(project, create=False)).export(
-            asked, [IdentifierKind(kind) for kind in kinds] or None
+            access_reason, [IdentifierKind(kind) for kind in kinds] or None
         )
-        with owner_only(file) as target:
+        with _whole_or_nothing(file) as target:
             count = write_csv(rows, target)
     click.echo(f"{count} pseudonyms written to {file}.")
 
 
+@contextmanager
+def _whole_or_nothing(file: Path) -> Iterator[TextIO]:
+    """Open a file that appears when it is complete; a failed export leaves no original behind."""
+    if file.exists() and not file.is_file():
+        # A device or a pipe, such as /dev/stdout.
+        with owner_only(file) as target:
+            yield target
+        return
+    unfinished = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
+    try:
+        with owner_only(unfinished) as target:
+            yield target
+        unfinished.replace(file)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
 @crosswalk.command()
-@_accountable
+@click.argument("patients", nargs=-1, required=False)
+@click.option("--project", required=True, help="The project.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@access_options
+@database_options
+def erase(
+    patients: tuple[str, ...],
+    project: str,
+    yes: bool,
+    person: str,
+    reason: str,
+    database: str | None,
+    data_directory: Path | None,
+    schema: str,
+) -> None:
+    """Erase PATIENTS (original PatientIDs or their pseudonyms) whose objects are withdrawn, for good.
+
+    Originals, keyed hashes, date offsets, source keys and the memory of their withdrawal are deleted. An object of
+    theirs that is still in the source would be processed as of a new patient: delete it there first. PATIENTS are
+    read from standard input, one per line, when none is given: other users of the machine do not see them.
+    """
+    access_reason = AccessReason(person=person, reason=reason)
+    wanted = list(patients) or [text.strip() for text in sys.stdin if text.strip()]
+    if not yes:
+        click.confirm(f"Erase {len(wanted)} patients of project {project}? This cannot be undone", abort=True)
+    with database_access(database, data_directory) as access, _open(access, schema) as db:
+        count = db.erase_patients(db.project(project, create=False), wanted, access_reason)
+    click.echo(f"{count} pseudonyms were erased. Backups of the database still hold them: see the documentation.")
+
+
+@crosswalk.command()
+@access_options
 @database_options
 def rotate(person: str, reason: str, database: str | None, data_directory: Path | None, schema: str) -> None:
-    """Seal every original under the first key of DICOM_DEID_KEYS. Stopped, start it again; workers may go on."""
-    asked = AccessReason(person=person, reason=reason)
+    """Encrypt every original under the first key of DICOM_DEID_KEYS, while workers go on.
+
+    When it was stopped, start it again.
+    """
+    access_reason = AccessReason(person=person, reason=reason)
     with database_access(database, data_directory) as access, _open(access, schema) as db:
         count = 0
-        for count in db.rotate(asked):
+        for count in db.rotate(access_reason):
             click.echo(f"\r{count} rows", nl=False, err=True)
-    click.echo(f"\n{count} rows are sealed under key {access.keys.active_id}; no other key seals anything.")
+        in_use = db.keys_in_use()
+    others = {key: number for key, number in in_use.items() if key != access.keys.active_id}
+    click.echo(f"\n{count} rows were encrypted again under key {access.keys.active_id}.")
+    for key, number in others.items():
+        click.echo(f"Key {key} still encrypts {number} values: keep it, and rotate again.")
+    if not others:
+        click.echo("No other key encrypts anything; the others can be removed.")
 
 
 def _open(access: Any, schema: str) -> Database:

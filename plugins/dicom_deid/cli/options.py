@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import stat
 import tempfile
@@ -127,6 +128,14 @@ def owner_only(path: Path, *, append: bool = False) -> Iterator[TextIO]:
 def lines(_context: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> str:
     """Join repeated options, one line each."""
     return "\n".join(values)
+
+
+def access_options(command: Command) -> Command:
+    """Add the options that say who does something, and why, for the audit."""
+    command = click.option("--reason", required=True, help="Why; it is recorded in the audit.")(command)
+    return click.option(
+        "--person", default=getpass.getuser, show_default="the user of this machine", help="Who, for the audit."
+    )(command)
 
 
 def pairs(_context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:

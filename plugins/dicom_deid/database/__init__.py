@@ -36,6 +36,7 @@ from dicom_deid.database.leases import Lease
 from dicom_deid.database.mapping import Mapping
 from dicom_deid.database.plan import BatchReference, PlanSummary
 from dicom_deid.database.projects import Project, ProjectOptions
+from dicom_deid.database.reconcile import Difference, Reconciliation
 from dicom_deid.database.runs import Run, RunReport, RunRequest, RunState, Totals
 from dicom_deid.database.verify import Verification
 from dicom_deid.database.withdrawals import Withdrawal, WithdrawalRequest
@@ -52,6 +53,7 @@ __all__ = [
     "CrosswalkRow",
     "Database",
     "Deletion",
+    "Difference",
     "Intent",
     "KeyRing",
     "Lease",
@@ -61,6 +63,7 @@ __all__ = [
     "PlanSummary",
     "Project",
     "ProjectOptions",
+    "Reconciliation",
     "Run",
     "RunReport",
     "RunRequest",

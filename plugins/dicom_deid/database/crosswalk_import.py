@@ -11,6 +11,7 @@ from dicom_deid.database import pseudonyms
 from dicom_deid.database.connection import DatabaseConnection
 from dicom_deid.database.copy_format import copy_line
 from dicom_deid.database.crosswalk import AccessReason
+from dicom_deid.database.export import original_of, reversible
 from dicom_deid.database.hash_chain import record_event
 from dicom_deid.database.keys import KeyRing, register_active_key
 from dicom_deid.database.mapping import bound_to, keyed_hash_of, row_check
@@ -127,6 +128,7 @@ class Importer:
         for row in reader:
             if not row:
                 continue
+            row = [original_of(cell) for cell in row]
             if problem := self._problem(row):
                 if len(self._problems) < _SHOWN:
                     self._problems.append(f"line {reader.line_num}: {problem}")
@@ -163,12 +165,12 @@ class Importer:
 def write_csv(rows: Iterable[tuple[tuple[IdentifierKind, str], str]], file: TextIO) -> int:
     """Write crosswalk rows as :meth:`Importer.import_csv` reads them, and return how many.
 
-    Cells are not escaped against formulas: the file is for import, and an original must come back as it is.
+    Originals that a spreadsheet would run as a formula are escaped; the import reverses that.
     """
     writer = csv.writer(file)
     writer.writerow(COLUMNS)
     count = 0
     for (kind, value), pseudonym in rows:
-        writer.writerow((kind.value, value, pseudonym))
+        writer.writerow((kind.value, reversible(value), reversible(pseudonym)))
         count += 1
     return count

@@ -22,6 +22,7 @@ from dicom_deid.database.leases import Lease
 from dicom_deid.database.mapping import Mapping
 from dicom_deid.database.plan import OnChange, PlanLimits, Planner, PlanSummary, prune
 from dicom_deid.database.projects import Project, ProjectOptions, open_project, project_names
+from dicom_deid.database.reconcile import Reconciliation, destinations_of, reconcile
 from dicom_deid.database.rotation import keys_in_use, rotate
 from dicom_deid.database.runs import ABANDONED_HOURS, Run, RunReport, RunRequest, RunState
 from dicom_deid.database.verify import Verification, verify
@@ -314,6 +315,16 @@ class Database:
         """Erase a project of which everything is withdrawn, and return how many pseudonyms were deleted."""
         self._projects.pop(project.name, None)
         return erasure.delete_project(self.connection, self.chain_key, project, access)
+
+    def reconcile(
+        self, destination: str, listing: Iterable[SourceObject], access: AccessReason, *, repair: bool = False
+    ) -> Reconciliation:
+        """Compare a destination with the audit; see :func:`dicom_deid.database.reconcile.reconcile`."""
+        return reconcile(self.connection, self.chain_key, destination, listing, access, repair=repair)
+
+    def destinations(self, project: Project) -> list[str]:
+        """Return the destinations of all runs of a project."""
+        return destinations_of(self.connection, project.project_id)
 
     def record_approval(self, run_id: str, release_to: str, access: AccessReason) -> None:
         """Record in the audit that a person approved the release of a run to a place.

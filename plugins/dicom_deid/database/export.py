@@ -60,6 +60,16 @@ def spreadsheet_safe(cell: Any) -> Any:
     return cell
 
 
+def reversible(cell: str) -> str:
+    """Return a cell as :func:`spreadsheet_safe` does, such that :func:`original_of` returns the same text."""
+    return f"'{cell}" if cell.startswith("'") else str(spreadsheet_safe(cell))
+
+
+def original_of(cell: str) -> str:
+    """Return the text that :func:`reversible` escaped."""
+    return cell[1:] if cell.startswith("'") and cell[1:].startswith(("'", *_FORMULA)) else cell
+
+
 def _write_csv(rows: Iterator[list[Any]], path: Path) -> int:
     count = 0
     with path.open("w", newline="", encoding="utf-8") as file:

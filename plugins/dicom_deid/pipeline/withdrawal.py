@@ -1,12 +1,13 @@
-"""Delete what was withdrawn, at the destination, at places of release and in quarantine."""
+"""Delete objects that were withdrawn or superseded, and compare a destination with the audit."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache
 
-from dicom_deid.database import Database, Deletion
+from dicom_deid.database import AccessReason, Database, Deletion, Reconciliation
 from dicom_deid.database.deletions import Place
 from dicom_deid.database.projects import Project
 from dicom_deid.exceptions import Quarantine
@@ -49,11 +50,7 @@ def continue_withdrawal(
     ObjectStoreError, DatabaseError
         The object store or the database failed; another call continues.
     """
-
-    @cache
-    def open_store(place: Place, url: str) -> ObjectStore:
-        return open_object_store(url, connections.of(place))
-
+    open_store = _opener(connections)
     total = 0
     with connections.open_database() as database, ThreadPoolExecutor(transfers) as pool:
         project = database.project(project_name, create=False)
@@ -63,6 +60,58 @@ def continue_withdrawal(
             total += _delete_group(database, project, group, open_store, pool)
         database.finish_withdrawal(project, withdrawal_id)
     return total
+
+
+def finish_deletions(connections: Connections, database: Database, *, transfers: int = 16) -> int:
+    """Delete superseded objects that a killed worker has left, and return how many."""
+    open_store = _opener(connections)
+    total = 0
+    with ThreadPoolExecutor(transfers) as pool:
+        while group := database.pending_deletions(limit=_AT_ONCE):
+            list(pool.map(lambda each: _delete(open_store(each.place, each.url), each.key or "", each.etag), group))
+            database.settle_deletions(group)
+            total += len(group)
+    return total
+
+
+def reconcile_destination(
+    connections: Connections, destination: str, access: AccessReason, *, repair: bool = False
+) -> Reconciliation:
+    """Compare a destination with the intents and the audit.
+
+    Parameters
+    ----------
+    connections
+        Database and object store credentials.
+    destination
+        The address of the destination, as in the runs.
+    access
+        Who asks, and why, for the audit.
+    repair
+        Delete orphans and left-over objects, and have the next run write lost objects again.
+    """
+    store = open_object_store(destination, connections.destination)
+    with connections.open_database() as database:
+        result = database.reconcile(store.url, store.list(), access, repair=repair)
+        if repair:
+            finish_deletions(connections, database)
+    return result
+
+
+def _opener(connections: Connections) -> Callable[[Place, str], ObjectStore]:
+    """Return a function that opens each store once."""
+
+    @cache
+    def open_store(place: Place, url: str) -> ObjectStore:
+        return open_object_store(url, connections.of(place))
+
+    return open_store
+
+
+def _delete(store: ObjectStore, key: str, etag: str | None) -> None:
+    """Delete an object, unless another one has taken its key since."""
+    with suppress(Quarantine):
+        store.delete(key, etag=etag)
 
 
 def _delete_group(
@@ -79,11 +128,7 @@ def _delete_group(
     def delete(each: Deletion) -> None:
         store = open_store(each.place, each.url)
         for key, etag in _keys(project, each, sources.get(each.run_id, "")):
-            try:
-                store.delete(key, etag=etag)
-            except Quarantine:
-                # Another object has taken the key since: it is not ours to delete.
-                continue
+            _delete(store, key, etag)
 
     list(pool.map(delete, group))
     database.record_withdrawn(project, group)

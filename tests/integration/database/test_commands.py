@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from dicom_deid.cli import main
 from dicom_deid.database import KeyRing
+from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.identifiers import Identifier, IdentifierKind
 from dicom_deid.reasons import Outcome
 
@@ -113,3 +114,56 @@ def test_the_message_of_a_wrong_database_never_shows_the_password(run, monkeypat
     unreadable = run("audit", "verify", expect=2)
     assert "URL of the database" in unreadable
     assert "sesame" not in unreadable
+
+
+def test_abandoned_runs_are_closed(run, database, steps):
+    database.plan(steps.begin(), steps.listing(3))
+    assert "0 runs were closed" in run("audit", "close")
+    assert "1 runs were closed" in run("audit", "close", "--hours", "0")
+    assert database.runs()[0].state == "abandoned"
+    assert "The audit verifies." in run("audit", "verify")
+
+
+def test_a_failed_export_leaves_no_original_behind(run, database, tmp_path, monkeypatch):
+    database.mapping(database.project("p")).resolve([Identifier(IdentifierKind.PATIENT_ID, "MRN 1")])
+
+    def fail(rows, file):
+        file.write(str(next(iter(rows)).original.value))
+        file.flush()
+        raise ConfigurationError("the export failed")
+
+    monkeypatch.setattr("dicom_deid.cli.crosswalk.write_csv", fail)
+    file = tmp_path / "crosswalk.csv"
+    assert "the export failed" in run("crosswalk", "export", str(file), "--project", "p", *WHO, expect=2)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_rotation_says_what_other_keys_still_encrypt(run, database, keys):
+    new, old = KeyRing.generate("k2"), database.keys
+    both = {"DICOM_DEID_KEYS": f"{new.to_text()},{old.to_text()}"}
+    assert "No other key encrypts anything" in run("crosswalk", "rotate", *WHO, env=both)
+    back = {"DICOM_DEID_KEYS": f"{old.to_text()},{new.to_text()}"}
+    database.connection.query("test", "SELECT 1")
+    assert "under key k1" in run("crosswalk", "rotate", *WHO, env=back)
+    # A key that another worker wrote with meanwhile.
+    database.connection.query("test", "UPDATE secret SET key_id = 'k2'")
+    assert database.keys_in_use() == {"k1": 1, "k2": 1}
+
+
+def test_text_that_a_spreadsheet_would_run_is_escaped(run, database, steps, tmp_path):
+    run_id = steps.begin()
+    lease = database.lease(database.plan(run_id, steps.listing(2)).batches[0].batch_id, "w")
+    lease.record([steps.row(item, detail="=HYPERLINK(1)") for item in lease.items()])
+    file = tmp_path / "a.csv"
+    run("audit", "export", str(file))
+    assert {row["detail"] for row in csv.DictReader(file.open(newline=""))} == {"'=HYPERLINK(1)"}
+    for value in ("=1+1", "-5", "'quoted", "@x"):
+        database.mapping(database.project("p")).resolve([Identifier(IdentifierKind.PATIENT_ID, value)])
+    exported = tmp_path / "crosswalk.csv"
+    run("crosswalk", "export", str(exported), "--project", "p", *WHO)
+    cells = {row["original"] for row in csv.DictReader(exported.open(newline=""))}
+    assert cells == {"'=1+1", "-5", "''quoted", "'@x"}
+    run("crosswalk", "import", str(exported), "--project", "again", *WHO)
+    looked_up = run("crosswalk", "lookup", "--project", "again", "--to", "pseudonym", "=1+1", *WHO)
+    assert looked_up.startswith("PatientID,'=1+1,PAT")
+    run("crosswalk", "lookup", "--project", "again", "--to", "pseudonym", "'quoted", *WHO)

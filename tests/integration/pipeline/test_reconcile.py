@@ -1,0 +1,81 @@
+"""The destination is compared with the audit: what is missing, changed, unknown, or was written by a dead worker."""
+
+from __future__ import annotations
+
+import pytest
+from tests.support.runs import ElementContext, patients, series
+
+from dicom_deid.database import AccessReason, Difference, Intent
+from dicom_deid.pipeline import plan_run
+from dicom_deid.pipeline.withdrawal import reconcile_destination
+
+ACCESS = AccessReason(person="olga", reason="monthly check")
+
+
+@pytest.fixture
+def place(s3, s3_bucket, postgres_url):
+    return ElementContext(s3, s3_bucket, postgres_url)
+
+
+@pytest.fixture
+def released(place):
+    """Return the place after a run of 12 objects."""
+    place.put(series(patients(2), 6))
+    place.run()
+    return place
+
+
+def compare(place, *, repair: bool = False) -> dict[Difference, set[str]]:
+    result = reconcile_destination(place.connections, f"s3://{place.bucket}/out", ACCESS, repair=repair)
+    found: dict[Difference, set[str]] = {}
+    for each in result.found:
+        found.setdefault(each.difference, set()).add(each.key)
+    return found
+
+
+def test_an_undisturbed_destination_equals_the_audit(released):
+    assert compare(released) == {}
+    with released.connections.open_database() as database:
+        assert database.verify().problems == []
+        events = database.connection.query("test", "SELECT body FROM audit_event WHERE kind = 'audit-reconciled'")
+    assert len(events) == 1
+
+
+def test_lost_objects_are_found_and_written_again_by_the_next_run(released):
+    client = released.s3.client()
+    keys = sorted(released.get())
+    before = released.get()
+    client.delete_object(Bucket=released.bucket, Key=f"out/{keys[0]}")
+    client.put_object(Bucket=released.bucket, Key=f"out/{keys[1]}", Body=b"another object")
+    client.put_object(Bucket=released.bucket, Key="out/foreign", Body=b"x")
+    expected = {Difference.LOST: {keys[0]}, Difference.CHANGED: {keys[1]}, Difference.UNKNOWN: {"foreign"}}
+    assert compare(released) == expected
+    assert released.run().planned.summary.planned == 0
+    assert compare(released, repair=True) == expected
+    assert released.run().planned.summary.why == {"new": 1}
+    after = released.get()
+    assert after[keys[0]] == before[keys[0]]
+    assert after["foreign"] == b"x"
+    assert set(compare(released)) == {Difference.CHANGED, Difference.UNKNOWN}
+
+
+def test_an_object_that_a_dead_worker_wrote_is_found_by_its_intent_and_deleted(released):
+    client = released.s3.client()
+    released.put(series(patients(3), 6))
+    planned = plan_run(released.configuration(), released.connections)
+    with released.connections.open_database() as database:
+        lease = database.lease(planned.summary.batches[0].batch_id, "dies")
+        (first, second, *_) = lease.items()
+        lease.intend(
+            [Intent(item=first, destination_key="written.dcm"), Intent(item=second, destination_key="not.dcm")]
+        )
+        client.put_object(Bucket=released.bucket, Key="out/written.dcm", Body=b"x")
+        # While the worker lives, it is only being written.
+        assert compare(released) == {}
+    database.connection.query("test", "UPDATE batch SET expires_at = now() WHERE state = 'leased'")
+    database.close()
+    assert compare(released) == {Difference.ORPHAN: {"written.dcm"}}
+    assert compare(released, repair=True) == {Difference.ORPHAN: {"written.dcm"}}
+    assert compare(released) == {}
+    assert released.query("SELECT count(*) FROM write_intent") == [(0,)]
+    assert "written.dcm" not in released.get()
