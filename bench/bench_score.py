@@ -18,7 +18,7 @@ from dicom_deid.recipe import Recipe
 from dicom_deid.score.corpus import generate
 from dicom_deid.score.expectations import Case
 from dicom_deid.score.report import markdown
-from dicom_deid.score.run import run
+from dicom_deid.score.run import SITE_RECIPE, run
 from dicom_deid.score.scorer import Score, score
 
 OPTIONS = (
@@ -32,7 +32,7 @@ OPTIONS = (
 
 
 def engines(ocr: bool) -> dict[str, Deidentifier]:
-    """Return the engine as it is scored: the desktop recipe alone and swept, the profile alone and with options."""
+    """Return the engines: the desktop recipe without and with residual search, the profile without and with options."""
     sweep = Settings(residuals="redact-token")
     alone = Settings(residuals="off", pixel_risk="allow", documents="allow")
     options = (*OPTIONS, Option.CLEAN_PIXEL_DATA) if ocr else OPTIONS
@@ -40,7 +40,9 @@ def engines(ocr: bool) -> dict[str, Deidentifier]:
         "desktop, rules alone": Deidentifier(Recipe.named("desktop"), alone),
         "desktop": Deidentifier(Recipe.named("desktop"), sweep),
         "ps3.15-basic": Deidentifier(Recipe.resolve(*recipe_names()), profile_settings((), sweep)),
-        "ps3.15-basic, options": Deidentifier(Recipe.resolve(*recipe_names(options)), profile_settings(options, sweep)),
+        "ps3.15-basic, options": Deidentifier(
+            Recipe.resolve(*recipe_names(options), SITE_RECIPE), profile_settings(options, sweep)
+        ),
     }
 
 

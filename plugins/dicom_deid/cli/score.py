@@ -26,6 +26,11 @@ EXIT_BELOW_THRESHOLD = 1
     help="An option of ps3.15-basic.",
 )
 @click.option(
+    "--site",
+    is_flag=True,
+    help="Add the rules of a site for this corpus: private elements that it vouches for, and ages over 89.",
+)
+@click.option(
     "--residuals",
     type=click.Choice(get_args(ResidualPolicy)),
     default="redact-token",
@@ -45,6 +50,7 @@ EXIT_BELOW_THRESHOLD = 1
 def score(
     recipes: tuple[str, ...],
     options: tuple[str, ...],
+    site: bool,
     residuals: ResidualPolicy,
     patients: int,
     seed: int,
@@ -71,7 +77,7 @@ def score(
     if outcome is not None:
         name, outcomes = outcome.name, read(cases, outcome)
     elif recipes:
-        deidentifier = _engine(recipes, options, residuals)
+        deidentifier = _engine(recipes, options, site, residuals)
         name = "+".join(recipes) + (f", {len(options)} options" if options else "")
         outcomes, reasons = run(cases, deidentifier)
         for reason, count in sorted(reasons.items()):
@@ -86,11 +92,13 @@ def score(
         sys.exit(EXIT_BELOW_THRESHOLD)
 
 
-def _engine(recipes: tuple[str, ...], options: tuple[str, ...], residuals: ResidualPolicy) -> Deidentifier:
+def _engine(recipes: tuple[str, ...], options: tuple[str, ...], site: bool, residuals: ResidualPolicy) -> Deidentifier:
     """Return the engine; for the basic profile, with the settings that the profile and its options require."""
     chosen = parse_options(options)
     if chosen and BASIC not in recipes:
         raise click.UsageError(f"--option refines {BASIC}: name it as a RECIPE")
-    recipe = Recipe.resolve(*recipes, *(option.recipe_name for option in chosen))
+    from dicom_deid.score.run import SITE_RECIPE
+
+    recipe = Recipe.resolve(*recipes, *(option.recipe_name for option in chosen), *([SITE_RECIPE] if site else []))
     settings = Settings(residuals=residuals)
     return Deidentifier(recipe, profile_settings(chosen, settings) if BASIC in recipes else settings)

@@ -72,8 +72,8 @@ _FORMS = (
     r"(?:\+[0-9]{1,3}[ .-]?|\b)\(?[0-9]{3}\)?[ .-][0-9]{3}[ .-][0-9]{4}\b",  # telephone
     r"\b[0-9]{3}-[0-9]{2}-[0-9]{4}\b",  # social security
     r"\b(?=\w*[0-9]{5})\w+\b",  # five digits in a row: numbers of records and visits, dates as 20210304
-    rf"\b(?:mrs?|ms|miss|dr|prof|sra?|mme|herr|frau)\b\.?[ ^]+{_PERSON}",
-    rf"\b(?:patient|name|physician|doctor|technologist|operator|referr?ed by|seen by)\b[ ]*[:=]?[ ]*{_PERSON}",
+    rf"\b(?:mrs?|ms|miss|dr|prof|sra?|mme|herr|frau)\b\.?[ ^]+(?:{_PERSON}|\*+)",  # or a name that is redacted
+    rf"\b(?:patient|name|physician|doctor|technologist|operator|referr?ed by|seen by)\b[ ]*[:=]?[ ]*(?:{_PERSON}|\*+)",
     # A label takes all groups with digits that it announces.
     rf"\b{_LABEL}(?:[^\W\d]{{1,3}}[-/])?(?:\w*[0-9]\w*(?:[-/.]+\w*[0-9]\w*| (?=[0-9]{{2,}}\b)[0-9]+)*)",
     rf"\b{_LABEL}{_DAY}?[ .]*(?:{_MONTHS})?\b[ .,]*{_DAY}?[ ,]*(?:1[89]|20)[0-9]{{2}}\b",

@@ -67,6 +67,12 @@ _SAFE_PRIVATE: tuple[tuple[PrivateTag, str, object], ...] = (
     (PrivateTag(0x7053, "Philips PET Private Group", 0x00), "DS", "1.25"),
 )
 
+# Private elements that The Cancer Imaging Archive keeps (knowledge base of 1 February 2024), and that the table lacks.
+_SITE_PRIVATE: tuple[tuple[PrivateTag, str, object], ...] = (
+    (PrivateTag(0x0043, "GEMS_PARM_01", 0x2F), "SS", 2),
+    (PrivateTag(0x0019, "GEMS_ACQU_01", 0x02), "SL", 912),
+)
+
 
 def generate(seed: int, *, patients: int = 4) -> list[Case]:
     """Return the corpus: one object of each kind per patient.
@@ -102,7 +108,7 @@ def _common(builder: Builder) -> None:
     _descriptions(builder)
     _nested(builder)
     builder.unsafe_private()
-    for private, vr, value in _SAFE_PRIVATE:
+    for private, vr, value in (*_SAFE_PRIVATE, *_SITE_PRIVATE):
         builder.place((private,), value, vr)
         builder.expect(Category.TAG_RETAINED, (private,), str(value))
     builder.expect(Category.METHOD_STAMPED, ())
@@ -149,6 +155,10 @@ def _people(builder: Builder) -> None:
 def _dates(builder: Builder) -> None:
     patient, path = builder.patient, builder.path
     builder.identifier(path("PatientBirthDate"), patient.birth_date.strftime("%Y%m%d"))
+    age = f"{(patient.study_date - patient.birth_date).days // 365:03d}Y"
+    builder.place(path("PatientAge"), age)
+    # HIPAA: ages over 89 are one category.
+    builder.expect(Category.TEXT_REMOVED if age > "089Y" else Category.TEXT_RETAINED, path("PatientAge"), age)
     for keyword, days in (("StudyDate", 0), ("SeriesDate", 0), ("ContentDate", 1), ("AcquisitionDateTime", 0)):
         builder.day(path(keyword), patient.study_date + timedelta(days=days))
     for keyword in ("StudyTime", "SeriesTime", "ContentTime"):
@@ -214,11 +224,13 @@ def _image(builder: Builder, images: list[Case]) -> None:
     colour = modality in ("US", "OT")
     bits = 8 if colour else 16
     rows, columns = (192, 256) if modality in _BURNED_IN else (64, 64)
-    pixels = noise(rng, rows, columns, bits=12 if bits == 16 else 8, samples=3 if colour else 1)
+    light = modality == "CR"
+    pixels = noise(rng, rows, columns, bits=12 if bits == 16 else 8, samples=3 if colour else 1, light=light)
     if modality in _BURNED_IN:
         family = builder.patient.name.split("^")[0].upper()
         for line, text in enumerate((family, builder.patient.patient_id)):
-            box, _ = burn(pixels, text, 6, 4 + 22 * line, size=16, value=255 if bits == 8 else 4000)
+            value = 0 if light else 255 if bits == 8 else 4000
+            box, _ = burn(pixels, text, 6, 4 + 22 * line, size=16, value=value)
             builder.boxes.append(box)
         builder.filling("BurnedInAnnotation", "YES")
         builder.may_be_quarantined = True

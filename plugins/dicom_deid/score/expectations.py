@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from enum import StrEnum
 
+from pydicom import dcmread
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 
@@ -89,6 +91,8 @@ class Box:
     top: int
     right: int
     bottom: int
+    text: str = ""
+    is_dark: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +128,11 @@ class Case:
     references: tuple[tuple[Path, str], ...] = ()
     text_boxes: tuple[Box, ...] = ()
     may_be_quarantined: bool = False
+
+    @property
+    def dataset(self) -> Dataset:
+        """The object as stored, read by pydicom."""
+        return dcmread(io.BytesIO(self.data))
 
 
 def find(dataset: Dataset, path: Path) -> DataElement | None:

@@ -94,7 +94,7 @@ class Patient:
             mother_name=person(rng),
             address=f"{digits(rng, 3)} {word(rng)} Street, {word(rng)}",
             telephone=f"555-{digits(rng, 3)}-{digits(rng, 4)}",
-            birth_date=study_date - timedelta(days=rng.randrange(20 * 365, 80 * 365)),
+            birth_date=study_date - timedelta(days=rng.randrange(20 * 365, 99 * 365)),
             study_date=study_date,
             accession_number=f"A{digits(rng, 9)}",
             study_id=digits(rng, 7),

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from dicom_deid.score.expectations import HEADER_CATEGORIES, Category
+from dicom_deid.score.official import percent
 from dicom_deid.score.scorer import Score
 
 
 def markdown(scores: Mapping[str, Score]) -> str:
-    """Return a table a category, one column for each scored program or recipe, percent of statements that hold."""
+    """Return a table with one row per category and one column per program or recipe, in percent of what passed."""
     names = list(scores)
     rows = [("category", "statements", *names)]
     for category in Category:
@@ -20,6 +21,8 @@ def markdown(scores: Mapping[str, Score]) -> str:
                 (category.value, f"{statements:,}", *(_percent(tally.percent, tally.failed) for tally in tallies))
             )
     rows.append(("all header categories", "", *(f"{s.percent(HEADER_CATEGORIES):.2f}" for s in scores.values())))
+    if any(score.official for score in scores.values()):
+        rows.append(("by the rules of MIDI-B", "", *(f"{percent(s.official):.2f}" for s in scores.values())))
     rows.append(("objects quarantined", "", *(f"{s.quarantined} of {s.objects}" for s in scores.values())))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [

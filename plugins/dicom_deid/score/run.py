@@ -11,6 +11,9 @@ from dicom_deid.exceptions import Quarantine
 from dicom_deid.identifiers import Identifier, IdentifierKind
 from dicom_deid.score.expectations import Case
 
+SITE_RECIPE = Path(__file__).with_name("site.dicom")
+"""Rules that a site adds to the profile for this corpus."""
+
 
 class CorpusMapping:
     """Pseudonyms for one corpus, in memory: unique, and consistent over all objects."""

@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
+from dicom_deid.score import official
 from dicom_deid.score.expectations import (
     HEADER_CATEGORIES,
+    Box,
     Case,
     Category,
     Expectation,
@@ -24,40 +26,20 @@ from dicom_deid.score.expectations import (
     find,
     text_of,
 )
+from dicom_deid.score.tally import Tally
 
 _ENCODINGS = ("latin-1", "utf-8", "utf-16-le", "utf-16-be")
 _DATE = re.compile(r"(\d{8})(\d{6}(\.\d+)?)?([+-]\d{4})?")
 
 
 @dataclass
-class Tally:
-    """Passed and failed expectations of one category; failures by path, never with a value."""
-
-    passed: int = 0
-    failed: int = 0
-    failures: Counter[str] = field(default_factory=Counter)
-
-    @property
-    def percent(self) -> float:
-        """Percentage passed, 0 to 100; 100 if there are none."""
-        return 100 * self.passed / (self.passed + self.failed) if self.passed + self.failed else 100.0
-
-    def count(self, passed: bool, where: str) -> None:
-        """Count one expectation."""
-        if passed:
-            self.passed += 1
-        else:
-            self.failed += 1
-            self.failures[where] += 1
-
-
-@dataclass
 class Score:
-    """The score: one tally per category, and the number of quarantined objects."""
+    """The score: one tally per category, by our rules and by those of MIDI-B, and the number of quarantined objects."""
 
     tallies: dict[Category, Tally] = field(default_factory=lambda: {category: Tally() for category in Category})
     quarantined: int = 0
     objects: int = 0
+    official: dict[Category, Tally] = field(default_factory=dict)
 
     def percent(self, categories: Sequence[Category] = tuple(Category)) -> float:
         """Return the percentage passed in some categories, 0 to 100."""
@@ -106,6 +88,8 @@ class _Scorer:
             tally = self.result.tallies[Category.DATE_INTERVALS]
             for index in range(shifts.total()):
                 tally.count(index < agreed, f"patient {number}")
+        if official.can_read_text():
+            self.result.official = official.official_score(self.cases, self.delivered)
         return self.result
 
     def _count(self, category: Category, passed: bool, where: str) -> None:
@@ -215,7 +199,9 @@ class _Scorer:
             away[top : box.bottom + margin, left : box.right + margin] = False
         same = before == after if before.ndim == 2 else (before == after).all(axis=2)
         if Category.PIXELS_HIDDEN in wanted:
-            self._count(Category.PIXELS_HIDDEN, float(same[text & _bright(before)].mean()) < 0.05, case.modality)
+            letters = text & _letters(before, dark=case.text_boxes[0].is_dark)
+            is_hidden = float(same[letters].mean()) < 0.05 or all(_is_plain(after, box) for box in case.text_boxes)
+            self._count(Category.PIXELS_HIDDEN, is_hidden, case.modality)
         if Category.PIXELS_RETAINED in wanted:
             self._count(Category.PIXELS_RETAINED, float(same[away].mean()) > 0.999, case.modality)
 
@@ -228,10 +214,17 @@ class _Scorer:
             self._count(category, consistent, "all objects")
 
 
-def _bright(pixels: NDArray[np.generic]) -> NDArray[np.bool_]:
+def _is_plain(pixels: NDArray[np.generic], box: Box) -> bool:
+    """Return whether all pixels of a box have one value."""
+    region = pixels[box.top : box.bottom, box.left : box.right]
+    return bool((region == region[:1, :1]).all())
+
+
+def _letters(pixels: NDArray[np.generic], *, dark: bool) -> NDArray[np.bool_]:
+    """Return the pixels of letters: the brightest ones of the image, or the darkest."""
     plane = pixels if pixels.ndim == 2 else pixels[..., 0]
-    bright: NDArray[np.bool_] = plane >= plane.max()
-    return bright
+    letters: NDArray[np.bool_] = plane <= plane.min() if dark else plane >= plane.max()
+    return letters
 
 
 def _pixels(dataset: Dataset) -> NDArray[np.generic] | None:

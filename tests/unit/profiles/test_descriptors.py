@@ -13,6 +13,7 @@ from dicom_deid.engine.descriptors import without_identifiers
         ("Seen before on 20110304", "Seen before on"),
         ("compare 03/04/2011, Dr. Miller reports", "compare , reports"),
         ("compare 2011-03-04 and 4.3.2012", "compare and"),
+        ("left knee for Dr. *******, left knee", "left knee for , left knee"),
         ("12 May 2011 exam", "exam"),
         ("exam of March 4th, 2021", "exam of"),
         ("MRN 1234567 follow-up", "follow-up"),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import time
+import difflib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -100,11 +101,18 @@ def test_the_command_prints_what_is_ignored(tmp_path: Path) -> None:
     assert "Warnings: 1\n  r.dicom:4:8: ignored, as deid does: unknown field 'PatientNam'" in result.output
 
 
-def test_a_thousand_unknown_words_are_reported_in_two_seconds() -> None:
-    """Catches a search for the nearest word that compares every word with the whole dictionary (74 s)."""
-    lines = "\n".join(f"REMOVE Patient{number}sStudyNaem" for number in range(991))
-    begin = time.process_time()
+def test_the_nearest_word_is_searched_among_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a comparison of every unknown word with the whole dictionary: a thousand of them took 74 s."""
+    compared: list[int] = []
+    search = difflib.get_close_matches
+
+    def counting(word: str, candidates: list[str], **options: Any) -> list[str]:
+        compared.append(len(candidates))
+        return search(word, candidates, **options)
+
+    monkeypatch.setattr(difflib, "get_close_matches", counting)
+    lines = "REMOVE PatientNaem\nREMOVE StudyInstnceUID\nREMOVE Xyzzy\n"
     with pytest.raises(RecipeError) as caught:
-        Recipe.parse(f"FORMAT dicom\n%header\n{lines}\n")
-    assert time.process_time() - begin < 2
-    assert len(caught.value.problems) == 991
+        Recipe.parse(f"FORMAT dicom\n%header\n{lines}")
+    assert [problem.nearest for problem in caught.value.problems] == ["PatientName", "StudyInstanceUID", None]
+    assert max(compared) < 20

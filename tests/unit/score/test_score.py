@@ -11,7 +11,7 @@ from dicom_deid.engine.profiles import Option, profile_settings, recipe_names
 from dicom_deid.recipe import Recipe
 from dicom_deid.score.corpus import MODALITIES, generate
 from dicom_deid.score.expectations import HEADER_CATEGORIES, Category
-from dicom_deid.score.run import run
+from dicom_deid.score.run import SITE_RECIPE, run
 from dicom_deid.score.scorer import score
 
 OPTIONS = (
@@ -26,7 +26,7 @@ OPTIONS = (
 
 @pytest.fixture(scope="module")
 def profile() -> Deidentifier:
-    return Deidentifier(Recipe.resolve(*recipe_names(OPTIONS)), profile_settings(OPTIONS))
+    return Deidentifier(Recipe.resolve(*recipe_names(OPTIONS), SITE_RECIPE), profile_settings(OPTIONS))
 
 
 def test_profile_reaches_the_goal(profile: Deidentifier) -> None:
