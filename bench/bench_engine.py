@@ -117,7 +117,7 @@ def speed(case: str, data: bytes, *, rounds: int) -> str:
 
 
 def linearity(sizes: Sequence[int], *, rounds: int) -> str:
-    """Return the cost an element for objects whose elements stand in nested items."""
+    """Return the cost per element for objects whose elements are in nested items."""
     rows = []
     for size in sizes:
         elements = datasets.nested_elements(1, size)

@@ -75,7 +75,7 @@ class Contender:
 
 
 def naive_finds(data: bytes, rules_alone: Deidentifier, resolve: FixedMapping) -> bool:
-    """Tell whether an original stands in the text of what the rules leave; an object that is refused does not pass."""
+    """Tell whether the text that the rules leave holds an original value; an object that is refused does not pass."""
     try:
         new = dcmread(io.BytesIO(rules_alone.deidentify(data, resolve).to_bytes()))
     except Quarantine:
@@ -215,7 +215,7 @@ _UNNAMED: dict[str, Callable[[Patient], str]] = {
     "telephone": lambda other: other.telephone,
     "record number": lambda other: other.patient_id,
 }
-"""What no element of the object says, by kind: taken from another patient."""
+"""Texts with identifiers of another patient, which no element of the object holds, by kind."""
 
 
 def unnamed(seed: int, objects: int) -> str:

@@ -87,7 +87,7 @@ def identifiers(patient: Patient, instance_uid: str) -> dict[str, str]:
 
 
 def beyond(rng: random.Random, patient: Patient) -> dict[str, str]:
-    """Return what tells of a patient and is written otherwise than any original, by kind."""
+    """Return identifiers of a patient that are written in another way than any original value, by kind."""
     family, given = patient.name.split("^")
     at = rng.randrange(1, len(family))
     # Another letter of the same script.
@@ -321,13 +321,13 @@ _TRADE = (
     *("young adult", "cross section", "bell shaped", "stone protocol", "park position", "wood lamp", "AP view"),
 )
 PLAIN_NAMES = ("Ann", "Mark", "Rob", "Bill", "Sand", "Water", "Strong", "Frank", "Carp", "Leew", "Rosett", "Annul")
-"""Names that stand at the beginning of longer words of the texts."""
+"""Names that are the beginning of longer words of the texts."""
 TRADE_NAMES = ("Long", "Brain", "Hand", "May", "Grant", "Head", "Foot", "Rose", "Young", "Cross", "Bell", "Stone")
 """Names that are words of the texts."""
 
 
 def sentence(rng: random.Random) -> str:
-    """Return a few words that name nobody."""
+    """Return a few words without a name."""
     return " ".join(rng.choice(_WORDS) for _ in range(rng.randint(1, 3)))
 
 

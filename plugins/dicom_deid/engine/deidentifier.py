@@ -444,9 +444,9 @@ class Deidentifier:
     ) -> AnalysisResult:
         # Residuals are removed from the original bytes, and the rules are applied again.
         policy = self.settings.residuals
-        is_held = policy == "quarantine" and not all(map(self._may_redact, residuals))
-        if is_held or policy == "report" or len(residuals) > MAX_HITS:
-            self._report(analysis, residuals)
+        held = [one for one in residuals if not self._may_redact(one)] if policy == "quarantine" else []
+        if held or policy == "report" or len(residuals) > MAX_HITS:
+            self._report(analysis, held or residuals)
             return analysis
         if policy != "remove-element":
             data = redacted(obj.data, residuals)

@@ -32,8 +32,8 @@ def an_object(*extra: Element, encoding: Encoding = ENCODINGS[0]) -> bytes:
         [
             *kept,
             *([] if any(e.tag == 0x0020000D for e in extra) else [element("StudyInstanceUID", STUDY)]),
-            element("PatientName", "Van der Berg^Annika"),
-            element("PatientID", "QX-81723"),
+            *([] if any(e.tag == 0x00100010 for e in extra) else [element("PatientName", "Van der Berg^Annika")]),
+            *([] if any(e.tag == 0x00100020 for e in extra) else [element("PatientID", "QX-81723")]),
             element("PatientBirthDate", "19630704"),
             element("PatientAddress", "12 Orchard Lane, Oldtown"),
             *extra,
@@ -42,7 +42,7 @@ def an_object(*extra: Element, encoding: Encoding = ENCODINGS[0]) -> bytes:
     )
 
 
-def swept(data: bytes, policy: str = "quarantine", recipe: str = RECIPE):
+def searched(data: bytes, policy: str = "quarantine", recipe: str = RECIPE):
     return run(data, recipe, RULES_ALONE.replace(residuals=policy, private_elements="keep"))
 
 
@@ -68,7 +68,7 @@ def swept(data: bytes, policy: str = "quarantine", recipe: str = RECIPE):
 def test_an_original_in_a_description_is_found(text, encoding):
     """Catches a form or an encoding in which an original passes."""
     with pytest.raises(Quarantine) as caught:
-        swept(an_object(element("SeriesDescription", text), encoding=encoding))
+        searched(an_object(element("SeriesDescription", text), encoding=encoding))
     assert caught.value.reason is Reason.RESIDUAL_FOUND
     assert found_in(caught) == "SeriesDescription"
     assert text not in str(caught.value)
@@ -77,12 +77,12 @@ def test_an_original_in_a_description_is_found(text, encoding):
 @pytest.mark.parametrize("text", ["Annikalee", "Bergamot", "81723", "119630704", "der", "orchard lanes", "anonymous x"])
 def test_a_part_of_another_word_is_not(text):
     """Catches "Ann" found in "Annular": a quarantine that nobody can act on."""
-    swept(an_object(element("SeriesDescription", text)))
+    searched(an_object(element("SeriesDescription", text)))
 
 
 @pytest.mark.parametrize("text", ["4th of June 1963", "July 14th 1963", "04AUG1963", "14071963", "24.7.1963"])
 def test_another_day_is_not(text):
-    swept(an_object(element("SeriesDescription", text)))
+    searched(an_object(element("SeriesDescription", text)))
 
 
 @pytest.mark.parametrize("name", ["Σωκράτης^Ιων", "Кузнецов^Иван", "王小^东明"])
@@ -95,7 +95,7 @@ def test_names_of_every_script_are_found_in_both_orders_of_utf_16(name, codec):
     kept = [e for e in kept if e.vr not in ("SQ", "LO", "PN", "ST", "LT")]
     named = [element("SpecificCharacterSet", "ISO_IR 192"), element("PatientName", name)]
     with pytest.raises(Quarantine):
-        swept(datasets.part10([*kept, *named, *private], Encoding(codec="utf-8")))
+        searched(datasets.part10([*kept, *named, *private], Encoding(codec="utf-8")))
 
 
 @pytest.mark.parametrize(
@@ -116,7 +116,7 @@ def test_a_name_without_its_accents_is_found(name, written):
     text = element("SeriesDescription", f"of {written}, left")
     named = [element("SpecificCharacterSet", "ISO_IR 100"), element("PatientName", name), text]
     with pytest.raises(Quarantine):
-        swept(datasets.part10([*kept, *named], Encoding(codec="latin-1")))
+        searched(datasets.part10([*kept, *named], Encoding(codec="latin-1")))
 
 
 @pytest.mark.parametrize("written", ["(555) 120 4417", "555.120.4417", "5551204417", "555-120-4417"])
@@ -125,13 +125,13 @@ def test_a_number_in_groups_is_found_however_it_is_delimited(written):
         element("PatientTelephoneNumbers", "555-120-4417"), element("SeriesDescription", f"tel {written}.")
     )
     with pytest.raises(Quarantine):
-        swept(data, recipe=RECIPE + "REMOVE PatientTelephoneNumbers\n")
+        searched(data, recipe=RECIPE + "REMOVE PatientTelephoneNumbers\n")
 
 
 def test_the_day_of_a_date_and_time_is_found():
     data = an_object(element("AcquisitionDateTime", "20110203101112.5"), element("SeriesDescription", "of 3.2.2011"))
     with pytest.raises(Quarantine):
-        swept(data, recipe=RECIPE + "JITTER AcquisitionDateTime 31\n")
+        searched(data, recipe=RECIPE + "JITTER AcquisitionDateTime 31\n")
 
 
 def references(uids):
@@ -188,7 +188,7 @@ def test_private_bytes_are_searched_in_every_form(codec, vr):
     hidden = "name: Annika !".encode(codec)
     private = [Element(0x00290010, "LO", "SOMEBODY"), Element(0x00291001, vr, hidden)]
     with pytest.raises(Quarantine):
-        swept(an_object(*private))
+        searched(an_object(*private))
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS, ids=["explicit", "implicit", "big-endian", "deflated"])
@@ -200,7 +200,7 @@ def test_a_data_set_in_private_bytes_is_searched(vr, hidden, inner, encoding):
     item = datasets.encode([hidden], inner)
     block = [Element(0x00290010, "LO", "ACME"), Element(0x00291010, vr, b"\xfe\xff\x00\xe0" + bytes(4) + item)]
     with pytest.raises(Quarantine) as caught:
-        swept(an_object(element("StudyInstanceUID", STUDY), *block, encoding=encoding))
+        searched(an_object(element("StudyInstanceUID", STUDY), *block, encoding=encoding))
     assert (caught.value.reason, found_in(caught)) == (Reason.RESIDUAL_FOUND, "(0029,1010)")
 
 
@@ -227,14 +227,14 @@ def test_an_original_of_another_vr_is_searched(keyword, value, text, vr, encodin
     original = Element(tag, vr, value.encode() + b" " * (len(value) % 2))
     data = datasets.part10([*others, original, element("SeriesDescription", text)], encoding)
     with pytest.raises(Quarantine) as caught:
-        swept(data, recipe=f"REMOVE {keyword}")
+        searched(data, recipe=f"REMOVE {keyword}")
     assert (caught.value.reason, found_in(caught)) == (Reason.RESIDUAL_FOUND, "SeriesDescription")
 
 
 def test_nested_text_is_searched():
     inner = [element("CodeMeaning", "as told by Annika")]
     with pytest.raises(Quarantine) as caught:
-        swept(an_object(element("ProcedureCodeSequence", [inner])))
+        searched(an_object(element("ProcedureCodeSequence", [inner])))
     assert found_in(caught) == "ProcedureCodeSequence__CodeMeaning"
 
 
@@ -251,11 +251,11 @@ def test_names_in_other_character_sets(term, codec, name, text):
     kept = [e for e in datasets.ct_elements(1) if e.tag not in {*PLANTED, 0x00080005} and not (e.tag >> 16) % 2]
     kept = [e for e in kept if e.vr not in ("SQ", "LO", "PN", "ST", "LT")]
     with pytest.raises(Quarantine):
-        swept(datasets.part10([*kept, *elements], Encoding(codec=codec)))
+        searched(datasets.part10([*kept, *elements], Encoding(codec=codec)))
 
 
 def test_redaction_takes_the_word_and_leaves_the_rest():
-    new = swept(an_object(element("SeriesDescription", "seen by Annika, 04.07.1963, left")), "redact-token")
+    new = searched(an_object(element("SeriesDescription", "seen by Annika, 04.07.1963, left")), "redact-token")
     assert read(new).SeriesDescription == "seen by ******, **********, left"
     assert new.notes[Reason.RESIDUAL_REMOVED] == 2
 
@@ -266,7 +266,7 @@ def test_redaction_takes_the_word_and_leaves_the_rest():
 def test_removal_takes_the_element_and_lengths_follow(encoding):
     inner = [element("CodeMeaning", "as told by Annika"), element("CodeValue", "T1")]
     data = an_object(element("ProcedureCodeSequence", [inner]), element("PatientComments", "Annika"), encoding=encoding)
-    new = read(swept(data, "remove-element"))
+    new = read(searched(data, "remove-element"))
     assert "PatientComments" not in new
     assert [e.keyword for e in new.ProcedureCodeSequence[0]] == ["CodeValue"]
 
@@ -277,7 +277,7 @@ def test_no_wrong_group_length_is_left_by_a_removal(syntax):
     encoding = Encoding(syntax, "defined", "defined", group_lengths=True)
     nested = element("RequestAttributesSequence", [[element("RequestedProcedureDescription", "for Annika")]])
     new = read(
-        swept(an_object(element("SeriesDescription", "seen by Annika"), nested, encoding=encoding), "remove-element")
+        searched(an_object(element("SeriesDescription", "seen by Annika"), nested, encoding=encoding), "remove-element")
     )
     assert "SeriesDescription" not in new
     assert [one.tag for one in new if one.tag.element == 0] == []
@@ -285,18 +285,18 @@ def test_no_wrong_group_length_is_left_by_a_removal(syntax):
 
 def test_a_report_changes_nothing_and_counts():
     data = an_object(element("SeriesDescription", "Annika Annika"))
-    new = swept(data, "report")
+    new = searched(data, "report")
     assert read(new).SeriesDescription == "Annika Annika"
     assert new.notes[Reason.RESIDUAL_REPORTED] == 2
 
 
 def test_what_a_rule_wrote_is_not_a_residual():
-    swept(an_object(), recipe="REPLACE PatientName Annika\nREPLACE PatientID func:generate_value")
+    searched(an_object(), recipe="REPLACE PatientName Annika\nREPLACE PatientID func:generate_value")
 
 
 def test_text_after_the_pixel_data_is_searched():
     with pytest.raises(Quarantine):
-        swept(an_object(Element(0x7FE10010, "LO", "SOMEBODY"), Element(0x7FE11001, "LO", "Annika")))
+        searched(an_object(Element(0x7FE10010, "LO", "SOMEBODY"), Element(0x7FE11001, "LO", "Annika")))
 
 
 _TOKENS = st.lists(st.sampled_from(["Annika", "ANNIKALEE", "berg", "Bergamot", "of", " ", " ", ",", "7"]), max_size=6)
@@ -320,7 +320,7 @@ def test_every_word_in_every_element_that_is_left_is_found_once(texts, encoding,
     recipe = "REPLACE PatientName x\n" + "".join(f"REMOVE {each}\n" for each in _KEYWORDS if each not in kept)
     elements = [element(keyword, value if keyword in kept else "Annika") for keyword, value in values.items()]
     named = [element("PatientName", "Berg^Annika"), element("SOPInstanceUID", "1.2.3"), element("PatientSex", "F")]
-    new = swept(datasets.part10([*named, *elements], encoding), "report", recipe)
+    new = searched(datasets.part10([*named, *elements], encoding), "report", recipe)
     assert new.notes.get(Reason.RESIDUAL_REPORTED, 0) == sum(brute_force(values[keyword]) for keyword in kept)
 
 
@@ -340,5 +340,58 @@ def test_redacted_text_of_a_multi_byte_character_set_stays_valid(terms, codec, n
         element("PatientName", name),
         element("ImageComments", text),
     ]
-    new = swept(datasets.part10(elements, Encoding(codec=codec)), "redact-token", "REPLACE PatientName x")
+    new = searched(datasets.part10(elements, Encoding(codec=codec)), "redact-token", "REPLACE PatientName x")
     assert read(new).ImageComments == left
+
+
+def test_an_identifier_that_repeats_another_is_redacted_and_does_not_hold_the_object():
+    """Information systems write the accession number into each identifier of an order."""
+    recipe = RECIPE + "REPLACE AccessionNumber func:generate_value\n"
+    repeated = [element("AccessionNumber", "999887722"), element("RequestedProcedureID", "999887722")]
+    new = searched(an_object(*repeated), recipe=recipe)
+    assert read(new).RequestedProcedureID == "*********"
+    assert new.notes[Reason.RESIDUAL_REMOVED] == 1
+    with pytest.raises(Quarantine) as caught:
+        searched(an_object(*repeated, element("SeriesDescription", "of 999887722")), recipe=recipe)
+    assert caught.value.where == "SeriesDescription, original value of AccessionNumber"
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [
+        ("StudyDescription", "CT BRAIN WO IVCON"),
+        ("ProtocolName", "ED HEAD NEURO SEQ"),
+        ("StationName", "SOMATOM X1"),
+        ("StudyID", "DICOM"),
+        ("PatientComments", "left knee painful"),
+    ],
+)
+def test_a_removed_value_that_identifies_nobody_holds_no_object(keyword, value):
+    """Catches the words of a description, or a station that is called like its model, taken for identifiers."""
+    code = [element("CodeMeaning", value), element("CodeValue", value[:16]), element("CodingSchemeDesignator", "99X")]
+    others = [element("ProcedureCodeSequence", [code]), element("ManufacturerModelName", value)]
+    private = [Element(0x00290010, "LO", "SOMEBODY"), Element(0x00291001, "LO", f"model {value}")]
+    searched(an_object(element(keyword, value), *others, *private), recipe=f"{RECIPE}REMOVE {keyword}\n")
+
+
+@pytest.mark.parametrize("keyword", ["BodyPartExamined", "CodeValue", "CodingSchemeDesignator"])
+def test_codes_are_searched_for_whole_identifiers_of_six_characters_alone(keyword):
+    """Catches a name or a short identifier found in a code: HAND, 99ANN, ISO_IR 100."""
+
+    def with_code(value):
+        if keyword.startswith("Cod"):
+            return an_object(element("PatientID", value), element("ViewCodeSequence", [[element(keyword, value)]]))
+        return an_object(element("PatientID", value), element(keyword, value))
+
+    searched(with_code("99X12"))
+    with pytest.raises(Quarantine):
+        searched(with_code("QX81723"))
+    latin = element("SpecificCharacterSet", "ISO_IR 100")
+    searched(an_object(latin, element("PatientName", "Iso^Latin"), element("BodyPartExamined", "ISO")))
+
+
+def test_the_detail_names_the_residual_that_holds_the_object():
+    detail = "ImageComments, original value of PatientBirthDate"
+    with pytest.raises(Quarantine) as caught:
+        searched(an_object(element("ImageComments", "born 4. Juli 1963")))
+    assert caught.value.where == detail
