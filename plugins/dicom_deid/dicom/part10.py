@@ -128,7 +128,7 @@ def meta_is_implicit(data: bytes, start: int) -> bool:
 
 def _read_meta(data: bytes, pos: int) -> tuple[int, dict[int, bytes]]:
     values: dict[int, bytes] = {}
-    size = len(data)
+    size, end = len(data), -1
     implicit = meta_is_implicit(data, pos)
     while data[pos : pos + 2] == b"\x02\x00":
         if implicit:
@@ -142,8 +142,14 @@ def _read_meta(data: bytes, pos: int) -> tuple[int, dict[int, bytes]]:
             start = pos + 8
         if start + length > size:
             raise Quarantine(Reason.TRUNCATED, "file meta information", pos)
-        values[data[pos + 2] | data[pos + 3] << 8] = data[start : start + length]
+        number = data[pos + 2] | data[pos + 3] << 8
+        if number in values and pos == end:
+            # The group length ends the file meta information; a second one is part of the data set.
+            break
+        values[number] = data[start : start + length]
         pos = start + length
+        if number == 0 and length == 4:
+            end = pos + int(struct.unpack("<I", values[0])[0])
     return pos, values
 
 

@@ -107,7 +107,7 @@ def encode_text(text: str, vr: str, codecs: tuple[str, ...]) -> bytes:
     if text.isascii():
         value = text.encode("ascii")
     elif vr in CHARACTER_SET_VRS:
-        value = _encode(text, codecs)
+        value = _encode(text, vr, codecs)
     else:
         raise Quarantine(Reason.NOT_ENCODABLE)
     if len(value) % 2:
@@ -115,21 +115,27 @@ def encode_text(text: str, vr: str, codecs: tuple[str, ...]) -> bytes:
     return value
 
 
-def _encode(text: str, codecs: tuple[str, ...]) -> bytes:
+def _encode(text: str, vr: str, codecs: tuple[str, ...]) -> bytes:
+    """Encode text that is not ASCII, with code extensions for several character sets (PS3.5 section 6.1.2.5)."""
     if len(codecs) == 1:
         try:
             return text.encode(codecs[0])
         except (LookupError, UnicodeError):
             raise Quarantine(Reason.NOT_ENCODABLE) from None
-    for codec in codecs:
-        try:
-            encoded: bytes = encode_string(text, [codec])
-            encoded.decode(codec) if _ESCAPE not in encoded else None
-        except (LookupError, UnicodeError):
-            continue
-        if decode_bytes(encoded, list(codecs), _DELIMITERS) == text:
-            return encoded
-    raise Quarantine(Reason.NOT_ENCODABLE)
+    # Delimiters reset to the first character set, so each part between them is encoded by itself.
+    delimiters = _PERSON_NAME_DELIMITERS if vr == "PN" else _DELIMITERS
+    pattern = "([" + "".join(re.escape(chr(delimiter)) for delimiter in sorted(delimiters)) + "])"
+    try:
+        encoded = b"".join(
+            part.encode("ascii") if part.isascii() else encode_string(part, list(codecs))
+            for part in re.split(pattern, text)
+        )
+        is_same = decode_bytes(encoded, list(codecs), delimiters) == text
+    except (LookupError, UnicodeError):
+        is_same = False
+    if not is_same:
+        raise Quarantine(Reason.NOT_ENCODABLE)
+    return encoded
 
 
 def to_python(tag: int, vr: str, value: bytes, encoding: Encoding, codecs: tuple[str, ...]) -> Any:

@@ -339,8 +339,9 @@ def _check_addition(expression: FieldExpression, rest: Sequence[Token]) -> None:
     tag = expression.tag if isinstance(expression, Exact) else None
     if tag is None:
         raise RecipeSyntaxError("ADD needs one element: a keyword, an element name or a tag", column)
-    if vr_of(tag) == "SQ" and len(rest) > 1 and rest[1].text:
-        raise RecipeSyntaxError('ADD can write an empty sequence only: ADD KEYWORD ""', rest[1].column)
+    if vr_of(tag) == "SQ" and len(rest) > 1 and rest[1].text and not rest[1].raw.startswith("func:"):
+        message = 'ADD writes an empty sequence (ADD KEYWORD ""), or the one that a function returns'
+        raise RecipeSyntaxError(message, rest[1].column)
 
 
 def _check_composite(action: Action, expression: FieldExpression, rest: Sequence[Token]) -> None:

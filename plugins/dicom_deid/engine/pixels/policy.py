@@ -27,7 +27,7 @@ from dicom_deid.engine.pixels import (
 from dicom_deid.engine.pixels.filters import FilterMatch
 from dicom_deid.engine.profiles import Option
 from dicom_deid.engine.settings import Settings
-from dicom_deid.exceptions import ConfigurationError
+from dicom_deid.exceptions import ConfigurationError, Quarantine
 from dicom_deid.reasons import Reason
 from dicom_deid.recipe import Filter, Recipe
 
@@ -95,6 +95,11 @@ class PixelAndDocumentPolicy:
     def _decide_and_clean(self, walk: ObjectWalk, header: FileHeader, source: bytes, size: int) -> CleanedPixels | None:
         facts = _facts(walk, header)
         allowed = decide_document(facts.sop_class_uid, self._settings, cleaned=self._cleaned)
+        if allowed is None and walk.has_content and Reason.STRUCTURED_CONTENT not in self._cleaned:
+            # A SOP class whose objects have no content items, or one that is not of the standard.
+            if self._settings.documents == "quarantine":
+                raise Quarantine(Reason.STRUCTURED_CONTENT, "(0040,a730) ContentSequence")
+            allowed = Reason.STRUCTURED_CONTENT
         if allowed is not None:
             walk.note(allowed)
         if not facts.has_pixel_data:
