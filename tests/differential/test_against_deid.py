@@ -26,7 +26,7 @@ pytest.importorskip("deid")
 
 DESKTOP = Path(__file__).parents[2] / "plugins/dicom_deid/recipes/desktop.dicom"
 
-# What deid edits or passes on, and the engine quarantines: no part 10 object, an index of files, a truncated object.
+# Objects that deid edits or passes on, and the engine quarantines: not part 10, a DICOMDIR, truncated objects.
 QUARANTINED = {
     "MR_truncated.dcm": Reason.TRUNCATED,
     "rtplan_truncated.dcm": Reason.TRUNCATED,

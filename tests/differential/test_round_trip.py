@@ -131,7 +131,7 @@ def test_gdcm_reads_every_output(tmp_path: Path) -> None:
     assert worse == []
 
 
-# What the desktop recipe causes by its own words: it removes elements that an IOD wants to be there, if empty.
+# Caused by the rules of the desktop recipe: it removes elements that an IOD wants to be there, if empty.
 CAUSED_BY_THE_RECIPE = re.compile(r"Missing attribute Type 2|Institution|Station|Operators|Physician|Trial")
 
 
@@ -142,7 +142,7 @@ def test_dciodvfy_finds_no_new_error(tmp_path: Path) -> None:
 
 
 def test_dciodvfy_finds_no_new_error_after_the_profile(tmp_path: Path) -> None:
-    """What the profile removes and empties, the object's IOD can do without."""
+    """The profile removes and empties only elements that the object's IOD does not require."""
     files = {path.name: path.read_bytes() for path in FILES}
     files |= {kind: datasets.part10(elements(3)) for kind, elements in datasets.KINDS.items()}
     files |= {case.name: case.data for case in generate(3, patients=1)}

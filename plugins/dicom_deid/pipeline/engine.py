@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections import OrderedDict
 from threading import Lock
 
@@ -12,6 +13,8 @@ from dicom_deid.engine.pixels.text import require_ocr
 from dicom_deid.pipeline.configuration import RunConfiguration
 from dicom_deid.pipeline.destination import KeyTemplate
 from dicom_deid.recipe import Recipe
+
+_LOG = logging.getLogger(__name__)
 
 FORMAT_LINE = "FORMAT dicom\n"
 """First line of a recipe file; rules of decisions are stored without it."""
@@ -56,6 +59,8 @@ def make_deidentifier(configuration: RunConfiguration) -> Deidentifier:
 
 
 def _compile(recipe: Recipe, configuration: RunConfiguration) -> Deidentifier:
+    for warning in recipe.warnings:
+        _LOG.warning("%s", warning)
     deidentifier = Deidentifier(
         recipe,
         configuration.settings,

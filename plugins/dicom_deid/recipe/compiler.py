@@ -65,7 +65,7 @@ class Step(NamedTuple):
 
     @property
     def is_certain(self) -> bool:
-        """Whether the step is taken in every object."""
+        """True if the step is taken in every object."""
         return self.condition is None and self.values_list is None
 
 
@@ -158,17 +158,17 @@ class CompiledRecipe:
 
     @property
     def has_keeps(self) -> bool:
-        """Whether the recipe has KEEP rules."""
+        """True if the recipe has KEEP rules."""
         return bool(self._keeps)
 
     @property
     def depends_on_sop_class(self) -> bool:
-        """Whether the recipe has composite actions, which depend on the SOP class of the object."""
+        """True if the recipe has composite actions, which depend on the SOP class of the object."""
         return any(rule.action.is_composite for rule in self.recipe.rules)
 
     @property
     def needs_presence(self) -> bool:
-        """Whether the steps depend on which other elements the object holds, see :meth:`presence`.
+        """True if the steps depend on which other elements the object holds, see :meth:`presence`.
 
         A list of ``%fields`` selects all elements of the tags that its lines match in the object. If every line matches
         by tag alone, the name of an element is enough to decide.
@@ -179,7 +179,7 @@ class CompiledRecipe:
 
     @property
     def needs_values(self) -> bool:
-        """Whether the steps depend on values that the object holds, see :meth:`collect_values`."""
+        """True if the steps depend on values that the object holds, see :meth:`collect_values`."""
         return bool(self._values_used)
 
     # Lists that depend on the object

@@ -42,12 +42,12 @@ class Question(StrEnum):
 
     @property
     def takes_value(self) -> bool:
-        """Whether a text follows the field."""
+        """True if a text follows the field."""
         return self not in (Question.MISSING, Question.PRESENT, Question.EMPTY)
 
     @property
     def compares(self) -> bool:
-        """Whether the value is compared by its order."""
+        """True if the value is compared by its order."""
         return self in (Question.LESS, Question.GREATER, Question.BETWEEN)
 
 

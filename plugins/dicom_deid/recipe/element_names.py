@@ -26,7 +26,7 @@ _PRIVATE = re.compile(r"""(\(?)([0-9a-f]{4}),"([^"]+)",([0-9a-f]{2})(\)?)""", re
 
 
 class ElementName(NamedTuple):
-    """All names by which rules can select an element.
+    """Names of an element that rules can use.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ class ElementName(NamedTuple):
 
     @property
     def is_private(self) -> bool:
-        """Whether the group number is odd (PS3.5 section 7.8)."""
+        """True if the group number is odd (PS3.5 section 7.8)."""
         return is_private(self.tag)
 
 

@@ -60,7 +60,7 @@ class FieldExpression:
 
     @property
     def depends_on_tag_only(self) -> bool:
-        """Whether elements of the same tag are always selected together."""
+        """True if elements of the same tag are always selected together."""
         return False
 
 
@@ -84,7 +84,7 @@ class Exact(FieldExpression):
 
     @property
     def depends_on_tag_only(self) -> bool:
-        """Whether the text names a tag that is not private."""
+        """True if the text names a tag that is not private."""
         return self.tag is not None
 
 

@@ -30,12 +30,12 @@ class Token(NamedTuple):
 
     @property
     def is_quoted(self) -> bool:
-        """Whether the whole token is one quoted text."""
+        """True if the whole token is one quoted text."""
         return len(self.raw) > 1 and self.raw[0] in _QUOTES and self.raw[1:-1] == self.text
 
     @property
     def begins_quoted(self) -> bool:
-        """Whether the token begins with a quote, and therefore has no prefix such as ``var:``."""
+        """True if the token begins with a quote, and therefore has no prefix such as ``var:``."""
         return self.raw[0] in _QUOTES
 
 

@@ -47,7 +47,7 @@ class ProfileAttribute(NamedTuple):
 
     @property
     def is_direct_identifier(self) -> bool:
-        """Whether no option of the standard retains or cleans the attribute."""
+        """True if no option of the standard retains or cleans the attribute."""
         return not self.options
 
 

@@ -39,7 +39,7 @@ class Action(StrEnum):
 
     @property
     def is_composite(self) -> bool:
-        """Whether the action depends on the attribute's type in the object's IOD."""
+        """True if the action depends on the attribute's type in the object's IOD."""
         return "/" in self
 
     def resolved(self, type_: str, *, is_sequence: bool) -> Action | None:

@@ -55,7 +55,7 @@ class Selection:
         return frozenset(one.tag for line in (*self.select, *self.exclude) for one in line.criteria)
 
     def excluded_by(self, value_of: Callable[[int], str | None]) -> str:
-        """Return the line by which an object is excluded, such as ``exclude: equals Modality SR``; empty if by none.
+        """Return the line that excludes an object, such as ``exclude: equals Modality SR``; empty if none does.
 
         Parameters
         ----------

@@ -88,7 +88,7 @@ def remark(dataset: Dataset) -> str:
     return str(dataset.ContentSequence[0].TextValue)
 
 
-# What an option does, as seen in the output: (kind of object, output is as the option says).
+# By option: the kind of object, and a test of its output.
 EXPECTED: dict[Option, tuple[str, Callable[[Dataset, Dataset], bool]]] = {
     Option.RETAIN_SAFE_PRIVATE: ("ct", lambda before, after: safe_private(after)),
     Option.RETAIN_UIDS: ("ct", lambda before, after: after.StudyInstanceUID == before.StudyInstanceUID),

@@ -185,7 +185,7 @@ def test_option(row: ContentRow, option: Option, action: str) -> None:
 
 @pytest.mark.parametrize("row", ROWS, ids=row_id)
 def test_row_holds_where_content_is_cleaned(row: ContentRow) -> None:
-    """What the table names is removed or a dummy also where other content is cleaned and kept."""
+    """Items of the table are removed or replaced also if other content is cleaned and kept."""
     left = outcome(row, (Option.CLEAN_STRUCTURED_CONTENT,))
     assert len(left) == (0 if row.action == "X" else 2)
     for one in left:

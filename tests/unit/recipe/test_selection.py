@@ -1,4 +1,4 @@
-"""Criteria of a run: comparisons by order, which objects are excluded and by which line, and what is refused."""
+"""Criteria of a run: comparisons by order, the line that excludes an object, and what is refused."""
 
 from __future__ import annotations
 
