@@ -272,6 +272,10 @@ def iter_item_elements(data: bytes, encoding: Encoding, codecs: tuple[str, ...])
         walk_items(walk, context, 0, len(data), ItemContext(context, codecs))
     except (struct.error, MixedVRsError):
         raise Quarantine(Reason.MALFORMED, "the items of a sequence") from None
+    except Quarantine as problem:
+        # Its offset is one in the sequence, and what ends before the sequence does not truncate the object.
+        reason = Reason.MALFORMED if problem.reason is Reason.TRUNCATED else problem.reason
+        raise Quarantine(reason, "the items of a sequence") from None
     return walk.listed
 
 

@@ -82,7 +82,7 @@ def test_every_reader_reads_the_output(structure: Structure, reader: str, recipe
         return
     output = run(structure.build(), rules, settings).to_bytes()
     text = text_of(reader, output, tmp_path)
-    assert finds(text, LAST) == (reader in structure.readers_of_output)
+    assert finds(text, LAST) or reader not in structure.readers_of_output
     for data in (text, output.decode("latin-1")):
         assert NAME not in data
         assert PATIENT_ID not in data
