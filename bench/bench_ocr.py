@@ -49,7 +49,7 @@ def images(seed: int) -> Iterator[tuple[dict[str, object], PlantedImage]]:
 
 def ours(image: PlantedImage) -> tuple[list[Box], bool]:
     """Search text as the policy `ocr` does."""
-    found: list[FoundText] = list(TextFinder.shared().find(image.dataset.pixel_array))
+    found: list[FoundText] = list(TextFinder.shared().find([image.dataset.pixel_array])[0])
     boxes = [tuple(text.rectangle) for text in found if text.confidence >= SURE]
     return boxes, any(UNSURE <= text.confidence < SURE for text in found)  # type: ignore[return-value]
 
@@ -166,7 +166,7 @@ def main() -> None:
     finders["deid, recipe dicom.ultrasound"] = deid_filters("dicom.ultrasound")
 
     started = time.perf_counter()
-    TextFinder.shared().find(np.zeros((64, 64), np.uint8))
+    TextFinder.shared().find([np.zeros((64, 64), np.uint8)])
     print(f"seed {seed}; 640 x 480, 4 texts an image; loading the text search {time.perf_counter() - started:.1f} s\n")
     scores: dict[str, Score] = {name: Score() for name in finders}
     for facts, image in images(seed):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import random
 import threading
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
+from PIL import Image, ImageDraw, ImageFont
 from pydicom.uid import RLELossless
-from tests.support.images import PlantedImage, header_of, image_dataset, planted_image
+from tests.support.images import PlantedImage, background, header_of, image_dataset, planted_image
 
-from dicom_deid.engine.pixels import FoundText, TextFinder, clean_pixels, text_regions
+from dicom_deid.engine.pixels import FoundText, Region, TextFinder, clean_pixels, text_regions
 from dicom_deid.engine.pixels.images import pictures
 from dicom_deid.exceptions import Quarantine
 from dicom_deid.reasons import Reason
@@ -90,8 +93,8 @@ class Uncertain(TextFinder):
     def __init__(self, confidence: float) -> None:
         self.confidence = confidence
 
-    def find(self, picture: object) -> tuple[FoundText, ...]:
-        return (FoundText(Rectangle(1, 1, 9, 5), self.confidence),)
+    def find(self, pictures: Sequence[object]) -> list[tuple[FoundText, ...]]:
+        return [(FoundText(Rectangle(1, 1, 9, 5), self.confidence),) for _ in pictures]
 
 
 @pytest.mark.parametrize(("confidence", "blanked"), [(0.9, 1), (0.6, 1), (0.3, 0)])
@@ -132,11 +135,11 @@ def test_threads_share_one_finder() -> None:
     finder = TextFinder.shared()
     assert finder is TextFinder.shared()
     images = [planted_image(seed, rows=240, columns=320, lines=1).dataset.pixel_array for seed in (30, 31)]
-    alone = [finder.find(image) for image in images]
-    together: dict[int, tuple[FoundText, ...]] = {}
+    alone = [finder.find([image]) for image in images]
+    together: dict[int, list[tuple[FoundText, ...]]] = {}
 
     def look(index: int) -> None:
-        together[index] = finder.find(images[index % 2])
+        together[index] = finder.find([images[index % 2]])
 
     threads = [threading.Thread(target=look, args=(index,)) for index in range(3)]
     for thread in threads:
@@ -144,3 +147,110 @@ def test_threads_share_one_finder() -> None:
     for thread in threads:
         thread.join()
     assert all(together[index] == alone[index % 2] for index in range(3))
+
+
+class Counting(TextFinder):
+    """Counts the pixels that are searched."""
+
+    def __init__(self) -> None:
+        self.pixels = 0
+        self.inner = TextFinder.shared()
+
+    def find(self, pictures: Sequence[np.ndarray]) -> list[tuple[FoundText, ...]]:
+        self.pixels += sum(picture.shape[0] * picture.shape[1] for picture in pictures)
+        return self.inner.find(pictures)
+
+
+ROWS, COLUMNS, FRAMES = 240, 320, 60
+Place = Callable[[int], tuple[int, int] | None]
+
+
+def clip(place: Place, *, ink: int, modality: str) -> tuple[np.ndarray, list[tuple[int, int, int, int] | None]]:
+    """A cine with a line of text: where it is in a frame, if anywhere, and the box that it takes there."""
+    font = ImageFont.load_default(14)
+    frames, boxes = [], []
+    for index in range(FRAMES):
+        shade = background(random.Random(index), modality, ROWS, COLUMNS)
+        picture = Image.fromarray((shade * 255).astype(np.uint8))
+        at = place(index)
+        box = None
+        if at is not None:
+            ImageDraw.Draw(picture).text(at, "HANSEN, Maria 1961", fill=ink, font=font)
+            left, top, right, bottom = font.getbbox("HANSEN, Maria 1961")
+            box = (int(at[0] + left), int(at[1] + top), int(at[0] + right), int(at[1] + bottom))
+        frames.append(np.asarray(picture))
+        boxes.append(box)
+    return np.stack(frames), boxes
+
+
+@pytest.mark.parametrize(
+    ("place", "ink", "modality"),
+    [
+        (lambda _: (20, 8), 255, "US"),
+        (lambda _: (20, 40), 20, "SC"),
+        (lambda index: (20, 8) if index == 37 else None, 255, "US"),
+        (lambda index: (20, 40) if 10 <= index < 13 else None, 20, "SC"),
+        (lambda index: (4 + 2 * index, 8), 255, "US"),
+        (lambda index: (20, 20 + 3 * index), 20, "SC"),
+        (lambda index: (4 + 4 * (index - 30), 8) if index >= 30 else None, 255, "US"),
+        (lambda _: None, 255, "US"),
+    ],
+    ids=["still", "still and dark", "one frame", "three frames", "moving", "moving and dark", "later", "none"],
+)
+def test_text_of_a_clip_is_found_at_the_cost_of_three_frames(place: Place, ink: int, modality: str) -> None:
+    """Wherever it is, in each frame; a clip of 60 frames must not cost 60 searches."""
+    frames, boxes = clip(place, ink=ink, modality=modality)
+    dataset = image_dataset(frames.tobytes(), rows=ROWS, columns=COLUMNS, frames=FRAMES)
+    finder = Counting()
+    regions = text_regions(header_of(dataset), dataset.PixelData, EXPLICIT, finder=finder)
+    mask = np.zeros((ROWS, COLUMNS), bool)
+    for region in regions:
+        assert region.rectangle is not None
+        left, top, right, bottom = region.rectangle
+        mask[max(top, 0) : bottom, max(left, 0) : right] = True
+    for box in filter(None, boxes):
+        left, top, right, bottom = box
+        assert mask[top:bottom, left:right].mean() > 0.9
+    assert mask.any() == any(boxes)
+    assert finder.pixels <= 3 * ROWS * COLUMNS
+
+
+@pytest.mark.parametrize("name", ["QRCode", "DataMatrix", "Code128", "PDF417", "Code39"])
+@pytest.mark.parametrize("turned", [0, 1])
+def test_codes_are_blanked(name: str, turned: int) -> None:
+    """A bar code of a patient's number is no text, and is read by any telephone."""
+    import zxingcpp
+
+    code = zxingcpp.create_barcode("P-1234567", getattr(zxingcpp.BarcodeFormat, name))
+    drawn = np.rot90(np.asarray(code.to_image(scale=2)), turned)
+    picture = np.full((400, 500), 230, np.uint8)
+    picture[60 : 60 + drawn.shape[0], 80 : 80 + drawn.shape[1]] = drawn
+    dataset = image_dataset(picture.tobytes(), rows=400, columns=500)
+    assert zxingcpp.read_barcodes(picture)
+    regions = text_regions(header_of(dataset), dataset.PixelData, EXPLICIT)
+    cleaned = clean_pixels(header_of(dataset), dataset.PixelData, EXPLICIT, regions)
+    assert cleaned is not None
+    after = np.frombuffer(bytes(cleaned.data or b""), np.uint8).reshape(picture.shape)
+    assert not zxingcpp.read_barcodes(after)
+    dark = drawn < 100
+    left_over = after[60 : 60 + drawn.shape[0], 80 : 80 + drawn.shape[1]][dark]
+    assert (left_over == 0).mean() > 0.97
+    assert (after == 0).mean() < 0.6
+
+
+def test_a_code_that_stays_readable_holds_the_object(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dicom_deid.engine.pixels.text.barcode_regions", lambda _: ((), False))
+    dataset = image_dataset(bytes(200), rows=10, columns=20)
+    with pytest.raises(Quarantine) as caught:
+        text_regions(header_of(dataset), dataset.PixelData, EXPLICIT, finder=Uncertain(0.1))
+    assert caught.value.reason is Reason.PIXEL_RISK
+    assert "bar code" in caught.value.where
+
+
+def test_what_is_blanked_in_any_case_is_not_searched() -> None:
+    """Unless the header announces text: then some must be found."""
+    image = planted_image(1, modality="US", size=14, lines=2)
+    header, data = header_of(image.dataset), image.dataset.PixelData
+    assert text_regions(header, data, EXPLICIT, blanked=[Region(True)]) == ()
+    header.BurnedInAnnotation = "YES"
+    assert text_regions(header, data, EXPLICIT, blanked=[Region(True)])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dicom_deid.engine.pixels import codec
 from dicom_deid.engine.pixels.layout import PIXEL_DATA, layout_of
 from dicom_deid.engine.pixels.overlays import Overlay, embedded_planes
+from dicom_deid.engine.pixels.regions import Region, bands
 from dicom_deid.engine.pixels.risk import is_video
 from dicom_deid.exceptions import Quarantine
 from dicom_deid.reasons import Reason
@@ -57,6 +58,16 @@ def pictures(
             yield [_plane(array, position) for position in planes]
 
 
+def without_regions(shown: list[Picture], regions: Sequence[Region]) -> list[Picture]:
+    """Return copies of pictures with regions blanked."""
+    copies = [picture.copy() for picture in shown]
+    for picture in copies:
+        for band in bands(regions, *picture.shape[:2]):
+            for left, right in band.spans:
+                picture[band.top : band.bottom, left:right] = 0
+    return copies
+
+
 def overlay_pictures(overlay: Overlay) -> Iterator[Picture]:
     """Yield each frame of an overlay plane that is not empty, white on black."""
     import numpy as np
@@ -84,9 +95,10 @@ def _rendered(array: NDArray[Any], photometric: str, header: Dataset) -> list[Pi
         if photometric.startswith("YBR") and array.dtype == np.uint8:
             array = convert_color_space(array, "YBR_FULL", "RGB")
         return [_stretched(array, 0, np.iinfo(array.dtype).max if array.dtype == np.uint8 else array.max())]
+    is_wide = array.dtype.itemsize > 1
     if photometric == "MONOCHROME1":
         array = array.max() - array.astype(np.int64)
-    return _greys(array)
+    return _greys(array, is_wide=is_wide)
 
 
 def _plane(array: NDArray[Any], position: int) -> Picture:
@@ -96,14 +108,14 @@ def _plane(array: NDArray[Any], position: int) -> Picture:
     return ((array >> position) & 1).astype(np.uint8) * np.uint8(255)
 
 
-def _greys(array: NDArray[Any]) -> list[Picture]:
-    """Return one picture of the full range, and one of the range of most pixels if that is much smaller."""
+def _greys(array: NDArray[Any], *, is_wide: bool) -> list[Picture]:
+    """Return one picture of the full range and, of wide samples, one of the range of most pixels if much smaller."""
     import numpy as np
 
     least, most = int(array.min()), int(array.max())
     low, high = (int(edge) for edge in np.percentile(array, _OUTLIERS))
     found = [_stretched(array, least, most)]
-    if low < high < low + _WORTH_A_SECOND_PICTURE * (most - least):
+    if is_wide and low < high < low + _WORTH_A_SECOND_PICTURE * (most - least):
         found.append(_stretched(array, low, high))
     return found
 

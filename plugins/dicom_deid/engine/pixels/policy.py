@@ -133,7 +133,7 @@ class PixelAndDocumentPolicy:
         overlays = _overlays(walk, header, dataset)
         regions = overlay_regions = match.regions if decision.clean else ()
         if decision.find_text:
-            regions = (*regions, *text_regions(dataset, pixels, uid, vr=vr))
+            regions = (*regions, *text_regions(dataset, pixels, uid, vr=vr, blanked=regions))
             overlay_regions = (*regions, *overlay_text_regions(overlays))
         cleaned = None
         if regions:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from functools import cache
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache, partial
 from importlib.util import find_spec
 from itertools import product
 from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dicom_deid.dicom.tags import tag_text
-from dicom_deid.engine.pixels.images import overlay_pictures, pictures
+from dicom_deid.engine.pixels.barcodes import barcode_regions
+from dicom_deid.engine.pixels.clip import LARGEST_CLIP, Findings, clip_text
+from dicom_deid.engine.pixels.images import overlay_pictures, pictures, without_regions
 from dicom_deid.engine.pixels.layout import PIXEL_DATA
 from dicom_deid.engine.pixels.overlays import Overlay
 from dicom_deid.engine.pixels.regions import Region
@@ -19,8 +22,6 @@ from dicom_deid.reasons import Reason
 from dicom_deid.recipe.filters import Rectangle
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
     from pydicom import Dataset
 
     from dicom_deid.engine.pixels.images import Picture
@@ -30,8 +31,14 @@ SURE = 0.6
 UNSURE = 0.4
 """From this to `SURE` the object is quarantined; below, the finding is treated as anatomy or noise."""
 
-_TILE = 736
+_WHOLE = 1280
+"""A picture up to this size is searched at once, at its full resolution."""
+_TILE = 960
 _OVERLAP = 160
+# A smaller picture is enlarged, so that its letters are of the size that the detector knows.
+_LEAST_SIDE = 512
+_THREADS = 2
+_BATCH = 16
 _LETTERS_THAT_COUNT = 3
 
 
@@ -80,8 +87,13 @@ class TextFinder:
                 # Return every box with its confidence.
                 "Global.text_score": 0.0,
                 "Global.use_cls": False,
-                "Global.max_side_len": 1280,
+                "Global.max_side_len": _WHOLE,
                 "Det.box_thresh": 0.3,
+                "Det.limit_side_len": _LEAST_SIDE,
+                "Rec.rec_batch_num": _BATCH,
+                # Batches run side by side in processes: more threads would only wait for each other.
+                "EngineConfig.onnxruntime.intra_op_num_threads": min(_THREADS, os.cpu_count() or 1),
+                "EngineConfig.onnxruntime.inter_op_num_threads": 1,
             }
         )
 
@@ -91,37 +103,53 @@ class TextFinder:
         """Return the finder of this process."""
         return TextFinder()
 
-    def find(self, picture: NDArray[np.uint8]) -> tuple[FoundText, ...]:
-        """Find text in a picture.
+    def find(self, pictures: Sequence[Picture]) -> list[tuple[FoundText, ...]]:
+        """Find text in each of some pictures.
 
-        A picture larger than a tile is searched as a whole, for large letters, and in tiles at full resolution, for
-        small letters.
+        A large picture is searched as a whole, for large letters, and in tiles at full resolution, for small letters.
+        The recogniser reads what was detected in all of them in batches.
 
         Parameters
         ----------
-        picture
+        pictures
             Rows x columns (grey) or rows x columns x 3 (RGB).
         """
-        rows, columns = picture.shape[:2]
-        found = self._look(picture, 0, 0)
-        if max(rows, columns) > _TILE + _OVERLAP:
-            for top, left in product(_starts(rows), _starts(columns)):
-                found += self._look(picture[top : top + _TILE, left : left + _TILE], left, top)
-        return tuple(found)
-
-    def _look(self, picture: NDArray[np.uint8], left: int, top: int) -> list[FoundText]:
-        """Return the text in one tile whose first pixel is at a column and a row."""
-        import numpy as np
-
-        coloured = np.stack([picture] * 3, axis=-1) if picture.ndim == 2 else picture[..., ::-1]
         with self._lock:
-            result = self._engine(np.ascontiguousarray(coloured))
-        if result.boxes is None or result.txts is None or result.scores is None:
-            return []
+            detected = [
+                (index, corners, crop)
+                for index, picture in enumerate(pictures)
+                for left, top, tile in _tiles(picture)
+                for corners, crop in self._detected(tile, left, top)
+            ]
+            if not detected:
+                return [() for _ in pictures]
+            read = self._engine.recognize_txt([crop for _, _, crop in detected])
+        found: list[list[FoundText]] = [[] for _ in pictures]
+        for (index, corners, _), text, score in zip(detected, read.txts, read.scores, strict=True):
+            if text.strip():
+                found[index].append(FoundText(_around(corners), _confidence(text, score)))
+        return [tuple(some) for some in found]
+
+    def _detected(self, tile: Picture, left: int, top: int) -> list[tuple[Any, Any]]:
+        """Return the corners of text in a tile, in pixels of the picture, and the text straightened."""
+        import numpy as np
+        from rapidocr.utils.process_img import get_rotate_crop_image
+
+        coloured = np.ascontiguousarray(np.stack([tile] * 3, axis=-1) if tile.ndim == 2 else tile[..., ::-1])
+        boxes = self._engine(coloured, use_det=True, use_cls=False, use_rec=False).boxes
         return [
-            FoundText(_around(corners, left, top), _confidence(text, score))
-            for corners, text, score in zip(result.boxes, result.txts, result.scores, strict=True)
+            (box + np.array([left, top]), get_rotate_crop_image(coloured, np.array(box, np.float32)))
+            for box in (boxes if boxes is not None else ())
         ]
+
+
+def _tiles(picture: Picture) -> Iterator[tuple[int, int, Picture]]:
+    """Yield the first column, the first row and the pixels of each part of a picture that is searched."""
+    yield 0, 0, picture
+    rows, columns = picture.shape[:2]
+    if max(rows, columns) > _WHOLE:
+        for top, left in product(_starts(rows), _starts(columns)):
+            yield left, top, picture[top : top + _TILE, left : left + _TILE]
 
 
 def _starts(size: int) -> list[int]:
@@ -132,17 +160,17 @@ def _starts(size: int) -> list[int]:
     return [index * (size - _TILE) // (count - 1) for index in range(count)]
 
 
-def _around(corners: Any, left: int, top: int) -> Rectangle:
+def _around(corners: Any) -> Rectangle:
     """Return the rectangle around four corners plus a margin: half a letter at the ends, soft edges elsewhere."""
     across, down = [float(x) for x, _ in corners], [float(y) for _, y in corners]
     width, height = max(across) - min(across), max(down) - min(down)
     ends, edges = 2 + round(0.5 * min(width, height)), 2 + round(0.15 * min(width, height))
     beside, above = (ends, edges) if width >= height else (edges, ends)
     return Rectangle(
-        left + int(min(across)) - beside,
-        top + int(min(down)) - above,
-        left + int(max(across)) + 1 + beside,
-        top + int(max(down)) + 1 + above,
+        int(min(across)) - beside,
+        int(min(down)) - above,
+        int(max(across)) + 1 + beside,
+        int(max(down)) + 1 + above,
     )
 
 
@@ -158,9 +186,10 @@ def text_regions(
     transfer_syntax_uid: str,
     *,
     vr: str = "OW",
+    blanked: Sequence[Region] = (),
     finder: TextFinder | None = None,
 ) -> tuple[Region, ...]:
-    """Find text in every frame and return the regions to blank in all frames.
+    """Find text and bar codes in every frame and return the regions to blank in all frames.
 
     Parameters
     ----------
@@ -168,20 +197,26 @@ def text_regions(
         The object's original root elements: group 0028, the extended offset table if there is one.
     pixel_data, transfer_syntax_uid, vr
         As for `clean_pixels`, before any region is blanked.
+    blanked
+        Regions that are blanked in any case and not searched, unless the header announces text.
     finder
         Defaults to the finder of this process.
 
     Raises
     ------
     Quarantine
-        `pixel-risk` if a finding is uncertain; `burned-in-annotation` if the header announces text and none was found;
-        `video` or `pixel-data-unreadable` if the pixels cannot be decoded.
+        `pixel-risk` if a finding is uncertain or a bar code can still be read; `burned-in-annotation` if the header
+        announces text and none was found; `video` or `pixel-data-unreadable` if the pixels cannot be decoded.
     ConfigurationError
         If the extra `ocr` is not installed.
     """
-    regions = _found(pictures(header, pixel_data, transfer_syntax_uid, vr), finder, PIXEL_DATA)
-    if not regions and str(header.get("BurnedInAnnotation") or "").strip().upper() not in ("", "NO", "N"):
-        raise Quarantine(Reason.BURNED_IN_ANNOTATION, "(0028,0301)")
+    is_announced = str(header.get("BurnedInAnnotation") or "").strip().upper() not in ("", "NO", "N")
+    shown = pictures(header, pixel_data, transfer_syntax_uid, vr)
+    if blanked and not is_announced:
+        shown = (without_regions(layers, blanked) for layers in shown)
+    regions = _found(shown, finder, PIXEL_DATA)
+    if not regions and is_announced:
+        raise Quarantine(Reason.BURNED_IN_ANNOTATION, "(0028,0301) BurnedInAnnotation is not NO and no text was found")
     return tuple(Region(True, rectangle) for rectangle in regions)
 
 
@@ -216,30 +251,56 @@ def overlay_text_regions(overlays: Iterable[Overlay], *, finder: TextFinder | No
 
 
 def _found(frames: Iterable[list[Picture]], finder: TextFinder | None, where: str) -> dict[Rectangle, None]:
-    """Return where text is in any frame; a frame equal to the previous one is skipped."""
+    """Return where text and bar codes are in any frame."""
     rectangles: dict[Rectangle, None] = {}
-    previous: bytes | None = None
-    for shown in frames:
-        same = shown[0].tobytes()
-        if same == previous:
-            continue
-        previous = same
-        finder = finder or TextFinder.shared()
-        for picture in shown:
-            found = finder.find(picture)
-            if any(UNSURE <= text.confidence < SURE and not _covered(text, found) for text in found):
-                raise Quarantine(Reason.PIXEL_RISK, where)
-            rectangles |= dict.fromkeys(text.rectangle for text in found if text.confidence >= SURE)
+    for clip in _clips(frames):
+        search = partial(_searched, finder=finder or TextFinder.shared(), where=where)
+        for layer in clip:
+            sure, unsure = clip_text(layer, search)
+            if unsure:
+                raise Quarantine(Reason.PIXEL_RISK, f"{where} may show text")
+            rectangles |= dict.fromkeys(sure)
     return rectangles
 
 
-def _covered(unsure: FoundText, found: tuple[FoundText, ...]) -> bool:
-    """Return whether certain text covers the middle of an uncertain finding, as where two tiles overlap."""
-    middle_x = (unsure.rectangle.left + unsure.rectangle.right) // 2
-    middle_y = (unsure.rectangle.top + unsure.rectangle.bottom) // 2
+def _clips(frames: Iterable[list[Picture]]) -> Iterator[list[list[Picture]]]:
+    """Yield groups of frames of one size, as layers: all first pictures, all second pictures."""
+    layers: list[list[Picture]] = []
+    for shown in frames:
+        if layers and (len(layers[0]) >= LARGEST_CLIP or layers[0][0].shape != shown[0].shape):
+            yield layers
+            layers = []
+        for index, picture in enumerate(shown):
+            if index == len(layers):
+                layers.append([])
+            layers[index].append(picture)
+    if layers:
+        yield layers
+
+
+def _searched(shown: Sequence[Picture], *, finder: TextFinder, where: str) -> list[Findings]:
+    """Return where text and bar codes are in each picture.
+
+    Raises
+    ------
+    Quarantine
+        `pixel-risk` if a bar code can still be read after it was blanked.
+    """
+    findings = []
+    for picture, found in zip(shown, finder.find(shown), strict=True):
+        codes, are_blank = barcode_regions(picture)
+        if not are_blank:
+            raise Quarantine(Reason.PIXEL_RISK, f"{where} shows a bar code that cannot be blanked")
+        sure = [*(text.rectangle for text in found if text.confidence >= SURE), *codes]
+        unsure = [text for text in found if UNSURE <= text.confidence < SURE]
+        findings.append(Findings(sure, [text.rectangle for text in unsure if not _covered(text.rectangle, sure)]))
+    return findings
+
+
+def _covered(unsure: Rectangle, sure: Sequence[Rectangle]) -> bool:
+    """Return whether what is certain covers the middle of an uncertain finding, as where two tiles overlap."""
+    middle_x, middle_y = (unsure.left + unsure.right) // 2, (unsure.top + unsure.bottom) // 2
     return any(
-        text.confidence >= SURE
-        and text.rectangle.left <= middle_x < text.rectangle.right
-        and text.rectangle.top <= middle_y < text.rectangle.bottom
-        for text in found
+        rectangle.left <= middle_x < rectangle.right and rectangle.top <= middle_y < rectangle.bottom
+        for rectangle in sure
     )
