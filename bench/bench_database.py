@@ -1,6 +1,6 @@
-"""What the store costs: pseudonyms for a batch, the audit of a batch, and the plan of an archive.
+"""Cost of the database: pseudonyms and audit of a batch, plan of an archive, withdrawal of a patient.
 
-Every figure stands beside its peer in the same run, on the same server: the mapping beside a row at a time, the plan
+Each figure is measured beside a peer in the same run, on the same server: the mapping beside a row at a time, the plan
 beside the bare iteration of the same listing. Run it with `make bench-database`.
 """
 
@@ -17,14 +17,15 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
 import psycopg2
 
-from dicom_deid.database import AuditRow, Database, KeyRing, RunRequest
-from dicom_deid.database.mapping import Mapping
+from dicom_deid.database import AccessReason, AuditRow, Database, KeyRing, RunRequest, WithdrawalRequest
+from dicom_deid.database.mapping import Mapping, keyed_hash_of
 from dicom_deid.identifiers import Identifier, IdentifierKind
 from dicom_deid.objects import SourceObject
 from dicom_deid.reasons import Outcome
@@ -159,19 +160,19 @@ def bench_lookups(database: Database, rows: int) -> None:
         query("bench", "SELECT ensure_audit_partition(%s::timestamptz)", (f"2020-{month:02}-01",))
     query(
         "bench",
-        """INSERT INTO audit (recorded_at, run_id, link_id, number, batch_id, item, attempt, project, source, key_hash,
-               encrypted_key, source_etag, source_size, destination, destination_key, outcome, detail, recipe_digest,
+        """INSERT INTO audit (recorded_at, run_id, link_id, number, batch_id, item, attempt, project, source,
+               object_id, source_etag, source_size, destination, destination_key, outcome, detail, recipe_digest,
                settings_digest, package_version, actions, notes, milliseconds)
            SELECT '2020-01-01'::timestamptz + n * interval '365 days' / %(rows)s,
                md5((n / 10000)::text)::uuid, n / 500, n %% 500, n / 500, n, 1, 'bench', 's3://in/', md5('k' || n)::uuid,
-               sha256(n::text::bytea), md5(n::text), 500000, 's3://out/', 'out/' || n, 'deidentified', '', '', '', '0',
+               md5(n::text), 500000, 's3://out/', 'out/' || n, 'deidentified', '', '', '', '0',
                '{}', '{}', 3 FROM generate_series(1, %(rows)s) n;
            ANALYZE audit""",
         {"rows": rows},
     )
     print(f"\nLook-ups among {rows:,} audit rows in 12 months")
     for name, condition in {
-        "trace of a source key or destination key": "key_hash = ANY (ARRAY[md5('k77')::uuid]) OR "
+        "history of an object, or of a destination key": "object_id = ANY (ARRAY[md5('k77')::uuid]) OR "
         "destination_key = ANY (ARRAY['out/77'])",
         "rows of a run": "run_id = md5('7')::uuid AND recorded_at >= '2020-01-01'",
     }.items():
@@ -181,6 +182,46 @@ def bench_lookups(database: Database, rows: int) -> None:
         print(f"  {name}: {plan[-1].strip()} (a scan of a partition that is empty is a Seq Scan)")
         for node, count in nodes.items():
             print(f"    {count:3} x {node}")
+
+
+def bench_withdrawal(database: Database, rows: int) -> None:
+    """Print how long it takes to plan, and to begin, the withdrawal of one patient among many objects."""
+    query = database.connection.query
+    project = database.project("withdrawal")
+    run = database.start_run(replace(request("s3://withdrawal/"), project="withdrawal"))
+    patient = keyed_hash_of(project, IdentifierKind.PATIENT_ID, "MRN-1")
+    query(
+        "bench",
+        """INSERT INTO source_series (project_id, series_hash, study_hash, accession_hash, patient_hash)
+           SELECT %(project)s, sha256(('series' || n)::bytea), sha256(('study' || n / 4)::bytea),
+               sha256(('accession' || n / 4)::bytea),
+               CASE WHEN n / 8 = 77 THEN %(patient)s ELSE sha256(('patient' || n / 8)::bytea) END
+           FROM generate_series(0, %(rows)s / 100 - 1) n;
+           INSERT INTO processed_object (scope_id, key_hash, object_id, encrypted_key, etag, outcome, rules_id, run_id,
+               destination_key, destination_etag, destination_size, series_number, instance_hash)
+           SELECT r.scope_id, md5('key' || n)::uuid, md5('id' || n)::uuid, sha256(n::text::bytea), 'e', 'deidentified',
+               r.rules_id, r.run_id, 'out/' || n, 'e', 1, first.number + n / 100, md5('instance' || n)::uuid
+           FROM generate_series(0, %(rows)s - 1) n, (SELECT * FROM run WHERE run_id = %(run)s) r,
+               (SELECT min(series_number) AS number FROM source_series WHERE project_id = %(project)s) first;
+           INSERT INTO audit (recorded_at, run_id, link_id, number, batch_id, item, attempt, project, source, object_id,
+               source_etag, source_size, destination, destination_key, outcome, detail, recipe_digest, settings_digest,
+               package_version, actions, notes, milliseconds)
+           SELECT now(), %(run)s, n / 500, n %% 500, n / 500, n, 1, 'withdrawal', 's3://in/', md5('id' || n)::uuid,
+               'e', 1, 's3://out/', 'out/' || n, 'deidentified', '', '', '', '0', '{}', '{}', 3
+           FROM generate_series(0, %(rows)s - 1) n;
+           ANALYZE source_series, processed_object, audit""",
+        {"project": project.project_id, "patient": patient, "rows": rows, "run": run},
+    )
+    wanted = WithdrawalRequest(patients=["MRN-1"])
+    access = AccessReason(person="bench", reason="consent withdrawn")
+    planning, planned = timed(lambda: database.withdraw(project, wanted, access, dry_run=True))
+    beginning, begun = timed(lambda: database.withdraw(project, wanted, access))
+    pending = database.pending_deletions(begun.withdrawal_id)
+    recording, _ = timed(lambda: database.record_withdrawn(project, pending))
+    print(f"\nWithdrawal of one patient among {rows:,} objects in {rows // 800:,} patients")
+    print(f"  planned (dry run): {planning:.2f} s, {planned.objects} objects")
+    print(f"  begun:             {beginning:.2f} s")
+    print(f"  recorded:          {len(pending) / recording:.0f} rows/s, beside the requests that delete them")
 
 
 class PeakMemory:
@@ -247,17 +288,42 @@ def bench_plan(database: Database, sandbox: Sandbox, count: int) -> None:
               f"{len(summary.batches)} batches, {summary.planned:,} objects")  # fmt: skip
         over = (memory.peak - idle_peak) / 2**20
         print(f"  peak memory       {memory.peak / 2**20:7.0f} MiB, {over:+.0f} MiB over the bare listing")
-    keys = (SourceObject(f"k/{number}", 500_000, "e" * 32, datetime.now(UTC)) for number in range(count))
+    keys = [SourceObject(f"k/{number}", 500_000, "e" * 32, datetime.now(UTC)) for number in range(count)]
     run = database.start_run(request("s3://memory/"))
-    alone, _ = timed(lambda: database.plan(run, keys))
+    alone, _ = timed(lambda: database.plan(run, iter(keys)))
     print(f"  plan of a listing that costs nothing: {alone:.1f} s, {count / alone:,.0f} keys/s")
+    bench_superseding(database, run, keys)
+
+
+def bench_superseding(database: Database, run: str, keys: list[SourceObject]) -> None:
+    """Print the plan of a listing that is done already, and of one that is to be superseded as a whole."""
+    database.connection.query(
+        "bench",
+        """INSERT INTO processed_object (scope_id, key_hash, encrypted_key, etag, outcome, rules_id, run_id,
+               destination_key, destination_etag)
+           SELECT b.scope_id, i.key_hash, i.encrypted_key, i.etag, 'deidentified', r.rules_id, r.run_id,
+               'out/' || i.batch_id || '/' || i.item, 'e'
+           FROM run r JOIN batch b USING (run_id) JOIN batch_item i USING (batch_id) WHERE r.run_id = %s;
+           ANALYZE processed_object""",
+        (run,),
+    )
+    again = database.start_run(request("s3://memory/"))
+    done, summary = timed(lambda: database.plan(again, iter(keys)))
+    print(f"  every object done already:            {done:.1f} s, {len(keys) / done:,.0f} keys/s")
+    assert summary.already_done == len(keys)
+    changed = database.start_run(replace(request("s3://memory/"), recipe_digest="ef" * 32))
+    superseding, summary = timed(lambda: database.plan(changed, iter(keys)))
+    print(f"  every object to be superseded:        {superseding:.1f} s, {len(keys) / superseding:,.0f} keys/s")
+    assert summary.superseding == {"recipe": len(keys)}
 
 
 def main() -> None:
     """Run all of it against a sandbox of its own."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--keys", type=int, default=1_000_000, help="how many keys to plan")
-    count = parser.parse_args().keys
+    parser.add_argument("--objects", type=int, default=1_000_000, help="among how many objects to withdraw a patient")
+    given = parser.parse_args()
+    count, objects = given.keys, given.objects
     with tempfile.TemporaryDirectory(prefix="dicom-deid-bench-") as directory:
         sandbox = Sandbox(Path(directory) / "sandbox", keep=True)
         sandbox.start()
@@ -269,6 +335,7 @@ def main() -> None:
                 bench_mapping(database, sandbox.postgres_url)
                 bench_audit(database)
                 bench_lookups(database, 300_000)
+                bench_withdrawal(database, objects)
                 bench_plan(database, sandbox, count)
         finally:
             sandbox.stop()
