@@ -1,26 +1,28 @@
 """PostgreSQL: the mapping, the audit and the plan of work.
 
-What the layers above use, in the order in which a run uses it::
+The order in which a run uses it::
 
     with Database.connect(url, keys=KeyRing.from_environment()) as database:
         database.upgrade()
-        project = database.project("study-a", ProjectOptions(org_root="2.25"))     # options: fixed when it is made
+        project = database.project("study-a", ProjectOptions(org_root="2.25"))  # options are fixed on creation
         run_id = database.start_run(RunRequest(project="study-a", source=..., destination=..., recipe_name=...,
-                                            recipe_digest=..., settings_digest=...))
-        summary = database.plan(run_id, storage.list(), max_batches=1000)          # -> PlanSummary
+                                               recipe_digest=..., settings_digest=...))
+        summary = database.plan(run_id, store.list(), max_batches=1000)  # -> PlanSummary
         mapping = database.mapping(project)
-        for reference in summary.batches:                                       # BatchReference(batch_id, label, ...)
-            lease = database.lease(reference.batch_id, worker="host:pid")          # None: done, or in other hands
-            for item in lease.items():                                          # BatchItem(item_id, key, size, ...)
-                pseudonyms = mapping.resolve(originals)                         # committed on return
+        for reference in summary.batches:  # BatchReference(batch_id, label, ...)
+            lease = database.lease(reference.batch_id, worker="host:pid")  # None: finished, or another worker has it
+            for item in lease.items():  # BatchItem(item_id, key, size, previous, ...)
+                pseudonyms = mapping.resolve(identifiers)  # committed on return
                 ...
-            lease.record([AuditRow(item=item, outcome=Outcome.DEIDENTIFIED, ...)])   # one transaction
+            lease.intend([Intent(item=item, destination_key=..., identity=...)])  # before anything is written
+            ...
+            lease.record([AuditRow(item=item, outcome=Outcome.DEIDENTIFIED, ...)])  # one transaction
             lease.finish()
         database.finish_run(run_id, "succeeded")
-        report = database.report(run_id)                                           # RunReport
+        report = database.report(run_id)  # -> RunReport
 
-`lease.items()` never holds what is recorded already, so a retry goes on where the dead worker stopped. An item that
-is recorded as `failed` comes again on the next lease. `record` may be called as often as convenient. One store may be
+`lease.items()` leaves out what is recorded already, so a retry continues where a dead worker stopped. An item recorded
+as `failed` is returned by the next lease. `record` may be called as often as convenient. A database object may be
 shared by the threads of a process; each process opens its own.
 """
 

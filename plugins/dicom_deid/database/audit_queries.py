@@ -89,7 +89,7 @@ RECORD_COLUMNS = ", ".join(_AS_TEXT.get(name, name) for name in AuditRecord.__da
 
 
 class BatchState(NamedTuple):
-    """How many batches of a run are in one state."""
+    """Number of batches of a run in one state."""
 
     state: str
     batches: int

@@ -1,4 +1,4 @@
-"""One connection to PostgreSQL: opened when needed, shared by threads one at a time, never quoting a value."""
+"""One connection to PostgreSQL, shared by threads; its errors never quote a value."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import psycopg2
 import psycopg2.extensions
 from psycopg2.extensions import ISOLATION_LEVEL_AUTOCOMMIT, TRANSACTION_STATUS_IDLE
 
-from dicom_deid.database.errors import unreachable, without_values
+from dicom_deid.database.errors import connection_error, translate_errors
 from dicom_deid.exceptions import ConfigurationError
 
 DEFAULT_SCHEMA = "dicom_deid"
@@ -44,7 +44,7 @@ def checked_schema(name: str) -> str:
 def libpq_url(url: str) -> str:
     """Return a connection string that libpq reads; ``postgresql+psycopg2://`` and ``postgres://`` are known too.
 
-    Everything after ``?`` (sslmode, sslrootcert, connect_timeout, ...) is libpq's own and is honoured as it stands.
+    Everything after ``?`` (sslmode, sslrootcert, connect_timeout, ...) is passed to libpq.
     """
     return re.sub(r"^postgres(ql)?(\+psycopg2?)?://", "postgresql://", url)
 
@@ -62,7 +62,7 @@ class DatabaseConnection:
     Attributes
     ----------
     round_trips
-        How often a statement was sent and its answer awaited, since the connection was made.
+        Number of statements sent since the connection was opened.
     """
 
     def __init__(self, url: str, schema: str = DEFAULT_SCHEMA) -> None:
@@ -74,7 +74,7 @@ class DatabaseConnection:
         self._connection: psycopg2.extensions.connection | None = None
 
     def __repr__(self) -> str:
-        return f"Database(schema={self.schema!r})"
+        return f"DatabaseConnection(schema={self.schema!r})"
 
     def connect(self) -> psycopg2.extensions.connection:
         """Return the open connection, opening it when there is none or it was lost.
@@ -86,7 +86,7 @@ class DatabaseConnection:
         """
         with self._lock:
             if self._connection is None or self._connection.closed:
-                self._connection = without_values("connecting", self._open, unreachable)
+                self._connection = translate_errors("connecting", self._open, connection_error)
                 self.round_trips += 1
             return self._connection
 
@@ -109,7 +109,7 @@ class DatabaseConnection:
                 self._connection = None
 
     def _do(self, doing: str, action: Callable[[Any], Result]) -> Result:
-        """Give `action` a cursor; when anything goes wrong no transaction stays open on the connection."""
+        """Call `action` with a cursor; when it fails, no transaction stays open on the connection."""
         with self._lock:
             connection = self.connect()
             self.round_trips += 1
@@ -120,7 +120,7 @@ class DatabaseConnection:
 
             done = False
             try:
-                result = without_values(doing, act)
+                result = translate_errors(doing, act)
                 done = True
                 return result
             finally:
@@ -128,7 +128,7 @@ class DatabaseConnection:
                     self._abandon(connection)
 
     def _abandon(self, connection: psycopg2.extensions.connection) -> None:
-        """Roll back what is open, inside a `transaction` that block does it itself."""
+        """Roll back the open transaction."""
         if connection.closed:
             return
         try:
@@ -141,7 +141,7 @@ class DatabaseConnection:
     def query(self, doing: str, sql: str, parameters: Parameters = ()) -> list[tuple[Any, ...]]:
         """Send one statement (or several, in one round trip) and return the rows of the last.
 
-        A deadlock that PostgreSQL breaks is tried again when no transaction is open.
+        A statement that PostgreSQL cancels to break a deadlock is tried again if no transaction is open.
         """
 
         def act(cursor: Any) -> list[tuple[Any, ...]]:

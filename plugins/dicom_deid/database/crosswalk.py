@@ -1,4 +1,4 @@
-"""Access to originals: who, why, and an event in the audit before the first row is read."""
+"""Access to originals; each is recorded in the audit, with person and reason, before the first row is read."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dicom_deid.identifiers import Identifier, IdentifierKind
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccessReason:
-    """Who does something that the audit must show, and why.
+    """The person who does something that the audit must show, and the reason.
 
     Parameters
     ----------

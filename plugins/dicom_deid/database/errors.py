@@ -1,4 +1,4 @@
-"""What can go wrong in the store, said without a value of any row."""
+"""Errors of the database; no message holds a value of a row."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ Result = TypeVar("Result")
 
 
 class ConnectionLost(DatabaseError):
-    """The connection to PostgreSQL broke; what was not committed is gone, a retry resumes."""
+    """The connection to PostgreSQL was lost; uncommitted changes are rolled back, a retry resumes."""
 
 
 class TableMissing(ConfigurationError):
-    """The schema was never made, or is older than this version of the package."""
+    """The schema does not exist, or is older than this version of the package."""
 
 
 class LeaseLost(DatabaseError):
-    """Another worker holds the batch now; whatever this one still has in hand must not be recorded."""
+    """Another worker has leased the batch; the results of this one must not be recorded."""
 
 
 _ADVICE = {
@@ -41,15 +41,15 @@ _ADVICE = {
 }
 
 
-def described(error: psycopg2.Error, doing: str) -> DicomDeidError:
-    """Make the exception that a person may see from one of psycopg2's, whose text can quote values.
+def database_error(error: psycopg2.Error, doing: str) -> DicomDeidError:
+    """Return our exception for one of psycopg2, whose text can quote values.
 
     Parameters
     ----------
     error
-        What psycopg2 raised. Nothing of its text is used but the SQLSTATE code.
+        The exception. Only its SQLSTATE code is used, not its text.
     doing
-        What the store was about, for example ``"resolving pseudonyms"``.
+        The operation, for example ``"looking up pseudonyms"``.
     """
     code = error.pgcode or ""
     for length in (5, 2):
@@ -61,10 +61,10 @@ def described(error: psycopg2.Error, doing: str) -> DicomDeidError:
     return DatabaseError(f"While {doing}: PostgreSQL reported {type(error).__name__} (SQLSTATE {code or 'unknown'}).")
 
 
-def unreachable(error: psycopg2.Error, doing: str) -> DicomDeidError:
-    """Make the exception that a person may see where no connection came about: libpq gives no SQLSTATE then."""
+def connection_error(error: psycopg2.Error, doing: str) -> DicomDeidError:
+    """Return our exception for a connection that could not be opened: libpq gives no SQLSTATE then."""
     if error.pgcode:
-        return described(error, doing)
+        return database_error(error, doing)
     if isinstance(error, psycopg2.ProgrammingError):
         return ConfigurationError(
             f"While {doing}: the URL of the database cannot be read; it is postgresql://login:password@host:port/name."
@@ -75,26 +75,26 @@ def unreachable(error: psycopg2.Error, doing: str) -> DicomDeidError:
     )
 
 
-def without_values(
+def translate_errors(
     doing: str,
     action: Callable[[], Result],
-    describe: Callable[[psycopg2.Error, str], DicomDeidError] = described,
+    describe: Callable[[psycopg2.Error, str], DicomDeidError] = database_error,
 ) -> Result:
-    """Call `action` and turn psycopg2's errors into ours; the original, which may quote a row, is not even the context.
+    """Call `action` and replace errors of psycopg2 by ours; the original, which may quote a row, is not chained.
 
     Parameters
     ----------
     doing
-        What the store is about, for the message.
+        The operation, for the message.
     action
-        What may raise one.
+        Called without arguments.
     describe
-        What makes ours of one.
+        Returns our exception for one of psycopg2.
 
     Raises
     ------
     DatabaseError, ConfigurationError
-        What psycopg2 said, without its text.
+        The error of psycopg2, without its text.
     """
     try:
         return action()

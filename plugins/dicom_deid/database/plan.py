@@ -34,7 +34,7 @@ OnChange = Literal["supersede", "keep"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlanLimits:
-    """How work is chosen and cut into batches.
+    """Options of how work is chosen and cut into batches.
 
     Parameters
     ----------

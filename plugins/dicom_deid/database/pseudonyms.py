@@ -1,4 +1,4 @@
-"""How a new pseudonym is made: at random, or for UIDs derived from the original under the project's secret."""
+"""New pseudonyms: random, or for UIDs derived from the original under the project's secret."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def normalised(value: str) -> str:
 
 
 def is_uid(text: str) -> bool:
-    """Whether `text` is a valid UID: components without leading zeros, at most 64 characters (PS3.5 section 9.1)."""
+    """Return whether `text` is a valid UID (PS3.5 section 9.1): no leading zeros, at most 64 characters."""
     return len(text) <= MAX_UID_LENGTH and _UID.fullmatch(text) is not None
 
 
@@ -44,7 +44,7 @@ def checked_org_root(root: str) -> str:
     Raises
     ------
     ConfigurationError
-        It is no valid UID, or too long: with fewer digits, UIDs of a large archive could meet.
+        It is not a valid UID, or too long: with fewer digits, UIDs of a large archive could collide.
     """
     longest = MAX_UID_LENGTH - 1 - _MIN_UID_DIGITS
     if not is_uid(root) or root[0] not in "012" or "." not in root:
@@ -100,7 +100,7 @@ def random_offset(max_days: int) -> str:
 
 
 def problem_of(kind: IdentifierKind, pseudonym: str, max_days: int) -> str | None:
-    """Say what makes a pseudonym unfit for its kind, None when it is fit (PS3.5 section 6.2 for lengths)."""
+    """Return why a pseudonym is not valid for its kind, None when it is (PS3.5 section 6.2 for lengths)."""
     if kind is IdentifierKind.UID:
         return None if is_uid(pseudonym) else "is not a valid UID"
     if kind is IdentifierKind.DATE_OFFSET:

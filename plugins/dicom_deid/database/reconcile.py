@@ -19,7 +19,7 @@ _CHUNK = 10_000
 
 
 class Difference(StrEnum):
-    """How a destination differs from the audit."""
+    """A difference between a destination and the audit."""
 
     LOST = "lost"
     """The audit has the object, the destination does not."""

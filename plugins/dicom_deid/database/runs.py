@@ -317,7 +317,7 @@ IS_DONE = """(d.outcome IS NOT NULL AND d.etag = i.etag AND d.version_id IS NOT 
     AND CASE WHEN d.selection IS NOT NULL THEN d.selection = %(selection)s ELSE d.rules_id = %(rules)s END
     AND NOT (d.outcome = 'quarantined' AND
         (%(retry)s OR d.reason = 'internal-error' AND d.package_version <> %(package)s)))"""
-"""Whether the processed object `d` is this very version of the item `i`, and needs no work under the same rules.
+"""SQL condition: the processed object `d` is this version of the item `i`, and needs no work under the same rules.
 
 Objects that criteria excluded depend on the criteria alone.
 """

@@ -1,4 +1,4 @@
-"""The schema's version: up, down, and where it stands. Alembic runs the revisions that ship inside the package."""
+"""Upgrade and downgrade of the schema, with the Alembic revisions that ship inside the package."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import psycopg2
 
-from dicom_deid.database.errors import without_values
+from dicom_deid.database.errors import translate_errors
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -20,7 +20,7 @@ HEAD = "0001"
 
 
 def current(connection: DatabaseConnection) -> str | None:
-    """Return the revision that the schema stands at, None when it was never made."""
+    """Return the revision of the schema, None when it does not exist."""
     table = f"{connection.schema}.alembic_version"
     if connection.query("reading the schema's version", "SELECT to_regclass(%s)", (table,))[0][0] is None:
         return None
@@ -29,7 +29,7 @@ def current(connection: DatabaseConnection) -> str | None:
 
 
 def upgrade(connection: DatabaseConnection, revision: str = HEAD) -> None:
-    """Bring the schema to `revision`. Nothing happens when it is there; two at once wait for each other.
+    """Upgrade the schema to `revision`. Nothing happens when it has it; two at once wait for each other.
 
     Raises
     ------
@@ -42,7 +42,7 @@ def upgrade(connection: DatabaseConnection, revision: str = HEAD) -> None:
 
 
 def downgrade(connection: DatabaseConnection, revision: str) -> None:
-    """Take the schema back to `revision`; `base` drops every table with its data."""
+    """Downgrade the schema to `revision`; `base` drops every table with its data."""
     _run(connection, "downgrade", revision)
 
 
@@ -66,11 +66,11 @@ def _run(connection: DatabaseConnection, direction: str, revision: str) -> None:
         except DBAPIError as error:
             raise psycopg2.DatabaseError if error.orig is None else error.orig from None
 
-    without_values(f"migrating the schema ({direction} to {revision})", migrate)
+    translate_errors(f"migrating the schema ({direction} to {revision})", migrate)
 
 
 def _prepare(connection: Connection, schema: str) -> None:
-    """Take turns, and make the schema. The lock goes with the transaction."""
+    """Lock the schema until the end of the transaction, and create it if it does not exist."""
     connection.exec_driver_sql("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"{schema} migration",))
     made = connection.exec_driver_sql(
         "SELECT pg_get_userbyid(nspowner), pg_get_userbyid(nspowner) <> current_user FROM pg_namespace "
@@ -80,7 +80,7 @@ def _prepare(connection: Connection, schema: str) -> None:
     if made is None:
         connection.exec_driver_sql(f"CREATE SCHEMA {schema}")
     elif made[1]:
-        # What a revision makes belongs to the schema's owner, whichever of its members runs it.
+        # Tables belong to the schema's owner, whichever of its members runs the revision.
         connection.exec_driver_sql(f"SET LOCAL ROLE {made[0]}")
     connection.exec_driver_sql(f"SET LOCAL search_path TO {schema}, pg_temp")
 

@@ -90,7 +90,7 @@ class _Link(NamedTuple):
 
 @dataclass
 class _Run:
-    """What the events say about a run or a withdrawal."""
+    """The events of a run or a withdrawal."""
 
     begun: bytes
     is_withdrawal: bool
@@ -101,7 +101,7 @@ class _Run:
 
 @dataclass
 class _Events:
-    """What the events say about everything else."""
+    """The runs, projects and withdrawals that the events name."""
 
     runs: dict[str, _Run] = field(default_factory=dict)
     hashes: set[str] = field(default_factory=set)

@@ -28,7 +28,7 @@ from dicom_deid.reasons import Outcome
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WithdrawalRequest:
-    """What to withdraw. Values are originals or pseudonyms; PHI.
+    """Objects to withdraw. Values are originals or pseudonyms; PHI.
 
     Parameters
     ----------

@@ -8,7 +8,7 @@ import psycopg2
 import psycopg2.errors
 import pytest
 
-from dicom_deid.database.errors import ConnectionLost, TableMissing, described, without_values
+from dicom_deid.database.errors import ConnectionLost, TableMissing, database_error, translate_errors
 from dicom_deid.database.runs import RunRequest
 from dicom_deid.exceptions import ConfigurationError, DatabaseError
 
@@ -26,7 +26,7 @@ def test_no_text_of_the_server_survives(error, kind):
         raise error
 
     with pytest.raises(kind) as failure:
-        without_values("resolving", fail)
+        translate_errors("resolving", fail)
     assert "DOE" not in "".join(traceback.format_exception(failure.value, chain=True))
     assert failure.value.__context__ is None
     assert str(failure.value).startswith("While resolving:")
@@ -47,7 +47,7 @@ def test_codes_have_advice(code, kind, advice):
     class Coded(psycopg2.Error):
         pgcode = code
 
-    failure = described(Coded("DOE^JOHN"), "planning")
+    failure = database_error(Coded("DOE^JOHN"), "planning")
     assert type(failure) is kind
     assert advice in str(failure)
     assert code in str(failure)
