@@ -54,7 +54,9 @@ def parsed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
 
 def test_all_dags_are_read(parsed: dict[str, object]) -> None:
     """A file that fails to import or names its DAG otherwise."""
-    words = ("backfill", "check", "nightly", "on_arrival", "on_demand", "preview", "review", "with_approval")
+    words = (
+        "backfill", "check", "cohort", "nightly", "on_arrival", "on_demand", "preview", "review", "with_approval"
+    )  # fmt: skip
     assert [f"dicom_deid_{word}" for word in words] == DAG_IDS
     assert sorted(parsed["dags"]) == DAG_IDS
 
@@ -82,7 +84,7 @@ def test_a_form_is_in_words(parsed: dict[str, object], dag_id: str) -> None:
     """A field of the trigger form without a title or a description, or an important one in a closed section."""
     params = dict(parsed["dags"][dag_id].get("params", []))
     opened = {name for name, param in params.items() if not param["schema"]["__var"].get("section")}
-    assert opened <= {"preview", "source", "destination", "release_to", "recipe", "compare_with", "run_id"}
+    assert opened <= {"preview", "source", "destination", "cohort", "release_to", "recipe", "compare_with", "run_id"}
     for name, param in params.items():
         schema = param["schema"]["__var"]
         assert schema.get("title"), name

@@ -18,6 +18,7 @@ with DAG(
     tags=["dicom", "de-identification"],
     params={
         **forms.source_params(),
+        **forms.cohort_param(optional=True),
         **forms.rule_params(),
         "compare_with": forms.recipe_param("Compare with", "A second recipe, to see the difference.", optional=True),
         **forms.sample_param(),

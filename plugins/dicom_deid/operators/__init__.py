@@ -3,6 +3,7 @@
 from dicom_deid.operators.approval import DicomApprovalOperator
 from dicom_deid.operators.check import DicomCheckOperator
 from dicom_deid.operators.deidentify import DicomDeidentifyOperator
+from dicom_deid.operators.index import DicomIndexOperator
 from dicom_deid.operators.plan import DicomPlanOperator
 from dicom_deid.operators.preview import DicomPreviewOperator
 from dicom_deid.operators.release import DicomReleaseOperator
@@ -16,6 +17,7 @@ __all__ = [
     "DicomCheckOperator",
     "DicomDeidTaskGroup",
     "DicomDeidentifyOperator",
+    "DicomIndexOperator",
     "DicomPlanOperator",
     "DicomPreviewOperator",
     "DicomReleaseOperator",

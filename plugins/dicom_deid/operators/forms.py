@@ -34,6 +34,7 @@ PLAN_ARGUMENTS = (
     "project",
     "create_project",
     "profile_options",
+    "cohort",
     "select",
     "exclude",
     "limit",
@@ -66,7 +67,9 @@ def _recipe_files() -> list[str]:
     return sorted(name.removesuffix(".dicom") for name in names if name.endswith(".dicom"))
 
 
-def run_params(*, required: bool = True, release: bool = False, preview: bool = True) -> dict[str, Param]:
+def run_params(
+    *, required: bool = True, release: bool = False, preview: bool = True, cohort: bool = False
+) -> dict[str, Param]:
     """Return the fields of a form that starts a run.
 
     Parameters
@@ -77,6 +80,8 @@ def run_params(*, required: bool = True, release: bool = False, preview: bool = 
         Add the field `release_to`, the location of approved objects.
     preview
         Add the switch for a dry run.
+    cohort
+        Add the field `cohort`, the location of a cohort list.
     """
     fields = {
         **(preview_param() if preview else {}),
@@ -85,6 +90,8 @@ def run_params(*, required: bool = True, release: bool = False, preview: bool = 
             "Destination", "Where de-identified objects are written. Never inside the source.", required
         ),
     }
+    if cohort:
+        fields |= cohort_param()
     if release:
         fields["release_to"] = _url(
             "Release to", "Where the objects are copied after approval. Until then they are at the destination.", True
@@ -250,6 +257,22 @@ def recipe_param(title: str, description: str, *, optional: bool = False) -> Par
         enum=[None, *names] if optional else names,
         values_display=choices,
     )
+
+
+def cohort_param(*, optional: bool = False) -> dict[str, Param]:
+    """Return the field for the location of a cohort list."""
+    return {
+        "cohort": Param(
+            None if optional else "",
+            type=["null", "string"] if optional else "string",
+            title="Cohort list",
+            description_md="CSV or Parquet file, `s3://bucket/key`, with one or more of the columns PatientID, "
+            "IssuerOfPatientID, AccessionNumber, StudyInstanceUID, SeriesInstanceUID, SourceKey, and optionally "
+            "Pseudonym. Only objects that a line names are processed; the source must be indexed.",
+            minLength=1,
+            **({"section": _SCOPE} if optional else {}),
+        )
+    }
 
 
 def sample_param() -> dict[str, Param]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -47,6 +48,9 @@ class DicomPlanOperator(DicomDeidOperator):
         Options of PS3.15, such as ``clean-descriptors``, with the recipe ``ps3.15-basic``.
     settings
         Fields of `Settings` that differ from their defaults.
+    cohort
+        ``s3://bucket/key`` or path of a cohort list, which is read with the source's connection: only objects that it
+        names are planned, from the index of the source (see `DicomIndexOperator`).
     select, exclude
         Lines of criteria in the language of `%filter`: only objects for which every line of `select` and no line of
         `exclude` holds are de-identified; the others get the outcome `excluded`.
@@ -78,6 +82,7 @@ class DicomPlanOperator(DicomDeidOperator):
         "recipes",
         "profile_options",
         "settings",
+        "cohort",
         "select",
         "exclude",
         "limit",
@@ -102,6 +107,7 @@ class DicomPlanOperator(DicomDeidOperator):
         recipes: str | Sequence[str] | None = None,
         profile_options: Sequence[str] | None = None,
         settings: Mapping[str, Any] | None = None,
+        cohort: str | None = None,
         select: str | None = None,
         exclude: str | None = None,
         limit: int | None = None,
@@ -125,6 +131,7 @@ class DicomPlanOperator(DicomDeidOperator):
         self.recipes = recipes
         self.profile_options = profile_options
         self.settings = settings
+        self.cohort = cohort
         self.select = select
         self.exclude = exclude
         self.limit = limit
@@ -148,7 +155,7 @@ class DicomPlanOperator(DicomDeidOperator):
             The object store or the database is unavailable; a retry plans again.
         """
         from dicom_deid.pipeline.planning import plan_run
-        from dicom_deid.pipeline.sample import describe_sample, preview_sample
+        from dicom_deid.pipeline.sample import describe_sample
 
         check_conf(context)
         if self.skip_scheduled and _run_type(context) == "scheduled":
@@ -156,7 +163,7 @@ class DicomPlanOperator(DicomDeidOperator):
         configuration = self.configuration(context)
         self._log_configuration(configuration)
         if boolean("preview", self.preview):
-            for line in describe_sample(preview_sample(configuration, self.source_connection, wanted=SAMPLE)):
+            for line in describe_sample(self._sample(configuration, SAMPLE)):
                 self.log.info(line)
             return self._plan_nothing(context, "Preview only: the report is in the log of the planning task.")
         create_project = boolean("create_project", self.create_project)
@@ -167,6 +174,8 @@ class DicomPlanOperator(DicomDeidOperator):
             list_objects=None if self.settle_seconds is None else self._list_settled(configuration),
         )
         self._log_summary(planned.summary)
+        for status, count in Counter(answer.status for answer in planned.cohort).items():
+            self.log.info("  lines of the cohort list %s: %d", status, count)
         run = {"run_id": planned.run_id, "configuration": json.loads(planned.configuration.to_json())}
         context["ti"].xcom_push(key="run", value=run)
         RunPageLink.persist(context, self, planned.run_id)
@@ -179,6 +188,19 @@ class DicomPlanOperator(DicomDeidOperator):
         before = datetime.now(UTC) - timedelta(seconds=float(self.settle_seconds or 0))
         source = open_object_store(configuration.source, self.source_connection)
         return lambda _: settled_objects(source.list(), before)
+
+    def _sample(
+        self, configuration: RunConfiguration, wanted: int, other: RunConfiguration | None = None
+    ) -> dict[str, Any]:
+        """Return the report of a sample of the source, or of the objects of the cohort list."""
+        from dicom_deid.pipeline.cohort import match_cohort
+        from dicom_deid.pipeline.sample import preview_sample
+
+        if configuration.cohort is None:
+            return preview_sample(configuration, self.source_connection, wanted=wanted, other=other)
+        with match_cohort(configuration, self.connections) as cohort:
+            listing = cohort and cohort.objects
+            return preview_sample(configuration, self.source_connection, wanted=wanted, other=other, listing=listing)
 
     def _plan_nothing(self, context: Context, why: str) -> list[dict[str, Any]]:
         """Let the other tasks skip, which map over no batch."""
@@ -199,6 +221,7 @@ class DicomPlanOperator(DicomDeidOperator):
 
         given = {
             "quarantine": location("quarantine", self.quarantine) if self.quarantine else None,
+            "cohort": self.cohort,
             "select": self.select,
             "exclude": self.exclude,
             "limit": whole_number("limit", self.limit, maximum=LIMIT_MAXIMUM),

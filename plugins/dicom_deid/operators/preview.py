@@ -49,14 +49,14 @@ class DicomPreviewOperator(DicomPlanOperator):
         ObjectStoreError
             The source is unavailable.
         """
-        from dicom_deid.pipeline.sample import describe_sample, preview_sample
+        from dicom_deid.pipeline.sample import describe_sample
 
         check_conf(context)
         sample = whole_number("sample", self.sample, maximum=1000) or SAMPLE
         configuration = self.configuration(context)
         self._log_configuration(configuration)
         other = self._other(configuration, self.compare_with) if self.compare_with else None
-        report = preview_sample(configuration, self.source_connection, wanted=sample, other=other)
+        report = self._sample(configuration, sample, other)
         for line in describe_sample(report, comparing=other is not None):
             self.log.info(line)
         return report

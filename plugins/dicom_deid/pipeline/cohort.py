@@ -7,14 +7,19 @@ import difflib
 import io
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
+from typing import NamedTuple
 
 from dicom_deid.database import AccessReason, Database, Project
 from dicom_deid.database.crosswalk_import import write_csv
 from dicom_deid.database.source_index import CohortAnswer, IndexedIdentifiers, SourceIndex
 from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.identifiers import IdentifierKind
+from dicom_deid.objects import SourceObject
 from dicom_deid.objectstore import S3Connection, open_object_store
+from dicom_deid.pipeline.configuration import RunConfiguration
+from dicom_deid.pipeline.connections import Connections
 
 COLUMNS = {
     "PatientID": "patient_id",
@@ -91,36 +96,46 @@ def load_cohort(url: str, connection: S3Connection | None = None) -> list[Cohort
     return read_cohort(bytes(store.read(name, etag=found.etag, size=found.size)), name)
 
 
-def match_cohort(
-    database: Database, project: Project, source: str, lines: Sequence[CohortLine]
-) -> tuple[SourceIndex, list[CohortAnswer]]:
-    """Look the lines of a cohort list up in the index of the source.
+class MatchedCohort(NamedTuple):
+    """A cohort list and what the index of the source has for it.
 
     Parameters
     ----------
-    database
-        A connection of its own: the matched objects are read from it while another connection plans them.
-    source
-        URL of the source; keys of the list may begin with it.
+    lines, answers
+        The list, and one answer per line.
+    objects
+        The objects of the lines that were found, each once; read while the context is open.
+    """
 
-    Returns
-    -------
-    SourceIndex, list of CohortAnswer
-        The index, whose `matched_objects` yields what was found, and one answer per line.
+    lines: list[CohortLine]
+    answers: list[CohortAnswer]
+    objects: Iterator[SourceObject]
+
+
+@contextmanager
+def match_cohort(configuration: RunConfiguration, connections: Connections) -> Iterator[MatchedCohort | None]:
+    """Look the lines of a run's cohort list up in the index of its source; None if the run has no list.
 
     Raises
     ------
     ConfigurationError
-        The source is not indexed.
+        The list cannot be read, or the source is not indexed.
     """
-    index = SourceIndex(database.connection, project, source)
-    if index.is_empty:
-        raise ConfigurationError(f"{source} is not indexed for this project: run `dicom-deid index` first.")
+    if configuration.cohort is None:
+        yield None
+        return
+    lines = load_cohort(configuration.cohort, connections.source)
+    source = open_object_store(configuration.source, connections.source).url
     start = source.rstrip("/") + "/"
-    answers = index.match(
-        [(line.number, line.identifiers, line.source_key and line.source_key.removeprefix(start)) for line in lines]
-    )
-    return index, answers
+    # A connection of its own: the matched objects are read from it while another one plans them.
+    with connections.open_database() as database:
+        index = SourceIndex(database.connection, database.project(configuration.project, create=False), source)
+        if index.is_empty:
+            raise ConfigurationError(f"{source} is not indexed for this project: run `dicom-deid index` first.")
+        answers = index.match(
+            [(line.number, line.identifiers, line.source_key and line.source_key.removeprefix(start)) for line in lines]
+        )
+        yield MatchedCohort(lines, answers, index.matched_objects(answers))
 
 
 def import_pseudonyms(database: Database, project: Project, lines: Iterable[CohortLine], access: AccessReason) -> int:

@@ -11,7 +11,7 @@ from dicom_deid.database import AccessReason, Database, PlanSummary, RunReport, 
 from dicom_deid.database.quarantine import list_decided_objects, project_rules
 from dicom_deid.database.source_index import CohortAnswer, record_answers
 from dicom_deid.objects import SourceObject
-from dicom_deid.pipeline.cohort import import_pseudonyms, load_cohort, match_cohort
+from dicom_deid.pipeline.cohort import import_pseudonyms, match_cohort
 from dicom_deid.pipeline.configuration import RunConfiguration
 from dicom_deid.pipeline.connections import Connections
 from dicom_deid.pipeline.engine import make_deidentifier
@@ -90,23 +90,22 @@ def plan_run(
             external_id=configuration.external_id,
         )
         run_id = database.start_run(request)
-        answers: list[CohortAnswer] = []
+        answers: tuple[CohortAnswer, ...] = ()
+        listing: Iterable[SourceObject]
         if list_objects is not None:
             listing = list_objects(database)
-        elif configuration.cohort is not None:
-            lines = load_cohort(configuration.cohort, connections.source)
-            project = database.project(configuration.project)
-            person = configuration.triggered_by or "unknown"
-            import_pseudonyms(
-                database, project, lines, AccessReason(person=person, reason=f"cohort list of run {run_id}")
-            )
-            index, answers = match_cohort(
-                resources.enter_context(connections.open_database()), project, request.source, lines
-            )
-            record_answers(database.connection, run_id, answers)
-            listing = index.matched_objects(answers)
         else:
-            listing = object_stores.source.list()
+            cohort = resources.enter_context(match_cohort(configuration, connections))
+            if cohort is None:
+                listing = object_stores.source.list()
+            else:
+                project = database.project(configuration.project)
+                access = AccessReason(
+                    person=configuration.triggered_by or "unknown", reason=f"cohort list of run {run_id}"
+                )
+                import_pseudonyms(database, project, cohort.lines, access)
+                record_answers(database.connection, run_id, cohort.answers)
+                answers, listing = tuple(cohort.answers), cohort.objects
         summary = database.plan(
             run_id,
             listing,
@@ -119,7 +118,7 @@ def plan_run(
             retry_quarantined=configuration.retry_quarantined,
             is_whole_listing=list_objects is None and configuration.cohort is None,
         )
-    return PlannedRun(run_id, summary, configuration, tuple(answers))
+    return PlannedRun(run_id, summary, configuration, answers)
 
 
 def configuration_of_run(database: Database, run_id: str) -> RunConfiguration:

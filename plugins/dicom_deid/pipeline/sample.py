@@ -28,6 +28,7 @@ def preview_sample(
     *,
     wanted: int,
     other: RunConfiguration | None = None,
+    listing: Iterable[SourceObject] | None = None,
 ) -> dict[str, Any]:
     """Return what the rules would do to a sample: tags, rules and counts, never a value.
 
@@ -41,6 +42,8 @@ def preview_sample(
         Number of objects of each modality.
     other
         Recipe and settings to compare with.
+    listing
+        The objects to choose from; None for all objects of the source.
 
     Raises
     ------
@@ -54,7 +57,13 @@ def preview_sample(
     one = make_deidentifier(configuration)
     second = make_deidentifier(other) if other else None
     summary = sample_summary(
-        source, one, second, wanted=wanted, limit=configuration.limit, selection=configuration.selection
+        source,
+        one,
+        second,
+        wanted=wanted,
+        limit=configuration.limit,
+        selection=configuration.selection,
+        listing=listing,
     )
     return _report(summary, one.recipe)
 
@@ -67,6 +76,7 @@ def sample_summary(
     wanted: int,
     limit: int | None = None,
     selection: Selection = NO_SELECTION,
+    listing: Iterable[SourceObject] | None = None,
 ) -> SampleSummary:
     """Preview some objects of each modality.
 
@@ -82,11 +92,14 @@ def sample_summary(
         Number of objects that are read at most.
     selection
         Criteria of the objects.
+    listing
+        The objects to choose from; None for all objects of the source.
     """
     summary = SampleSummary()
     most = min(limit or wanted * _READ_PER_WANTED, wanted * _READ_PER_WANTED)
-    listing = (listed for listed in islice(source.list(), most) if not _is_excluded(selection, source, listed))
-    for first, second in _previews(source, one, other, listing):
+    objects = islice(source.list() if listing is None else listing, most)
+    chosen = (listed for listed in objects if not _is_excluded(selection, source, listed))
+    for first, second in _previews(source, one, other, chosen):
         if summary.objects[first.modality] < wanted:
             summary.add(first, second)
     return summary
