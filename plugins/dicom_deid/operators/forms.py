@@ -270,7 +270,7 @@ def cohort_param(*, optional: bool = False) -> dict[str, Param]:
             "IssuerOfPatientID, AccessionNumber, StudyInstanceUID, SeriesInstanceUID, SourceKey, and optionally "
             "Pseudonym. Only objects that a line names are processed; the source must be indexed.",
             minLength=1,
-            **({"section": _SCOPE} if optional else {}),
+            section=_SCOPE if optional else None,
         )
     }
 
