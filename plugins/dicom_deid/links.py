@@ -38,6 +38,10 @@ class RunPageLink(BaseOperatorLink):
 
 
 def run_page(run_id: str) -> str:
-    """Return the address of the page of a run, with the path of `[api] base_url` when Airflow has one."""
-    root = urlsplit(conf.get("api", "base_url", fallback="")).path.rstrip("/")
-    return f"{root}{PAGES}/runs/{quote(run_id, safe='')}"
+    """Return the address of the page of a run."""
+    return f"{airflow_path()}{PAGES}/runs/{quote(run_id, safe='')}"
+
+
+def airflow_path() -> str:
+    """Return the path prefix under which Airflow is served (`[api] base_url`), empty if there is none."""
+    return urlsplit(conf.get("api", "base_url", fallback="")).path.rstrip("/")

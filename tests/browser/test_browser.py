@@ -39,6 +39,8 @@ PATIENCE = 90_000
 LAPTOP = {"width": 1280, "height": 800}
 PHONE = {"width": 390, "height": 800}
 expect.set_options(timeout=PATIENCE)
+WAITING = ("awaiting_input", "deferred")
+"""States of a task that waits for a person; Airflow 3.3 has the first."""
 
 
 @pytest.fixture(scope="module")
@@ -265,10 +267,13 @@ def test_a_run_is_shown_as_it_goes(airflow: Deployment, page: Page) -> None:
 
 
 def wait_until_asked(airflow: Deployment, dag: str, run_id: str) -> None:
-    """Wait until the approval is pending: the UI fetches the list of required actions once."""
-    place = f"/api/v2/dags/{dag}/dagRuns/{run_id}/hitlDetails"
+    """Wait until the task that asks waits for the answer.
+
+    The request alone is there earlier. Airflow can lose a task that is answered while its process still ends.
+    """
+    place = f"/api/v2/dags/{dag}/dagRuns/{run_id}/taskInstances/approve"
     deadline = time.monotonic() + PATIENCE / 1000
-    while not airflow.airflow.request("GET", place).raise_for_status().json()["total_entries"]:
+    while airflow.airflow.request("GET", place).raise_for_status().json()["state"] not in WAITING:
         assert time.monotonic() < deadline
         time.sleep(0.5)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import getpass
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
@@ -35,7 +36,9 @@ def copy(
     """
     with database_access(database, data_directory) as access:
         connections = Connections(database=access.url, keys=access.keys, schema=schema)
-        released = release_run(connections, run_id=run_id, release_to=target, transfers=transfers)
+        released = release_run(
+            connections, run_id=run_id, release_to=target, person=getpass.getuser(), transfers=transfers
+        )
     click.echo(f"Released {released.objects} objects to {target}.")
 
 

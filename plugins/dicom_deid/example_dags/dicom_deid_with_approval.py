@@ -38,5 +38,10 @@ After approval they are copied to `{{ params.release_to }}`.
 """,
         response_timeout=timedelta(days=14),
     )
-    release = DicomReleaseOperator(task_id="release", run=deidentified.run, release_to="{{ params.release_to }}")
+    release = DicomReleaseOperator(
+        task_id="release",
+        run=deidentified.run,
+        release_to="{{ params.release_to }}",
+        approval=approve.output,
+    )
     deidentified >> approve >> release

@@ -5,13 +5,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.standard.operators.hitl import ApprovalOperator
-from airflow.sdk.exceptions import AirflowRuntimeError
-from airflow.sdk.execution_time.hitl import get_hitl_detail_content_detail
+from airflow.sdk import exceptions
 
 from dicom_deid.airflow_compat import AirflowFailException
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+_ASKED = "dicom_deid_asked"
+_AWAITING_INPUT: Any = getattr(exceptions, "TaskAwaitingInput", ())
+"""Raised to wait for an answer, in Airflow 3.3 and later."""
 
 
 class DicomApprovalOperator(ApprovalOperator):
@@ -19,22 +22,28 @@ class DicomApprovalOperator(ApprovalOperator):
 
     If the answer arrives while the process that asked is ending, Airflow's scheduler can take that end for the end of
     the task, and retries it. `ApprovalOperator` then drops the answer and asks again, and the run waits for a person
-    who has answered already. This operator uses the answer.
-
-    Parameters
-    ----------
-    requester_may_approve
-        Accept the approval of the person who triggered the run.
+    who has answered already. This operator waits for the answer to the first question (Airflow 3.3 and later).
     """
 
-    def __init__(self, *, requester_may_approve: bool = False, **kwargs: Any) -> None:
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.requester_may_approve = requester_may_approve
+        # The first retry finds the answer; another would ask again, where a failed task shows what happened.
+        self.retries = min(self.retries or 0, 1 if _AWAITING_INPUT else 0)
 
     def execute(self, context: Context) -> Any:
-        """Ask, and wait without a worker; or return the answer that an earlier attempt received."""
-        answer = _earlier_answer(context) if context["ti"].try_number > 1 else None
-        return super().execute(context) if answer is None else self.execute_complete(context, answer)
+        """Ask, and wait without a worker; a retry waits for the answer without asking again."""
+        state: Any = context.get("task_state_store")
+        if state is None:
+            return super().execute(context)
+        # A task that is cleared gets another id, and asks again.
+        request = str(context["ti"].id)
+        if state.get(_ASKED) == request:
+            raise _AWAITING_INPUT(method_name="execute_complete", timeout=self.response_timeout)
+        try:
+            return super().execute(context)
+        except _AWAITING_INPUT:
+            state.set(_ASKED, request)
+            raise
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
         """Return the answer; skip the downstream tasks if it is no.
@@ -47,26 +56,8 @@ class DicomApprovalOperator(ApprovalOperator):
         person = (event.get("responded_by_user") or {}).get("name")
         requester = getattr(context["dag_run"], "triggering_user_name", None)
         approved = self.APPROVE in event.get("chosen_options", ())
-        if approved and person == requester and person is not None and not self.requester_may_approve:
+        if approved and person == requester and person is not None:
             raise AirflowFailException(
                 "The person who requested a run cannot approve its release: clear this task, and ask a second person."
             )
         return super().execute_complete(context, event)
-
-
-def _earlier_answer(context: Context) -> dict[str, Any] | None:
-    try:
-        detail = get_hitl_detail_content_detail(context["ti"].id)
-    except AirflowRuntimeError:
-        # An earlier attempt failed before it asked.
-        return None
-    if not detail.response_received or not detail.chosen_options:
-        return None
-    user = detail.responded_by_user
-    return {
-        "chosen_options": list(detail.chosen_options),
-        "params_input": detail.params_input or {},
-        "responded_at": detail.responded_at,
-        "responded_by_user": {"id": user.id, "name": user.name} if user else None,
-        "timedout": user is None,
-    }

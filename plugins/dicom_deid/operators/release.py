@@ -14,7 +14,7 @@ from dicom_deid.operators.lineage import run_lineage
 
 if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
-    from airflow.sdk import Context
+    from airflow.sdk import Context, XComArg
 
 
 class DicomReleaseOperator(DicomDeidOperator):
@@ -29,17 +29,28 @@ class DicomReleaseOperator(DicomDeidOperator):
         ``plan.output["run"]`` of `DicomPlanOperator`, whose destination is the staging location.
     release_to
         ``s3://bucket/prefix`` or an absolute path.
+    approval
+        Answer of `DicomApprovalOperator`, recorded in the audit with the person who gave it.
     transfers
         Number of copies at the same time.
     """
 
-    template_fields: Sequence[str] = ("run", "release_to")
+    template_fields: Sequence[str] = ("run", "release_to", "approval")
     ui_color = "#e6f4ea"
 
-    def __init__(self, *, run: Mapping[str, Any], release_to: str, transfers: int = 16, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        run: Mapping[str, Any],
+        release_to: str,
+        approval: Mapping[str, Any] | XComArg | None = None,
+        transfers: int = 16,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.run = run
         self.release_to = release_to
+        self.approval: Any = approval
         self.transfers = transfers
         self._stop: Event | None = None
 
@@ -50,6 +61,8 @@ class DicomReleaseOperator(DicomDeidOperator):
         ------
         Quarantine
             An object is not the one that was written, or the target holds a different object under its key.
+        ConfigurationError
+            The person who requested the run approved it.
         ObjectStoreError, DatabaseError
             The object store or the database failed; a retry resumes.
         """
@@ -58,10 +71,13 @@ class DicomReleaseOperator(DicomDeidOperator):
         stop = self._stop = Event()
         run_id, _ = planned_run(self.run)
         RunPageLink.persist(context, self, run_id)
+        release_to = location("release_to", self.release_to)
+        person = self._record_approval(run_id, release_to) if self.approval else _requester(context)
         released = release_run(
             self.connections,
             run_id=run_id,
-            release_to=location("release_to", self.release_to),
+            release_to=release_to,
+            person=person,
             transfers=self.transfers,
             should_stop=stop.is_set,
         )
@@ -69,6 +85,15 @@ class DicomReleaseOperator(DicomDeidOperator):
             raise BatchStopped(f"Stopped after {released.objects} objects; a retry copies the rest.")
         self.log.info("Released %d objects.", released.objects)
         return released.objects
+
+    def _record_approval(self, run_id: str, release_to: str) -> str:
+        """Record who approved the release, and return the name."""
+        from dicom_deid.database import AccessReason
+
+        person = str((self.approval.get("responded_by_user") or {}).get("name") or "")
+        with self.connections.open_database() as database:
+            database.record_approval(run_id, release_to, AccessReason(person=person, reason="approved in Airflow"))
+        return person
 
     def on_kill(self) -> None:
         """Stop between two copies."""
@@ -79,3 +104,7 @@ class DicomReleaseOperator(DicomDeidOperator):
         """Return the staging location and the target."""
         _, configuration = planned_run(self.run)
         return run_lineage(configuration.destination, self.release_to)
+
+
+def _requester(context: Context) -> str:
+    return getattr(context["dag_run"], "triggering_user_name", None) or context["ti"].run_id

@@ -32,6 +32,7 @@ def release_run(
     *,
     run_id: str,
     release_to: str,
+    person: str,
     transfers: int = 16,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> ReleaseResult:
@@ -48,6 +49,8 @@ def release_run(
         The run.
     release_to
         ``s3://bucket/prefix`` or a directory.
+    person
+        Who releases, for the audit.
     transfers
         Number of copies at a time.
     should_stop
@@ -64,6 +67,7 @@ def release_run(
         destination = open_object_store(database.run(run_id).request.destination, connections.destination)
         target = open_object_store(release_to, connections.destination)
         target.check(writable=True)
+        database.record_release(run_id, release_to, 0, person)
         objects = [record.written for record in database.queries.written(database.run(run_id), limit=None)]
 
     def copy(each: SourceObject) -> bool:
@@ -71,6 +75,9 @@ def release_run(
 
     with ThreadPoolExecutor(transfers) as pool:
         copied = sum(pool.map(copy, objects))
+    if copied:
+        with connections.open_database() as database:
+            database.record_release(run_id, release_to, copied, person)
     return ReleaseResult(copied, stopped=copied < len(objects))
 
 

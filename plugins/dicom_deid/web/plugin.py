@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.plugins_manager import AirflowPlugin
 
-from dicom_deid.links import PAGES
+from dicom_deid.links import PAGES, airflow_path
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -38,7 +38,7 @@ class DicomDeidPlugin(AirflowPlugin):
     external_views: list[Any] = [  # noqa: RUF012
         {
             "name": "De-identification",
-            "href": f"{PAGES}/",
+            "href": f"{airflow_path()}{PAGES}/",
             "destination": "nav",
             "category": "browse",
             "url_route": "dicom-deid-pages",

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from airflow.configuration import conf
@@ -14,14 +14,14 @@ from fastapi import Request
 from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
-from dicom_deid.links import PAGES
+from dicom_deid.links import PAGES, airflow_path
 
 _KIBI = 1024
 
 
 def page(template: str, request: Request, *, status: int = 200, **values: Any) -> HTMLResponse:
     """Render a template to a page."""
-    airflow = _airflow()
+    airflow = airflow_path()
     paths = {"airflow": airflow, "root": airflow + PAGES}
     token = getattr(request.state, "form_token", "")
     text = (
@@ -30,12 +30,6 @@ def page(template: str, request: Request, *, status: int = 200, **values: Any) -
         .render(**paths, request=request, form_token=token, status=status, time_zone=time_zone().key, **values)
     )
     return HTMLResponse(text, status_code=status)
-
-
-def _airflow() -> str:
-    """Return the path prefix under which Airflow is served (`[api] base_url`)."""
-    base: str = conf.get("api", "base_url", fallback="")
-    return urlsplit(base).path.rstrip("/")
 
 
 @lru_cache
