@@ -81,6 +81,11 @@ class Project:
         return derive(self.secret, "uid")
 
     @cached_property
+    def term_cipher(self) -> Cipher:
+        """Encrypts the search terms of patients."""
+        return Cipher(derive(self.secret, "search term"))
+
+    @cached_property
     def source_hash_key(self) -> bytes:
         """The HMAC key of the digests of source keys."""
         return derive(self.secret, "source key hash")

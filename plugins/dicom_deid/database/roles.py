@@ -2,7 +2,8 @@
 
 - `{schema}_owner` owns the schema: migrations, import, rotation, erasure.
 - `{schema}_writer` is for runs and withdrawals: it creates pseudonyms, plans, and appends to the audit; it reads no
-  original, and changes no row of mapping or audit.
+  original of the mapping, and changes no row of mapping or audit. It reads and adds the encrypted search terms of
+  patients.
 - `{schema}_reader` reads runs, plans and the audit; of the mapping only kinds and counts.
 - `{schema}_reviewer` reads what a reader reads, and records decisions about quarantined objects.
 - `{schema}_reidentifier` looks originals up, after it has recorded a reason for each look-up.
@@ -39,6 +40,7 @@ _GRANTS: Mapping[str, tuple[str, ...]] = {
         "UPDATE ON index_object",
         "UPDATE (patient_ids, accession_numbers, study_ids) ON project",
         "SELECT ON patient",
+        "SELECT, INSERT ON patient_term",
         "SELECT (project_id, kind, keyed_hash, pseudonym, is_unique, row_check) ON mapping",
         "UPDATE ON processed_object, run, batch, batch_item, write_intent, withdrawal, release, held_object",
         "UPDATE ON decided_object",

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from dicom_deid import __version__
 from dicom_deid.database import AuditRow, Lease, Run
+from dicom_deid.database.patient_terms import PatientTerms
 from dicom_deid.database.source_index import SourceIndex
 from dicom_deid.engine import Deidentifier
 from dicom_deid.exceptions import ConfigurationError, DicomDeidError, ObjectStoreError
@@ -151,7 +152,13 @@ def run_batch(
         )
         stop = _StopFlag(should_stop)
         executor = PipelineExecutor(
-            _processor(configuration, deidentifier, object_stores, run_id),
+            _processor(
+                configuration,
+                deidentifier,
+                object_stores,
+                run_id,
+                PatientTerms(database.connection, project, lease.run.started_at),
+            ),
             database.mapping(project).resolve,
             transfers=configuration.transfers,
             in_flight_bytes=configuration.in_flight_bytes,
@@ -172,7 +179,11 @@ def _check_unchanged(run: Run, run_id: str, deidentifier: Deidentifier, configur
 
 
 def _processor(
-    configuration: RunConfiguration, deidentifier: Deidentifier, object_stores: ObjectStores, run_id: str
+    configuration: RunConfiguration,
+    deidentifier: Deidentifier,
+    object_stores: ObjectStores,
+    run_id: str,
+    stored_terms: PatientTerms,
 ) -> ObjectProcessor:
     metadata = {
         "recipe-digest": deidentifier.recipe.digest,
@@ -180,7 +191,7 @@ def _processor(
         "deidentified-by": f"dicom-deid {__version__}",
         "run": run_id,
     }
-    return ObjectProcessor(deidentifier, configuration, object_stores, metadata)
+    return ObjectProcessor(deidentifier, configuration, object_stores, metadata, stored_terms)
 
 
 @contextmanager

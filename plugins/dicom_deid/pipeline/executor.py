@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Generator, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from threading import Thread
@@ -66,10 +66,10 @@ class Processor(Protocol[_TakenItem, _Result]):
         """Return the steps of one object."""
         ...
 
-    def add_terms(self, pending: PendingObject) -> SearchTerms:
-        """Remember an object's terms and return those that earlier objects of the patient gave.
+    def add_terms(self, group: Sequence[PendingObject]) -> list[SearchTerms]:
+        """Remember the terms of objects, and return for each those that earlier objects of the patient gave.
 
-        Called in the caller's thread, in the order of the items.
+        Called in the caller's thread, with the objects in the order of the items.
         """
         ...
 
@@ -233,6 +233,7 @@ class PipelineExecutor(Generic[Item, Done]):
                 self._take(task, results, writers)
                 task = self._returned.get_nowait()
         except Empty:
+            self._continue_in_order()
             return results
 
     def _take(self, task: _Task[Item, Done], results: list[Done], writers: _ThreadPool[Item, Done]) -> None:
@@ -248,17 +249,22 @@ class PipelineExecutor(Generic[Item, Done]):
             self._bytes -= task.cost
             if task.result is not None:
                 results.append(task.result)
-        self._continue_in_order()
 
     def _continue_in_order(self) -> None:
         """Let tasks wait for their pseudonyms, up to the first that was not read."""
+        ready: list[tuple[_Task[Item, Done], PendingObject]] = []
         while self._continued in self._early:
             task = self._early.pop(self._continued)
             self._continued += 1
             if task.pending is not None:
-                task.ordering_key = task.pending.ordering_key
-                task.other_terms = self._processor.add_terms(task.pending)
-                self._waiting.append(task)
+                ready.append((task, task.pending))
+        if not ready:
+            return
+        for (task, pending), terms in zip(
+            ready, self._processor.add_terms([pending for _, pending in ready]), strict=True
+        ):
+            task.ordering_key, task.other_terms = pending.ordering_key, terms
+            self._waiting.append(task)
 
     def _look_up_when_due(self, writers: _ThreadPool[Item, Done]) -> None:
         """Look up pseudonyms in one batch when the write queue is nearly empty."""

@@ -6,7 +6,7 @@ import hashlib
 import logging
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Semaphore
@@ -15,9 +15,10 @@ from urllib.parse import quote
 
 from dicom_deid import __version__
 from dicom_deid.database import AuditRow, BatchItem
+from dicom_deid.database.patient_terms import PatientTerms
 from dicom_deid.database.quarantine import DeviceFacts, ItemDecision
 from dicom_deid.database.source_index import IndexEntry
-from dicom_deid.engine import Deidentifier, DeidentifyResult, PatientTermIndex, SearchTerms
+from dicom_deid.engine import Deidentifier, DeidentifyResult, SearchTerms
 from dicom_deid.exceptions import ConfigurationError, DicomDeidError, ObjectStoreError, Quarantine
 from dicom_deid.objects import SourceRange
 from dicom_deid.objectstore import ObjectStore, WriteMethod, WriteResult, write_parts
@@ -42,6 +43,7 @@ from dicom_deid.pipeline.large import (
     source_object,
 )
 from dicom_deid.pipeline.object_file import read_device_facts
+from dicom_deid.pipeline.patient_terms import RunPatientTerms
 from dicom_deid.reasons import Outcome, Reason
 
 _LOG = logging.getLogger(__name__)
@@ -143,6 +145,8 @@ class ObjectProcessor:
         Source, destination and quarantine.
     metadata
         Written beside each object; no PHI.
+    stored_terms
+        The search terms of earlier runs.
     """
 
     def __init__(
@@ -151,6 +155,7 @@ class ObjectProcessor:
         configuration: RunConfiguration,
         object_stores: ObjectStores,
         metadata: Mapping[str, str],
+        stored_terms: PatientTerms | None = None,
     ) -> None:
         self._deidentifier = deidentifier
         self._configuration = configuration
@@ -163,7 +168,7 @@ class ObjectProcessor:
         self._streaming = Semaphore(max(1, configuration.in_flight_bytes // STREAMED_OBJECT_MEMORY))
         self._selection = configuration.selection
         self._searches_residuals = configuration.settings.residuals != "off"
-        self._patient_terms = PatientTermIndex()
+        self._patient_terms = RunPatientTerms(stored_terms)
         self._amended: dict[ItemDecision, Deidentifier] = {}
 
     def process(self, item: BatchItem) -> Steps[ObjectResult]:
@@ -246,9 +251,12 @@ class ObjectProcessor:
             return min(item.size, HEADER_SCAN_BYTES)
         return self._memory_of_large if item.size >= self._configuration.large_object_bytes else item.size
 
-    def add_terms(self, pending: PendingObject) -> SearchTerms:
-        """Remember an object's terms and return those that earlier objects of the patient gave."""
-        return self._patient_terms.add_and_get(pending.patient, pending.terms)
+    def add_terms(self, group: Sequence[PendingObject]) -> list[SearchTerms]:
+        """Remember the terms of objects, and return for each those that earlier objects of the patient gave.
+
+        Terms of earlier runs are read once per patient, and new ones are stored for later runs.
+        """
+        return self._patient_terms.add_and_get(group)
 
     def _excluding_criterion(self, item: BatchItem) -> str:
         if not self._selection:

@@ -9,6 +9,7 @@ import json
 import re
 import subprocess
 from collections.abc import Iterable
+from datetime import UTC, datetime
 
 import pytest
 
@@ -25,6 +26,7 @@ from dicom_deid.database import (
 )
 from dicom_deid.database.connection import DatabaseConnection
 from dicom_deid.database.keys import derive
+from dicom_deid.database.patient_terms import PatientTerms
 from dicom_deid.database.source_index import IndexedIdentifiers, IndexEntry, SourceIndex
 from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.identifiers import Identifier, IdentifierKind
@@ -399,3 +401,20 @@ def test_a_deleted_project_holds_nothing_and_cannot_be_used_again(released, keys
     with pytest.raises(ConfigurationError, match="was deleted"):
         released.project("p")
     assert released.verify().problems == []
+
+
+def test_the_search_terms_of_a_patient_last_and_are_erased_with_the_patient(released, store_url):
+    project = released.project("p")
+    terms = PatientTerms(released.connection, project, datetime.max.replace(tzinfo=UTC))
+    terms.add({"MRN-00001": ["Quellmann^Ada", "19630704"], "MRN-00002": ["Ystergaard^Bo"]})
+    terms.add({"MRN-00001": ["19630704"]})
+    assert {patient: sorted(known) for patient, known in terms.known(["MRN-00001", "MRN-00002", "x"]).items()} == {
+        "MRN-00001": ["19630704", "Quellmann^Ada"],
+        "MRN-00002": ["Ystergaard^Bo"],
+    }
+    assert PatientTerms(released.connection, project, datetime.min.replace(tzinfo=UTC)).known(["MRN-00001"]) == {}
+    assert not any(name in dump(store_url) for name in ("Quellmann", "Ystergaard"))
+    begun = released.withdraw(project, WithdrawalRequest(patients=["MRN-00001"]), ACCESS)
+    delete_copies(released, begun.withdrawal_id)
+    released.erase_patients(project, ["MRN-00001"], ACCESS)
+    assert terms.known(["MRN-00001", "MRN-00002"]) == {"MRN-00002": ["Ystergaard^Bo"]}

@@ -169,3 +169,26 @@ def test_of_two_objects_of_one_instance_the_first_is_written(place: ElementConte
         key for key in objects if key.endswith("a.dcm")
     }
     assert all(ran.outcomes[key] == ("quarantined", "destination-conflict") for key in objects if key.endswith("b.dcm"))
+
+
+def test_what_an_earlier_run_removed_is_found_in_a_later_one(place: ElementContext) -> None:
+    """Its batches see none of the objects that named the patient; another project knows nothing of the patient."""
+    place.put({"1.dcm": an_object(1, "P-10", "Doe^John")})
+    assert place.run(configuration(place)).outcomes["1.dcm"] == ("deidentified", None)
+    place.put({"2.dcm": an_object(2, "P-10", "", "John Doe, knee"), "3.dcm": an_object(3, "P-11", "", "John Doe")})
+    other = place.run(configuration(place, project="other", destination=f"s3://{place.bucket}/other"))
+    # In a batch with the first object, the second is found; the stored terms are of the first project.
+    assert other.outcomes["2.dcm"] == ("quarantined", "residual-found")
+    later = place.run(configuration(place))
+    assert later.outcomes["2.dcm"] == ("quarantined", "residual-found")
+    assert later.outcomes["3.dcm"] == ("deidentified", None)
+
+
+def test_terms_of_a_run_do_not_change_what_its_own_retry_finds(place: ElementContext) -> None:
+    """Catches a retry that knows more than the first attempt did, and so writes other bytes."""
+    settings = configuration(place, batch_objects=1)
+    place.put({"1.dcm": an_object(1, "P-10", "", "John Doe, knee"), "2.dcm": an_object(2, "P-10", "Doe^John")})
+    first = place.run(settings)
+    assert set(first.outcomes.values()) == {("deidentified", None)}
+    place.put({"3.dcm": an_object(3, "P-10", "", "seen by Doe")})
+    assert place.run(settings).outcomes["3.dcm"] == ("quarantined", "residual-found")

@@ -55,9 +55,9 @@ class NumberProcessor:
             self.being_written.discard(key)
             self.written.append(number)
 
-    def add_terms(self, pending):
-        self.continued.append((int(pending.patient), threading.get_ident()))
-        return frozenset()
+    def add_terms(self, group):
+        self.continued += ((int(pending.patient), threading.get_ident()) for pending in group)
+        return [frozenset()] * len(group)
 
 
 def look_up(identifiers):

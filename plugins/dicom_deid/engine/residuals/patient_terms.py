@@ -24,6 +24,13 @@ class PatientTermIndex:
         self._asked: tuple[SearchTerms, SearchTerms] = (frozenset(), frozenset())
         self._answer: SearchTerms = frozenset()
 
+    def __contains__(self, patient: str) -> bool:
+        return patient in self._patients
+
+    def get(self, patient: str) -> SearchTerms:
+        """Return the terms of a patient."""
+        return self._patients.get(patient, frozenset())
+
     def add_and_get(self, patient: str, terms: SearchTerms) -> SearchTerms:
         """Add the terms of an object, and return those that the patient's earlier objects gave and it does not have.
 

@@ -50,6 +50,18 @@ CREATE TABLE patient (
 );
 COMMENT ON TABLE patient IS 'One row per original PatientID, so that all that belongs to one patient is found.';
 
+CREATE TABLE patient_term (
+    project_id integer NOT NULL REFERENCES project,
+    patient_hash bytea NOT NULL,
+    term_hash bytea NOT NULL,
+    term bytea NOT NULL,
+    recorded_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (project_id, patient_hash, term_hash)
+);
+COMMENT ON TABLE patient_term IS 'What runs removed from the objects of a patient and search for in the others.';
+COMMENT ON COLUMN patient_term.patient_hash IS 'Keyed hash of the original PatientID, as in mapping.';
+COMMENT ON COLUMN patient_term.term IS 'AES-256-GCM of kind, value and tag under a key of the project.';
+
 CREATE TABLE mapping (
     project_id integer NOT NULL REFERENCES project,
     kind text NOT NULL,
@@ -565,8 +577,8 @@ DROP FUNCTION last_attempts(uuid[], timestamptz);
 DROP TABLE cohort_line, index_object, index_series, index_source;
 DROP TABLE held_object, decided_object, decision;
 DROP TABLE audit, audit_link, audit_event, chain_head, release, deletion, withdrawn, withdrawal, write_intent,
-    batch_item, batch, run, processed_object, source_series, rules, work_scope, recipe, mapping, patient, key_check,
-    secret, project;
+    batch_item, batch, run, processed_object, source_series, rules, work_scope, recipe, mapping, patient_term, patient,
+    key_check, secret, project;
 DROP FUNCTION audit_is_append_only();
 """
 

@@ -1,0 +1,88 @@
+"""Search terms of patients that last: what earlier runs of a project removed from a patient's objects.
+
+They are encrypted under a key of the project's secret, found by the keyed hash of the PatientID, and erased with the
+patient. A run uses what was recorded before it began, so that a retry knows what the first attempt knew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from datetime import datetime
+
+from dicom_deid.database import pseudonyms
+from dicom_deid.database.connection import DatabaseConnection
+from dicom_deid.database.mapping import keyed_hash_of
+from dicom_deid.database.projects import Project
+from dicom_deid.identifiers import IdentifierKind
+
+_KNOWN = """
+SELECT w.place, t.patient_hash, t.term_hash, t.term
+FROM unnest(%(patients)s::bytea[]) WITH ORDINALITY w (patient_hash, place)
+JOIN patient_term t ON t.project_id = %(project)s AND t.patient_hash = w.patient_hash AND t.recorded_at < %(before)s
+ORDER BY w.place, t.recorded_at, t.term_hash
+"""
+
+# In one order, so that two workers that add terms of the same patients wait for each other in one direction only.
+_ADD = """
+INSERT INTO patient_term (project_id, patient_hash, term_hash, term)
+SELECT %(project)s, w.patient_hash, w.term_hash, w.term
+FROM unnest(%(patients)s::bytea[], %(hashes)s::bytea[], %(terms)s::bytea[]) w (patient_hash, term_hash, term)
+ORDER BY w.patient_hash, w.term_hash ON CONFLICT DO NOTHING
+"""
+
+
+class PatientTerms:
+    """The stored search terms of a project's patients.
+
+    Parameters
+    ----------
+    connection
+        The database.
+    project
+        Its secret encrypts the terms.
+    before
+        Terms that were recorded later are not returned.
+    """
+
+    def __init__(self, connection: DatabaseConnection, project: Project, before: datetime) -> None:
+        self._connection = connection
+        self._project = project
+        self._before = before
+
+    def known(self, patients: Collection[str]) -> dict[str, list[str]]:
+        """Return the terms of patients by their original PatientIDs, in the order in which they were recorded. PHI."""
+        if not patients:
+            return {}
+        wanted = list(patients)
+        parameters = {
+            "project": self._project.project_id,
+            "patients": [self._hash(patient) for patient in wanted],
+            "before": self._before,
+        }
+        known: dict[str, list[str]] = {}
+        for place, patient_hash, term_hash, term in self._connection.query("reading search terms", _KNOWN, parameters):
+            bound = bytes(patient_hash) + bytes(term_hash)
+            text = self._project.term_cipher.decrypt(bytes(term), bound).decode()
+            known.setdefault(wanted[place - 1], []).append(text)
+        return known
+
+    def add(self, terms: Mapping[str, Collection[str]]) -> None:
+        """Store terms of patients, by their original PatientIDs; those that are stored already make no difference."""
+        rows = [
+            (self._hash(patient), keyed_hash_of(self._project, IdentifierKind.PATIENT_ID, f"term {text}"), text)
+            for patient, texts in terms.items()
+            for text in texts
+        ]
+        if not rows:
+            return
+        cipher = self._project.term_cipher
+        parameters = {
+            "project": self._project.project_id,
+            "patients": [patient for patient, _, _ in rows],
+            "hashes": [term_hash for _, term_hash, _ in rows],
+            "terms": [cipher.encrypt(text.encode(), patient + term_hash) for patient, term_hash, text in rows],
+        }
+        self._connection.query("storing search terms", _ADD, parameters)
+
+    def _hash(self, patient: str) -> bytes:
+        return keyed_hash_of(self._project, IdentifierKind.PATIENT_ID, pseudonyms.normalised(patient))

@@ -1,0 +1,66 @@
+"""The search terms of patients in a run: of its own objects, and of earlier runs."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+
+from dicom_deid.database.patient_terms import PatientTerms
+from dicom_deid.engine import PatientTermIndex, SearchTerms
+from dicom_deid.engine.residuals.terms import SearchTerm, TermKind
+from dicom_deid.pipeline.executor import PendingObject
+
+# A patient without PatientID is identified by the study: its terms could not be erased with a patient.
+_STUDY_UID = re.compile(r"[0-9]+(?:\.[0-9]+){3,}")
+
+
+class RunPatientTerms:
+    """The terms of the patients of a batch.
+
+    Parameters
+    ----------
+    stored
+        The terms of earlier runs; None to know the objects of the batch alone.
+    """
+
+    def __init__(self, stored: PatientTerms | None) -> None:
+        self._stored = stored
+        self._index = PatientTermIndex()
+
+    def add_and_get(self, group: Sequence[PendingObject]) -> list[SearchTerms]:
+        """Add the terms of objects, and return for each those that were known of its patient before."""
+        self._load(group)
+        found, new = [], dict[str, SearchTerms]()
+        for pending in group:
+            before = self._index.get(pending.patient)
+            found.append(self._index.add_and_get(pending.patient, pending.terms))
+            added = self._index.get(pending.patient) - before
+            if added:
+                new[pending.patient] = new.get(pending.patient, frozenset()) | added
+        if self._stored is not None and new:
+            self._stored.add(
+                {patient: sorted(map(_text_of, terms)) for patient, terms in new.items() if _is_stored(patient)}
+            )
+        return found
+
+    def _load(self, group: Sequence[PendingObject]) -> None:
+        if self._stored is None:
+            return
+        fresh = {pending.patient for pending in group if _is_stored(pending.patient)}
+        fresh = {patient for patient in fresh if patient not in self._index}
+        for patient, texts in self._stored.known(fresh).items():
+            self._index.add_and_get(patient, frozenset(map(_term_of, texts)))
+
+
+def _is_stored(patient: str) -> bool:
+    return bool(patient) and not _STUDY_UID.fullmatch(patient)
+
+
+def _text_of(term: SearchTerm) -> str:
+    return json.dumps([term.kind.value, term.text, term.tag])
+
+
+def _term_of(text: str) -> SearchTerm:
+    kind, value, tag = json.loads(text)
+    return SearchTerm(TermKind(kind), value, tag)
