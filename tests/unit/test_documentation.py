@@ -13,6 +13,8 @@ from dicom_deid.cli import main
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("plugins/dicom_deid/cli/*.py"))]
+# A command ends at a pipe, a semicolon or a parenthesis outside quotes.
+_UNQUOTED = re.compile(r'(?:"[^"]*"|[^|;)])*')
 _SHOWN = re.compile(r"(?:^|[`$ (\"])dicom-deid ((?:[a-z]+(?:-[a-z]+)*)(?: [^`\n]*)?)", re.MULTILINE)
 
 
@@ -22,7 +24,8 @@ def _commands() -> list[tuple[str, str]]:
     for page in PAGES:
         text = re.sub(r"\\\n\s*", " ", page.read_text(encoding="utf-8"))
         for shown in _SHOWN.findall(text):
-            found.add((page.name, re.split(r"\s#\s|[|;)]|\.\.\. |\"\)?$", shown)[0].strip()))
+            command = _UNQUOTED.match(shown)[0]
+            found.add((page.name, re.split(r"\s#\s|\.\.\. |\"\)?$", command)[0].strip()))
     return sorted(found)
 
 
@@ -51,3 +54,13 @@ def test_a_command_that_is_shown_is_one(page: str, shown: str) -> None:
         kind = options[word].type
         if isinstance(kind, click.Choice):
             assert following in kind.choices, f"{page}: {word} takes no {following}"
+
+
+def test_files_named_by_the_architecture_page_exist() -> None:
+    """Catches a page that sends a reader to a file that was moved."""
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    package = ROOT / "plugins" / "dicom_deid"
+    named = set(re.findall(r"`((?:[a-z_0-9]+/)*[a-z_0-9]+\.py|[a-z_0-9]+(?:/[a-z_0-9]+)*/)`", text))
+    assert len(named) > 50
+    missing = [name for name in named if not ((ROOT / name).exists() or (package / name).exists())]
+    assert [name for name in missing if "/" in name or not list(package.rglob(name))] == []
