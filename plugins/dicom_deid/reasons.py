@@ -83,6 +83,7 @@ class Reason(StrEnum):
     RESIDUAL_REMOVED = "residual-removed"
     RESIDUAL_REPORTED = "residual-reported"
     PIXELS_CLEANED = "pixels-cleaned"
+    PIXELS_DECOMPRESSED = "pixels-decompressed"
     PIXEL_RISK_ALLOWED = "pixel-risk-allowed"
 
     @property
@@ -201,6 +202,10 @@ _ADVICE = {
     Reason.RESIDUAL_REMOVED: Advice("A residual identifier was removed.", "Add a rule for the element that held it."),
     Reason.RESIDUAL_REPORTED: Advice(
         "A residual identifier was found and kept, as the policy says.", "Add a rule for the element that holds it."
+    ),
+    Reason.PIXELS_DECOMPRESSED: Advice(
+        "Cleaned pixels were written uncompressed: their transfer syntax cannot be written again without loss.",
+        "Nothing. For JPEG baseline, install the extra `codecs`.",
     ),
     Reason.PIXELS_CLEANED: Advice("Regions of the pixels were blanked.", "Nothing."),
     Reason.PIXEL_RISK_ALLOWED: Advice("An object with pixel risk was released, as the policy says.", "Nothing."),

@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import resource
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
+import jpeglib
 import numpy as np
 import pydicom.data
 import pytest
@@ -36,7 +38,7 @@ EXPLICIT = "1.2.840.10008.1.2.1"
 RLE, JPEG_LS, J2K = "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.90"
 BASELINE = "1.2.840.10008.1.2.4.50"
 TOOLS = {BASELINE: "dcmdjpeg", RLE: "dcmdrle", JPEG_LS: "dcmdjpls"}
-TOLERANCE = 2
+TOLERANCE = 4
 """Two decoders of lossy JPEG may round and interpolate differently."""
 LOSSLESS = (RLE, JPEG_LS, J2K)
 CORNER = [Region(True, Rectangle(0, 0, 10, 4)), Region(False, Rectangle(2, 1, 5, 3))]
@@ -205,11 +207,14 @@ def test_real_files(path: Path) -> None:
     cleaned = clean_pixels(header_of(dataset), dataset.PixelData, syntax, CORNER)
     assert cleaned is not None
     assert cleaned.transfer_syntax_uid in (EXPLICIT, syntax)
-    if syntax in codec.LOSSY:
-        assert cleaned.transfer_syntax_uid == EXPLICIT
-        assert cleaned.elements[0x00282110] == "01"
-    after = seen(rewritten(dataset, cleaned)).astype(np.int64)
     mask = corner_mask(dataset.Rows, dataset.Columns)
+    if syntax in codec.LOSSY:
+        assert cleaned.elements[0x00282110] == "01"
+        if cleaned.encapsulated:
+            check_coefficients(dataset, cleaned, mask)
+            return
+        assert cleaned.transfer_syntax_uid == EXPLICIT
+    after = seen(rewritten(dataset, cleaned)).astype(np.int64)
     # GDCM decodes 12 bits, pylibjpeg what `before` shows.
     assert np.abs(before[:, ~mask] - after[:, ~mask]).max() <= (dataset.BitsStored == 12 and syntax in codec.LOSSY)
     inside = after[:, mask]
@@ -284,6 +289,7 @@ def test_colour_of_lossy_jpeg_is_not_converted() -> None:
         dataset.PixelData,
         syntax,
         [Region(True, Rectangle(0, 0, 1, 1))],
+        recompress=False,
     )
     assert cleaned is not None
     assert cleaned.elements[0x00280004] == "YBR_FULL"
@@ -464,3 +470,78 @@ def huge_header(dataset: Dataset) -> Dataset:
 )
 def test_a_frame_without_a_header_has_no_size(frame: bytes) -> None:
     assert read_codestream(frame) is None
+
+
+def coefficients(frame: bytes) -> list[np.ndarray]:
+    with tempfile.NamedTemporaryFile(suffix=".jpg") as file:
+        Path(file.name).write_bytes(frame)
+        image = jpeglib.read_dct(file.name)
+        return [one for one in (image.Y, image.Cb, image.Cr) if one is not None]
+
+
+def check_coefficients(dataset: Dataset, cleaned: CleanedPixels, mask: np.ndarray) -> None:
+    """Outside the coding units that the mask touches, no coefficient changes; inside, all blocks are one value."""
+    frames = int(dataset.get("NumberOfFrames", 1) or 1)
+    old = list(generate_frames(dataset.PixelData, number_of_frames=frames))
+    new = list(generate_frames(bytes(cleaned.data or b""), number_of_frames=frames))
+    assert len(old) == len(new)
+    # A black edge may cost a few bytes where there was less to save.
+    assert sum(map(len, new)) <= sum(map(len, old)) + 16 * frames
+    for before, after in zip(map(coefficients, old), map(coefficients, new), strict=True):
+        tall = -(-before[0].shape[0] // before[-1].shape[0])
+        wide = -(-before[0].shape[1] // before[-1].shape[1])
+        units = np.zeros((-(-dataset.Rows // (8 * tall)), -(-dataset.Columns // (8 * wide))), bool)
+        for row, column in np.argwhere(mask):
+            units[row // (8 * tall), column // (8 * wide)] = True
+        for index, (one, other) in enumerate(zip(before, after, strict=True)):
+            scale = (tall, wide) if index == 0 else (1, 1)
+            chosen = units.repeat(scale[0], axis=0).repeat(scale[1], axis=1)[: one.shape[0], : one.shape[1]]
+            assert np.array_equal(one[~chosen], other[~chosen])
+            assert not other[chosen].reshape(-1, 64)[:, 1:].any()
+            assert len(np.unique(other[chosen][:, 0, 0])) <= 1
+
+
+@pytest.mark.parametrize("restart", [0, 3])
+@pytest.mark.parametrize("frames", [1, 3])
+@pytest.mark.parametrize("subsampling", [0, 1, 2, -1])
+@pytest.mark.parametrize(("rows", "columns"), [(33, 41), (64, 80), (100, 17)])
+def test_jpeg_stays_jpeg(rows: int, columns: int, subsampling: int, frames: int, restart: int) -> None:
+    """Of 4:4:4, 4:2:2, 4:2:0 and grey, with restart intervals and several frames."""
+    dataset = jpeg_dataset(rows, columns, subsampling, frames, restart=restart)
+    cleaned = clean_pixels(header_of(dataset), dataset.PixelData, BASELINE, CORNER)
+    assert cleaned is not None
+    assert (cleaned.transfer_syntax_uid, cleaned.encapsulated, cleaned.vr) == (BASELINE, True, "OB")
+    assert cleaned.elements[0x00282110] == "01"
+    assert 0x00280004 not in cleaned.elements
+    mask = corner_mask(rows, columns)
+    check_coefficients(dataset, cleaned, mask)
+    after = seen(rewritten(dataset, cleaned))[0]
+    # The last pixels of a region may take colour from beyond its edge, as readers interpolate it.
+    assert after[:3, :8].max() <= 6
+
+
+def test_white_is_what_blanks_inverted_jpeg() -> None:
+    dataset = jpeg_dataset(32, 32, -1)
+    dataset.PhotometricInterpretation = "MONOCHROME1"
+    cleaned = clean_pixels(header_of(dataset), dataset.PixelData, BASELINE, CORNER)
+    assert cleaned is not None
+    assert seen(rewritten(dataset, cleaned))[0, :3, :8].min() >= 250
+
+
+def test_comments_in_jpeg_frames_are_removed() -> None:
+    dataset = jpeg_dataset(32, 32, 2)
+    (frame,) = generate_frames(dataset.PixelData, number_of_frames=1)
+    comment = b"HANSEN^Maria"
+    frame = frame[:2] + b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment + frame[2:]
+    cleaned = clean_pixels(header_of(dataset), encapsulate([frame]), BASELINE, CORNER)
+    assert cleaned is not None
+    assert comment not in bytes(cleaned.data or b"")
+
+
+def test_without_the_library_jpeg_is_decoded_and_the_audit_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "jpeglib", None)
+    dataset = jpeg_dataset(32, 32, 2)
+    cleaned = clean_pixels(header_of(dataset), dataset.PixelData, BASELINE, CORNER)
+    assert cleaned is not None
+    assert cleaned.transfer_syntax_uid == EXPLICIT
+    assert cleaned.notes[Reason.PIXELS_DECOMPRESSED] == 1

@@ -190,7 +190,7 @@ def test_a_plane_that_contradicts_itself_is_quarantined_unless_it_is_removed(tag
     with pytest.raises(Quarantine) as caught:
         cleaned(data, BLANK.format("0,0,5,6"))
     assert caught.value.reason is Reason.PIXEL_DATA_UNREADABLE
-    assert caught.value.where == "(6000,3000)"
+    assert caught.value.where == "(6000,3000) may show text"
     for recipe, options in (
         (BLANK.format("0,0,5,6"), OPEN.replace(overlays="remove")),
         (BLANK.format("0,0,5,6") + "%header\nREMOVE (6000,3000)\n", OPEN),
@@ -308,7 +308,7 @@ def test_what_may_be_text_in_an_overlay_is_quarantined(monkeypatch: pytest.Monke
     with pytest.raises(Quarantine) as caught:
         cleaned(encoded(dataset), RISKY, OCR)
     assert caught.value.reason is Reason.PIXEL_RISK
-    assert caught.value.where == "(6000,3000)"
+    assert caught.value.where == "(6000,3000) may show text"
 
 
 def cells(dataset: Dataset, big_endian: bool = False) -> np.ndarray:

@@ -84,10 +84,10 @@ def clean_pixels(
 ) -> CleanedPixels | None:
     """Blank regions in every frame.
 
-    Uncompressed frames are changed in place on one copy; no byte outside the regions changes. Compressed frames are
-    decoded, blanked, and encoded again in the same transfer syntax if that is lossless (RLE, JPEG-LS lossless,
-    JPEG 2000 lossless) and returns the same samples; otherwise they are written uncompressed. Nothing is compressed
-    with loss a second time.
+    Uncompressed frames are changed in place on one copy; no byte outside the regions changes. JPEG frames of 8 bits are
+    changed in their coefficients, by whole coding units. Other compressed frames are decoded, blanked, and encoded
+    again in the same transfer syntax if that is lossless (RLE, JPEG-LS lossless, JPEG 2000 lossless) and returns the
+    same samples; otherwise they are written uncompressed. Nothing is compressed with loss a second time.
 
     Parameters
     ----------
@@ -217,14 +217,19 @@ def _clean_compressed(
     *,
     recompress: bool,
 ) -> CleanedPixels:
-    """Decode, blank, and encode again if that is lossless."""
+    """Blank JPEG frames in their coefficients; else decode, blank, and encode again if that is lossless."""
+    lossy = transfer_syntax_uid in codec.LOSSY
+    if recompress and transfer_syntax_uid in codec.JPEG_SEQUENTIAL:
+        value = codec.blank_coefficients(pixel_data, header, layout, transfer_syntax_uid, blanked)
+        if value is not None:
+            return CleanedPixels(value, transfer_syntax_uid, True, "OB", _described(header, lossy=True))
     frames, decoded = codec.decode(pixel_data, header, layout, transfer_syntax_uid)
     if (decoded.rows, decoded.columns) != (layout.rows, layout.columns):
         raise Quarantine(Reason.PIXEL_DATA_UNREADABLE, PIXEL_DATA)
     decoded = decoded.replace(black=black_of(decoded, header))
     single = decoded.replace(frames=1)
     cleaned = [bytes(blank_native(frame, single, blanked)) for frame in frames]
-    elements = _described(header, lossy=transfer_syntax_uid in codec.LOSSY) | _laid_out(decoded)
+    elements = _described(header, lossy=lossy) | _laid_out(decoded)
     if recompress and codec.can_encode(transfer_syntax_uid):
         value = codec.encode(cleaned, decoded, transfer_syntax_uid)
         if value is not None:
@@ -232,7 +237,8 @@ def _clean_compressed(
     data = bytearray().join(cleaned)
     data += bytes(len(data) % 2)
     vr = "OW" if decoded.bits_allocated > 8 else "OB"
-    return CleanedPixels(data, _EXPLICIT_LITTLE, False, vr, elements)
+    notes = {Reason.PIXELS_CLEANED: 1, Reason.PIXELS_DECOMPRESSED: 1}
+    return CleanedPixels(data, _EXPLICIT_LITTLE, False, vr, elements, notes)
 
 
 def _described(header: Dataset, *, lossy: bool = False) -> dict[int, object]:

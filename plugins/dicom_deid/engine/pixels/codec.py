@@ -6,7 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from dicom_deid.engine.pixels.codestream import read_codestream
+from dicom_deid.engine.pixels.jpeg import blank_jpeg
 from dicom_deid.engine.pixels.layout import PIXEL_DATA, Layout
+from dicom_deid.engine.pixels.regions import Band
 from dicom_deid.exceptions import Quarantine
 from dicom_deid.reasons import Reason
 
@@ -36,6 +38,38 @@ LARGEST_DECODED = 2**31
 """Bytes of all frames of an image, decoded, beyond which it is quarantined."""
 
 _LARGEST_OFFSET = 2**32 - 1
+
+
+JPEG_SEQUENTIAL = frozenset({"1.2.840.10008.1.2.4.50", _JPEG_EXTENDED})
+"""Transfer syntaxes whose frames can be blanked without decoding."""
+
+
+def blank_coefficients(
+    data: bytes | memoryview, header: Dataset, layout: Layout, transfer_syntax_uid: str, blanked: Sequence[Band]
+) -> bytes | None:
+    """Blank JPEG frames without decoding them, see `blank_jpeg`.
+
+    Returns
+    -------
+    bytes or None
+        Basic offset table and fragments, without the sequence delimitation item; None if the frames must be decoded.
+
+    Raises
+    ------
+    Quarantine
+        As for `as_encoded`.
+    """
+    from pydicom.encaps import encapsulate, generate_frames
+
+    value, offsets = bytes(data), _extended_offsets(header)
+    as_encoded(value, layout, transfer_syntax_uid, offsets)
+    frames = list(generate_frames(value, number_of_frames=layout.frames, extended_offsets=offsets))
+    if len(frames) < layout.frames:
+        raise Quarantine(Reason.PIXEL_DATA_UNREADABLE, PIXEL_DATA)
+    cleaned = blank_jpeg(frames, layout, blanked)
+    if cleaned is None:
+        return None
+    return encapsulate(cleaned, has_bot=sum(map(len, cleaned)) + 8 * len(cleaned) < _LARGEST_OFFSET)
 
 
 def can_decode(transfer_syntax_uid: str) -> bool:
