@@ -24,8 +24,9 @@ def _commands() -> list[tuple[str, str]]:
     for page in PAGES:
         text = re.sub(r"\\\n\s*", " ", page.read_text(encoding="utf-8"))
         for shown in _SHOWN.findall(text):
-            command = _UNQUOTED.match(shown)[0]
-            found.add((page.name, re.split(r"\s#\s|\.\.\. |\"\)?$", command)[0].strip()))
+            command = re.split(r"\s#\s|\.\.\. ", _UNQUOTED.match(shown)[0])[0].strip()
+            # The end of a string literal that the command is in.
+            found.add((page.name, command.removesuffix('"') if command.count('"') % 2 else command))
     return sorted(found)
 
 
