@@ -63,6 +63,8 @@ from dicom_deid.reasons import Reason
 from dicom_deid.recipe import NO_PRESENCE, CompiledRecipe, ElementName, Presence, Recipe, types_of
 
 _INFLATED_PIECE = 2**20
+_SOP_CLASS_UID = 0x00080016
+_REQUIRED = (("SOPClassUID", _SOP_CLASS_UID), ("StudyInstanceUID", 0x0020000D), ("SeriesInstanceUID", 0x0020000E))
 _MIXED_VRS = "VRs are explicit and implicit"
 # Preamble, prefix and the first element.
 _LEAST_HEADER = 144
@@ -741,13 +743,12 @@ def _with_uniform_vrs(call: Callable[[_ObjectBytes], AnalysisResult], obj: _Obje
 
 def _require_identifiers(analysis: AnalysisResult) -> None:
     """Refuse an object without SOP Class, Study or Series UID; `_collect_meta_instance_uid` checks the instance."""
-    for keyword, tag in (
-        ("SOPClassUID", 0x00080016),
-        ("StudyInstanceUID", 0x0020000D),
-        ("SeriesInstanceUID", 0x0020000E),
-    ):
-        is_there = analysis.walk.captured_text(keyword)
-        if not is_there and not (tag == 0x00080016 and analysis.header.media_storage_sop_class_uid):
+    walk = analysis.walk
+    for keyword, tag in _REQUIRED:
+        found = walk.captured.get(keyword)
+        if found is None or not walk.data[found[0] : found[1]].strip(b"\0 "):
+            if tag == _SOP_CLASS_UID and analysis.header.media_storage_sop_class_uid:
+                continue
             raise Quarantine(Reason.MISSING_IDENTIFIER, tag_text(tag))
 
 

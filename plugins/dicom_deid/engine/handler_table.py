@@ -39,6 +39,7 @@ from dicom_deid.engine.handlers.basic import (
     DropHandler,
     GroupLengthHandler,
     KeptContentHandler,
+    NativePixelDataHandler,
     NonEmptyRefusedHandler,
     ObjectWalk,
     OpaqueHandler,
@@ -108,6 +109,7 @@ from dicom_deid.recipe import (
 
 CHARACTER_SET = 0x00080005
 PATIENT_ID = 0x00100020
+PIXEL_DATA = 0x7FE00010
 _SIGNATURES = frozenset({0x4FFE0001, 0xFFFAFFFA, 0xFFFCFFFC})
 _PIXEL_DATA = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 # The VRs allowed for pixel data; as UN it is opaque, and its length defined.
@@ -141,6 +143,8 @@ INDEXED = {
     0x00280010: "Rows",
     0x00280011: "Columns",
 }
+# Root elements that say how many bytes uncompressed pixel data has, beside Rows and Columns.
+SIZED = {0x00280002: "SamplesPerPixel", 0x00280008: "NumberOfFrames", 0x00280100: "BitsAllocated"}
 _IDENTIFIERS = frozenset({IdentifierKind.PATIENT_ID, IdentifierKind.ACCESSION_NUMBER, IdentifierKind.STUDY_ID})
 
 
@@ -278,7 +282,7 @@ class HandlerTable:
         self.inserted = frozenset({PATIENT_ID}) if self._keys_by_study(PATIENT_ID) else frozenset[int]()
         self.meta_additions = {one.element.tag: one for one in compiled.additions if one.element.file_meta}
         self._safe_private_of_recipe = frozenset(compiled.recipe.safe_private)
-        self.captured = {**CAPTURED, **INDEXED, **captured_by(compiled.recipe.filters)}
+        self.captured = {**CAPTURED, **INDEXED, **SIZED, **captured_by(compiled.recipe.filters)}
         if settings.pixel_risk != "allow":
             self.captured |= FACTS
         self.replaces_references = settings.follow_uid_references and replaces_uids(compiled)
@@ -489,7 +493,11 @@ class HandlerTable:
         if tag in _PIXEL_DATA and element.root:
             if self.pixels is not None and self.pixels.data is not None:
                 return CleanedPixelDataHandler(form, tag, element.vr, self.pixels)
-            return PixelDataHandler(form, tag, element.vr)
+            return (
+                NativePixelDataHandler(form, tag, element.vr)
+                if tag == PIXEL_DATA
+                else PixelDataHandler(form, tag, element.vr)
+            )
         if is_overlay_data(tag) and element.root:
             return OverlayDataHandler(form, tag, element.vr, self.pixels.overlays.get(tag) if self.pixels else None)
         rules_apply = context.rules_apply and (tag == _VOI_LUT_SEQUENCE or not self._is_protected(element))

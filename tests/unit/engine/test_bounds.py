@@ -155,3 +155,41 @@ def test_a_uid_is_not_hidden_by_its_vr(vr: str, recipe: str) -> None:
     with contextlib.suppress(Quarantine):
         output = run(data, Recipe.named(recipe)).to_bytes()
     assert raw not in output
+
+
+def an_image(*extra: Element, pixels: bytes, frames: int = 1, encoding: Encoding | None = None) -> bytes:
+    sizes = {"SamplesPerPixel": 1, "Rows": 4, "Columns": 4, "BitsAllocated": 16, "BitsStored": 16, "HighBit": 15}
+    return an_object(
+        *(element(keyword, value) for keyword, value in sizes.items()),
+        element("NumberOfFrames", str(frames)),
+        Element(0x7FE00010, "OW", pixels),
+        *extra,
+        encoding=encoding,
+    )
+
+
+@pytest.mark.parametrize("syntax", [datasets.EXPLICIT_LE, datasets.IMPLICIT_LE, datasets.EXPLICIT_BE])
+@pytest.mark.parametrize("frames", [1, 3])
+def test_text_after_the_last_frame_is_blanked(syntax: str, frames: int) -> None:
+    pixels = bytes(range(1, 33)) * frames
+    data = an_image(pixels=pixels + NAME.encode(), frames=frames, encoding=Encoding(syntax))
+    result = run(data, "REMOVE PatientName")
+    assert read(result).PixelData == read(data).PixelData[: len(pixels)] + bytes(len(NAME))
+    assert result.actions["bytes-after-pixels-blanked"] == 1
+
+
+def test_pixel_data_of_the_right_size_is_not_touched() -> None:
+    """Also where NumberOfFrames counts too few."""
+    for size in (32, 64, 320):
+        pixels = bytes(range(1, 33)) * (size // 32)
+        result = run(an_image(pixels=pixels), "REMOVE PatientName")
+        assert read(result).PixelData == pixels
+        assert "bytes-after-pixels-blanked" not in result.actions
+
+
+def test_a_name_in_a_colour_profile_is_found() -> None:
+    profile = bytes(128) + b"desc" + NAME.replace("^", " ").encode() + bytes(4)
+    wide = bytes(128) + b"mluc" + NAME.partition("^")[0].encode("utf-16-be") + bytes(4)
+    for value in (profile, wide):
+        data = an_object(Element(0x00282000, "OB", value + bytes(len(value) % 2)))
+        assert quarantined(data, "REMOVE PatientName").reason is Reason.RESIDUAL_FOUND

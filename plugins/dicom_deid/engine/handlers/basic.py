@@ -27,6 +27,7 @@ from dicom_deid.dicom.walk import (
     LengthEdit,
     NeedMoreDataError,
     RuleEdit,
+    SearchedEdit,
     SequenceHandler,
     UnknownHandler,
     Walk,
@@ -706,6 +707,39 @@ class PixelDataHandler(RuleHandler):
             return super().handle_overrun(walk, context, pos, start, stop, end)
         walk.pixel_data = (start, stop)
         return end
+
+
+class NativePixelDataHandler(PixelDataHandler):
+    """Blanks bytes after the last frame of uncompressed pixel data: no reader shows them, and they may be text."""
+
+    __slots__ = ()
+
+    def handle(
+        self, walk: ObjectWalk, context: Context, pos: int, start: int, end: int, item_context: ItemContext
+    ) -> None:
+        """Record the position of the value, and blank what follows the frames."""
+        walk.pixel_data = (start, end)
+        frame, frames = _frame_size(walk, context)
+        last = start + frame * frames
+        # A whole frame more is one that NumberOfFrames does not count.
+        if frame and 1 < end - last < frame and walk.data[last:end].strip(b"\0"):
+            walk.edits.append(SearchedEdit(last, end, bytes(end - last)))
+            walk.count("bytes-after-pixels-blanked")
+
+
+def _frame_size(walk: ObjectWalk, context: Context) -> tuple[int, int]:
+    """Return the size of a frame of uncompressed pixel data in bytes (0 if unknown), and the number of frames."""
+    sizes = []
+    for keyword in ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated"):
+        found = walk.captured.get(keyword)
+        if found is None or found[1] - found[0] != 2:
+            return 0, 0
+        sizes.append(context.order.u16.unpack_from(walk.data, found[0])[0])
+    rows, columns, samples, bits = sizes
+    frames = walk.captured_text("NumberOfFrames") or "1"
+    if bits % 8 or not frames.isdigit():
+        return 0, 0
+    return rows * columns * samples * bits // 8, int(frames)
 
 
 class CaptureHandler(ElementHandler[ObjectWalk]):
