@@ -72,12 +72,14 @@ class RecipeError(ConfigurationError):
     ----------
     problems
         At least one.
+    text
+        What they are in: a recipe or criteria.
     """
 
-    def __init__(self, problems: Iterable[RecipeProblem]) -> None:
+    def __init__(self, problems: Iterable[RecipeProblem], text: str = "recipe") -> None:
         self.problems = tuple(problems)
         count = len(self.problems)
-        head = "1 problem in the recipe" if count == 1 else f"{count} problems in the recipe"
+        head = f"1 problem in the {text}" if count == 1 else f"{count} problems in the {text}"
         super().__init__("\n".join([head, *map(str, self.problems)]))
 
 

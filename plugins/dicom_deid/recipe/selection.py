@@ -38,7 +38,7 @@ class Selection:
         problems: list[RecipeProblem] = []
         lines = [_lines(name, text, problems) for name, text in (("select", select), ("exclude", exclude))]
         if problems:
-            raise RecipeError(problems)
+            raise RecipeError(problems, "criteria")
         return cls(*lines)
 
     def __bool__(self) -> bool:

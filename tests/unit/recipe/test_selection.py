@@ -123,6 +123,7 @@ def test_wrong_criteria_are_refused_at_their_place(select: str, exclude: str, wo
     with pytest.raises(RecipeError) as caught:
         Selection.parse(select, exclude)
     assert words in str(caught.value)
+    assert str(caught.value).startswith("1 problem in the criteria")
 
 
 def test_an_identifier_may_be_asked_for_without_its_value() -> None:
