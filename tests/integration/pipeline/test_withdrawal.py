@@ -122,14 +122,15 @@ def test_killed_at_every_stage_the_end_is_that_of_an_undisturbed_withdrawal(plac
     workers, killed = Workers(), 0
     try:
         for person in people[:5]:
-            for stage in STAGES:
+            # At later passages only deletions are killed: everything else happens once.
+            for stage in (each for each in STAGES if passage == 1 or "delete" in each):
                 code = workers.work(place.connections, "test", person.patient_id, (stage, passage))
                 assert code in (0, -9)
                 killed += code == -9
             assert workers.work(place.connections, "test", person.patient_id, None) == 0
     finally:
         workers.close()
-    assert killed >= (45 if passage == 1 else 5), killed
+    assert killed >= (45 if passage == 1 else 10), killed
     left = place.get()
     assert len(left) == 5
     assert all(before[key] == data for key, data in left.items())
