@@ -368,7 +368,7 @@ class HandlerTable:
             return CharacterSetHandler(form, handler)
         if root and places_overlay_data(tag) and self._removes_plane(context, tag, form):
             return RemovedPlaneHandler(form, tag, handler)
-        keyword = self.captured.get(tag) if root else None
+        keyword = self.captured.get(tag) if root and element.vr != "SQ" else None
         return handler if keyword is None else CaptureHandler(form, keyword, handler)
 
     def _removes_plane(self, context: RuleContext, tag: int, form: int) -> bool:
@@ -429,7 +429,7 @@ class HandlerTable:
         if element.root and tag in _PIXEL_VRS and vr is not None and vr not in _PIXEL_VRS[tag]:
             return True
         if vr == "SQ" or element.vr == "SQ":
-            is_value = element.root and tag in self.captured
+            is_value = element.root and tag in self.captured and tag not in INDEXED
             return is_value or is_overlay_data(tag) or (self.compiled.is_skipped(element) and tag != _VOI_LUT_SEQUENCE)
         return False
 
