@@ -1,10 +1,11 @@
-"""A recipe function that kills its process once."""
+"""Recipe functions that kill their process."""
 
 from __future__ import annotations
 
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 
 def kill_once(item: object, value: object, field: object, dicom: object) -> str:
@@ -15,3 +16,10 @@ def kill_once(item: object, value: object, field: object, dicom: object) -> str:
         return "ANONYMOUS"
     os.kill(os.getpid(), signal.SIGKILL)
     return ""
+
+
+def kill_at_station(item: object, value: object, field: Any, dicom: object) -> str:
+    """Kill the process if the element has the value that DEADLY_STATION names."""
+    if str(field.element.value) == os.environ["DEADLY_STATION"]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return "ANONYMOUS"

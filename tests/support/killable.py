@@ -20,6 +20,8 @@ POINTS: dict[str, tuple[Any, str, str]] = {
     "after-read": (process_object, "fetch_object", "after"),
     "before-resolve": (Mapping, "resolve", "before"),
     "after-resolve": (Mapping, "resolve", "after"),
+    "before-intend": (Lease, "intend", "before"),
+    "after-intend": (Lease, "intend", "after"),
     "before-write": (S3Store, "write", "before"),
     "after-write": (S3Store, "write", "after"),
     "before-record": (Lease, "record", "before"),
@@ -56,6 +58,8 @@ def work(configuration: Any, connections: Any, planned: Any, kill: tuple[str, in
     """Work through a plan, or die on the way."""
     # So that the dead leave batches of which a part is recorded.
     batch._RECORD_OBJECTS = 7
+    # The kills are not caused by objects, and hit some of them more than once.
+    process_object._MAX_DEATHS = 1000
     if kill:
         kill_at(*kill)
     if planned is None:

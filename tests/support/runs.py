@@ -107,7 +107,7 @@ class ElementContext:
         """Return the objects below a prefix."""
         storage = open_object_store(f"s3://{self.bucket}/{prefix}", self.connection)
         assert isinstance(storage, S3Store)
-        return {listed.key: storage.read(listed.key) for listed in storage.list()}
+        return {listed.key: bytes(storage.read(listed.key)) for listed in storage.list()}
 
     def run(self, configuration: RunConfiguration | None = None, **changes: Any) -> Ran:
         """Plan and run everything, in this process."""

@@ -247,6 +247,18 @@ class Queries:
             keys=_without(key, [destination for _, destination in addresses]),
         )
 
+    def is_written_for_another(self, destination: str, key: str, object_id: str) -> bool:
+        """Return whether a destination key was written, or is being written, for another source object."""
+        rows = self._connection.query(
+            "looking at a conflict",
+            "SELECT EXISTS (SELECT FROM audit WHERE destination_key = %(key)s AND destination = %(destination)s "
+            "AND object_id <> %(object)s) OR EXISTS (SELECT FROM write_intent i JOIN processed_object o "
+            "USING (scope_id, key_hash) JOIN work_scope s USING (scope_id) WHERE i.destination_key = %(key)s "
+            "AND s.destination = %(destination)s AND o.object_id <> %(object)s)",
+            {"key": key, "destination": destination, "object": object_id},
+        )
+        return bool(rows[0][0])
+
     def _source_prefixes(self) -> list[str]:
         """Return the prefixes of all runs' sources, to find an object by a key relative to one."""
         rows = self._connection.query("tracing", "SELECT DISTINCT request::jsonb ->> 'source' FROM run")

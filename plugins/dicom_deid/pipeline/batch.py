@@ -5,28 +5,34 @@ from __future__ import annotations
 import gc
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from itertools import groupby, islice
 
 from dicom_deid import __version__
-from dicom_deid.database import AuditRow, Lease, Run
+from dicom_deid.database import AuditRow, BatchItem, Database, Deletion, Lease, Mapping, Run
 from dicom_deid.database.patient_terms import PatientTerms
 from dicom_deid.database.source_index import SourceIndex
 from dicom_deid.engine import Deidentifier
-from dicom_deid.exceptions import ConfigurationError, DicomDeidError, ObjectStoreError
+from dicom_deid.exceptions import ConfigurationError, DicomDeidError, ObjectStoreError, Quarantine
+from dicom_deid.identifiers import Identifier
 from dicom_deid.pipeline.configuration import RunConfiguration
 from dicom_deid.pipeline.connections import Connections, ObjectStores
 from dicom_deid.pipeline.engine import make_deidentifier
-from dicom_deid.pipeline.executor import PipelineExecutor
+from dicom_deid.pipeline.executor import PendingObject, PipelineExecutor
 from dicom_deid.pipeline.process_object import ObjectProcessor, ObjectResult
 from dicom_deid.pipeline.progress import Progress, ProgressReporter
 from dicom_deid.reasons import Outcome, Reason
 
 _RECORD_OBJECTS = 500
 _RECORD_SECONDS = 5.0
+_DUPLICATE = "written for another source object with the same SOP Instance UID and different bytes"
+_FOREIGN = "not written by this project for this source object"
 _GC_THRESHOLD = 100_000
 """Generation-0 threshold of the garbage collector while a batch is running."""
+_ANNOUNCED_OBJECTS = 64
+"""Number of objects that are recorded as in flight at a time."""
 _PROBE_SECONDS = 5.0
 """Interval of tests whether the object stores are available, while objects fail."""
 
@@ -148,8 +154,15 @@ def run_batch(
         project = database.project(configuration.project)
         index = SourceIndex(database.connection, project, lease.run.request.source)
         recorder = _BatchRecorder(
-            lease, index, object_stores, len(to_do), ProgressReporter(progress, progress_seconds, to_do), recorded
+            database,
+            lease,
+            index,
+            object_stores,
+            len(to_do),
+            ProgressReporter(progress, progress_seconds, to_do),
+            recorded,
         )
+        recorder.delete_left_over()
         stop = _StopFlag(should_stop)
         executor = PipelineExecutor(
             _processor(
@@ -159,11 +172,11 @@ def run_batch(
                 run_id,
                 PatientTerms(database.connection, project, lease.run.started_at),
             ),
-            database.mapping(project).resolve,
+            _BatchLedger(lease, database.mapping(project)),
             transfers=configuration.transfers,
             in_flight_bytes=configuration.in_flight_bytes,
         )
-        with _rare_garbage_collection(), closing(executor.run(items, stop)) as groups:
+        with _rare_garbage_collection(), closing(executor.run(recorder.announce(items), stop)) as groups:
             for results in groups:
                 recorder.add(results)
         return recorder.close(stopped=stop.is_set)
@@ -205,6 +218,27 @@ def _rare_garbage_collection() -> Iterator[None]:
         gc.set_threshold(*before)
 
 
+class _BatchLedger:
+    """Commits pseudonyms to the mapping and intents to the lease."""
+
+    def __init__(self, lease: Lease, mapping: Mapping) -> None:
+        self._mapping = mapping
+        self.intend = lease.intend
+
+    def look_up(self, pending: Sequence[PendingObject]) -> dict[Identifier, str]:
+        patients = {identifier: each.patient_id for each in pending for identifier in each.identifiers}
+        return self._mapping.resolve(patients.keys(), patients) if patients else {}
+
+
+def _suspects_alone(block: Sequence[BatchItem]) -> Iterator[list[BatchItem]]:
+    """Yield runs of objects, and each object that was in flight when a worker died by itself."""
+    for is_suspect, group in groupby(block, lambda item: item.deaths > 0):
+        if is_suspect:
+            yield from ([item] for item in group)
+        else:
+            yield list(group)
+
+
 class _StopFlag:
     """Calls `should_stop` until it has returned true once."""
 
@@ -222,6 +256,7 @@ class _BatchRecorder:
 
     def __init__(
         self,
+        database: Database,
         lease: Lease,
         index: SourceIndex,
         object_stores: ObjectStores,
@@ -229,8 +264,10 @@ class _BatchRecorder:
         progress: ProgressReporter,
         recorded: Callable[[Sequence[AuditRow]], None] | None,
     ) -> None:
+        self._database = database
         self._lease = lease
         self._index = index
+        self._in_flight: set[int] = set()
         self._stores = object_stores
         self._open = objects
         self._progress = progress
@@ -243,10 +280,24 @@ class _BatchRecorder:
         self._seconds = [0.0, 0.0, 0.0]
         self._probed_at = -_PROBE_SECONDS
 
+    def announce(self, items: Iterable[BatchItem]) -> Iterator[BatchItem]:
+        """Record which objects will be in flight next, in blocks, before they are read.
+
+        Should the worker die, they are processed alone by the next attempt, and the one that kills a worker again is
+        quarantined.
+        """
+        rest = iter(items)
+        while block := list(islice(rest, _ANNOUNCED_OBJECTS)):
+            for group in _suspects_alone(block):
+                self._in_flight.update(item.item_id for item in group if not item.recorded)
+                self._lease.renew(self._in_flight)
+                yield from group
+
     def add(self, results: list[ObjectResult]) -> None:
         """Add results; record them, or renew the lease, when due."""
         for result in results:
-            self._waiting.append(result)
+            self._waiting.append(self._explain_conflict(result))
+            self._in_flight.discard(result.row.item.item_id)
             self._progress.count(result.row.outcome, result.row.item.size)
             if result.error is not None:
                 self._check_for_outage(result.error)
@@ -272,6 +323,16 @@ class _BatchRecorder:
             self._lease.finish()
         return batch_result
 
+    def _explain_conflict(self, result: ObjectResult) -> ObjectResult:
+        """Add to the detail of a conflict whether another source object has the same SOP Instance UID."""
+        row = result.row
+        if row.reason is not Reason.DESTINATION_CONFLICT:
+            return result
+        destination = self._lease.run.request.destination
+        is_duplicate = self._database.queries.is_written_for_another(destination, row.detail, row.item.object_id)
+        why = _DUPLICATE if is_duplicate else _FOREIGN
+        return replace(result, row=replace(row, detail=f"{row.detail}: {why}"))
+
     def _check_for_outage(self, error: Exception) -> None:
         """End the batch with the error of an object if a test shows that an object store is unavailable.
 
@@ -289,7 +350,7 @@ class _BatchRecorder:
 
     def _record(self) -> None:
         rows = [result.row for result in self._waiting]
-        self._lease.record(rows)
+        self._delete(self._lease.record(rows))
         self._index.add([result.index_entry for result in self._waiting if result.index_entry is not None])
         self._recorded_at = time.monotonic()
         if self._recorded_callback is not None:
@@ -305,6 +366,23 @@ class _BatchRecorder:
             self._seconds = [sum(pair) for pair in zip(self._seconds, stages, strict=True)]
         self._open -= len(self._waiting)
         self._waiting.clear()
+
+    def delete_left_over(self) -> None:
+        """Delete superseded objects of this destination that a killed worker has left."""
+        destination = self._stores.destination.url
+        self._delete([each for each in self._database.pending_deletions() if each.url == destination])
+
+    def _delete(self, deletions: Sequence[Deletion]) -> None:
+        """Delete objects that were superseded under another key, or withdrawn while they were written.
+
+        An object that another program has replaced is kept. A withdrawal records its deletions itself.
+        """
+        for deletion in deletions:
+            with suppress(Quarantine):
+                self._stores.destination.delete(deletion.key or "", etag=deletion.etag)
+        superseded = [each for each in deletions if each.withdrawal_id is None]
+        if superseded:
+            self._database.settle_deletions(superseded)
 
     def _result(self, stopped: bool) -> BatchResult:
         return BatchResult(

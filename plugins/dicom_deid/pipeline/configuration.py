@@ -72,6 +72,9 @@ class RunConfiguration:
         An object of at least this size is streamed: its pixel data is never in memory as a whole.
     lease_seconds
         A batch whose worker has not renewed its lease for this time may be taken by another worker.
+    on_change
+        `supersede` replaces objects that this project wrote when source, recipe or settings have changed; `keep` leaves
+        them as they are.
     restore, restore_days
         `request` asks the store to restore archived objects for this number of days; a later run processes them.
     server_side_copy
@@ -114,6 +117,7 @@ class RunConfiguration:
     in_flight_bytes: int = IN_FLIGHT_BYTES
     large_object_bytes: int = LARGE_OBJECT_BYTES
     lease_seconds: int = 300
+    on_change: Literal["supersede", "keep"] = "supersede"
     restore: Literal["no", "request"] = "no"
     restore_days: int = 7
     server_side_copy: bool = True

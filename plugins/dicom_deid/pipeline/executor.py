@@ -9,6 +9,7 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
+from dicom_deid.database import Intent
 from dicom_deid.engine import SearchTerms
 from dicom_deid.identifiers import Identifier
 
@@ -32,6 +33,8 @@ class PendingObject:
     ----------
     identifiers
         Identifiers whose pseudonyms must be committed before the object is written.
+    patient_id
+        The original PatientID that the identifiers belong to; PHI.
     patient, terms
         The patient, and the values that the rules remove from this object; PHI.
     ordering_key
@@ -39,20 +42,44 @@ class PendingObject:
     """
 
     identifiers: Collection[Identifier] = ()
+    patient_id: str = ""
     patient: str = ""
     terms: SearchTerms = frozenset()
     ordering_key: Hashable = None
 
 
 class Reply(NamedTuple):
-    """The answer to a `PendingObject`: committed pseudonyms, and the patient's terms of objects before this one."""
+    """The answer to a `PendingObject`, or to an `Intent`.
+
+    Parameters
+    ----------
+    pseudonyms
+        Committed pseudonyms of the identifiers.
+    other_terms
+        Terms that earlier objects of the patient gave.
+    is_refused
+        The object was withdrawn and must not be written.
+    """
 
     pseudonyms: Mapping[Identifier, str]
     other_terms: SearchTerms
+    is_refused: bool = False
 
 
-Steps = Generator[PendingObject, Reply, Done | None]
-"""The way of one object: it reads, yields what it needs, continues with the reply, and returns the result."""
+Steps = Generator[PendingObject | Intent, Reply, Done | None]
+"""The steps of one object: between them it yields what must be committed, continues with the reply, and returns."""
+
+
+class Ledger(Protocol):
+    """Commits what objects need; used from the caller's thread only."""
+
+    def look_up(self, pending: Sequence[PendingObject]) -> Mapping[Identifier, str]:
+        """Return the pseudonyms that objects need, committed."""
+        ...
+
+    def intend(self, intents: Sequence[Intent]) -> Collection[int]:
+        """Commit which keys are about to be written; return the ids of items that must not be written."""
+        ...
 
 
 class Processor(Protocol[_TakenItem, _Result]):
@@ -82,7 +109,7 @@ class _Task(Generic[Item, Done]):
     item: Item
     cost: int
     steps: Steps[Done]
-    pending: PendingObject | None = None
+    request: PendingObject | Intent | None = None
     reply: Reply | None = None
     other_terms: SearchTerms = frozenset()
     ordering_key: Hashable = None
@@ -136,8 +163,8 @@ class PipelineExecutor(Generic[Item, Done]):
     ----------
     processor
         Processes one object.
-    look_up
-        Returns the pseudonyms of identifiers; committed when it returns.
+    ledger
+        Commits pseudonyms and intents.
     transfers
         Number of threads that read, and of threads that write.
     in_flight_bytes
@@ -148,23 +175,25 @@ class PipelineExecutor(Generic[Item, Done]):
     def __init__(
         self,
         processor: Processor[Item, Done],
-        look_up: Callable[[Collection[Identifier]], Mapping[Identifier, str]],
+        ledger: Ledger,
         *,
         transfers: int,
         in_flight_bytes: int,
     ) -> None:
         self._processor = processor
-        self._look_up = look_up
+        self._ledger = ledger
         self._transfers = transfers
         self._bound = in_flight_bytes
         self._returned: SimpleQueue[_Task[Item, Done]] = SimpleQueue()
         # Tasks that were read before an earlier one was, by number.
         self._early: dict[int, _Task[Item, Done]] = {}
         self._waiting: list[_Task[Item, Done]] = []
+        # Tasks that are ready to be written once their intents are committed.
+        self._intending: list[_Task[Item, Done]] = []
         self._admitted = self._continued = 0
         # Tasks that wait for another one with the same ordering key.
         self._queues: dict[Hashable, deque[_Task[Item, Done]]] = {}
-        self._bytes = self._reading = self._writing = 0
+        self._bytes = self._reading = self._queued = self._writing = 0
 
     def run(self, items: Iterable[Item], should_stop: Callable[[], bool]) -> Generator[list[Done]]:
         """Process the items; yield the new results at least twice a second.
@@ -179,10 +208,10 @@ class PipelineExecutor(Generic[Item, Done]):
         try:
             while True:
                 held = self._admit(source, held, readers, should_stop)
-                if not (self._reading or self._writing or self._waiting):
+                if not (self._reading or self._writing or self._waiting or self._intending):
                     return
                 results = self._collect(writers)
-                self._look_up_when_due(writers)
+                self._commit_when_due(writers)
                 yield results
         finally:
             readers.close()
@@ -191,11 +220,11 @@ class PipelineExecutor(Generic[Item, Done]):
     def _advance(self, task: _Task[Item, Done]) -> None:
         """Run a task to its next step; in a thread of one of the pools."""
         try:
-            task.pending = task.steps.send(task.reply)  # type: ignore[arg-type]
+            task.request = task.steps.send(task.reply)  # type: ignore[arg-type]
         except StopIteration as stop:
-            task.pending, task.result = None, stop.value
+            task.request, task.result = None, stop.value
         except BaseException as error:
-            task.pending, task.error = None, error
+            task.request, task.error = None, error
         self._returned.put(task)
 
     def _admit(
@@ -208,7 +237,11 @@ class PipelineExecutor(Generic[Item, Done]):
         """Begin to read while the bytes allow it; return the item that has to wait."""
         if should_stop():
             return None
-        while (item := held if held is not None else next(source, None)) is not None:
+        # No item is taken from the source before there is room: it is recorded as in flight when it is taken.
+        while held is not None or self._bytes < self._bound:
+            item = held if held is not None else next(source, None)
+            if item is None:
+                return None
             cost = self._processor.cost(item) + _OVERHEAD_BYTES
             if self._bytes and (self._bytes + cost > self._bound or self._is_full):
                 return item
@@ -221,8 +254,8 @@ class PipelineExecutor(Generic[Item, Done]):
 
     @property
     def _is_full(self) -> bool:
-        in_flight = self._reading + len(self._early) + len(self._waiting) + self._writing
-        return in_flight >= _IN_FLIGHT_PER_TRANSFER * self._transfers
+        waiting = len(self._early) + len(self._waiting) + len(self._intending) + self._queued
+        return self._reading + waiting + self._writing >= _IN_FLIGHT_PER_TRANSFER * self._transfers
 
     def _collect(self, writers: _ThreadPool[Item, Done]) -> list[Done]:
         """Wait for one task, take all that have returned, and return the results."""
@@ -244,8 +277,11 @@ class PipelineExecutor(Generic[Item, Done]):
             self._early[task.number] = task
         else:
             self._writing -= 1
-            self._end_turn(task, writers)
-        if task.pending is None:
+            if isinstance(task.request, Intent):
+                self._intending.append(task)
+            else:
+                self._end_turn(task, writers)
+        if task.request is None:
             self._bytes -= task.cost
             if task.result is not None:
                 results.append(task.result)
@@ -256,8 +292,8 @@ class PipelineExecutor(Generic[Item, Done]):
         while self._continued in self._early:
             task = self._early.pop(self._continued)
             self._continued += 1
-            if task.pending is not None:
-                ready.append((task, task.pending))
+            if isinstance(task.request, PendingObject):
+                ready.append((task, task.request))
         if not ready:
             return
         for (task, pending), terms in zip(
@@ -266,32 +302,46 @@ class PipelineExecutor(Generic[Item, Done]):
             task.ordering_key, task.other_terms = pending.ordering_key, terms
             self._waiting.append(task)
 
-    def _look_up_when_due(self, writers: _ThreadPool[Item, Done]) -> None:
-        """Look up pseudonyms in one batch when the write queue is nearly empty."""
-        if not self._waiting or self._writing >= 2 * self._transfers:
+    def _commit_when_due(self, writers: _ThreadPool[Item, Done]) -> None:
+        """Commit intents and look up pseudonyms, many at a time, when the write queue is nearly empty."""
+        if self._writing >= 2 * self._transfers:
             return
-        identifiers = {each for task in self._waiting if task.pending for each in task.pending.identifiers}
-        pseudonyms = self._look_up(identifiers) if identifiers else {}
-        self._writing += len(self._waiting)
-        for task in self._waiting:
-            task.reply = Reply(pseudonyms, task.other_terms)
-            self._begin_turn(task, writers)
-        self._waiting.clear()
+        if self._intending:
+            intending, self._intending = self._intending, []
+            intents = [task.request for task in intending if isinstance(task.request, Intent)]
+            refused = self._ledger.intend(intents)
+            for task, intent in zip(intending, intents, strict=True):
+                task.reply = Reply({}, frozenset(), is_refused=intent.item.item_id in refused)
+                self._write(task, writers)
+        if self._waiting:
+            waiting, self._waiting = self._waiting, []
+            pseudonyms = self._ledger.look_up(
+                [task.request for task in waiting if isinstance(task.request, PendingObject)]
+            )
+            for task in waiting:
+                task.reply = Reply(pseudonyms, task.other_terms)
+                self._begin_turn(task, writers)
+
+    def _write(self, task: _Task[Item, Done], writers: _ThreadPool[Item, Done]) -> None:
+        self._writing += 1
+        writers.submit(task)
 
     def _begin_turn(self, task: _Task[Item, Done], writers: _ThreadPool[Item, Done]) -> None:
         key = task.ordering_key
         if key in self._queues:
             self._queues[key].append(task)
+            self._queued += 1
             return
         if key is not None:
             self._queues[key] = deque()
-        writers.submit(task)
+        self._write(task, writers)
 
     def _end_turn(self, task: _Task[Item, Done], writers: _ThreadPool[Item, Done]) -> None:
         key = task.ordering_key
         if key is None:
             return
         if self._queues[key]:
-            writers.submit(self._queues[key].popleft())
+            self._queued -= 1
+            self._write(self._queues[key].popleft(), writers)
         else:
             del self._queues[key]

@@ -89,6 +89,7 @@ def plan_run(
             airflow_context=dict(configuration.airflow_context),
             external_id=configuration.external_id,
         )
+        database.store_recipe(deidentifier.recipe.digest, deidentifier.recipe.name, str(deidentifier.recipe))
         run_id = database.start_run(request)
         answers: tuple[CohortAnswer, ...] = ()
         listing: Iterable[SourceObject]
@@ -116,6 +117,8 @@ def plan_run(
             newer_than=configuration.after,
             older_than=configuration.before,
             retry_quarantined=configuration.retry_quarantined,
+            on_change=configuration.on_change,
+            selection=configuration.selection.digest,
             is_whole_listing=list_objects is None and configuration.cohort is None,
         )
     return PlannedRun(run_id, summary, configuration, answers)

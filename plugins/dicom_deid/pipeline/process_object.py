@@ -14,11 +14,12 @@ from typing import Final
 from urllib.parse import quote
 
 from dicom_deid import __version__
-from dicom_deid.database import AuditRow, BatchItem
+from dicom_deid.database import AuditRow, BatchItem, Intent, ObjectIdentity
+from dicom_deid.database.audit import NO_IDENTITY
 from dicom_deid.database.patient_terms import PatientTerms
 from dicom_deid.database.quarantine import DeviceFacts, ItemDecision
 from dicom_deid.database.source_index import IndexEntry
-from dicom_deid.engine import Deidentifier, DeidentifyResult, SearchTerms
+from dicom_deid.engine import AnalysisResult, Deidentifier, DeidentifyResult, SearchTerms
 from dicom_deid.exceptions import ConfigurationError, DicomDeidError, ObjectStoreError, Quarantine
 from dicom_deid.objects import SourceRange
 from dicom_deid.objectstore import ObjectStore, WriteMethod, WriteResult, write_parts
@@ -52,6 +53,8 @@ _NOT_COPIED: Final = frozenset({Reason.OBJECT_VANISHED, Reason.OBJECT_CHANGED, R
 """Reasons of quarantined objects that cannot, or should not, be read again to be copied."""
 _PLAIN_SEGMENT = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
 _MAX_KEY_BYTES = 1024
+_MAX_DEATHS = 2
+"""An object that was in flight at this many deaths of workers is quarantined."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +107,7 @@ class _Attempt:
         written: WriteResult | None = None,
         sha256_in: str | None = None,
         device: DeviceFacts | None = None,
+        selection: str = "",
         rewritten: DeidentifyResult | None = None,
     ) -> ObjectResult:
         """Return the result, with what was found out about the object."""
@@ -125,6 +129,8 @@ class _Attempt:
             notes={reason.value: count for reason, count in rewritten.notes.items()} if rewritten else {},
             milliseconds=round(sum(self.seconds.values()) * 1000),
             device=device,
+            selection=selection,
+            identity=_identity(analysis) if analysis and not written else NO_IDENTITY,
         )
         entry = None
         if analysis is not None:
@@ -174,8 +180,9 @@ class ObjectProcessor:
     def process(self, item: BatchItem) -> Steps[ObjectResult]:
         """Process one object: read, analyse, look up pseudonyms, rewrite, check residuals, write, describe.
 
-        The steps before the `yield` run in a reading thread. The caller's thread then looks up the pseudonyms of many
-        objects at once and commits them. The steps after it run in a writing thread. The caller records the result.
+        The steps before the first `yield` run in a reading thread, the others in a writing thread. At each `yield` the
+        caller's thread commits what is needed, of many objects at once: pseudonyms, then the intent to write. The
+        caller records the result.
 
         An exception never leaves an object as it is: it ends the attempt with an outcome other than `deidentified`.
         """
@@ -184,14 +191,11 @@ class ObjectProcessor:
             yield self._scan_header(item)
             return None
         attempt = _Attempt(item)
-        if item.decision is not None and item.decision.excluded:
-            return attempt.result(Outcome.EXCLUDED, detail="decision")
         try:
-            # Leave out what the criteria of the run exclude, after reading the header alone.
-            criterion = self._excluding_criterion(item)
-            if criterion:
-                attempt.end_stage("reading")
-                return attempt.result(Outcome.EXCLUDED, detail=criterion)
+            # Leave out what reviewers, criteria or withdrawals exclude.
+            left_out = self._leave_out(attempt)
+            if left_out is not None:
+                return left_out
             deidentifier = self._deidentifier_of(item)
 
             # Read the object (of a large one all but the pixel data), and analyse it: which identifiers need a
@@ -211,7 +215,8 @@ class ObjectProcessor:
             analysis = fetched.analysis
             terms = analysis.removed.patient_terms if analysis.removed is not None else frozenset()
             instance = analysis.original("SOPInstanceUID") or None
-            reply = yield PendingObject(analysis.identifiers, analysis.patient, terms, instance)
+            patient_id = analysis.original("PatientID")
+            reply = yield PendingObject(analysis.identifiers, patient_id, analysis.patient, terms, instance)
             attempt.since = time.perf_counter()
 
             # Search the object for what other objects of the patient gave.
@@ -223,7 +228,16 @@ class ObjectProcessor:
             attempt.destination_key = self._template.key(rewritten.identifiers)
             attempt.end_stage("rewriting")
 
-            # Write, unless the key is taken by another object, and describe what was written for the audit.
+            # Commit the intent to write: what a killed worker wrote is found by its intent.
+            reply = yield Intent(
+                item=item, destination_key=attempt.destination_key, identity=_identity(fetched.analysis)
+            )
+            attempt.since = time.perf_counter()
+            if reply.is_refused:
+                return attempt.result(Outcome.EXCLUDED, detail="withdrawn")
+
+            # Write, unless the key is taken by an object that this project did not write for the same source object,
+            # and describe what was written for the audit.
             digest = SourceDigest(fetched, rewritten.parts)
             written = self._write(attempt, fetched, rewritten, digest)
             attempt.end_stage("writing")
@@ -246,7 +260,13 @@ class ObjectProcessor:
         return result
 
     def cost(self, item: BatchItem) -> int:
-        """Return the bytes that an object takes in memory while it is in flight."""
+        """Return the bytes that an object takes in memory while it is in flight.
+
+        An object that was in flight when a worker died is processed alone, so that a second death tells which of them
+        was the cause.
+        """
+        if item.deaths:
+            return self._configuration.in_flight_bytes
         if item.recorded:
             return min(item.size, HEADER_SCAN_BYTES)
         return self._memory_of_large if item.size >= self._configuration.large_object_bytes else item.size
@@ -257,6 +277,21 @@ class ObjectProcessor:
         Terms of earlier runs are read once per patient, and new ones are stored for later runs.
         """
         return self._patient_terms.add_and_get(group)
+
+    def _leave_out(self, attempt: _Attempt) -> ObjectResult | None:
+        """Return the result of an object that is not processed; None if it is."""
+        item = attempt.item
+        if item.withdrawn:
+            return attempt.result(Outcome.EXCLUDED, detail="withdrawn")
+        if item.decision is not None and item.decision.excluded:
+            return attempt.result(Outcome.EXCLUDED, detail="decision")
+        if item.deaths >= _MAX_DEATHS:
+            return attempt.result(Outcome.QUARANTINED, reason=Reason.WORKER_DIED)
+        criterion = self._excluding_criterion(item)
+        if criterion:
+            attempt.end_stage("reading")
+            return attempt.result(Outcome.EXCLUDED, detail=criterion, selection=self._selection.digest)
+        return None
 
     def _excluding_criterion(self, item: BatchItem) -> str:
         if not self._selection:
@@ -305,6 +340,7 @@ class ObjectProcessor:
             attempt.destination_key,
             parts,
             metadata=self._metadata,
+            replaces=_replaced_etag(attempt),
             server_side_copy=self._configuration.server_side_copy,
             verify=self._configuration.verify,
             observe=digest.update,
@@ -355,6 +391,23 @@ class ObjectProcessor:
             return read_device_facts(self._stores.source, source_object(item))
         except DicomDeidError:
             return None
+
+
+def _identity(analysis: AnalysisResult) -> ObjectIdentity:
+    """Return the original identifiers by which an object can be withdrawn; PHI."""
+    return ObjectIdentity(
+        patient_id=analysis.original("PatientID"),
+        accession_number=analysis.original("AccessionNumber"),
+        study_instance_uid=analysis.original("StudyInstanceUID"),
+        series_instance_uid=analysis.original("SeriesInstanceUID"),
+        sop_instance_uid=analysis.original("SOPInstanceUID"),
+    )
+
+
+def _replaced_etag(attempt: _Attempt) -> str | None:
+    """Return the ETag of the object that is superseded under the same key; None if the key is new."""
+    previous = attempt.item.previous
+    return previous.etag if previous is not None and previous.key == attempt.destination_key else None
 
 
 def _digest_detail(written: WriteResult) -> str:

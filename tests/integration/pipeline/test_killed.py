@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.killable import POINTS
-from tests.support.runs import ElementContext, patients, series
+from tests.support.runs import ElementContext, patients, series, small_ct
 
 from dicom_deid.database import Database
 from dicom_deid.pipeline import BatchHeld, plan_run
@@ -138,3 +138,22 @@ def test_same_patient_same_pseudonym_across_runs_and_processes(place, workers):
     assert {key.split("/")[0] for key in place.get()} == before
     assert len(before) == 2
     assert len(place.get()) == len(second)
+
+
+def test_an_object_that_kills_its_workers_is_quarantined_and_the_others_are_done(place, tmp_path, monkeypatch):
+    """A worker killed for memory must not be retried on the same object for ever."""
+    recipe = tmp_path / "deadly.dicom"
+    recipe.write_text("FORMAT dicom\n%header\nREPLACE StationName func:deadly\n")
+    people = patients(20)
+    objects = {f"{number:02}.dcm": small_ct(number, person) for number, person in enumerate(people)}
+    place.put(objects)
+    monkeypatch.setenv("DEADLY_STATION", people[7].station)
+    configuration = place.configuration(
+        batch_objects=10, recipes=(str(recipe), "desktop"), functions={"deadly": "tests.support.deadly:kill_at_station"}
+    )
+    ran = place.run_in_workers(configuration, 2)
+    outcomes = dict(ran.outcomes)
+    expected = {key for key, person in zip(objects, people, strict=True) if person.station == people[7].station}
+    assert {key for key in outcomes if outcomes[key] == ("quarantined", "worker-died")} == expected
+    assert {outcomes[key] for key in set(objects) - expected} == {("deidentified", None)}
+    assert ran.complete

@@ -2,11 +2,13 @@
 
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dicom_deid.database import Intent
 from dicom_deid.identifiers import Identifier, IdentifierKind
 from dicom_deid.pipeline.executor import PendingObject, PipelineExecutor
 
@@ -14,11 +16,14 @@ from dicom_deid.pipeline.executor import PendingObject, PipelineExecutor
 class NumberProcessor:
     """Processes numbers: an item is a number and its cost; records what was in flight."""
 
-    def __init__(self, slow_write=0.0, done_at_read=(), slow_read=None, ordering_key=None, without_result=()):
+    def __init__(
+        self, slow_write=0.0, done_at_read=(), slow_read=None, ordering_key=None, without_result=(), refused=()
+    ):
         self.slow_read = slow_read or (lambda number: 0.0)
         self.ordering_key = ordering_key or (lambda number: None)
         self.without_result = set(without_result)
         self.continued = []
+        self.refused = set(refused)
         self.being_written = set()
         self.lock = threading.Lock()
         self.in_flight = 0
@@ -38,9 +43,12 @@ class NumberProcessor:
         time.sleep(self.slow_read(number))
         if number not in self.done_at_read:
             identifier = Identifier(IdentifierKind.UID, str(number))
-            reply = yield PendingObject((identifier,), str(number), ordering_key=self.ordering_key(number))
+            reply = yield PendingObject((identifier,), patient=str(number), ordering_key=self.ordering_key(number))
             assert reply.pseudonyms[identifier] == f"new-{number}"
-            self.write(number)
+            reply = yield Intent(item=SimpleNamespace(item_id=number), destination_key=f"key-{number}")
+            assert reply.is_refused == (number in self.refused)
+            if not reply.is_refused:
+                self.write(number)
         with self.lock:
             self.in_flight -= cost
         return None if number in self.without_result else number
@@ -64,8 +72,28 @@ def look_up(identifiers):
     return {identifier: f"new-{identifier.value}" for identifier in identifiers}
 
 
+class Ledger:
+    """Looks up pseudonyms by a function, and records intents before anything is written."""
+
+    def __init__(self, processor, look_up):
+        self.processor = processor
+        self.look_up_identifiers = look_up
+        self.calls = []
+
+    def look_up(self, pending):
+        return self.look_up_identifiers({identifier for each in pending for identifier in each.identifiers})
+
+    def intend(self, intents):
+        self.calls.append(threading.get_ident())
+        written = set(self.processor.written)
+        numbers = {intent.item.item_id for intent in intents}
+        assert not numbers & written, "an object was written before its intent"
+        return numbers & self.processor.refused
+
+
 def process(processor, items, *, bound=10**9, transfers=4, look_up=look_up, should_stop=lambda: False):
-    executor = PipelineExecutor(processor, look_up, transfers=transfers, in_flight_bytes=bound)
+    ledger = Ledger(processor, look_up)
+    executor = PipelineExecutor(processor, ledger, transfers=transfers, in_flight_bytes=bound)
     return [result for group in executor.run(items, should_stop) for result in group]
 
 
@@ -176,3 +204,12 @@ def test_an_exception_of_the_processor_itself_is_not_swallowed():
 
     with pytest.raises(KeyboardInterrupt):
         process(Broken(), [(1, 1)])
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.sets(st.integers(0, 30)), st.integers(1, 6))
+def test_withdrawn_objects_are_not_written(refused, transfers):
+    processor = NumberProcessor(refused=refused)
+    done = process(processor, [(number, 1) for number in range(30)], transfers=transfers)
+    assert sorted(done) == list(range(30))
+    assert sorted(processor.written) == [number for number in range(30) if number not in refused]
