@@ -166,6 +166,18 @@ def test_dates_beyond_those_that_are_spelled_out_are_found_by_reading_the_dates_
     }
 
 
+def test_the_patterns_of_an_object_full_of_values_are_few() -> None:
+    """Catches a minute and gigabytes for 30,000 dates in an object of 720 KB."""
+    dates = [
+        SearchTerm(DATE, f"{year}{month:02d}{day:02d}", 1)
+        for year in range(1950, 1990)
+        for month in range(1, 13)
+        for day in range(1, 11)
+    ]
+    names = [SearchTerm(NAME, f"Quell{number:05d}mann^Ada", 2) for number in range(5000)]
+    assert TermMatcher([*dates, *names], ("ascii",)).size < 10 * (len(dates) + len(names))
+
+
 def test_a_search_stops_where_enough_was_found() -> None:
     matcher = TermMatcher([SearchTerm(NAME, "Doe", 0x00100010)], ("ascii",))
     assert len(matcher.matches(b"doe " * 500_000, MAX_HITS)) == MAX_HITS + 1

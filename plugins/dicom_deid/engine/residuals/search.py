@@ -411,10 +411,11 @@ def _is_searched(holding: ElementRef, hit: Hit, data: bytes, devices: frozenset[
         return False
     if is_private(element.tag) or element.vr == "UN":
         return True
-    if element.vr in _CODED_VRS or element.keyword in _CODED_KEYWORDS:
+    # An attribute of text that is written with the VR of a code is text.
+    if {element.vr, vr_of(element.tag)} <= _CODED_VRS or element.keyword in _CODED_KEYWORDS:
         # A code is no text: a whole identifier alone is no coincidence.
         is_whole = data[holding.start : holding.end].strip(b"\0 ") == data[hit.start : hit.end]
         return is_whole and term.kind is TermKind.IDENTIFIER and hit.end - hit.start >= _MIN_WHOLE_IDENTIFIER
     # Tables and pixels are numbers.
     is_numbers = element.vr in ("OB", "OW") and element.keyword.endswith("Data")
-    return element.vr in _FREE_TEXT_VRS and not is_numbers
+    return (element.vr in _FREE_TEXT_VRS or element.vr == "CS") and not is_numbers
