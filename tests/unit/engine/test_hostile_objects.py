@@ -122,7 +122,7 @@ def test_a_lying_length_does_not_print_text_as_a_tag():
         element("ImageComments", "Ref UI: Zimmerwald today"),
         element("RetrieveURL", "http://pacs/?n=Zimmerwald"),
         element("RetrieveAETitle", "ZIMMERWALD"),
-        Element(0x00400555, "CS", "OTTOKAR"),
+        Element(0x00204000, "CS", "OTTOKAR "),
         element("ImageComments", "Zimmerwald1950"),
         element("ImageComments", "seen by ZimmerwaldOttokar"),
     ],
