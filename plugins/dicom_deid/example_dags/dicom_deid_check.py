@@ -13,6 +13,7 @@ with DAG(
     description="Check connections, buckets, rights, keys and recipe",
     doc_md=__doc__,
     schedule=None,
+    is_paused_upon_creation=False,
     tags=["dicom", "de-identification"],
     params=forms.check_params(),
 ) as dag:

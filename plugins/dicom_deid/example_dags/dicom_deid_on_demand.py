@@ -11,6 +11,7 @@ with DAG(
     description="De-identify the objects of a source",
     doc_md=__doc__,
     schedule=None,
+    is_paused_upon_creation=False,
     tags=["dicom", "de-identification"],
     params=forms.run_params(),
     default_args={"retries": 3, "retry_delay": timedelta(seconds=30), "retry_exponential_backoff": True},

@@ -15,6 +15,7 @@ with DAG(
     description="Report what a recipe would do to a sample",
     doc_md=__doc__,
     schedule=None,
+    is_paused_upon_creation=False,
     tags=["dicom", "de-identification"],
     params={
         **forms.source_params(),

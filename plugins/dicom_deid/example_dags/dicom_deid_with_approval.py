@@ -16,6 +16,7 @@ with DAG(
     description="De-identify, and release after approval",
     doc_md=__doc__,
     schedule=None,
+    is_paused_upon_creation=False,
     tags=["dicom", "de-identification"],
     params=forms.run_params(release=True, preview=False),
     default_args={"retries": 3, "retry_delay": timedelta(seconds=30), "retry_exponential_backoff": True},
