@@ -39,7 +39,8 @@ _GENERATE = """
 INSERT INTO index_series (store_id, patient, issuer, accession, study, series, attributes)
 SELECT %(store)s, gen_random_uuid(), %(empty)s, gen_random_uuid(), gen_random_uuid(), gen_random_uuid(),
     jsonb_build_object('Modality', 'CT', 'Rows', 512, 'Columns', 512,
-                       'StudyMonth', to_char(2010 + n %% 15, 'FM0000') || '-05', 'Manufacturer', 'Maker ' || n %% 7, 'ManufacturerModelName', 'Model ' || n %% 40,
+                       'StudyMonth', to_char(2010 + n %% 15, 'FM0000') || '-05', 'Manufacturer', 'Maker ' || n %% 7,
+                       'ManufacturerModelName', 'Model ' || n %% 40,
                        'SOPClassUID', '1.2.840.10008.5.1.4.1.1.2', 'BodyPartExamined', 'CHEST')
 FROM generate_series(1, %(series)s) n;
 INSERT INTO index_object (store_id, key_hash, source_id, encrypted_key, size, etag, last_modified, instance,
@@ -100,9 +101,8 @@ def bench_headers(database: Database, sandbox: Sandbox, objects: int) -> None:
     print(
         f"Header scan of {objects:,} CT objects of {len(body):,} bytes, {TRANSFERS} at a time, server on the same cores"
     )
-    print(
-        f"  index, all new:        {objects / first:7.0f} objects/s, {store.bytes / objects / 1024:.1f} KiB read per object"
-    )
+    kib = store.bytes / objects / 1024
+    print(f"  index, all new:        {objects / first:7.0f} objects/s, {kib:.1f} KiB read per object")
     print(f"  index, nothing new:    {objects / again:7.0f} objects/s")
     print(f"  boto3 and pydicom {pydicom.__version__}: {objects / peer:5.0f} objects/s, nothing stored")
 
