@@ -148,19 +148,22 @@ _ADVICE = {
     ),
     Reason.RESIDUAL_FOUND: Advice(
         "A value that the rules removed or replaced occurs elsewhere in the object.",
-        "Add a rule for the element named in the audit, or choose the residuals policy remove-element or redact-token.",
+        "Decide on the quarantine page, add a rule for the element named in the audit, or choose the residuals policy "
+        "remove-element or redact-token.",
     ),
     Reason.BURNED_IN_ANNOTATION: Advice(
         "BurnedInAnnotation is YES and no filter clears it.",
-        "Write a %filter label with `clears burned-in-annotation` for the device, or set pixel_risk to ocr.",
+        "Mask or allow the objects on the quarantine page, write a %filter label for the device with "
+        "`clears burned-in-annotation`, or set pixel_risk to ocr.",
     ),
     Reason.PIXEL_RISK: Advice(
         "Objects of this kind often show identifiers in their pixels, and no filter clears this one.",
-        "The detail names the element. Add the recipe `devices`, write a %filter label for the device with "
-        "`clears pixel-risk`, or set pixel_risk to ocr (finds text) or to allow.",
+        "The detail names the element. Mask or allow the objects on the quarantine page, add the recipe `devices`, "
+        "write a %filter label for the device with `clears pixel-risk`, or set pixel_risk to ocr or allow.",
     ),
     Reason.RECOGNIZABLE_VISUAL_FEATURES: Advice(
-        "The object states that the patient can be recognised in its pixels.", "De-face it before it is released."
+        "The object states that the patient can be recognised in its pixels.",
+        "De-face it before it is released, or allow it on the quarantine page.",
     ),
     Reason.PIXEL_DATA_UNREADABLE: Advice(
         "Pixels that a rule must clean cannot be decoded or encoded.",
@@ -168,17 +171,18 @@ _ADVICE = {
     ),
     Reason.ENCAPSULATED_DOCUMENT: Advice(
         "The object holds a document (PDF, CDA, STL) that is not cleaned.",
-        "Review it by hand, or allow it for this project.",
+        "Review and allow it on the quarantine page.",
     ),
     Reason.STRUCTURED_CONTENT: Advice(
         "Content items of a structured report cannot be cleaned with certainty.",
-        "Use ps3.15-basic with the option clean-structured-content, or allow documents if your recipe cleans them.",
+        "Use ps3.15-basic with the option clean-structured-content, or review and allow it on the quarantine page.",
     ),
     Reason.GRAPHIC_CONTENT: Advice(
-        "Graphics or overlays may show identifiers.", "Choose the option clean-graphics, or allow it for this project."
+        "Graphics or overlays may show identifiers.",
+        "Choose the option clean-graphics, or review and allow it on the quarantine page.",
     ),
     Reason.VIDEO: Advice(
-        "The object is a video; its frames are not cleaned.", "Review it by hand, or allow it for this project."
+        "The object is a video; its frames are not cleaned.", "Review it by hand, and allow it on the quarantine page."
     ),
     Reason.DESTINATION_CONFLICT: Advice(
         "A different object exists at the destination key.",

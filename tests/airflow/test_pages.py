@@ -61,6 +61,9 @@ class Pages(NamedTuple):
             "number": number,
             "group_id": self.groups[reason].group_id,
             "decision_id": 1,
+            "dag_id": "some_dag",
+            "dag_run_id": "manual__1",
+            "digest": "0" * 64,
         }
 
     def client(self, user: str | None) -> httpx.Client:
@@ -127,7 +130,7 @@ def test_every_route_requires_a_login_and_its_permission(pages: Pages) -> None:
             if user is None:
                 allowed = {401}
             elif method == "GET":
-                allowed = {200, 404} if "decision_id" in route.path else {200}
+                allowed = {404} if "digest" in route.path else {200}
             else:
                 # Without the token of the form.
                 allowed = {403}

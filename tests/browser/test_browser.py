@@ -12,7 +12,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -149,6 +149,7 @@ def test_from_the_form_to_the_quarantine_list(airflow: Deployment, source: str, 
     expect(page.get_by_text("Success").first).to_be_visible()
     picture(page, "run")
     look_into_the_frame(page)
+    look_at_the_tab(page, airflow, run_id)
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
     follow_a_quarantined_object(page, airflow)
@@ -182,8 +183,14 @@ def look_into_the_frame(page: Page) -> None:
     dark = page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")
     expect(frame.locator("html")).to_have_attribute("data-theme", "dark" if dark else "light")
     frame.get_by_role("link", name="Quarantine").click()
-    expect(frame.get_by_role("heading", name="Objects")).to_be_visible()
-    expect(frame.get_by_text("The object is not DICOM.").first).to_be_visible()
+    expect(frame.get_by_role("link", name="not-dicom").first).to_be_visible()
+
+
+def look_at_the_tab(page: Page, airflow: Deployment, run_id: str) -> None:
+    """Open the tab of the DAG run."""
+    page.goto(f"{airflow.airflow.url}/dags/{DAG}/runs/{quote(run_id, safe='')}")
+    page.get_by_role("link", name="De-identification", exact=True).click()
+    expect(page.frame_locator("iframe").get_by_role("heading", name=re.compile("^Run of"))).to_be_visible()
 
 
 def follow_a_quarantined_object(page: Page, airflow: Deployment) -> None:
@@ -194,8 +201,9 @@ def follow_a_quarantined_object(page: Page, airflow: Deployment) -> None:
     expect(page.get_by_role("heading", name="Quarantined and failed")).to_be_visible()
     picture(page, "run-page")
     check(page)
-    page.get_by_role("link", name="not-dicom").click()
-    expect(page.get_by_role("heading", name="Objects: not-dicom")).to_be_visible()
+    page.get_by_role("link", name="not-dicom").first.click()
+    page.locator("tbody th a", has_text="not-dicom").first.click()
+    expect(page.get_by_role("heading", name=re.compile("^not-dicom"))).to_be_visible()
     page.locator("table").last.locator("tbody th a").first.click()
     expect(page.get_by_role("heading", name="History of an object")).to_be_visible()
     expect(page.get_by_text("The object is not DICOM.").first).to_be_visible()
@@ -204,7 +212,7 @@ def follow_a_quarantined_object(page: Page, airflow: Deployment) -> None:
 
 def follow_a_written_object(page: Page, airflow: Deployment, keys: list[str]) -> None:
     page.goto(f"{airflow.airflow.url}/dicom-deid/objects")
-    page.get_by_label("Keyed digest of the source key, or destination key").fill(keys[0])
+    page.get_by_label("Source key, destination key, object id or pseudonym").fill(keys[0])
     page.keyboard.press("Enter")
     expect(page.get_by_text("deidentified", exact=True).first).to_be_visible()
     page.goto(f"{airflow.airflow.url}/dicom-deid/")
@@ -213,7 +221,7 @@ def follow_a_written_object(page: Page, airflow: Deployment, keys: list[str]) ->
     expect(page.get_by_text("deidentified", exact=True).first).to_be_visible()
     picture(page, "object")
     check(page)
-    page.get_by_role("link", name="Compare before and after").first.click()
+    page.get_by_role("button", name="Compare before and after").first.click()
     patient = page.get_by_role("row", name=re.compile("Patient's Name"))
     expect(patient).to_contain_text("changed")
     expect(patient).to_contain_text("Anonymous")
@@ -222,7 +230,7 @@ def follow_a_written_object(page: Page, airflow: Deployment, keys: list[str]) ->
 
 
 def look_at_the_other_pages(page: Page, airflow: Deployment) -> None:
-    for path in ("/", "/quarantine", "/objects", "/recipes", "/recipes/desktop", "/projects"):
+    for path in ("/", "/quarantine", "/decisions", "/objects", "/recipes", "/recipes/desktop", "/projects"):
         page.goto(f"{airflow.airflow.url}/dicom-deid{path}")
         check(page)
     page.goto(f"{airflow.airflow.url}/dicom-deid/quarantine")
@@ -230,17 +238,17 @@ def look_at_the_other_pages(page: Page, airflow: Deployment) -> None:
     assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
     page.get_by_role("combobox", name="Reason").focus()
     page.keyboard.type("not-d")
-    for _ in range(3):
-        page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
     page.keyboard.press("Enter")
-    expect(page.get_by_role("heading", name="Objects: not-dicom")).to_be_visible()
+    page.wait_for_url(re.compile("reason=not-dicom"))
+    assert {each.inner_text() for each in page.locator("tbody th").all()} == {"not-dicom"}
 
 
 def download_the_list(page: Page, airflow: Deployment, place: Path) -> None:
     page.goto(f"{airflow.airflow.url}/dicom-deid/")
     page.locator("tbody th a").first.click()
     with page.expect_download() as waiting:
-        page.get_by_role("link", name="Quarantine list (CSV)").click()
+        page.get_by_role("button", name="Quarantine list (CSV)").click()
     waiting.value.save_as(place / "list.csv")
     rows = list(csv.DictReader((place / "list.csv").open()))
     assert "notes.txt" in {row["source_key"] for row in rows}

@@ -88,6 +88,14 @@ RECORD_COLUMNS = ", ".join(_AS_TEXT.get(name, name) for name in AuditRecord.__da
 """The columns of an audit row in the order of the fields of :class:`AuditRecord`."""
 
 
+class StoredRecipe(NamedTuple):
+    """A recipe that a run has used."""
+
+    digest: str
+    name: str
+    stored_at: datetime
+
+
 class BatchState(NamedTuple):
     """Number of batches of a run in one state."""
 
@@ -108,9 +116,43 @@ class Queries:
     def __init__(self, connection: DatabaseConnection) -> None:
         self._connection = connection
 
-    def runs(self, project: str | None = None, limit: int = 50) -> list[Run]:
+    def runs(
+        self, project: str | None = None, limit: int = 50, *, state: str | None = None, offset: int = 0
+    ) -> list[Run]:
         """Return the newest runs, newest first."""
-        return list_runs(self._connection, limit, project)
+        return list_runs(self._connection, limit, project, state=state, offset=offset)
+
+    def project_names(self) -> list[str]:
+        """Return the names of all projects."""
+        rows = self._connection.query("reading projects", "SELECT name FROM project ORDER BY name")
+        return [name for (name,) in rows]
+
+    def find_airflow_run(self, dag_id: str, dag_run_id: str) -> Run | None:
+        """Return the newest run of an Airflow DAG run, or None."""
+        rows = self._connection.query(
+            "reading the run",
+            "SELECT run_id::text FROM run WHERE starts_with(external_id, %s) ORDER BY run_number DESC LIMIT 1",
+            (f"{dag_id}/{dag_run_id}/",),
+        )
+        return find_run(self._connection, rows[0][0]) if rows else None
+
+    def object_states(self, project: str | None = None) -> dict[str, int]:
+        """Return how many source objects are in each state now; an object of many runs is counted once."""
+        rows = self._connection.query(
+            "counting objects",
+            "SELECT d.outcome, count(*) FROM processed_object d JOIN work_scope s USING (scope_id) "
+            "JOIN project p USING (project_id) WHERE d.outcome IS NOT NULL "
+            "AND (%(project)s IS NULL OR p.name = %(project)s) GROUP BY 1",
+            {"project": project},
+        )
+        return dict(rows)
+
+    def recipes(self) -> list[StoredRecipe]:
+        """Return the recipes that runs have used, newest first, without their text."""
+        rows = self._connection.query(
+            "reading the recipes", "SELECT digest, name, stored_at FROM recipe ORDER BY stored_at DESC LIMIT 500"
+        )
+        return [StoredRecipe(*row) for row in rows]
 
     def run(self, run_id: UUID) -> Run | None:
         """Return one run, or None."""
@@ -137,7 +179,7 @@ class Queries:
         if recorded is None or run.finished_at is None:
             return report_run(self._connection, run.run_id)
         seconds = (run.finished_at - run.started_at).total_seconds()
-        names = ("outcomes", "reasons", "bytes_in", "bytes_out")
+        names = ("outcomes", "reasons", "bytes_in", "bytes_out", "working_seconds")
         return Totals(seconds=seconds, **{name: recorded[name] for name in names})
 
     def batches(self, run_id: UUID) -> list[BatchState]:

@@ -50,6 +50,7 @@ UPDATE batch_item i SET deaths = i.deaths + 1 FROM batch b
 WHERE b.batch_id = %(batch)s AND b.state = 'leased' AND i.batch_id = b.batch_id AND i.item = ANY (b.in_flight)
   AND (i.outcome IS NULL OR i.outcome = 'failed');
 UPDATE batch SET state = 'leased', token = %(token)s, worker = %(worker)s, attempt = attempt + 1, in_flight = '{{}}',
+    started_at = coalesce(started_at, clock_timestamp()),
     expires_at = clock_timestamp() + make_interval(secs => %(seconds)s), finished_at = NULL WHERE batch_id = %(batch)s;
 UPDATE batch_item SET outcome = NULL WHERE batch_id = %(batch)s AND outcome = 'left';
 {SETTLE_DONE}

@@ -381,11 +381,6 @@ def list_held_groups(
     return [HeldGroup(*row) for row in rows]
 
 
-def project_names(connection: DatabaseConnection) -> list[str]:
-    """Return the names of all projects."""
-    return [name for (name,) in connection.query("reading projects", "SELECT name FROM project ORDER BY name")]
-
-
 class HeldCounts(NamedTuple):
     """Number of held groups and objects, and how many objects a decision waits for."""
 
@@ -642,6 +637,11 @@ def project_rules(connection: DatabaseConnection, project: str) -> str:
         (project,),
     )
     return "".join(f"# decision {number}\n{rules.strip()}\n\n" for number, rules in rows)
+
+
+def four_eyes_of_projects(connection: DatabaseConnection) -> dict[str, bool]:
+    """Return for each project whether decisions need a second person."""
+    return dict(connection.query("reading projects", "SELECT name, four_eyes FROM project ORDER BY name"))
 
 
 def set_four_eyes(connection: DatabaseConnection, chain_key: bytes, project: str, required: bool, person: str) -> None:

@@ -102,6 +102,8 @@ class Totals:
         Sizes of the source objects processed, and of the objects written.
     seconds
         From the beginning to the end (or now).
+    working_seconds
+        From the first batch that was taken to the last that was finished (or now); 0 if unknown.
     """
 
     outcomes: Mapping[str, int] = field(default_factory=dict)
@@ -109,6 +111,7 @@ class Totals:
     bytes_in: int = 0
     bytes_out: int = 0
     seconds: float = 0.0
+    working_seconds: float = 0.0
 
     @property
     def objects(self) -> int:
@@ -132,8 +135,9 @@ class Totals:
 
     @property
     def objects_per_second(self) -> float:
-        """Objects by seconds of the run, planning included."""
-        return self.objects / self.seconds if self.seconds else 0.0
+        """Objects by seconds of the work, without planning and waiting for the first worker."""
+        seconds = self.working_seconds or self.seconds
+        return self.objects / seconds if seconds else 0.0
 
     @property
     def quarantine_ratio(self) -> float:
@@ -162,6 +166,7 @@ class Totals:
             bytes_in=sum(each.bytes_in for each in totals),
             bytes_out=sum(each.bytes_out for each in totals),
             seconds=sum(each.seconds for each in totals),
+            working_seconds=sum(each.working_seconds for each in totals),
         )
 
 
@@ -222,13 +227,20 @@ def find_run(connection: DatabaseConnection, run_id: str) -> Run:
     return _run(rows[0])
 
 
-def list_runs(connection: DatabaseConnection, limit: int = 100, project: str | None = None) -> list[Run]:
-    """Return the newest runs, newest first, of one project or of all."""
+def list_runs(
+    connection: DatabaseConnection,
+    limit: int = 100,
+    project: str | None = None,
+    *,
+    state: str | None = None,
+    offset: int = 0,
+) -> list[Run]:
+    """Return the newest runs, newest first, of one project or of all, in one state or in any."""
     rows = connection.query(
         "reading the runs",
-        _RUN + "JOIN project p USING (project_id) WHERE %(project)s IS NULL OR p.name = %(project)s "
-        "ORDER BY r.run_number DESC LIMIT %(limit)s",
-        {"project": project, "limit": limit},
+        _RUN + "JOIN project p USING (project_id) WHERE (%(project)s IS NULL OR p.name = %(project)s) "
+        "AND (%(state)s IS NULL OR r.state = %(state)s) ORDER BY r.run_number DESC LIMIT %(limit)s OFFSET %(offset)s",
+        {"project": project, "state": state, "limit": limit, "offset": offset},
     )
     return [_run(row) for row in rows]
 
@@ -360,6 +372,7 @@ def finish_run(connection: DatabaseConnection, chain_key: bytes, run_id: str, st
             "reasons": dict(report.reasons),
             "bytes_in": report.bytes_in,
             "bytes_out": report.bytes_out,
+            "working_seconds": report.working_seconds,
             "listed": run.listed,
             "already_done": run.already_done,
             "planned": run.planned,
@@ -470,6 +483,16 @@ FROM batch b JOIN batch_item i USING (batch_id) WHERE b.run_id = %(run)s
 """
 
 
+def _working_seconds(connection: DatabaseConnection, run_id: str) -> float:
+    rows = connection.query(
+        "adding up the run",
+        "SELECT extract(epoch FROM max(coalesce(finished_at, clock_timestamp())) - min(started_at))::float8 "
+        "FROM batch WHERE run_id = %s AND started_at IS NOT NULL",
+        (run_id,),
+    )
+    return float(rows[0][0] or 0)
+
+
 def report_run(connection: DatabaseConnection, run_id: str) -> RunReport:
     """Return the totals of a run, from the audit."""
     run = find_run(connection, run_id)
@@ -495,5 +518,6 @@ def report_run(connection: DatabaseConnection, run_id: str) -> RunReport:
         attempts=attempts,
         object_seconds=milliseconds / 1000,
         seconds=seconds,
+        working_seconds=_working_seconds(connection, run.run_id),
         audit_head=head,
     )

@@ -72,6 +72,11 @@ def may_review(user: GetUserDep) -> None:
         )
 
 
+def can_administer(user: GetUserDep) -> bool:
+    """Return whether the user may change settings of projects."""
+    return get_auth_manager().is_authorized_connection(method="PUT", user=user)
+
+
 def may_administer(user: GetUserDep) -> None:
     """Require permission to change Airflow's connections.
 
@@ -80,5 +85,5 @@ def may_administer(user: GetUserDep) -> None:
     HTTPException
         401 without a login, 403 without the access.
     """
-    if not get_auth_manager().is_authorized_connection(method="PUT", user=user):
+    if not can_administer(user):
         raise HTTPException(status.HTTP_403_FORBIDDEN, "You need permission to change connections for this.")

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, Form, HTTPException, Request, Response
 from fastapi.responses import PlainTextResponse, RedirectResponse
 
 from dicom_deid.database import Database
+from dicom_deid.database.audit_queries import Queries
 from dicom_deid.database.connection import DatabaseConnection
 from dicom_deid.database.quarantine import (
     ReleasedObject,
@@ -16,7 +17,6 @@ from dicom_deid.database.quarantine import (
     list_decisions,
     list_released,
     pending_reviews,
-    project_names,
     project_rules,
     revoke_decision,
     set_four_eyes,
@@ -53,7 +53,7 @@ def decisions(
         number=number,
         project=project,
         rules=rules,
-        projects=project_names(connection),
+        projects=Queries(connection).project_names(),
         can_review=can_review(user),
         user=user.get_name(),
         pending=sum(each.objects for each in pending_reviews(connection, project)),

@@ -42,5 +42,11 @@ class DicomDeidPlugin(AirflowPlugin):
             "destination": "nav",
             "category": "browse",
             "url_route": "dicom-deid-pages",
-        }
+        },
+        {
+            "name": "De-identification",
+            "href": f"{PAGES}/dags/{{DAG_ID}}/runs/{{RUN_ID}}",
+            "destination": "dag_run",
+            "url_route": "dicom-deid-run",
+        },
     ]

@@ -8,6 +8,7 @@ from uuid import UUID
 from airflow.api_fastapi.core_api.security import GetUserDep
 from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 
+from dicom_deid.database.audit_queries import Queries
 from dicom_deid.database.connection import DatabaseConnection
 from dicom_deid.database.quarantine import (
     SORT_COLUMNS,
@@ -15,7 +16,6 @@ from dicom_deid.database.quarantine import (
     count_held,
     list_held_groups,
     pending_reviews,
-    project_names,
 )
 from dicom_deid.database.runs import list_runs
 from dicom_deid.reasons import Reason
@@ -87,7 +87,7 @@ def quarantine(
         sort=sort,
         number=number,
         pages=max(1, -(-counts.groups // PAGE_ROWS)),
-        projects=project_names(connection),
+        projects=Queries(connection).project_names(),
         reasons=list(Reason),
         reason_of=Reason,
         can_review=can_review(user),

@@ -3,22 +3,43 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Annotated
 
-from fastapi import APIRouter, HTTPException, Request, Response
+from fastapi import APIRouter, Depends, HTTPException, Request, Response
 
+from dicom_deid.database import Database
+from dicom_deid.database.audit_queries import Queries
+from dicom_deid.database.connection import DatabaseConnection
+from dicom_deid.database.errors import TableMissing
 from dicom_deid.recipe import Recipe
 from dicom_deid.recipe.check import RecipeReport, check
 from dicom_deid.recipe.profile_attributes import profile_attributes
+from dicom_deid.web.database import open_connection
 from dicom_deid.web.rendering import page
 
 router = APIRouter()
 
+Connection = Annotated[DatabaseConnection, Depends(open_connection)]
+
 
 @router.get("/recipes")
-def recipes(request: Request) -> Response:
-    """List the shipped recipes."""
+def recipes(request: Request, connection: Connection) -> Response:
+    """List the shipped recipes, and those that runs have used."""
     shown = [Recipe.named(name) for name in Recipe.shipped()]
-    return page("recipes.html", request, recipes=shown)
+    try:
+        stored = Queries(connection).recipes()
+    except TableMissing:
+        stored = []
+    return page("recipes.html", request, recipes=shown, stored=stored)
+
+
+@router.get("/recipes/stored/{digest}")
+def stored_recipe(request: Request, connection: Connection, digest: str) -> Response:
+    """Show the text of a recipe as runs have used it."""
+    found = Database(connection).recipe(digest)
+    if found is None:
+        raise HTTPException(404, "No run has used a recipe of this digest.")
+    return page("stored_recipe.html", request, digest=digest, name=found[0], text=found[1])
 
 
 @router.get("/recipes/{name}")

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from typing import Annotated, Any
 from uuid import UUID
 
 from airflow.api_fastapi.core_api.security import GetUserDep
-from fastapi import APIRouter, Depends, HTTPException, Request, Response
+from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 
 from dicom_deid.database import Run, Totals
 from dicom_deid.database.audit_queries import Queries
+from dicom_deid.engine.settings import Settings
+from dicom_deid.pipeline.configuration import RunConfiguration
 from dicom_deid.web.access import can_locate, may_locate
 from dicom_deid.web.database import queries
 from dicom_deid.web.downloads import audit_csv_of, quarantine_csv_of
@@ -20,29 +24,60 @@ router = APIRouter()
 Ask = Annotated[Queries, Depends(queries)]
 
 _MEGABYTE = 1e6
+_PAGE_ROWS = 50
+_SHOWN_APART = frozenset({"recipes", "settings", "project_rules"})
 
 
 @router.get("/")
-def overview(request: Request, ask: Ask) -> Response:
-    """Show the newest runs as charts and a table."""
-    runs = ask.runs()
+def overview(
+    request: Request,
+    ask: Ask,
+    project: str = "",
+    state: str = "",
+    number: Annotated[int, Query(ge=1, le=10**6, alias="page")] = 1,
+) -> Response:
+    """Show runs as charts and a table, newest first, and how many objects are in each state now."""
+    runs = ask.runs(project or None, _PAGE_ROWS + 1, state=state or None, offset=(number - 1) * _PAGE_ROWS)
+    has_more, runs = len(runs) > _PAGE_ROWS, runs[:_PAGE_ROWS]
     totals = ask.totals(runs)
     shown = [(run, totals[run.run_id]) for run in runs]
-    bars = [_bar(*each) for each in reversed(shown)]
-    return page("overview.html", request, runs=shown, sums=Totals.sum(list(totals.values())), chart=bars)
+    return page(
+        "overview.html",
+        request,
+        runs=shown,
+        states=ask.object_states(project or None),
+        chart=[_bar(*each) for each in reversed(shown)],
+        projects=ask.project_names(),
+        project=project,
+        state=state,
+        number=number,
+        has_more=has_more,
+        filtered=bool(project or state or number > 1),
+    )
+
+
+@router.get("/dags/{dag_id}/runs/{dag_run_id}")
+def of_dag_run(request: Request, ask: Ask, user: GetUserDep, dag_id: str, dag_run_id: str) -> Response:
+    """Show the run of an Airflow DAG run: the tab of the DAG run in Airflow's UI."""
+    found = ask.find_airflow_run(dag_id, dag_run_id)
+    return _run_page(request, ask, user, found) if found else page("no_airflow_run.html", request)
 
 
 @router.get("/runs/{run_id}")
 def run(request: Request, run_id: UUID, ask: Ask, user: GetUserDep) -> Response:
     """Show one run: totals, and its reasons with advice."""
-    found = _found(ask, run_id)
+    return _run_page(request, ask, user, _found(ask, run_id))
+
+
+def _run_page(request: Request, ask: Queries, user: GetUserDep, found: Run) -> Response:
     return page(
         "run.html",
         request,
         run=found,
         totals=ask.totals([found])[found.run_id],
-        batches=ask.batches(run_id),
+        batches=ask.batches(UUID(found.run_id)),
         written=ask.written(found),
+        settings=settings_in_words(found.request.parameters),
         can_locate=can_locate(user),
     )
 
@@ -85,6 +120,25 @@ def _found(ask: Queries, run_id: UUID) -> Run:
     if found is None:
         raise HTTPException(404, "There is no such run.")
     return found
+
+
+def settings_in_words(parameters: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return the settings of a run that differ from the defaults, by name.
+
+    Examples
+    --------
+    >>> settings_in_words({"limit": 5, "settings": {"residuals": "report"}, "transfers": 16})
+    [('residuals', 'report'), ('limit', '5')]
+    """
+    known = {each.name: each for each in fields(RunConfiguration)}
+    engine = asdict(Settings())
+    given = parameters.get("settings") or {}
+    found = [(name, value) for name, value in given.items() if name in engine and value != engine[name]]
+    for name, value in parameters.items():
+        default = known[name].default if name in known else None
+        if name not in _SHOWN_APART and value not in (None, "", [], {}, default):
+            found.append((name, value))
+    return [(name, ", ".join(map(str, value)) if isinstance(value, list) else str(value)) for name, value in found]
 
 
 def _bar(run: Run, totals: Totals) -> dict[str, object]:

@@ -189,6 +189,7 @@ CREATE TABLE batch (
     token uuid,
     worker text,
     in_flight integer[] NOT NULL DEFAULT '{}',
+    started_at timestamptz,
     expires_at timestamptz,
     finished_at timestamptz,
     UNIQUE (run_id, number)
