@@ -25,9 +25,10 @@ from dicom_deid.database import AuditRow, RunReport
 from dicom_deid.engine.settings import FreeTextPolicy, PixelPolicy, PrivatePolicy, ResidualPolicy, Settings
 from dicom_deid.pipeline import Connections, PlannedRun, RunConfiguration, plan_run, report_run
 from dicom_deid.pipeline import Progress as BatchProgress
-from dicom_deid.pipeline.configuration import IN_FLIGHT_BYTES, MEBIBYTE
+from dicom_deid.pipeline.configuration import DEFAULT_RECIPES, IN_FLIGHT_BYTES, MEBIBYTE
 from dicom_deid.pipeline.destination import DEFAULT_TEMPLATE
 from dicom_deid.pipeline.recipes import recipes_and_settings
+from dicom_deid.pipeline.withdrawal import withdraw_deleted_sources
 from dicom_deid.pipeline.workers import OnProgress, run_batches
 from dicom_deid.reasons import Reason
 
@@ -47,7 +48,7 @@ _OUTCOMES = {
     "--recipe",
     "recipes",
     multiple=True,
-    default=("desktop",),
+    default=DEFAULT_RECIPES,
     show_default=True,
     metavar="NAME|PATH",
     help="A recipe that ships, or a file; several are combined in order.",
@@ -169,6 +170,22 @@ _OUTCOMES = {
     help="Bound of the bytes of objects in flight, in each process.",
 )
 @click.option(
+    "--on-change",
+    type=click.Choice(["supersede", "keep"]),
+    default="supersede",
+    show_default=True,
+    help="Replace objects that were written when source, recipe or settings have changed, or keep them.",
+)
+@click.option(
+    "--on-source-deleted",
+    type=click.Choice(["report", "withdraw"]),
+    default="report",
+    show_default=True,
+    help="Withdraw released objects whose source object is gone, or only count them.",
+)
+@click.option("--create-project/--no-create-project", default=True, help="Create the project if it does not exist.")
+@click.option("--dry-run", is_flag=True, help="Plan and print what would be done, and write nothing.")
+@click.option(
     "--restore",
     type=click.Choice(["no", "request"]),
     default="no",
@@ -187,6 +204,8 @@ def deidentify(
     cohort_report: Path | None,
     memory: int,
     workers: int,
+    create_project: bool,
+    dry_run: bool,
     private_elements: PrivatePolicy,
     residuals: ResidualPolicy,
     free_text: FreeTextPolicy,
@@ -221,9 +240,14 @@ def deidentify(
     )
     with _report_file(report) as on_recorded, database_access(database, data_directory) as access:
         connections = Connections(database=access.url, keys=access.keys, schema=schema)
-        planned = plan_run(configuration, connections)
+        planned = plan_run(configuration, connections, create_project=create_project)
         if cohort_report is not None:
             _write_cohort_report(cohort_report, planned)
+        if dry_run:
+            report_run(connections, run_id=planned.run_id, state="cancelled")
+            _print_plan(planned)
+            return
+        withdrawn = withdraw_deleted_sources(connections, planned)
         complete = False
         try:
             with _stopping() as should_stop, _progress(planned) as on_progress:
@@ -237,7 +261,7 @@ def deidentify(
                 )
         finally:
             totals = report_run(connections, run_id=planned.run_id, state="succeeded" if complete else "failed")
-    _print_summary(planned, totals)
+    _print_summary(planned, totals, withdrawn)
     sys.exit(_exit_code(complete, totals))
 
 
@@ -329,7 +353,8 @@ def _exit_code(complete: bool, totals: RunReport) -> int:
     return EXIT_QUARANTINED if held else 0
 
 
-def _print_summary(planned: PlannedRun, totals: RunReport) -> None:
+def _plan_table(planned: PlannedRun) -> Table:
+    """Return a table of what the plan found."""
     summary = planned.summary
     table = Table(show_header=False)
     table.add_column()
@@ -341,6 +366,32 @@ def _print_summary(planned: PlannedRun, totals: RunReport) -> None:
     if summary.outside:
         table.add_row("Outside the times", str(summary.outside), "")
     table.add_row("Already done", str(summary.already_done), "")
+    if summary.kept:
+        table.add_row("Kept though changed", str(summary.kept), "--on-change supersede replaces them")
+    if summary.withdrawn:
+        table.add_row("Withdrawn before", str(summary.withdrawn), "")
+    for why, count in sorted(summary.superseding.items()):
+        table.add_row(f"To be replaced: {why}", str(count), "")
+    if summary.deleted:
+        table.add_row("Source object is gone", str(summary.deleted), "--on-source-deleted withdraw withdraws them")
+    return table
+
+
+def _print_plan(planned: PlannedRun) -> None:
+    table = _plan_table(planned)
+    for why, count in sorted(planned.summary.why.items()):
+        table.add_row(f"To be processed: {why}", str(count), "")
+    table.add_row("To be processed", str(planned.summary.planned), f"{planned.summary.bytes / 1e6:.1f} MB")
+    console = Console()
+    console.print(table)
+    console.print("Dry run: nothing was written.")
+
+
+def _print_summary(planned: PlannedRun, totals: RunReport, withdrawn: int) -> None:
+    summary = planned.summary
+    table = _plan_table(planned)
+    if withdrawn:
+        table.add_row("Withdrawn now", str(withdrawn), "their source objects are gone")
     for outcome in _OUTCOMES:
         table.add_row(_OUTCOMES[outcome], str(totals.outcomes.get(outcome, 0)), "")
     if totals.open:

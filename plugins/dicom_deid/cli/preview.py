@@ -17,6 +17,7 @@ from dicom_deid.engine.settings import Settings
 from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.objectstore import open_object_store
 from dicom_deid.pipeline.changes import Change
+from dicom_deid.pipeline.configuration import DEFAULT_RECIPES
 from dicom_deid.pipeline.preview import ObjectPreview, differences, preview_object
 from dicom_deid.pipeline.preview_pseudonyms import PreviewPseudonyms
 from dicom_deid.pipeline.recipes import recipes_and_settings
@@ -31,7 +32,7 @@ _HIDDEN = "(hidden)"
     "--recipe",
     "recipes",
     multiple=True,
-    default=("desktop",),
+    default=DEFAULT_RECIPES,
     show_default=True,
     metavar="NAME|PATH",
     help="A recipe that ships, or a file; several are combined in order.",

@@ -156,6 +156,7 @@ class DicomPlanOperator(DicomDeidOperator):
         """
         from dicom_deid.pipeline.planning import plan_run
         from dicom_deid.pipeline.sample import describe_sample
+        from dicom_deid.pipeline.withdrawal import withdraw_deleted_sources
 
         check_conf(context)
         if self.skip_scheduled and _run_type(context) == "scheduled":
@@ -176,6 +177,9 @@ class DicomPlanOperator(DicomDeidOperator):
         self._log_summary(planned.summary)
         for status, count in Counter(answer.status for answer in planned.cohort).items():
             self.log.info("  lines of the cohort list %s: %d", status, count)
+        withdrawn = withdraw_deleted_sources(self.connections, planned)
+        if withdrawn:
+            self.log.info("  %d released objects were withdrawn because their source objects are gone", withdrawn)
         run = {"run_id": planned.run_id, "configuration": json.loads(planned.configuration.to_json())}
         context["ti"].xcom_push(key="run", value=run)
         RunPageLink.persist(context, self, planned.run_id)

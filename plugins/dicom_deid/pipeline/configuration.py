@@ -19,6 +19,7 @@ from dicom_deid.recipe import load_function
 from dicom_deid.recipe.selection import Selection
 
 MEBIBYTE = 2**20
+DEFAULT_RECIPES = ("desktop", "devices")
 IN_FLIGHT_BYTES = 128 * MEBIBYTE
 """Default bound of the bytes of objects in flight in one process."""
 
@@ -75,6 +76,8 @@ class RunConfiguration:
     on_change
         `supersede` replaces objects that this project wrote when source, recipe or settings have changed; `keep` leaves
         them as they are.
+    on_source_deleted
+        `withdraw` withdraws released objects whose source object is gone from a whole listing; `report` counts them.
     restore, restore_days
         `request` asks the store to restore archived objects for this number of days; a later run processes them.
     server_side_copy
@@ -93,7 +96,7 @@ class RunConfiguration:
     destination: str
     project: str
     quarantine: str | None = None
-    recipes: tuple[str, ...] = ("desktop",)
+    recipes: tuple[str, ...] = DEFAULT_RECIPES
     settings: Settings = field(default_factory=Settings)
     variables: Mapping[str, str | int | float] = field(default_factory=dict)
     functions: Mapping[str, str] = field(default_factory=dict)
@@ -118,6 +121,7 @@ class RunConfiguration:
     large_object_bytes: int = LARGE_OBJECT_BYTES
     lease_seconds: int = 300
     on_change: Literal["supersede", "keep"] = "supersede"
+    on_source_deleted: Literal["report", "withdraw"] = "report"
     restore: Literal["no", "request"] = "no"
     restore_days: int = 7
     server_side_copy: bool = True

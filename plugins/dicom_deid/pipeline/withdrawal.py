@@ -7,12 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache
 
-from dicom_deid.database import AccessReason, Database, Deletion, Reconciliation
+from dicom_deid.database import AccessReason, Database, Deletion, Reconciliation, WithdrawalRequest
 from dicom_deid.database.deletions import Place
 from dicom_deid.database.projects import Project
 from dicom_deid.exceptions import Quarantine
 from dicom_deid.objectstore import ObjectStore, open_object_store
 from dicom_deid.pipeline.connections import Connections
+from dicom_deid.pipeline.planning import PlannedRun
 from dicom_deid.pipeline.process_object import quarantine_key
 from dicom_deid.reasons import Reason
 
@@ -112,6 +113,30 @@ def _delete(store: ObjectStore, key: str, etag: str | None) -> None:
     """Delete an object, unless another one has taken its key since."""
     with suppress(Quarantine):
         store.delete(key, etag=etag)
+
+
+def withdraw_deleted_sources(connections: Connections, planned: PlannedRun) -> int:
+    """Withdraw released objects whose source is gone, if the run is configured so, and return how many.
+
+    Parameters
+    ----------
+    connections
+        Database and object store credentials.
+    planned
+        A run whose plan has compared the whole source with what was released.
+    """
+    configuration = planned.configuration
+    if configuration.on_source_deleted == "report" or not planned.summary.deleted:
+        return 0
+    access = AccessReason(
+        person=configuration.triggered_by or "unknown", reason=f"source deleted, found by run {planned.run_id}"
+    )
+    with connections.open_database() as database:
+        project = database.project(configuration.project, create=False)
+        begun = database.withdraw(project, WithdrawalRequest(deleted_sources=True), access)
+    if begun.withdrawal_id is not None:
+        continue_withdrawal(connections, configuration.project, begun.withdrawal_id)
+    return begun.objects
 
 
 def _delete_group(

@@ -148,6 +148,30 @@ def test_objects_that_another_run_is_processing_are_no_success(run, tmp_path, po
     assert re.search(r"Left to another run +│ +1 ", done.stdout)
 
 
+def test_a_dry_run_counts_what_would_be_replaced_and_a_run_withdraws_what_is_gone(run, tmp_path):
+    source = tmp_path / "in"
+    source.mkdir()
+    for number in range(3):
+        (source / f"{number}.dcm").write_bytes(small_ct(number))
+    command = ["deidentify", "in", "out", "--project", "p", *SETTINGS]
+    assert run(*command).returncode == 0
+    before = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.dcm")}
+    (tmp_path / "more.dicom").write_text("FORMAT dicom\n%header\nREMOVE Manufacturer\n")
+    (source / "2.dcm").unlink()
+    changed = [*command, "--recipe", "desktop", "--recipe", "more.dicom"]
+    dry = run(*changed, "--dry-run")
+    assert dry.returncode == 0, dry.stderr
+    assert re.search(r"To be replaced: recipe +│ +2 ", dry.stdout)
+    assert re.search(r"Source object is gone +│ +1 ", dry.stdout)
+    assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.dcm")} == before
+    done = run(*changed, "--on-source-deleted", "withdraw")
+    assert done.returncode == 0, done.stderr
+    after = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.dcm")}
+    assert len(after) == 2
+    assert all(after[path] != before[path] for path in after)
+    assert run(*command, "--no-create-project", "--project", "mistyped").returncode == 2
+
+
 def test_preview_hides_originals_unless_asked_and_writes_nothing(run, tmp_path):
     person = patients(1)[0]
     (tmp_path / "a.dcm").write_bytes(small_ct(1, person))
