@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from dicom_deid.engine.residuals.boundaries import extent
-from dicom_deid.engine.residuals.matcher import MAX_HITS, TermMatcher
+from dicom_deid.engine.residuals.matcher import MAX_HITS, MAX_PATTERNS, MatcherCache, TermMatcher
 from dicom_deid.engine.residuals.terms import SearchTerm, TermKind
 
 NAME, IDENTIFIER, PLACE, DATE, BORN = (
@@ -176,6 +176,27 @@ def test_the_patterns_of_an_object_full_of_values_are_few() -> None:
     ]
     names = [SearchTerm(NAME, f"Quell{number:05d}mann^Ada", 2) for number in range(5000)]
     assert TermMatcher([*dates, *names], ("ascii",)).size < 10 * (len(dates) + len(names))
+
+
+def test_matchers_are_kept_by_their_size() -> None:
+    """Catches gigabytes for objects that each hold a thousand dates."""
+    cache = MatcherCache()
+    for number in range(60):
+        terms = frozenset(SearchTerm(NAME, f"Quell{number}x{each}mann^Ada", 0x00100010) for each in range(1000))
+        (matcher,) = cache.matchers(terms, ("ascii",))
+        assert cache.matchers(terms, ("ascii",)) == (matcher,)
+        assert matcher.size <= cache.size <= MAX_PATTERNS
+
+
+def test_what_the_objects_of_a_patient_share_is_one_matcher() -> None:
+    """Catches patterns that are built anew for each object because one value differs."""
+    cache = MatcherCache()
+    shared = {SearchTerm(NAME, "Quellmann^Ada", 0x00100010), SearchTerm(IDENTIFIER, "7788123", 0x00080050)}
+    objects = [frozenset({*shared, SearchTerm(IDENTIFIER, f"QX{number}", 0x00400253)}) for number in range(1000, 1004)]
+    used = [cache.matchers(terms, ("ascii",)) for terms in objects]
+    assert used[1][0] is used[2][0] is used[3][0]
+    assert used[3][0].terms == shared
+    assert [set().union(*(matcher.terms for matcher in matchers)) for matchers in used] == objects
 
 
 def test_a_search_stops_where_enough_was_found() -> None:

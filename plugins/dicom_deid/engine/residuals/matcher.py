@@ -22,11 +22,11 @@ from dicom_deid.engine.residuals.terms import SearchTerm, SearchTerms, TermKind
 
 MAX_HITS = 1000
 """The search of an object stops here: it is full of identifiers, and the first ones say so."""
-_MAX_PATTERNS = 400_000
+MAX_PATTERNS = 400_000
 """Patterns of all matchers that are kept, about 100 MB."""
 _MAX_SPELLED_TERMS = 256
 """Of an object with more terms, which no real one has, each is searched for as it is written alone."""
-_FEW_TERMS = 6
+_FEW_TERMS, _MAX_PATIENTS = 6, 4096
 _WINDOW = 1 << 18
 _PATIENT_GROUP = 0x0010
 _ESCAPES = re.compile(rb"\x1b[$()*+,-./]{1,2}[@-~]")
@@ -96,56 +96,64 @@ class TermMatcher:
         return hits if limit is None else hits[: limit + 1]
 
 
-class _MatcherCache:
-    """Matchers that were made, the last used first; bounded by their patterns."""
+class MatcherCache:
+    """Matchers that were built, bounded by the number of their patterns; thread-safe."""
 
     def __init__(self) -> None:
         self._lock = Lock()
         self._size = 0
+        # The last used at the end.
         self._kept: OrderedDict[tuple[SearchTerms, tuple[str, ...]], TermMatcher] = OrderedDict()
         # By the terms of the patient module: what the patient's objects so far had in common.
         self._shared: OrderedDict[tuple[SearchTerms, tuple[str, ...]], SearchTerms] = OrderedDict()
 
-    def matcher(self, terms: SearchTerms, codecs: tuple[str, ...]) -> TermMatcher:
-        """Return the matcher of terms, made where it is not kept."""
-        key = (terms, codecs)
-        with self._lock:
-            found = self._kept.get(key)
-            if found is not None:
-                self._kept.move_to_end(key)
-                return found
-        made = TermMatcher(terms, codecs)
-        with self._lock:
-            if key not in self._kept:
-                self._kept[key] = made
-                self._size += made.size
-            while self._size > _MAX_PATTERNS and len(self._kept) > 1:
-                self._size -= self._kept.popitem(last=False)[1].size
-        return made
-
     def matchers(self, terms: SearchTerms, codecs: tuple[str, ...]) -> tuple[TermMatcher, ...]:
-        """Return matchers that together find the terms of an object."""
+        """Return matchers that together find search terms in an object of these character sets.
+
+        What the patient's objects have in common is one matcher, and each of the few terms of this object another.
+        """
+        if not terms:
+            return ()
+        whole = self._find((terms, codecs))
+        if whole is not None:
+            return (whole,)
         anchor = (frozenset(term for term in terms if term.tag >> 16 == _PATIENT_GROUP), codecs)
         with self._lock:
-            shared = self._shared.get(anchor, terms)
-            common = shared & terms
+            common = self._shared.get(anchor, terms) & terms
             if len(terms) - len(common) > _FEW_TERMS:
                 common = terms
             self._shared[anchor] = common
             self._shared.move_to_end(anchor)
-            if len(self._shared) > _FEW_TERMS * 1024:
+            if len(self._shared) > _MAX_PATIENTS:
                 self._shared.popitem(last=False)
         own = terms - common
-        return (self.matcher(common, codecs), *(self.matcher(frozenset((term,)), codecs) for term in own))
+        return (self._matcher(common, codecs), *(self._matcher(frozenset((term,)), codecs) for term in own))
+
+    @property
+    def size(self) -> int:
+        """The patterns of all matchers that are kept."""
+        return self._size
+
+    def _find(self, key: tuple[SearchTerms, tuple[str, ...]]) -> TermMatcher | None:
+        with self._lock:
+            found = self._kept.get(key)
+            if found is not None:
+                self._kept.move_to_end(key)
+            return found
+
+    def _matcher(self, terms: SearchTerms, codecs: tuple[str, ...]) -> TermMatcher:
+        key = (terms, codecs)
+        made = self._find(key) or TermMatcher(terms, codecs)
+        with self._lock:
+            if key not in self._kept:
+                self._kept[key] = made
+                self._size += made.size
+            while self._size > MAX_PATTERNS and len(self._kept) > 1:
+                self._size -= self._kept.popitem(last=False)[1].size
+        return made
 
 
-_cache = _MatcherCache()
-
-
-@lru_cache(maxsize=256)
-def matchers_for(terms: SearchTerms, codecs: tuple[str, ...]) -> tuple[TermMatcher, ...]:
-    """Return matchers that together find search terms in an object of these character sets."""
-    return _cache.matchers(terms, codecs) if terms else ()
+matchers_for = MatcherCache().matchers
 
 
 @lru_cache(maxsize=32768)
