@@ -1,4 +1,4 @@
-"""What every fuzzer calls: bytes in, an object out or a reason; anything else is a fault."""
+"""The target of all fuzzers: returns an object or a reason; anything else is a fault."""
 
 from __future__ import annotations
 
@@ -54,13 +54,13 @@ def _run(engine: Deidentifier, data: bytes) -> bytes | Reason:
         outcome = Reason(quarantine.reason)
     assert time.process_time() - began < SECONDS
     if isinstance(outcome, bytes):
-        # What is written can be read: the engine must not make an object worse than it was.
+        # The engine must be able to read what it writes.
         engine.deidentify(outcome, resolve)
     return outcome
 
 
 def pydicom_reads(data: bytes) -> bool:
-    """Whether pydicom finds elements to the end."""
+    """Return whether pydicom reads all elements."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:

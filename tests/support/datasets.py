@@ -59,7 +59,7 @@ def element(keyword: str, value: Any, vr: str | None = None) -> Element:
 
 @dataclass(frozen=True)
 class Encoding:
-    """How to write elements: transfer syntax, the length form of sequences and items, and the Python codec of text."""
+    """Encoding of elements: transfer syntax, length form of sequences and items, and Python codec of text."""
 
     transfer_syntax: str = EXPLICIT_LE
     sequences: Literal["defined", "undefined"] = "undefined"

@@ -234,7 +234,7 @@ def a_sequence_at_the_tag_of_a_private_creator() -> bytes:
 
 @structure(reason=Reason.MALFORMED)
 def a_known_sequence_written_as_text() -> bytes:
-    """What is hidden in the text is no item that rules could reach."""
+    """Rules apply to items, and the text has none."""
     return meta() + data_set(el(0x0040A073, "UT", f"Verified by {NAME}"))
 
 

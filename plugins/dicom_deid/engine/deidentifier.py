@@ -505,7 +505,7 @@ class Deidentifier:
             if context.until is not None and not walk.added:
                 self._insert(walk, handler_table, context, context.until, pos, item_context)
         if walk.partial and (walk.pixel_data is None or (walk.pixel_data[1] or end + 1) <= end):
-            # What replaces_references the pixel data was not obj, or not all of it.
+            # The bytes after the pixel data were not given, or not all of them.
             raise NeedMoreDataError(2 * end)
         walk.codecs = item_context.codecs
         return pos

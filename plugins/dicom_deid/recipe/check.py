@@ -18,7 +18,7 @@ from dicom_deid.recipe.profile_attributes import ProfileAttribute, profile_attri
 from dicom_deid.recipe.recipe import Recipe
 from dicom_deid.recipe.rules import Action, ListEntry, Rule
 from dicom_deid.recipe.types import all_optional, sop_classes, types_of
-from dicom_deid.recipe.values import Variable
+from dicom_deid.recipe.values import Function, Variable
 
 _PRIVATE_FORM = re.compile(r"""\(?([0-9a-f]{4}),"([^"]+)",([0-9a-f]{2})\)?""", re.IGNORECASE)
 _DATES = ("DA", "DT")
@@ -212,6 +212,12 @@ class _Inspector:
                 yield f"JITTER shifts dates, but {rule.field} has VR {vr}"
         if rule.action is Action.REMOVE and isinstance(rule.value, Variable):
             yield "removes every selected element if the variable is true, and none if it is false"
+        is_name = any(element.vr == "PN" for element in elements)
+        if rule.action is Action.REPLACE and rule.value == Function("generate_value") and is_name:
+            yield (
+                "a name becomes a pseudonym that looks like a UID, another one for each spelling; "
+                "write a fixed text, or use a function that returns the new PatientID"
+            )
 
 
 def _by_type(rule: Rule, elements: list[ElementName]) -> str:

@@ -1,4 +1,4 @@
-"""Functions of users: what they see of the object, and what becomes of what they write."""
+"""Functions of users: the object that they see, and the search of what they write."""
 
 from __future__ import annotations
 

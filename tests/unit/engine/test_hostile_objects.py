@@ -172,7 +172,7 @@ def test_removing_what_cannot_be_removed_ends():
     assert b"Zimmerwald" not in new.to_bytes()
 
 
-# Large objects, of which the beginning is given first
+# Large objects, analysed from their beginning
 
 
 def in_parts(data: bytes, given: int, settings: Settings) -> bytes:
@@ -195,7 +195,7 @@ def in_parts(data: bytes, given: int, settings: Settings) -> bytes:
 @pytest.mark.parametrize("encapsulated", [False, True])
 @pytest.mark.parametrize("given", range(100, 1400, 41))
 def test_the_beginning_may_end_anywhere(given, encapsulated):
-    """Catches what stands behind the pixel data and is copied because the beginning already held the pixel data."""
+    """Catches bytes after the pixel data that are copied because the beginning held the whole pixel data."""
     pixels = Element(0x7FE00010, "OB", (b"\xff\xd8" + bytes(300), bytes(90))) if encapsulated else None
     tail = [Element(0xFFFCFFFC, "OB", SECRET.encode())]
     syntax = Encoding(datasets.JPEG_BASELINE if encapsulated else datasets.EXPLICIT_LE)
@@ -292,7 +292,7 @@ def test_nobody_talks_of_a_value(tmp_path):
     "term", ["FOO", "FOO\\ISO 2022 IR 87", "ISO_IR 192\\FOO", "ISO-IR 999", "rot_13", "cp037", "utf_16", "utf_7", "hex"]
 )
 def test_an_unknown_character_set_is_quarantined(term):
-    """Catches text that is read as Latin-1, which it is not: its originals are not found where they stand."""
+    """Catches text wrongly read as Latin-1: original values in it are not found."""
     with pytest.raises(Quarantine) as caught:
         run(an_object(element("SpecificCharacterSet", term)), DESKTOP)
     assert (caught.value.reason, caught.value.where) == (Reason.UNSUPPORTED_CHARACTER_SET, "(0008,0005)")

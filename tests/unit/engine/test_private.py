@@ -45,7 +45,7 @@ def test_policies(policy, expected):
 
 
 def test_a_block_is_identified_by_its_creator_and_not_by_its_number():
-    """Catches the safe list applied to (0019,xx23) of whoever reserved the block."""
+    """Catches the safe list applied to (0019,xx23) whichever creator reserved the block."""
     moved = [
         Element(0x001900A0, "LO", "GEMS_ACQU_01"),
         Element(0x0019A023, "DS", "1.5"),

@@ -1,4 +1,4 @@
-"""What changes changes everywhere it should; what does not keeps its bytes."""
+"""Unchanged elements keep their bytes; changes are applied wherever they should be."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DESKTOP = Recipe.named("desktop")
 
 @pytest.mark.parametrize("encoding", ENCODINGS, ids=IDS)
 def test_an_empty_recipe_in_parity_mode_gives_back_the_same_bytes(encoding):
-    """Catches any re-encoding: a length form, a VR or an order that is written anew."""
+    """Catches any re-encoding: a changed length form, VR or order of elements."""
     data = datasets.ct(3, encoding)
     assert run(data, "", Settings.parity()).to_bytes() == data
 
@@ -33,7 +33,7 @@ def test_every_encoding_of_an_object_gives_the_same_elements(encoding):
     expected = every_element(read(run(datasets.ct(5), DESKTOP)))
     got = every_element(read(run(datasets.ct(5, encoding), DESKTOP)))
     if encoding.order == ">":
-        # Words of pixels stand the other way round, and are not touched.
+        # Pixel words are in the other byte order, and unchanged.
         del got["/(7FE0,0010)"], expected["/(7FE0,0010)"]
     if not encoding.explicit:
         # Unknown private elements have no VR there; those that are left are safe ones, whose bytes are the same.
@@ -142,7 +142,7 @@ def test_sequences_beyond_the_limit_are_quarantined():
 
 
 def test_an_added_element_out_of_order_is_refused_rather_than_doubled():
-    """Catches two elements of one tag, of which a reader may take the original."""
+    """Catches two elements of one tag: a reader may use the original."""
     data = datasets.ct(1)
     method = b"\x12\x00\x62\x00CS\x02\x00NO"
     with pytest.raises(Quarantine) as caught:

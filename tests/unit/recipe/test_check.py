@@ -85,6 +85,7 @@ def test_an_empty_recipe_leaves_every_attribute_of_the_table_alone() -> None:
         ("REMOVE contains:NoSuchWord", "selects no element"),
         ("JITTER PatientID 3", "has VR LO"),
         ("REMOVE PatientID var:x", "if the variable is true"),
+        ("REPLACE PatientName func:generate_value", "looks like a UID"),
     ],
 )
 def test_what_may_not_be_meant_is_warned_about(line: str, words: str) -> None:

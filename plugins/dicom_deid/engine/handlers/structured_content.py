@@ -117,9 +117,9 @@ class ContentRules:
     def __init__(self, steps: Mapping[Concept, Steps]) -> None:
         self._steps = steps
         self._removing = {
-            concept: taken[-1].rule_index
-            for concept, taken in steps.items()
-            if taken and taken[-1].action is Action.REMOVE
+            concept: of_concept[-1].rule_index
+            for concept, of_concept in steps.items()
+            if of_concept and of_concept[-1].action is Action.REMOVE
         }
         self._item_rules: dict[tuple[Concept, ...], ContentItemRule] = {}
         self._dummies: dict[int, ContentItemRule] = {}
