@@ -118,6 +118,11 @@ WITH mine AS (
     WHERE EXISTS (SELECT FROM mine) AND w.item NOT IN (SELECT item FROM refused) ORDER BY i.item
     ON CONFLICT (batch_id, item) DO UPDATE SET destination_key = excluded.destination_key, run_id = excluded.run_id,
         series_number = excluded.series_number, instance_hash = excluded.instance_hash, withdrawal_id = NULL
+), marked AS (
+    UPDATE processed_object d SET withdrawal_id = r.withdrawal_id, series_number = w.series_number
+    FROM refused r JOIN wanted w ON w.item = r.item
+    JOIN batch_item i ON i.batch_id = %(batch)s AND i.item = r.item
+    WHERE d.scope_id = %(scope)s AND d.key_hash = i.key_hash AND EXISTS (SELECT FROM mine)
 )
 SELECT (SELECT count(*) FROM mine), (SELECT coalesce(array_agg(DISTINCT item), '{{}}') FROM refused)
 """  # noqa: S608 - constants

@@ -185,6 +185,11 @@ def test_a_new_source_object_of_a_withdrawn_patient_is_not_written(released, ste
     delete_copies(released, begun.withdrawal_id)
     run = steps.begin()
     assert process(released, run, released.plan(run, listing(60)).batches) == set(range(50, 60))
+    # From then on they are known to be withdrawn, and come back when the withdrawal is undone.
+    assert released.plan(steps.begin(), listing(60)).withdrawn == 10
+    assert released.undo_withdrawal(project, begun.withdrawal_id, ACCESS) == 10
+    run = steps.begin()
+    assert process(released, run, released.plan(run, listing(60)).batches) == set(range(40, 50))
 
 
 def test_an_object_that_is_being_written_while_it_is_withdrawn_is_deleted_after(released, second, steps):

@@ -48,7 +48,8 @@ def test_a_patient_withdraws(place, terminal):
     place.put(series(people, 4))
     ran = place.run()
     before = place.get()
-    release_run(place.connections, run_id=ran.planned.run_id, release_to=f"s3://{place.bucket}/released")
+    target = f"s3://{place.bucket}/released"
+    release_run(place.connections, run_id=ran.planned.run_id, release_to=target, person="vic")
     assert place.get("released") == before
     patient = ["--project", "test", "--patient", people[1].patient_id]
     counted = terminal("release", "withdraw", *patient, "--dry-run")
@@ -66,7 +67,7 @@ def test_a_patient_withdraws(place, terminal):
     assert len(place.run().planned.summary.batches) == 1
     assert len(place.get()) == 10
     withdrawal = done.split("Withdrawal ")[1].split(":")[0]
-    assert "of 4 objects was undone" in terminal("release", "withdraw", "--project", "test", "--undo", withdrawal)
+    assert "of 5 objects was undone" in terminal("release", "withdraw", "--project", "test", "--undo", withdrawal)
     place.run()
     assert len(place.get()) == 15
     assert set(before) <= set(place.get())
