@@ -148,8 +148,8 @@ _ADVICE = {
     ),
     Reason.RESIDUAL_FOUND: Advice(
         "A value that the rules removed or replaced occurs elsewhere in the object.",
-        "Decide on the quarantine page, add a rule for the element named in the audit, or choose the residuals policy "
-        "remove-element or redact-token.",
+        "Decide on the quarantine page, add a rule for the first element named in the audit, redact it where it is a "
+        "description or a comment (free_text: known-originals), or choose another residuals policy.",
     ),
     Reason.BURNED_IN_ANNOTATION: Advice(
         "BurnedInAnnotation is YES and no filter clears it.",

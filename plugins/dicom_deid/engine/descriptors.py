@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 from dicom_deid.engine.vocabulary import Vocabulary
@@ -79,6 +80,7 @@ _FORMS = (
     rf"\b{_LABEL}{_DAY}?[ .]*(?:{_MONTHS})?\b[ .,]*{_DAY}?[ ,]*(?:1[89]|20)[0-9]{{2}}\b",
 )
 _IDENTIFYING = tuple(re.compile(form, re.IGNORECASE) for form in _FORMS)
+_SHORT = 256
 _BLANKS = re.compile(r"[ \t]{2,}")
 
 
@@ -99,6 +101,8 @@ class TextCleaner:
 
     def __init__(self, clean: Callable[[str], str]) -> None:
         self._clean = clean
+        # The objects of a series have the same descriptions.
+        self._clean_short = lru_cache(maxsize=4096)(clean)
 
     def __call__(self, *, field: Any, **_others: object) -> str:
         """Return the element's text without what identifies.
@@ -110,7 +114,10 @@ class TextCleaner:
         """
         text = field.element.value
         values = [text] if isinstance(text, str) or not hasattr(text, "__iter__") else list(text)
-        return "\\".join(self._clean(str(one)) for one in values if one is not None)
+        return "\\".join(self._cleaned(str(one)) for one in values if one is not None)
+
+    def _cleaned(self, text: str) -> str:
+        return self._clean_short(text) if len(text) <= _SHORT else self._clean(text)
 
 
 class Unchanged:

@@ -48,6 +48,7 @@ def cleaned(free_text: str, recipe: str = "desktop", words: str = "", **texts: s
         "MRI knie rechts",
         "a.p. view, 2 images, TR500 TE15",
         "Untersuchung Oberschenkel re.",
+        "patient's left knee",
     ],
 )
 def test_words_of_radiology_stay(text: str) -> None:

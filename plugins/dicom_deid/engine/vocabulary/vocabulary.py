@@ -11,6 +11,7 @@ from dicom_deid.engine.vocabulary.words import radiology_words
 
 MASK = "*"
 _TOKEN = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
+_POSSESSIVE = re.compile("['’]s$")
 _PARTS = re.compile(r"[^\W\d_]+|\d+")
 _CAMEL_PARTS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _INITIALS = re.compile(r"(?:\b[^\W\d_]\.\s?){2,}|(?<![^\W\d_])[^\W\d_]\.\s?(?=[^\W\d_]{3,})")
@@ -76,7 +77,7 @@ class Vocabulary:
         return letters not in self._site and letters not in radiology_words()
 
     def _decide(self, token: str) -> bool:
-        word = token.casefold()
+        word = _POSSESSIVE.sub("", token.casefold())
         if self._is_known(word) or len(word) == 1:
             return True
         if word.isdigit():
