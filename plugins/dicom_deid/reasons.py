@@ -64,6 +64,7 @@ class Reason(StrEnum):
     BURNED_IN_ANNOTATION = "burned-in-annotation"
     PIXEL_RISK = "pixel-risk"
     RECOGNIZABLE_VISUAL_FEATURES = "recognizable-visual-features"
+    FACE_POSSIBLE = "face-possible"
     PIXEL_DATA_UNREADABLE = "pixel-data-unreadable"
     ENCAPSULATED_DOCUMENT = "encapsulated-document"
     STRUCTURED_CONTENT = "structured-content"
@@ -164,6 +165,10 @@ _ADVICE = {
     Reason.RECOGNIZABLE_VISUAL_FEATURES: Advice(
         "The object states that the patient can be recognised in its pixels.",
         "De-face it before it is released, or allow it on the quarantine page.",
+    ),
+    Reason.FACE_POSSIBLE: Advice(
+        "A CT or MR image whose header says, or does not exclude, that it can show a face. Nothing was de-faced.",
+        "De-face the series before it is released, or set faces to report or allow.",
     ),
     Reason.PIXEL_DATA_UNREADABLE: Advice(
         "Pixels that a rule must clean cannot be decoded or encoded.",

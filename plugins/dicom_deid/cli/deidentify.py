@@ -22,7 +22,7 @@ from rich.table import Table
 from dicom_deid.cli import EXIT_FAILED, EXIT_QUARANTINED
 from dicom_deid.cli.options import database_access, database_options, lines, owner_only, pairs
 from dicom_deid.database import AuditRow, RunReport
-from dicom_deid.engine.settings import FreeTextPolicy, PixelPolicy, PrivatePolicy, ResidualPolicy, Settings
+from dicom_deid.engine.settings import FacePolicy, FreeTextPolicy, PixelPolicy, PrivatePolicy, ResidualPolicy, Settings
 from dicom_deid.pipeline import Connections, PlannedRun, RunConfiguration, plan_run, report_run
 from dicom_deid.pipeline import Progress as BatchProgress
 from dicom_deid.pipeline.configuration import DEFAULT_RECIPES, IN_FLIGHT_BYTES, MEBIBYTE
@@ -123,6 +123,13 @@ _OUTCOMES = {
     help="What to do with documents and structured content that no rule cleans.",
 )
 @click.option(
+    "--faces",
+    type=click.Choice(get_args(FacePolicy)),
+    default=Settings().faces,
+    show_default=True,
+    help="What to do with CT and MR images that can show a face.",
+)
+@click.option(
     "--cohort",
     metavar="LIST",
     help="CSV or Parquet list of patients, studies, series or keys: only these are de-identified. The source must be "
@@ -211,6 +218,7 @@ def deidentify(
     free_text: FreeTextPolicy,
     pixel_risk: PixelPolicy,
     documents: Any,
+    faces: FacePolicy,
     recipes: tuple[str, ...],
     profile_options: tuple[str, ...],
     **options: Any,
@@ -227,6 +235,7 @@ def deidentify(
         "free_text": free_text,
         "pixel_risk": pixel_risk,
         "documents": documents,
+        "faces": faces,
     }
     rules = recipes_and_settings(recipes, profile_options, given)
     configuration = RunConfiguration(

@@ -83,7 +83,7 @@ def _preview(
     address: str, recipes: tuple[str, ...], profile_options: tuple[str, ...], pseudonyms: PreviewPseudonyms
 ) -> ObjectPreview:
     # A preview shows what the rules do, also for objects that a run would quarantine.
-    seen = {"residuals": "report", "pixel_risk": "allow", "documents": "allow"}
+    seen = {"residuals": "report", "pixel_risk": "allow", "documents": "allow", "faces": "allow"}
     rules = recipes_and_settings(recipes, profile_options, seen)
     deidentifier = Deidentifier(Recipe.resolve(*rules["recipes"]), Settings(**rules["settings"]))
     folder, _, key = address.rpartition("/")

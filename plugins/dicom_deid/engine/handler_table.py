@@ -79,6 +79,7 @@ from dicom_deid.engine.handlers.steps import (
 )
 from dicom_deid.engine.handlers.structured_content import ContentItemRule, ContentRules, ContentSequenceHandler
 from dicom_deid.engine.pixels import (
+    FACE_ELEMENTS,
     FACTS,
     CleanedPixels,
     captured_by,
@@ -285,6 +286,8 @@ class HandlerTable:
         self.captured = {**CAPTURED, **INDEXED, **SIZED, **captured_by(compiled.recipe.filters)}
         if settings.pixel_risk != "allow":
             self.captured |= FACTS
+        if settings.faces != "allow":
+            self.captured |= FACE_ELEMENTS
         self.replaces_references = settings.follow_uid_references and replaces_uids(compiled)
         self.content_rules = ContentRules(compiled.content_items)
         self._by_item_rule: dict[tuple[object, ...], RuleContext] = {}

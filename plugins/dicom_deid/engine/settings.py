@@ -11,6 +11,7 @@ PrivatePolicy = Literal["remove", "safe", "keep"]
 ResidualPolicy = Literal["off", "report", "redact-token", "remove-element", "quarantine"]
 UnknownPolicy = Literal["keep", "remove"]
 FreeTextPolicy = Literal["keep", "known-originals", "vocabulary"]
+FacePolicy = Literal["allow", "report", "hold"]
 PixelPolicy = Literal["allow", "ocr", "quarantine"]
 
 
@@ -51,6 +52,8 @@ class Settings:
         Policy for an object of a kind that often has burned-in identifiers if no `%filter` covers it.
     documents
         Policy for encapsulated documents and structured content that no rule cleans.
+    faces
+        Policy for CT and MR images that can show a face: `allow`, `report` in the audit, or `hold` (quarantine).
     recompress_pixels
         Compress cleaned pixels in their original transfer syntax if that is lossless; otherwise write them
         uncompressed.
@@ -74,6 +77,7 @@ class Settings:
     free_text: FreeTextPolicy = "keep"
     pixel_risk: PixelPolicy = "quarantine"
     documents: Literal["allow", "quarantine"] = "quarantine"
+    faces: FacePolicy = "report"
     recompress_pixels: bool = True
     max_depth: int = 64
     max_inflated_bytes: int = 256 * 2**20
@@ -91,6 +95,7 @@ class Settings:
             residuals="off",
             pixel_risk="allow",
             documents="allow",
+            faces="allow",
         )
 
     def replace(self, **changes: object) -> Settings:

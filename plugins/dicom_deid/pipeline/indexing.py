@@ -102,7 +102,7 @@ class HeaderIndexer:
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
         # Without rules nothing is refused but what cannot be read.
-        settings = Settings(residuals="off", pixel_risk="allow", documents="allow", stamp_method=False)
+        settings = Settings(residuals="off", pixel_risk="allow", documents="allow", faces="allow", stamp_method=False)
         self._deidentifier = Deidentifier(Recipe.parse("FORMAT dicom\n%header\n", "index"), settings)
 
     def read(self, source_object: SourceObject) -> IndexEntry | None:

@@ -4,6 +4,7 @@ numpy and the codecs are imported only when pixels have to be decoded.
 """
 
 from dicom_deid.engine.pixels.clean import CleanedPixels, clean_pixels, with_overlays, without_embedded_planes
+from dicom_deid.engine.pixels.faces import FACE_ELEMENTS
 from dicom_deid.engine.pixels.filters import FilterMatch, PixelFilters, captured_by
 from dicom_deid.engine.pixels.overlays import (
     Overlay,
@@ -28,6 +29,7 @@ from dicom_deid.engine.pixels.risk import (
 from dicom_deid.engine.pixels.text import FoundText, TextFinder, overlay_text_regions, require_ocr, text_regions
 
 __all__ = [
+    "FACE_ELEMENTS",
     "FACTS",
     "CleanedPixels",
     "FilterMatch",

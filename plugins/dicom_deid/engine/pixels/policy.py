@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Literal
 
 from dicom_deid.dicom.part10 import FileHeader
 from dicom_deid.dicom.vr import is_vr
@@ -24,6 +25,7 @@ from dicom_deid.engine.pixels import (
     with_overlays,
     without_embedded_planes,
 )
+from dicom_deid.engine.pixels.faces import face_evidence, face_facts
 from dicom_deid.engine.pixels.filters import FilterMatch
 from dicom_deid.engine.profiles import Option
 from dicom_deid.engine.settings import Settings
@@ -84,6 +86,8 @@ class PixelAndDocumentPolicy:
         NeedMoreDataError
             If pixels must be cleaned that `source` does not hold.
         """
+        if self._settings.faces != "allow" and walk.pixel_data is not None:
+            self._note_face(walk, header)
         cleaned = None if self._is_idle else self._decide_and_clean(walk, header, source, size)
         if not walk.planes_removed or walk.pixel_data is None:
             return cleaned
@@ -115,6 +119,19 @@ class PixelAndDocumentPolicy:
         if walk.partial:
             raise NeedMoreDataError(size)
         return self._clean(walk, header, read_data_set(source) if dataset is None else dataset, match, decision)
+
+    def _note_face(self, walk: ObjectWalk, header: FileHeader) -> None:
+        """Note or refuse an image that can show a face, as the setting says."""
+        order: Literal["big", "little"] = "big" if header.transfer_syntax.encoding.big_endian else "little"
+        rows, columns = (
+            int.from_bytes(walk.data[found[0] : found[1]][:2], order) if (found := walk.captured.get(keyword)) else 0
+            for keyword in ("Rows", "Columns")
+        )
+        evidence = face_evidence(face_facts(partial(_text, walk), rows, columns))
+        if evidence and self._settings.faces == "hold":
+            raise Quarantine(Reason.FACE_POSSIBLE, evidence)
+        if evidence:
+            walk.note(Reason.FACE_POSSIBLE)
 
     def _candidates(self, walk: ObjectWalk, header: FileHeader, source: bytes) -> tuple[Filter, ...]:
         """Return the filters that may match an object."""
@@ -160,10 +177,11 @@ def _overlays(walk: ObjectWalk, header: FileHeader, dataset: Dataset) -> list[Ov
     ]
 
 
-def _facts(walk: ObjectWalk, header: FileHeader) -> ObjectFacts:
-    def text(keyword: str) -> str:
-        found = walk.captured.get(keyword)
-        return "" if found is None else walk.data[found[0] : found[1]].decode("iso8859").strip("\0 ")
+def _text(walk: ObjectWalk, keyword: str) -> str:
+    found = walk.captured.get(keyword)
+    return "" if found is None else walk.data[found[0] : found[1]].decode("iso8859").strip("\0 ")
 
-    facts = ObjectFacts.of(text, header.transfer_syntax.uid, has_pixel_data=walk.pixel_data is not None)
+
+def _facts(walk: ObjectWalk, header: FileHeader) -> ObjectFacts:
+    facts = ObjectFacts.of(partial(_text, walk), header.transfer_syntax.uid, has_pixel_data=walk.pixel_data is not None)
     return facts if facts.sop_class_uid else facts._replace(sop_class_uid=header.media_storage_sop_class_uid)
