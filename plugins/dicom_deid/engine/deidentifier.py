@@ -44,7 +44,7 @@ from dicom_deid.engine.handler_table import CAPTURED, HandlerTable, RootContext,
 from dicom_deid.engine.handlers.basic import GroupLengthEdit, ObjectWalk, PendingEdit
 from dicom_deid.engine.pixels import CleanedPixels
 from dicom_deid.engine.pixels.policy import PixelAndDocumentPolicy
-from dicom_deid.engine.references import MODALITIES
+from dicom_deid.engine.references import MODALITIES, NON_PATIENT_CLASSES
 from dicom_deid.engine.residuals.matcher import MAX_HITS
 from dicom_deid.engine.residuals.search import (
     RemovedValues,
@@ -747,9 +747,9 @@ def _require_identifiers(analysis: AnalysisResult) -> None:
     for keyword, tag in _REQUIRED:
         found = walk.captured.get(keyword)
         if found is None or not walk.data[found[0] : found[1]].strip(b"\0 "):
-            if tag == _SOP_CLASS_UID and analysis.header.media_storage_sop_class_uid:
-                continue
-            raise Quarantine(Reason.MISSING_IDENTIFIER, tag_text(tag))
+            sop_class = analysis.original("SOPClassUID") or analysis.header.media_storage_sop_class_uid
+            if not sop_class or (tag != _SOP_CLASS_UID and sop_class not in NON_PATIENT_CLASSES):
+                raise Quarantine(Reason.MISSING_IDENTIFIER, tag_text(tag))
 
 
 def _refusal(residuals: list[Residual]) -> Quarantine:

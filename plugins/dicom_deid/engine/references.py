@@ -19,6 +19,13 @@ MODALITIES = frozenset(
     )
 )
 
+# SOP classes of objects that belong to no patient and no study (PS3.4 section GG.3 and annexes): hanging protocols,
+# colour palettes, implant templates, defined procedure protocols and their approval, inventories.
+NON_PATIENT_CLASSES = frozenset(
+    f"1.2.840.10008.5.1.4.{last}"
+    for last in ("38.1", "39.1", "43.1", "44.1", "45.1", "1.1.200.1", "1.1.200.3", "1.1.200.7", "1.1.201.1")
+)
+
 # Endings of the keywords of UI elements that name a class, a syntax, a scheme or a resource, not an instance (PS3.6).
 # PS3.15 Table E.1-1 marks all other UI elements U.
 _CLASS_KEYWORD_ENDINGS = (

@@ -82,3 +82,9 @@ def test_an_object_without_study_or_series_is_held(missing: str) -> None:
     with pytest.raises(Quarantine) as caught:
         run(data, "REMOVE PatientName")
     assert caught.value.reason is Reason.MISSING_IDENTIFIER
+
+
+def test_an_object_of_no_patient_has_no_study() -> None:
+    """Colour palettes are stored with images, and have neither study nor series."""
+    palette = [element("SOPClassUID", "1.2.840.10008.5.1.4.39.1"), element("SOPInstanceUID", "1.2.3.4.77")]
+    assert "StudyInstanceUID" not in read(run(datasets.part10(palette, complete=False), "REMOVE PatientName"))
