@@ -48,6 +48,15 @@ class PendingObject:
     ordering_key: Hashable = None
 
 
+class MemoryRequest(NamedTuple):
+    """More bytes that an object takes in memory than its cost: it continues when they fit into the bound.
+
+    Yielded before the `PendingObject`, by an object whose size in memory is known only after it was read.
+    """
+
+    size: int
+
+
 class Reply(NamedTuple):
     """The answer to a `PendingObject`, or to an `Intent`.
 
@@ -66,7 +75,7 @@ class Reply(NamedTuple):
     is_refused: bool = False
 
 
-Steps = Generator[PendingObject | Intent, Reply, Done | None]
+Steps = Generator[MemoryRequest | PendingObject | Intent, Reply, Done | None]
 """The steps of one object: between them it yields what must be committed, continues with the reply, and returns."""
 
 
@@ -109,7 +118,8 @@ class _Task(Generic[Item, Done]):
     item: Item
     cost: int
     steps: Steps[Done]
-    request: PendingObject | Intent | None = None
+    request: MemoryRequest | PendingObject | Intent | None = None
+    is_read: bool = False
     reply: Reply | None = None
     other_terms: SearchTerms = frozenset()
     ordering_key: Hashable = None
@@ -187,6 +197,8 @@ class PipelineExecutor(Generic[Item, Done]):
         self._returned: SimpleQueue[_Task[Item, Done]] = SimpleQueue()
         # Tasks that were read before an earlier one was, by number.
         self._early: dict[int, _Task[Item, Done]] = {}
+        # Tasks that wait for more memory, by number.
+        self._unfit: dict[int, _Task[Item, Done]] = {}
         self._waiting: list[_Task[Item, Done]] = []
         # Tasks that are ready to be written once their intents are committed.
         self._intending: list[_Task[Item, Done]] = []
@@ -208,6 +220,7 @@ class PipelineExecutor(Generic[Item, Done]):
         try:
             while True:
                 held = self._admit(source, held, readers, should_stop)
+                self._grant_memory(readers)
                 if not (self._reading or self._writing or self._waiting or self._intending):
                     return
                 results = self._collect(writers)
@@ -252,9 +265,24 @@ class PipelineExecutor(Generic[Item, Done]):
             self._admitted += 1
         return None
 
+    def _grant_memory(self, readers: _ThreadPool[Item, Done]) -> None:
+        """Let tasks continue that fit into memory now; if nothing else is in progress, the first of them."""
+        for number in sorted(self._unfit):
+            task = self._unfit[number]
+            size = task.request.size if isinstance(task.request, MemoryRequest) else 0
+            is_idle = not (self._reading or self._writing or self._waiting or self._intending)
+            if self._bytes + size > self._bound and not is_idle:
+                return
+            del self._unfit[number]
+            self._bytes += size
+            task.cost += size
+            task.reply = Reply({}, frozenset())
+            self._reading += 1
+            readers.submit(task)
+
     @property
     def _is_full(self) -> bool:
-        waiting = len(self._early) + len(self._waiting) + len(self._intending) + self._queued
+        waiting = len(self._early) + len(self._unfit) + len(self._waiting) + len(self._intending) + self._queued
         return self._reading + waiting + self._writing >= _IN_FLIGHT_PER_TRANSFER * self._transfers
 
     def _collect(self, writers: _ThreadPool[Item, Done]) -> list[Done]:
@@ -272,8 +300,12 @@ class PipelineExecutor(Generic[Item, Done]):
     def _take(self, task: _Task[Item, Done], results: list[Done], writers: _ThreadPool[Item, Done]) -> None:
         if task.error is not None:
             raise task.error
-        if task.reply is None:
+        if not task.is_read:
             self._reading -= 1
+            if isinstance(task.request, MemoryRequest):
+                self._unfit[task.number] = task
+                return
+            task.is_read = True
             self._early[task.number] = task
         else:
             self._writing -= 1

@@ -36,6 +36,9 @@ MAX_HEADER_BYTES = 256 * 2**20
 LARGE_OBJECT_BYTES = 64 * 2**20
 """Objects of at least this size are not read into memory as a whole."""
 
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
+_META_BYTES = 8 * 2**10
+_INFLATED_PIECE = 2**20
 _PIXEL_DATA = re.compile(rb"\xe0\x7f\x10\x00")
 """The tag (7FE0,0010) in little endian."""
 
@@ -68,6 +71,20 @@ class FetchedObject:
     sha256: str | None = None
 
 
+class MoreMemoryNeeded(Exception):
+    """A deflated object is larger in memory than the caller has room for.
+
+    Parameters
+    ----------
+    size
+        Bytes of the inflated data set.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size = size
+
+
 def fetch_object(
     deidentifier: Deidentifier,
     store: ObjectStore,
@@ -77,11 +94,25 @@ def fetch_object(
     etag: str | None = None,
     version_id: str | None = None,
     large_object_bytes: int = LARGE_OBJECT_BYTES,
+    max_inflated_bytes: int | None = None,
 ) -> FetchedObject:
     """Read and analyse an object.
 
+    Parameters
+    ----------
+    deidentifier
+        The engine.
+    store, key, size, etag, version_id
+        The object, as it was listed.
+    large_object_bytes
+        An object of at least this size is read up to its pixel data only.
+    max_inflated_bytes
+        Bytes that the caller has room for if the data set is deflated; None for no limit but that of the engine.
+
     Raises
     ------
+    MoreMemoryNeeded
+        The data set inflates to more than `max_inflated_bytes`.
     Quarantine
         By the engine; `HEADER_TOO_LARGE` when a large object has more than `MAX_HEADER_BYTES` before its pixel data;
         `OBJECT_VANISHED` or `OBJECT_CHANGED` when it is not the object that was listed.
@@ -90,8 +121,26 @@ def fetch_object(
     """
     if size < large_object_bytes:
         data = store.read(key, etag=etag, size=size, version_id=version_id)
+        if max_inflated_bytes is not None and _DEFLATED in bytes(data[:_META_BYTES]):
+            inflated = _inflated_size(data, deidentifier.settings.max_inflated_bytes)
+            if inflated > max_inflated_bytes:
+                raise MoreMemoryNeeded(inflated)
         return FetchedObject(data, len(data), _analyse(deidentifier, data), sha256=hashlib.sha256(data).hexdigest())
     return _read_large(deidentifier, store, key, size, etag, version_id)
+
+
+def _inflated_size(data: Buffer, limit: int) -> int:
+    """Return the size of an inflated data set without keeping it, or a size above the limit."""
+    rest: Buffer = data[read_header(bytes(data[:_META_BYTES])).data_set_start :]
+    inflater, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
+    try:
+        while rest and not inflater.eof and size <= limit:
+            size += len(inflater.decompress(rest, _INFLATED_PIECE))
+            rest = inflater.unconsumed_tail
+    except zlib.error:
+        # The analysis reports the error.
+        return size
+    return size
 
 
 def _analyse(deidentifier: Deidentifier, data: Buffer) -> AnalysisResult:

@@ -6,8 +6,9 @@ import hashlib
 import logging
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from threading import Semaphore
 from typing import Final
@@ -27,10 +28,11 @@ from dicom_deid.pipeline.configuration import RunConfiguration
 from dicom_deid.pipeline.connections import ObjectStores
 from dicom_deid.pipeline.destination import KeyTemplate
 from dicom_deid.pipeline.engine import amend, make_deidentifier
-from dicom_deid.pipeline.executor import PendingObject, Steps
+from dicom_deid.pipeline.executor import MemoryRequest, PendingObject, Reply, Steps
 from dicom_deid.pipeline.fetch import (
     HEADER_SCAN_BYTES,
     FetchedObject,
+    MoreMemoryNeeded,
     excluding_criterion,
     fetch_object,
     read_patient_terms,
@@ -200,15 +202,7 @@ class ObjectProcessor:
 
             # Read the object (of a large one all but the pixel data), and analyse it: which identifiers need a
             # pseudonym, what do the rules remove, and is any of that left elsewhere in the object?
-            fetched = attempt.fetched = fetch_object(
-                deidentifier,
-                self._stores.source,
-                item.key,
-                size=item.size,
-                etag=item.etag,
-                version_id=item.version_id,
-                large_object_bytes=self._configuration.large_object_bytes,
-            )
+            fetched = attempt.fetched = yield from self._fetch(deidentifier, item)
             attempt.end_stage("reading")
 
             # Look up the pseudonyms. They are committed when the reply comes.
@@ -277,6 +271,25 @@ class ObjectProcessor:
         Terms of earlier runs are read once per patient, and new ones are stored for later runs.
         """
         return self._patient_terms.add_and_get(group)
+
+    def _fetch(self, deidentifier: Deidentifier, item: BatchItem) -> Generator[MemoryRequest, Reply, FetchedObject]:
+        """Read and analyse an object; a deflated one is read again when its inflated size fits into memory."""
+        fetch = partial(
+            fetch_object,
+            deidentifier,
+            self._stores.source,
+            item.key,
+            size=item.size,
+            etag=item.etag,
+            version_id=item.version_id,
+            large_object_bytes=self._configuration.large_object_bytes,
+        )
+        try:
+            return fetch(max_inflated_bytes=item.size)
+        except MoreMemoryNeeded as need:
+            inflated = need.size
+        yield MemoryRequest(inflated)
+        return fetch()
 
     def _leave_out(self, attempt: _Attempt) -> ObjectResult | None:
         """Return the result of an object that is not processed; None if it is."""

@@ -10,19 +10,27 @@ from hypothesis import strategies as st
 
 from dicom_deid.database import Intent
 from dicom_deid.identifiers import Identifier, IdentifierKind
-from dicom_deid.pipeline.executor import PendingObject, PipelineExecutor
+from dicom_deid.pipeline.executor import MemoryRequest, PendingObject, PipelineExecutor
 
 
 class NumberProcessor:
     """Processes numbers: an item is a number and its cost; records what was in flight."""
 
     def __init__(
-        self, slow_write=0.0, done_at_read=(), slow_read=None, ordering_key=None, without_result=(), refused=()
+        self,
+        slow_write=0.0,
+        done_at_read=(),
+        slow_read=None,
+        ordering_key=None,
+        without_result=(),
+        refused=(),
+        grows=None,
     ):
         self.slow_read = slow_read or (lambda number: 0.0)
         self.ordering_key = ordering_key or (lambda number: None)
         self.without_result = set(without_result)
         self.continued = []
+        self.grows = grows or {}
         self.refused = set(refused)
         self.being_written = set()
         self.lock = threading.Lock()
@@ -41,6 +49,12 @@ class NumberProcessor:
             self.in_flight += cost
             self.peak = max(self.peak, self.in_flight)
         time.sleep(self.slow_read(number))
+        if number in self.grows:
+            yield MemoryRequest(self.grows[number])
+            with self.lock:
+                self.in_flight += self.grows[number]
+                self.peak = max(self.peak, self.in_flight)
+                cost += self.grows[number]
         if number not in self.done_at_read:
             identifier = Identifier(IdentifierKind.UID, str(number))
             reply = yield PendingObject((identifier,), patient=str(number), ordering_key=self.ordering_key(number))
@@ -213,3 +227,18 @@ def test_withdrawn_objects_are_not_written(refused, transfers):
     done = process(processor, [(number, 1) for number in range(30)], transfers=transfers)
     assert sorted(done) == list(range(30))
     assert sorted(processor.written) == [number for number in range(30) if number not in refused]
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_objects_that_grow_in_memory_stay_within_the_bound(data):
+    """Catches many inflated objects at a time, and a deadlock of those that wait for memory."""
+    count, bound = data.draw(st.integers(1, 30)), 200_000
+    sizes = st.integers(1, 300_000)
+    grows = data.draw(st.dictionaries(st.integers(0, count - 1), sizes))
+    processor = NumberProcessor(grows=grows, done_at_read=data.draw(st.sets(st.integers(0, count))))
+    done = process(processor, [(number, 100) for number in range(count)], bound=bound, transfers=3)
+    assert sorted(done) == list(range(count))
+    # The largest alone, beside objects that are read and wait for it.
+    assert processor.peak <= max([bound, *grows.values()]) + 100 * count
+    assert processor.in_flight == 0

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support.datasets import (
+    DEFLATED_LE,
     JPEG_BASELINE,
     Element,
     Encoding,
@@ -19,7 +20,7 @@ from dicom_deid.engine import Deidentifier, Settings
 from dicom_deid.exceptions import Quarantine
 from dicom_deid.objects import SourceRange
 from dicom_deid.pipeline import fetch
-from dicom_deid.pipeline.fetch import fetch_object
+from dicom_deid.pipeline.fetch import MoreMemoryNeeded, fetch_object
 from dicom_deid.pipeline.preview_pseudonyms import PreviewPseudonyms
 from dicom_deid.reasons import Reason
 from dicom_deid.recipe import Recipe
@@ -180,3 +181,28 @@ def test_native_pixel_data_at_the_end_is_not_copied():
     data = ct(bytes(range(256)) * 2000)
     fetched = fetch_object(DEIDENTIFIER, Bytes(memoryview(data)), "k", size=len(data))
     assert len(fetched.analysis.source) < len(data) - 256 * 2000 + 1
+
+
+def test_a_deflated_object_asks_for_the_memory_that_it_needs():
+    """Objects of a few KB may inflate to hundreds of MB each: their bytes must be counted before they are inflated."""
+    plain = [each for each in ct_elements(3, rows=2, columns=2) if each.tag != 0x7FE00010]
+    pixels = element("PixelData", bytes(5 * 2**20), "OW")
+    data = part10([*plain, pixels], Encoding(transfer_syntax=DEFLATED_LE))
+    assert len(data) < 2**16
+    with pytest.raises(MoreMemoryNeeded) as caught:
+        fetch_object(DEIDENTIFIER, Bytes(data), "k", size=len(data), max_inflated_bytes=len(data))
+    fetched = fetch_object(DEIDENTIFIER, Bytes(data), "k", size=len(data), max_inflated_bytes=caught.value.size)
+    assert caught.value.size == len(fetched.analysis.walk.data) > 5 * 2**20
+
+
+def test_an_object_that_inflates_beyond_the_limit_is_counted_up_to_it_and_quarantined():
+    limited = Deidentifier(Recipe.named("desktop"), Settings(residuals="off", max_inflated_bytes=2**20))
+    pixels = element("PixelData", bytes(64 * 2**20), "OW")
+    plain = [each for each in ct_elements(3, rows=2, columns=2) if each.tag != 0x7FE00010]
+    data = part10([*plain, pixels], Encoding(transfer_syntax=DEFLATED_LE))
+    with pytest.raises(MoreMemoryNeeded) as caught:
+        fetch_object(limited, Bytes(data), "k", size=len(data), max_inflated_bytes=len(data))
+    assert caught.value.size < 4 * 2**20
+    with pytest.raises(Quarantine) as refused:
+        fetch_object(limited, Bytes(data), "k", size=len(data))
+    assert refused.value.reason is Reason.INFLATED_TOO_LARGE
