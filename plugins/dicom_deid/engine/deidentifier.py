@@ -63,6 +63,7 @@ from dicom_deid.reasons import Reason
 from dicom_deid.recipe import NO_PRESENCE, CompiledRecipe, ElementName, Presence, Recipe, types_of
 
 _INFLATED_PIECE = 2**20
+_NOT_CAPTURED = (0, 0, DEFAULT_CHARACTER_SET, -1, 0)
 _SOP_CLASS_UID = 0x00080016
 _REQUIRED = (("SOPClassUID", _SOP_CLASS_UID), ("StudyInstanceUID", 0x0020000D), ("SeriesInstanceUID", 0x0020000E))
 _MIXED_VRS = "VRs are explicit and implicit"
@@ -547,9 +548,18 @@ class Deidentifier:
         # An empty identifier, and the date offset of a patient without an identifier, are keyed by the study.
         for index, kind in walk.keyed_by_study:
             original = Identifier(kind, (patient if kind is IdentifierKind.DATE_OFFSET else "") or study)
+            edit = walk.edits[index]
+            if (
+                not original.value
+                and edit.start == edit.end
+                and walk.captured.get("PatientID", _NOT_CAPTURED)[3] == index
+            ):
+                # Nothing is inserted into an object that belongs to no study.
+                del walk.captured["PatientID"]
+                walk.edits[index] = SearchedEdit(edit.start, edit.end, b"")
+                continue
             if not original.value:
                 raise Quarantine(Reason.MISSING_IDENTIFIER, "(0020,000d)")
-            edit = walk.edits[index]
             if isinstance(edit, PendingEdit):
                 edit.details = edit.handler.with_identifier(edit.details, original)
             walk.identifiers[original] = None

@@ -87,4 +87,6 @@ def test_an_object_without_study_or_series_is_held(missing: str) -> None:
 def test_an_object_of_no_patient_has_no_study() -> None:
     """Colour palettes are stored with images, and have neither study nor series."""
     palette = [element("SOPClassUID", "1.2.840.10008.5.1.4.39.1"), element("SOPInstanceUID", "1.2.3.4.77")]
-    assert "StudyInstanceUID" not in read(run(datasets.part10(palette, complete=False), "REMOVE PatientName"))
+    new = read(run(datasets.part10(palette, complete=False), DESKTOP))
+    assert "StudyInstanceUID" not in new
+    assert "PatientID" not in new
