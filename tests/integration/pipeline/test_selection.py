@@ -76,6 +76,16 @@ def test_excluded_objects_are_read_again_only_when_they_or_the_criteria_change(p
     place.put({"scout.dcm": ct(2, ImageType="ORIGINAL\\PRIMARY\\AXIAL")})
     changed = place.run(exclude=EXCLUDE)
     assert {key: outcome for key, (outcome, _) in changed.outcomes.items()} == {"scout.dcm": "deidentified"}
+    reads.clear()
+    fewer = place.run(exclude="equals Modality SR")
+    outcomes = {key: outcome for key, (outcome, _) in fewer.outcomes.items()}
+    # What was de-identified is not done again for other criteria.
+    assert outcomes == {
+        "scout-deflated.dcm": "deidentified",
+        "big-scout.dcm": "deidentified",
+        "report.dcm": "excluded",
+    }
+    assert fewer.planned.summary.why == {"criteria": 3}
 
 
 def test_criteria_are_checked_before_anything_is_planned(place):
