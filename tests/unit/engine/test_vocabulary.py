@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -12,6 +13,7 @@ from tests.support.datasets import element, part10
 from tests.support.engine import pseudonyms
 
 from dicom_deid.engine import Deidentifier, Settings
+from dicom_deid.engine.descriptors import without_identifiers
 from dicom_deid.engine.vocabulary import Vocabulary
 from dicom_deid.exceptions import Quarantine
 from dicom_deid.reasons import Reason
@@ -123,3 +125,11 @@ def test_a_rule_of_the_recipe_decides_over_the_vocabulary() -> None:
     new = dcmread(io.BytesIO(Deidentifier(recipe, settings).deidentify(data, pseudonyms).to_bytes()))
     assert new.SeriesDescription == "Hutchinson"
     assert "StudyDescription" not in new
+
+
+def test_the_examples_of_the_page_are_what_the_engine_writes() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "free-text.md").read_text(encoding="utf-8")
+    example = next(line for line in page.splitlines() if "   ->   " in line)
+    text, masked = (part.strip() for part in example.split("->"))
+    assert Vocabulary().mask(without_identifiers(text)) == masked
+    assert without_identifiers("MRN: 12-34-567 knee") == "knee"
