@@ -19,12 +19,7 @@ def splice(data: bytes, start: int, end: int, edits: Sequence[Edit], order: Byte
     Short pieces are joined; long runs are views of `data`, not copies. A `LengthEdit` becomes the new length
     of its element.
     """
-    growth_before = [0]
-    total = 0
-    for edit in edits:
-        if edit.__class__ is not LengthEdit:
-            total += len(edit.new) - edit.end + edit.start
-        growth_before.append(total)
+    growth_before = _growth_before(edits) if LengthEdit in map(type, edits) else []
     pieces: list[bytes | memoryview] = []
     short: list[bytes] = []
     add = short.append
@@ -52,6 +47,17 @@ def splice(data: bytes, start: int, end: int, edits: Sequence[Edit], order: Byte
     else:
         pieces += (b"".join(short), memoryview(data)[done:end])
     return pieces
+
+
+def _growth_before(edits: Sequence[Edit]) -> list[int]:
+    """Return, for each edit, the number of bytes that the edits before it add; and the sum."""
+    growth = [0]
+    total = 0
+    for edit in edits:
+        if edit.__class__ is not LengthEdit:
+            total += len(edit.new) - edit.end + edit.start
+        growth.append(total)
+    return growth
 
 
 def element_bytes(head: bytes, form: int, value: bytes, order: ByteOrder) -> bytes:

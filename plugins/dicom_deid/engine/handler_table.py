@@ -34,6 +34,7 @@ from dicom_deid.engine.functions import GENERATE_VALUE, PATIENT_OFFSET, kind_of
 from dicom_deid.engine.handlers.basic import (
     BytesHandler,
     CaptureHandler,
+    CaptureUnchangedHandler,
     CharacterSetHandler,
     ConstantHandler,
     DropHandler,
@@ -372,7 +373,9 @@ class HandlerTable:
         if root and places_overlay_data(tag) and self._removes_plane(context, tag, form):
             return RemovedPlaneHandler(form, tag, handler)
         keyword = self.captured.get(tag) if root and element.vr != "SQ" else None
-        return handler if keyword is None else CaptureHandler(form, keyword, handler)
+        if keyword is None:
+            return handler
+        return CaptureHandler(form, keyword, handler) if handler else CaptureUnchangedHandler(form, keyword)
 
     def _removes_plane(self, context: RuleContext, tag: int, form: int) -> bool:
         """Return whether a rule or a setting changes the data of an overlay plane or its position element.

@@ -373,7 +373,8 @@ class PseudonymHandler(PendingHandler):
             if not self.empty_by_study:
                 return
             walk.keyed_by_study.append((len(walk.edits), self.kind))
-        self.defer(walk, pos, end, identifiers, item_context)
+        walk.pending.append(len(walk.edits))
+        walk.edits.append(PendingEdit(pos, end, self, identifiers, item_context))
         walk.rules[self.rule] += 1
 
     def collect(
@@ -426,7 +427,8 @@ class ReferenceHandler(PseudonymHandler):
         several = b"\\" in raw
         details = self._collect_unless_well_known(walk, raw) if several else self.collect(walk, raw, item_context)
         if details is not None:
-            self.defer(walk, pos, end, details, item_context)
+            walk.pending.append(len(walk.edits))
+            walk.edits.append(PendingEdit(pos, end, self, details, item_context))
             walk.followed += 1
 
     def _collect_unless_well_known(self, walk: ObjectWalk, raw: bytes) -> tuple[Identifier | str | None, ...] | None:
@@ -742,6 +744,28 @@ def _frame_size(walk: ObjectWalk, context: Context) -> tuple[int, int]:
     return rows * columns * samples * bits // 8, int(frames)
 
 
+class CaptureUnchangedHandler(ElementHandler[ObjectWalk]):
+    """Records the position of a root element that no handler changes, and whose value is needed after the walk.
+
+    Parameters
+    ----------
+    keyword
+        The key of the record.
+    """
+
+    __slots__ = ("keyword",)
+
+    def __init__(self, form: int, keyword: str) -> None:
+        super().__init__(form)
+        self.keyword = keyword
+
+    def handle(
+        self, walk: ObjectWalk, context: Context, pos: int, start: int, end: int, item_context: ItemContext
+    ) -> None:
+        """Record the position of the value."""
+        walk.captured[self.keyword] = (start, end, item_context.codecs, -1, self.form)
+
+
 class CaptureHandler(ElementHandler[ObjectWalk]):
     """Records the position of a root element whose value is needed after the walk.
 
@@ -750,12 +774,12 @@ class CaptureHandler(ElementHandler[ObjectWalk]):
     keyword
         The key under which it is recorded.
     inner
-        The handler that changes the element, if any.
+        The handler that changes the element.
     """
 
     __slots__ = ("inner", "keyword")
 
-    def __init__(self, form: int, keyword: str, inner: ElementHandler[ObjectWalk] | None) -> None:
+    def __init__(self, form: int, keyword: str, inner: ElementHandler[ObjectWalk]) -> None:
         super().__init__(form)
         self.keyword = keyword
         self.inner = inner
@@ -764,10 +788,7 @@ class CaptureHandler(ElementHandler[ObjectWalk]):
         self, walk: ObjectWalk, context: Context, pos: int, start: int, end: int, item_context: ItemContext
     ) -> None:
         """Record the position of the value and the edit that replaces it."""
-        edit = -1
-        if self.inner is not None:
-            edits = len(walk.edits)
-            self.inner.handle(walk, context, pos, start, end, item_context)
-            if len(walk.edits) > edits:
-                edit = edits
+        edits = len(walk.edits)
+        self.inner.handle(walk, context, pos, start, end, item_context)
+        edit = edits if len(walk.edits) > edits else -1
         walk.captured[self.keyword] = (start, end, item_context.codecs, edit, self.form)

@@ -127,7 +127,8 @@ class PrivateHandler(RuleHandler):
         """Remove the element, call its handler, or leave it unchanged."""
         keep, inner = self._decision(walk, item_context)
         if not keep:
-            self._remove(walk, pos, end, item_context)
+            walk.edits.append(RuleEdit(pos, end, b"", item_context))
+            walk.count("private-removed")
         elif inner is not None:
             inner.handle(walk, context, pos, start, end, item_context)
 
@@ -140,9 +141,6 @@ class PrivateHandler(RuleHandler):
             return inner.handle_undefined(walk, context, pos, start, item_context)
         end = undefined_end(walk, context, pos, start, self.vr)
         if not keep:
-            self._remove(walk, pos, end, item_context)
+            walk.edits.append(RuleEdit(pos, end, b"", item_context))
+            walk.count("private-removed")
         return end
-
-    def _remove(self, walk: ObjectWalk, pos: int, end: int, item_context: ItemContext) -> None:
-        walk.edits.append(RuleEdit(pos, end, b"", item_context))
-        walk.count("private-removed")
