@@ -166,7 +166,7 @@ def fill_the_form(page: Page, airflow: Deployment, source: str, destination: str
     page.fill("input[name=element_destination]", destination)
     picture(page, "form")
     page.get_by_role("button", name="Project and quarantine").click()
-    page.locator("[id=element_create_project]").click()
+    page.locator("label:has(input[name=element_create_project])").click()
     page.get_by_role("button", name="Audit").click()
     page.fill("textarea[name=element_reason]", "To see the way")
     page.locator("[role=dialog]").get_by_role("button", name=re.compile("^Trigger")).last.click()

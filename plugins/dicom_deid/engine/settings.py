@@ -7,6 +7,8 @@ import json
 from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
+from dicom_deid.field_checks import check_fields
+
 PrivatePolicy = Literal["remove", "safe", "keep"]
 ResidualPolicy = Literal["off", "report", "redact-token", "remove-element", "quarantine"]
 UnknownPolicy = Literal["keep", "remove"]
@@ -81,6 +83,9 @@ class Settings:
     recompress_pixels: bool = True
     max_depth: int = 64
     max_inflated_bytes: int = 256 * 2**20
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @classmethod
     def parity(cls) -> Settings:

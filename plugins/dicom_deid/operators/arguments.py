@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from difflib import get_close_matches
+from collections.abc import Mapping
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from dicom_deid.exceptions import ConfigurationError
+from dicom_deid.field_checks import similar_name
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -85,12 +85,6 @@ def location(name: str, value: Any) -> str:
     return text
 
 
-def nearest(name: str, valid: Iterable[str]) -> str:
-    """Return a hint ``; did you mean X?`` with the valid name that is most similar, or an empty text."""
-    found = get_close_matches(name, list(valid), n=1)
-    return f"; did you mean {found[0]}?" if found else ""
-
-
 def check_conf(context: Context) -> None:
     """Check that the conf of the DAG run has only keys that the DAG declares as params.
 
@@ -105,5 +99,5 @@ def check_conf(context: Context) -> None:
     unknown = sorted(set(context["dag_run"].conf or {}) - set(declared))
     if unknown:
         valid = f"it has {', '.join(sorted(declared))}" if declared else "it has none"
-        hint = nearest(unknown[0], declared)
+        hint = similar_name(unknown[0], declared)
         raise ConfigurationError(f"The DAG has no parameter {', '.join(unknown)}{hint or f'; {valid}'}.")

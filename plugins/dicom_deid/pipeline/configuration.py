@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from dicom_deid.database.projects import ProjectOptions
 from dicom_deid.engine.settings import Settings
 from dicom_deid.exceptions import ConfigurationError
+from dicom_deid.field_checks import check_fields, check_names
 from dicom_deid.pipeline.destination import DEFAULT_TEMPLATE, KeyTemplate
 from dicom_deid.pipeline.fetch import LARGE_OBJECT_BYTES
 from dicom_deid.recipe import load_function
@@ -144,6 +145,7 @@ class RunConfiguration:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise ConfigurationError(f"{name} must be a whole number of at least 1.")
+        check_fields(self)
         KeyTemplate.parse(self.destination_key_template)
         _ = self.project_options, self.selection
         _check_quarantine(self.quarantine, self.destination, self.source)
@@ -228,9 +230,7 @@ class RunConfiguration:
         ConfigurationError
             If a field is unknown, missing, or has a wrong value.
         """
-        unknown = sorted(set(values) - {each.name for each in fields(cls)})
-        if unknown:
-            raise ConfigurationError(f"The run configuration has no field {', '.join(unknown)}.")
+        check_names("The options of a run", values, {each.name for each in fields(cls)})
         given = dict(values)
         if isinstance(given.get("recipes"), str):
             given["recipes"] = (given["recipes"],)
@@ -262,9 +262,7 @@ _PROJECT_OPTIONS = ("org_root", "single_patient_id", "uid_strategy", "max_date_o
 
 
 def _settings(values: Mapping[str, Any]) -> Settings:
-    unknown = sorted(set(values) - {each.name for each in fields(Settings)})
-    if unknown:
-        raise ConfigurationError(f"The settings have no field {', '.join(unknown)}.")
+    check_names("The settings", values, {each.name for each in fields(Settings)})
     return Settings(**values)
 
 
@@ -274,6 +272,8 @@ def _check_url(name: str, url: str) -> None:
     parts = urlsplit(url)
     if parts.scheme not in ("", "file", "s3"):
         raise ConfigurationError(f"The {name} has the scheme {parts.scheme}: give s3://bucket/prefix or a directory.")
+    if parts.scheme == "" and url.lower().startswith(("s3/", "s3.")):
+        raise ConfigurationError(f"The {name} looks like a misspelt s3://bucket/prefix; write ./ before a directory.")
     if parts.scheme == "s3" and ("@" in parts.netloc or not parts.netloc):
         raise ConfigurationError(f"The {name} must be s3://bucket/prefix; keys belong in the connection, not here.")
 
