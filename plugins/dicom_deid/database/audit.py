@@ -37,7 +37,7 @@ third column is always `link_id`.
 
 
 class ObjectIdentity(NamedTuple):
-    """The identifiers by which an object can be withdrawn: originals, PHI, never stored but as keyed hashes."""
+    """Identifiers of an object, for its withdrawal: originals, PHI, stored only as keyed hashes."""
 
     patient_id: str = ""
     accession_number: str = ""
@@ -160,7 +160,7 @@ class AuditRow:
     identity
         Original identifiers of an object that is not written, so that its copy in quarantine can be withdrawn.
     device
-        Attributes of a quarantined object by which it is grouped for review; not part of the audit.
+        Attributes of a quarantined object, to group it for review; not part of the audit.
     selection
         Digest of the criteria that excluded the object; empty where no criterion did. Not part of the audit.
     """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -133,14 +132,3 @@ class Crosswalk:
             self._ciphers[key_id] = original_cipher(self._ring, key_id, self._project.project_id)
         plain = self._ciphers[key_id].decrypt(bytes(encrypted), bound_to(kind, bytes(keyed_hash)))
         return CrosswalkRow(Identifier(IdentifierKind(kind), plain.decode()), pseudonym)
-
-
-def events(connection: DatabaseConnection, limit: int = 100) -> list[dict[str, object]]:
-    """Return the newest events of the audit, newest first."""
-    rows = connection.query(
-        "reading the events",
-        "SELECT recorded_at, kind, project, login, body FROM audit_event ORDER BY event_id DESC LIMIT %s",
-        (limit,),
-    )
-    names = ("recorded_at", "kind", "project", "login")
-    return [{**dict(zip(names, row[:4], strict=True)), **json.loads(row[4])} for row in rows]

@@ -22,7 +22,7 @@ from dicom_deid.database.leases import Lease
 from dicom_deid.database.mapping import Mapping
 from dicom_deid.database.plan import OnChange, PlanLimits, Planner, PlanSummary, prune
 from dicom_deid.database.projects import Project, ProjectOptions, open_project, project_names
-from dicom_deid.database.reconcile import Reconciliation, destinations_of, reconcile
+from dicom_deid.database.reconcile import Reconciliation, reconcile
 from dicom_deid.database.rotation import keys_in_use, rotate
 from dicom_deid.database.runs import ABANDONED_HOURS, Run, RunReport, RunRequest, RunState
 from dicom_deid.database.verify import Verification, verify
@@ -300,7 +300,7 @@ class Database:
         withdrawals.record_withdrawn(self.connection, self.chain_key, project, done)
 
     def finish_withdrawal(self, project: Project, withdrawal_id: str) -> None:
-        """End a withdrawal of which every copy is deleted."""
+        """End a withdrawal after every copy is deleted."""
         withdrawals.finish_withdrawal(self.connection, self.chain_key, project, withdrawal_id)
 
     def undo_withdrawal(self, project: Project, withdrawal_id: str, access: AccessReason) -> int:
@@ -312,7 +312,7 @@ class Database:
         return erasure.erase_patients(self.connection, self.keys, self.chain_key, project, patients, access)
 
     def delete_project(self, project: Project, access: AccessReason) -> int:
-        """Erase a project of which everything is withdrawn, and return how many pseudonyms were deleted."""
+        """Erase a project after everything is withdrawn, and return how many pseudonyms were deleted."""
         self._projects.pop(project.name, None)
         return erasure.delete_project(self.connection, self.chain_key, project, access)
 
@@ -321,10 +321,6 @@ class Database:
     ) -> Reconciliation:
         """Compare a destination with the audit; see :func:`dicom_deid.database.reconcile.reconcile`."""
         return reconcile(self.connection, self.chain_key, destination, listing, access, repair=repair)
-
-    def destinations(self, project: Project) -> list[str]:
-        """Return the destinations of all runs of a project."""
-        return destinations_of(self.connection, project.project_id)
 
     def record_approval(self, run_id: str, release_to: str, access: AccessReason) -> None:
         """Record in the audit that a person approved the release of a run to a place.

@@ -1,4 +1,4 @@
-"""Erasure: everything by which a patient, or a project, could be found again is deleted from the database.
+"""Erasure: everything that could identify a patient, or belongs to a project, is deleted from the database.
 
 The audit keeps its rows, which hold random object ids and pseudonyms, and still verifies.
 """
@@ -178,7 +178,7 @@ def _original_of(connection: DatabaseConnection, ring: KeyRing, project: Project
 
 
 def delete_project(connection: DatabaseConnection, chain_key: bytes, project: Project, access: AccessReason) -> int:
-    """Erase a project of which everything is withdrawn, and return how many pseudonyms were deleted. Needs the owner.
+    """Erase a project after everything is withdrawn, and return how many pseudonyms were deleted. Needs the owner.
 
     Its secret is destroyed: nothing that was encrypted or hashed under it can be read again.
 

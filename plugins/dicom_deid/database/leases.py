@@ -28,7 +28,7 @@ from dicom_deid.objects import WrittenObject
 from dicom_deid.reasons import Outcome, Reason
 
 _NEVER_DONE = frozenset({Outcome.FAILED, Outcome.ARCHIVED, Reason.OBJECT_VANISHED, Reason.OBJECT_CHANGED})
-"""Outcomes and reasons with which an object is planned again by the next run."""
+"""Outcomes and reasons of objects that the next run plans again."""
 
 _TWO_KEYS = "hashtext(current_schema() || ' batch'), (%(batch)s %% 2147483647)::integer"
 
@@ -103,7 +103,8 @@ SELECT DISTINCT w.item, x.withdrawal_id FROM wanted w CROSS JOIN LATERAL (VALUES
 JOIN withdrawn x ON x.project_id = %(project)s AND x.kind = each.kind AND x.keyed_hash = each.keyed_hash
 """
 
-# A withdrawal takes the lock exclusively: it sees every intent made before it, and every later one sees it.
+# A withdrawal takes the lock exclusively: it sees every intent made before it, and every later one sees it. A key that
+# is written again, because rules were changed back, must not be deleted because a killed worker has superseded it.
 _INTEND = f"""
 SELECT pg_advisory_xact_lock_shared(hashtextextended(current_schema() || ' withdrawal ' || %(project)s, 0));
 {_ADD_SERIES}
@@ -118,6 +119,9 @@ WITH mine AS (
     WHERE EXISTS (SELECT FROM mine) AND w.item NOT IN (SELECT item FROM refused) ORDER BY i.item
     ON CONFLICT (batch_id, item) DO UPDATE SET destination_key = excluded.destination_key, run_id = excluded.run_id,
         series_number = excluded.series_number, instance_hash = excluded.instance_hash, withdrawal_id = NULL
+), kept AS (
+    DELETE FROM deletion x USING wanted w
+    WHERE x.withdrawal_id IS NULL AND x.place = 'destination' AND x.url = %(destination)s AND x.key = w.destination_key
 ), marked AS (
     UPDATE processed_object d SET withdrawal_id = r.withdrawal_id, series_number = w.series_number
     FROM refused r JOIN wanted w ON w.item = r.item
@@ -219,6 +223,7 @@ class Lease:
             "run": self.run.run_id,
             "scope": self.run.scope_id,
             "project": self._project.project_id,
+            "destination": self.run.request.destination,
             "token": self._token,
             "seconds": self.seconds,
             **self._done,
@@ -360,7 +365,6 @@ class Lease:
         parameters = self._identified(
             [row.item for row in rows], [row.identity for row in rows], [row.destination_key for row in rows]
         ) | {
-            "destination": request.destination,
             "package": __version__,
             "outcomes": [row.outcome.value for row in rows],
             "reasons": [row.reason and row.reason.value for row in rows],

@@ -158,13 +158,3 @@ def reconcile(
         record_event(connection, chain_key, "audit-reconciled", body)
         connection.query(doing, "DROP TABLE pg_temp.present, pg_temp.expected, pg_temp.difference")
     return result
-
-
-def destinations_of(connection: DatabaseConnection, project_id: int) -> list[str]:
-    """Return the destinations of all runs of a project."""
-    rows = connection.query(
-        "reading the destinations",
-        "SELECT DISTINCT destination FROM work_scope WHERE project_id = %s ORDER BY destination",
-        (project_id,),
-    )
-    return [destination for (destination,) in rows]

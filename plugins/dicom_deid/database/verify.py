@@ -110,6 +110,14 @@ class _Events:
     withdrawn: Counter[str] = field(default_factory=Counter)
 
 
+@dataclass
+class _Links:
+    """The links of all runs of a project: their number, and the newest hash of each run."""
+
+    count: int = 0
+    newest: set[bytes] = field(default_factory=set)
+
+
 class _Digests(io.RawIOBase):
     """Digest COPY lines by their link as they arrive; a line is a row of the audit."""
 
@@ -166,7 +174,7 @@ def verify(
         events = _verify_events(connection, chain_key, result)
         if expected_head is not None and expected_head.lower().rpartition(":")[2] not in events.hashes:
             result.add("events", "the expected head is not in the chain: newer events were deleted or changed")
-        last: dict[str, tuple[int, set[bytes]]] = {}
+        last: dict[str, _Links] = {}
         for run in [run_id] if run_id else _runs(connection, events):
             _verify_run(connection, chain_key, run, events.runs.get(run), result, last)
         if run_id is None:
@@ -259,7 +267,7 @@ def _verify_run(
     run_id: str,
     run: _Run | None,
     result: Verification,
-    last: dict[str, tuple[int, set[bytes]]],
+    last: dict[str, _Links],
 ) -> None:
     result.runs += 1
     where = f"run {run_id}"
@@ -274,8 +282,9 @@ def _verify_run(
         position, previous = link.position, link.hash
         hashes.append(previous.hex())
     if run is not None:
-        count, newest = last.get(run.project, (0, set()))
-        last[run.project] = (count + len(hashes) - 1, newest | ({previous} if len(hashes) > 1 else set()))
+        links = last.setdefault(run.project, _Links())
+        links.count += len(hashes) - 1
+        links.newest.add(previous)
         if not all(_covers(end, hashes) for end in run.ends):
             result.add(where, "links that its end covers are missing: they were deleted")
 
@@ -341,14 +350,14 @@ def _digests(connection: DatabaseConnection, run_id: str) -> dict[int, tuple[int
 def _verify_heads(
     connection: DatabaseConnection,
     chain_key: bytes,
-    last: Mapping[str, tuple[int, set[bytes]]],
+    last: Mapping[str, _Links],
     result: Verification,
 ) -> None:
     known = {links_of(project): each for project, each in last.items()}
     recorded = connection.query("verifying the heads", "SELECT chain FROM chain_head WHERE chain <> %s", (EVENTS,))
     for chain in sorted(known.keys() | {chain for (chain,) in recorded}):
-        count, newest = known.get(chain, (0, set()))
-        _compare_head(connection, chain_key, chain, count, newest, result)
+        links = known.get(chain, _Links())
+        _compare_head(connection, chain_key, chain, links.count, links.newest, result)
 
 
 def _verify_run_table(connection: DatabaseConnection, events: _Events, result: Verification) -> None:

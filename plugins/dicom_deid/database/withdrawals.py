@@ -330,7 +330,7 @@ def open_withdrawals(connection: DatabaseConnection, project: Project | None = N
 
 
 def finish_withdrawal(connection: DatabaseConnection, chain_key: bytes, project: Project, withdrawal_id: str) -> None:
-    """End a withdrawal of which every copy is deleted; nothing happens when it has ended.
+    """End a withdrawal after every copy is deleted; nothing happens when it has ended.
 
     Raises
     ------

@@ -67,6 +67,18 @@ def test_what_was_written_is_given_to_the_run_that_replaces_it(database, steps):
     assert database.verify().problems == []
 
 
+def test_a_key_that_is_written_again_is_not_deleted_as_superseded(database, steps):
+    # Rules A, then B whose worker was killed before it deleted what A wrote, then A again: the same bytes and key.
+    for recipe, key in (("aa", "k/a"), ("bb", "k/b"), ("aa", "k/a")):
+        batch = database.plan(steps.begin(recipe_digest=recipe * 32), steps.listing(1)).batches[0]
+        lease = database.lease(batch.batch_id, "w")
+        (item,) = lease.items()
+        lease.intend([Intent(item=item, destination_key=key)])
+        lease.record([steps.row(item, destination_key=key, destination_etag=f"etag of {key}")])
+        lease.finish()
+    assert [each.key for each in database.pending_deletions()] == ["k/b"]
+
+
 def test_an_object_that_is_quarantined_under_new_rules_is_still_known_to_be_written(database, steps):
     work(database, steps, database.plan(steps.begin(), steps.listing(1)).batches, destination_etag="old")
     changed = database.plan(steps.begin(recipe_digest="99" * 32), steps.listing(1))
