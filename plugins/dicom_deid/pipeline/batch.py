@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import time
 from collections import Counter
@@ -29,6 +30,8 @@ _RECORD_OBJECTS = 500
 _RECORD_SECONDS = 5.0
 _DUPLICATE = "written for another source object with the same SOP Instance UID and different bytes"
 _FOREIGN = "not written by this project for this source object"
+_M_MMAP_THRESHOLD = -3
+"""Parameter of glibc's mallopt."""
 _GC_THRESHOLD = 100_000
 """Generation-0 threshold of the garbage collector while a batch is running."""
 _ANNOUNCED_OBJECTS = 64
@@ -176,6 +179,7 @@ def run_batch(
             transfers=configuration.transfers,
             in_flight_bytes=configuration.in_flight_bytes,
         )
+        _return_large_buffers()
         with _rare_garbage_collection(), closing(executor.run(recorder.announce(items), stop)) as groups:
             for results in groups:
                 recorder.add(results)
@@ -205,6 +209,15 @@ def _processor(
         "run": run_id,
     }
     return ObjectProcessor(deidentifier, configuration, object_stores, metadata, stored_terms)
+
+
+def _return_large_buffers() -> None:
+    """Let glibc return buffers of 1 MiB and more to the system when they are freed; other C libraries are left alone.
+
+    By default its threshold grows with the buffers that are freed, and every thread keeps memory of its own.
+    """
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 2**20)
 
 
 @contextmanager
