@@ -8,7 +8,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 
-from dicom_deid.database import AccessReason, Database, schema
+from dicom_deid.database import AccessReason, Database, Intent, ObjectIdentity, WithdrawalRequest, schema
 from dicom_deid.database.roles import ROLES, create_roles, role_names
 from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.identifiers import Identifier, IdentifierKind
@@ -169,3 +169,38 @@ def test_a_member_that_postgresql_does_not_know_is_named(database):
     """Catches a message that leaves an administrator to guess what UndefinedObject means."""
     with pytest.raises(ConfigurationError, match="no login 'nobody-here'"):
         create_roles(database.connection, {"writer": "nobody-here"})
+
+
+def test_the_writer_withdraws_and_the_owner_erases(logins, steps):
+    owner, writer, reader = logins["owner"], logins["writer"], logins["reader"]
+    project = writer.project("p")
+    patient = Identifier(IdentifierKind.PATIENT_ID, "A")
+    writer.mapping(project).resolve([patient], {patient: "A"})
+    steps.database = writer
+    run = steps.begin()
+    lease = writer.lease(writer.plan(run, steps.listing(2)).batches[0].batch_id, "w")
+    items = lease.items()
+    identity = ObjectIdentity("A", "acc", "1.2", "1.2.3", "1.2.3.4")
+    intents = [Intent(item=item, destination_key=f"d/{item.item_id}", identity=identity) for item in items]
+    assert lease.intend(intents) == set()
+    lease.record([steps.row(item) for item in items])
+    lease.finish()
+    writer.finish_run(run, "succeeded")
+    writer.store_recipe("ab" * 32, "desktop", "KEEP ALL")
+    writer.record_release(run, "s3://released", 0, "olga")
+    request = WithdrawalRequest(patients=["A"])
+    with pytest.raises(ConfigurationError, match="may not do this"):
+        reader.withdraw(reader.project("p", create=False), request, ASKED)
+    begun = writer.withdraw(project, request, ASKED)
+    assert begun.deletions == {"destination": 2, "release": 2}
+    writer.record_withdrawn(project, writer.pending_deletions(begun.withdrawal_id))
+    writer.finish_withdrawal(project, begun.withdrawal_id)
+    writer.reconcile("s3://out/", [], ASKED, repair=True)
+    with pytest.raises(ConfigurationError, match="may not do this"):
+        writer.erase_patients(project, ["A"], ASKED)
+    assert owner.erase_patients(owner.project("p"), ["A"], ASKED) == 1
+    with pytest.raises(ConfigurationError, match="may not do this"):
+        writer.delete_project(project, ASKED)
+    assert owner.delete_project(owner.project("p"), ASKED) == 0
+    for login in (owner, writer, reader):
+        assert login.verify().problems == []
