@@ -111,7 +111,7 @@ def out_of_reach(page: Page) -> list[str]:
 
 
 USABLE = """[...document.querySelectorAll('a[href], button, input, select, summary, [tabindex="0"]')]
-    .filter((e) => e.checkVisibility())"""
+    .filter((e) => e.checkVisibility() && !e.disabled && !(e.type === 'radio' && !e.checked))"""
 
 
 def test_before_the_first_run(airflow: Deployment, page: Page) -> None:

@@ -65,10 +65,12 @@ def held(sandbox_servers: Sandbox) -> Iterator[Held]:
         place = ElementContext(airflow.sandbox.s3, bucket, airflow.database_url, airflow.keys)
         for device in DEVICES:
             for number in range(IMAGES):
-                patient = f"P{number % 3}"
+                patient = f"{device.model[-1]}P{number % 3}"
                 place.put({f"{device.model}/{number}": held_image(device, number=number, patient_id=patient, frames=2)})
         ct = Device("ACME", "CT")
-        comment = held_image(ct, modality="CT", sop_class=CT, name="Quixote^Ana", comment="saw Quixote")
+        comment = held_image(
+            ct, modality="CT", sop_class=CT, name="Quixote^Ana", patient_id="Q1", comment="saw Quixote"
+        )
         place.put({"comment": comment, "report": part10(sr_elements(1)), "text": b"no DICOM" * 40})
         place.run(project=PROJECT, settings=Settings())
         yield Held(airflow, place)
@@ -77,7 +79,8 @@ def held(sandbox_servers: Sandbox) -> Iterator[Held]:
 def open_group(page: Page, held: Held, text: str) -> None:
     page.goto(f"{held.pages}/quarantine")
     page.get_by_role("row", name=text).get_by_role("link").click()
-    expect(page.locator("h1")).to_be_visible()
+    # Loaded with its script.
+    page.wait_for_url(re.compile("/groups/"))
 
 
 def draw(page: Page, left: float, top: float, right: float, bottom: float) -> None:
@@ -160,6 +163,7 @@ def test_the_review_page_is_accessible(held: Held, page: Page) -> None:
             modality=modality,
             sop_class=CT if modality == "CT" else "1.2.840.10008.5.1.4.1.1.6.1",
             name="Quixote^Ana",
+            patient_id=f"L{number}",
             comment=comment,
             number=100 + number,
         )

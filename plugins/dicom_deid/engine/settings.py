@@ -52,6 +52,9 @@ class Settings:
         each token that no list, standard or site vouches for (`vocabulary`).
     pixel_risk
         Policy for an object of a kind that often has burned-in identifiers if no `%filter` covers it.
+    check_masks
+        Search what filters leave visible of the pixels that they blank, and quarantine the object if there is text
+        (extra `ocr`).
     documents
         Policy for encapsulated documents and structured content that no rule cleans.
     faces
@@ -78,6 +81,7 @@ class Settings:
     residuals: ResidualPolicy = "quarantine"
     free_text: FreeTextPolicy = "keep"
     pixel_risk: PixelPolicy = "quarantine"
+    check_masks: bool = False
     documents: Literal["allow", "quarantine"] = "quarantine"
     faces: FacePolicy = "report"
     recompress_pixels: bool = True

@@ -44,7 +44,7 @@ def make_deidentifier(configuration: RunConfiguration) -> Deidentifier:
         The recipe has problems (all are named, by file and line), a variable or function is undefined, original
         values could become part of destination keys, or the extra `ocr` is needed and not installed.
     """
-    if configuration.settings.pixel_risk == "ocr":
+    if configuration.settings.pixel_risk == "ocr" or configuration.settings.check_masks:
         require_ocr()
     recipe = Recipe.resolve(*configuration.recipes)
     if configuration.project_rules:

@@ -11,6 +11,7 @@ import pydicom
 import pytest
 from numpy.typing import NDArray
 from tests.support.held import Device, held_image, held_images
+from tests.support.images import planted_image
 from tests.support.runs import ElementContext, cursor
 
 from dicom_deid.database import Database
@@ -145,6 +146,32 @@ def test_a_device_rule_releases_the_group_and_later_objects(place):
     assert later.outcomes["later.dcm"] == ("deidentified", None)
     assert [left.model for left in held(place)] == ["Echo 2"]
     assert all(not pixels(data)[:8].any() for data in place.get().values())
+
+
+def test_new_text_outside_a_mask_is_held_again(place):
+    """The device moves its banner: the objects are not released under the old mask."""
+
+    def image(seed: int) -> tuple[bytes, list[tuple[int, int, int, int]]]:
+        planted = planted_image(seed, rows=240, columns=320, lines=1)
+        dataset = planted.dataset
+        dataset.Manufacturer, dataset.ManufacturerModelName, dataset.SoftwareVersions = "ACME", "Echo 1", "1"
+        file = io.BytesIO()
+        dataset.save_as(file, enforce_file_format=True)
+        return file.getvalue(), planted.boxes
+
+    settings = STRICT.replace(check_masks=True, residuals="off")
+    data, boxes = image(1)
+    place.put({"a.dcm": data})
+    place.run(settings=settings)
+    mask = [Rectangle(max(left - 4, 0), max(top - 4, 0), right + 4, bottom + 4) for left, top, right, bottom in boxes]
+    decide(place, held(place)[0], "mask", rectangles=mask, is_rule=True)
+    assert review(place) == {"a.dcm": ("deidentified", None)}
+    place.put({"b.dcm": image(2)[0]})
+    assert place.run(settings=settings).outcomes["b.dcm"] == ("quarantined", "pixel-risk")
+    (group,) = held(place)
+    assert group.element == "text outside the regions that filters blank"
+    decide(place, group, "mask", rectangles=[Rectangle(0, 0, 320, 240)])
+    assert review(place) == {"b.dcm": ("deidentified", None)}
 
 
 def test_a_device_rule_is_part_of_the_settings_digest(place):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
@@ -16,6 +17,7 @@ from dicom_deid.engine.pixels import (
     Overlay,
     PixelDecision,
     PixelFilters,
+    Region,
     clean_pixels,
     decide_document,
     decide_pixels,
@@ -152,11 +154,22 @@ class PixelAndDocumentPolicy:
         if decision.find_text:
             regions = (*regions, *text_regions(dataset, pixels, uid, vr=vr, blanked=regions))
             overlay_regions = (*regions, *overlay_text_regions(overlays))
+        elif decision.clean and self._settings.check_masks and self._settings.pixel_risk != "allow":
+            _require_no_text(dataset, pixels, uid, vr, regions)
         cleaned = None
         if regions:
             recompress = self._settings.recompress_pixels
             cleaned = clean_pixels(dataset, pixels, uid, regions, recompress=recompress, vr=vr)
         return with_overlays(cleaned, dataset, overlays, overlay_regions, uid)
+
+
+def _require_no_text(dataset: Dataset, pixels: memoryview, uid: str, vr: str, blanked: Sequence[Region]) -> None:
+    """Quarantine an object that shows text outside the regions that filters blank."""
+    header = dataset.copy()
+    # Text that the header announces is what the filters blank.
+    header.pop("BurnedInAnnotation", None)
+    if text_regions(header, pixels, uid, vr=vr, blanked=blanked):
+        raise Quarantine(Reason.PIXEL_RISK, "text outside the regions that filters blank")
 
 
 def _pixels(walk: ObjectWalk, header: FileHeader) -> tuple[memoryview, str]:
