@@ -413,6 +413,7 @@ def _print_summary(planned: PlannedRun, totals: RunReport, withdrawn: int) -> No
     table.add_row("Written", f"{totals.bytes_out / 1e6:.1f} MB", f"in {totals.seconds:.1f} s")
     console = Console()
     console.print(f"Run {planned.run_id}")
+    console.print(f"Audit head {totals.audit_head}", soft_wrap=True)
     console.print(table)
     if not summary.listed:
         console.print("No object was found there: the source is a bucket, a folder in one, or a directory.")

@@ -108,6 +108,8 @@ class DicomReportOperator(DicomDeidOperator):
             report.bytes_in / 1e6,
             report.seconds,
         )
+        # Kept in the log, it later proves that no newer event of the audit was deleted.
+        self.log.info("Head of the audit: %s", report.audit_head)
         for code, count in sorted(report.reasons.items(), key=lambda each: -each[1]):
             advice = Reason(code).advice
             self.log.warning("  %6d  %s: %s %s", count, code, advice.meaning, advice.what_to_do)
@@ -138,4 +140,5 @@ def _counts(run_id: str, report: RunReport) -> dict[str, Any]:
         "bytes_in": report.bytes_in,
         "bytes_out": report.bytes_out,
         "seconds": round(report.seconds, 3),
+        "audit_head": report.audit_head,
     }
