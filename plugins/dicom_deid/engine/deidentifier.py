@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import zlib
 from collections import OrderedDict
@@ -738,9 +737,10 @@ def _is_done(edit: Edit, rule: int) -> bool:
 
 def _with_uniform_vrs(call: Callable[[_ObjectBytes], AnalysisResult], obj: _ObjectBytes) -> AnalysisResult:
     """Call a function, and again with uniform VRs if the object mixes explicit and implicit VRs."""
-    with contextlib.suppress(MixedVRsError):
+    try:
         return call(obj)
-    encoding = obj.header.transfer_syntax.encoding
+    except MixedVRsError:
+        encoding = obj.header.transfer_syntax.encoding
     if encoding.implicit:
         raise Quarantine(Reason.MALFORMED, _MIXED_VRS, obj.start)
     order = BIG_ENDIAN if encoding.big_endian else LITTLE_ENDIAN
