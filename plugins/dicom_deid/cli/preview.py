@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from collections import Counter
 from collections.abc import Iterable
 
 import click
@@ -24,6 +26,7 @@ from dicom_deid.pipeline.recipes import recipes_and_settings
 from dicom_deid.recipe import Recipe
 
 _HIDDEN = "(hidden)"
+_ITEM_NUMBER = re.compile(r"\[\d+\]")
 
 
 @click.command()
@@ -50,12 +53,14 @@ _HIDDEN = "(hidden)"
     metavar="NAME|PATH",
     help="Another recipe: show what the two treat differently.",
 )
+@click.option("--details", is_flag=True, help="With --against: list each element instead of one line for all items.")
 @click.option("--show-originals", is_flag=True, help="Show original values, which are PHI, on this terminal.")
 def preview(
     address: str,
     recipes: tuple[str, ...],
     profile_options: tuple[str, ...],
     against: tuple[str, ...],
+    details: bool,
     show_originals: bool,
 ) -> None:
     """Show which elements of OBJECT (s3://bucket/key or a file) a recipe changes, and how; write nothing.
@@ -72,6 +77,7 @@ def preview(
             against,
             one,
             _preview(address, against, profile_options if BASIC in against else (), pseudonyms),
+            details=details,
         )
     else:
         _print_changes(console, one, show_originals)
@@ -125,14 +131,21 @@ def _print_quarantine(console: Console, preview: ObjectPreview) -> None:
 
 
 def _print_differences(
-    console: Console, recipes: tuple[str, ...], against: tuple[str, ...], one: ObjectPreview, other: ObjectPreview
+    console: Console,
+    recipes: tuple[str, ...],
+    against: tuple[str, ...],
+    one: ObjectPreview,
+    other: ObjectPreview,
+    *,
+    details: bool,
 ) -> None:
     for preview in (one, other):
         _print_quarantine(console, preview)
-    table = Table(Column("Element", overflow="fold"), "Name", " + ".join(recipes), " + ".join(against))
+    table = Table(Column("Element", overflow="fold"), "Name", " + ".join(recipes), " + ".join(against), "Elements")
     found = differences(one, other)
-    for difference in found:
+    shown = found if details else [each._replace(path=_ITEM_NUMBER.sub("[*]", each.path)) for each in found]
+    for difference, count in Counter(shown).items():
         kinds = (kind.value if kind else "stays" for kind in (difference.one, difference.other))
-        table.add_row(difference.path, difference.name, *kinds)
+        table.add_row(escape(difference.path), escape(difference.name), *kinds, str(count))
     console.print(table)
     console.print(f"{len(found)} elements are treated differently.")
