@@ -136,10 +136,10 @@ def test_a_preview_writes_nothing(airflow: Deployment, done: Done) -> None:
     """A preview that leaves objects, pseudonyms or a run behind."""
     destination = airflow.bucket(f"dry-{uuid.uuid4().hex[:8]}")
     with Database.connect(airflow.database_url, keys=airflow.keys) as database:
-        before = len(database.runs()), database.crosswalk_sizes()
+        before = len(database.runs()), database.queries.crosswalk_sizes()
         _, state = airflow.run(DAG, {"source": done.source, "destination": destination, "preview": True})
         assert state == "success"
-        assert (len(database.runs()), database.crosswalk_sizes()) == before
+        assert (len(database.runs()), database.queries.crosswalk_sizes()) == before
     assert airflow.sandbox.s3.client().list_objects_v2(Bucket=destination.removeprefix("s3://"))["KeyCount"] == 0
 
 
