@@ -258,7 +258,7 @@ class S3Store(S3Bucket):
         return data, unquoted(answer["ETag"]), size
 
     def _put_with_obstore(
-        self, key: str, parts: Sequence[Buffer], metadata: Mapping[str, str], replaces: str | None
+        self, key: str, parts: Sequence[Buffer], metadata: Mapping[str, str], replaces: str | None = None
     ) -> str:
         attributes = {"Content-Type": CONTENT_TYPE, **metadata}
         if self.connection.storage_class:
@@ -279,7 +279,7 @@ class S3Store(S3Bucket):
         return "create" if replaces is None else {"e_tag": f'"{replaces}"'}
 
     def _put_with_boto3(
-        self, key: str, parts: Sequence[Buffer], metadata: Mapping[str, str], replaces: str | None
+        self, key: str, parts: Sequence[Buffer], metadata: Mapping[str, str], replaces: str | None = None
     ) -> str:
         arguments = {"ContentType": CONTENT_TYPE, "Metadata": dict(metadata), **self.connection.write_arguments}
         arguments |= self.condition_arguments(replaces)
