@@ -19,7 +19,7 @@ from PIL import Image
 from tests.support.airflow import PROJECT, USERS, Deployment, deployment
 from tests.support.datasets import part10, sr_elements
 from tests.support.held import Device, held_image, held_images
-from tests.support.runs import ElementContext
+from tests.support.runs import RunEnvironment
 
 from dicom_deid.database import Database
 from dicom_deid.database.quarantine import HeldGroup, HeldObject, list_decisions, list_held_groups, list_held_objects
@@ -45,7 +45,7 @@ class Pages(NamedTuple):
     """The pages over one run that held some objects and released one."""
 
     airflow: Deployment
-    place: ElementContext
+    place: RunEnvironment
     run_id: str
     groups: Mapping[str, HeldGroup]
     objects: Mapping[str, HeldObject]
@@ -102,7 +102,7 @@ def pages(sandbox_servers: Sandbox) -> Iterator[Pages]:
     """Airflow's API server over a run that was made without it."""
     with deployment(sandbox_servers, f"p{uuid.uuid4().hex[:12]}", components=("api-server",)) as airflow:
         bucket = airflow.bucket(f"pages-{uuid.uuid4().hex[:8]}").removeprefix("s3://")
-        place = ElementContext(airflow.sandbox.s3, bucket, airflow.database_url, airflow.keys)
+        place = RunEnvironment(airflow.sandbox.s3, bucket, airflow.database_url, airflow.keys)
         place.put(held_images(Device("ACME", "Echo 1"), patients=2, images=2))
         ct = Device("ACME", "CT 1")
         name = f"{NAME}^Ana"

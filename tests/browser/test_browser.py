@@ -19,7 +19,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 from tests.support.airflow import Deployment, deployment
 from tests.support.programs import program
-from tests.support.runs import ElementContext, patients, series
+from tests.support.runs import RunEnvironment, patients, series
 
 from dicom_deid.pipeline import plan_run, report_run
 from dicom_deid.sandbox import Sandbox
@@ -258,7 +258,7 @@ def download_the_list(page: Page, airflow: Deployment, place: Path) -> None:
 def test_a_run_is_shown_as_it_goes(airflow: Deployment, page: Page) -> None:
     """Counts of a running run are updated, also after a failed request."""
     bucket = airflow.bucket(f"live-{uuid.uuid4().hex[:8]}").removeprefix("s3://")
-    place = ElementContext(airflow.sandbox.s3, bucket, airflow.database_url, airflow.keys)
+    place = RunEnvironment(airflow.sandbox.s3, bucket, airflow.database_url, airflow.keys)
     place.put(series(patients(2), slices=3))
     configuration = place.configuration()
     planned = plan_run(configuration, place.connections)

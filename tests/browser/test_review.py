@@ -18,7 +18,7 @@ from tests.browser.test_browser import PATIENCE, browser, check, log_in, page, p
 from tests.support.airflow import PROJECT, Deployment, deployment
 from tests.support.datasets import part10, sr_elements
 from tests.support.held import BANNER_ROWS, COLUMNS, ROWS, Device, held_image
-from tests.support.runs import ElementContext
+from tests.support.runs import RunEnvironment
 
 from dicom_deid.database import Database
 from dicom_deid.database.quarantine import count_held, list_decisions
@@ -50,7 +50,7 @@ class Held(NamedTuple):
     """A deployment with held objects."""
 
     airflow: Deployment
-    place: ElementContext
+    place: RunEnvironment
 
     @property
     def pages(self) -> str:
@@ -62,7 +62,7 @@ def held(sandbox_servers: Sandbox) -> Iterator[Held]:
     with deployment(sandbox_servers, f"r{uuid.uuid4().hex[:12]}") as airflow:
         airflow.airflow.wait_for_dags("dicom_deid_review")
         bucket = airflow.bucket(f"review-{uuid.uuid4().hex[:8]}").removeprefix("s3://")
-        place = ElementContext(airflow.sandbox.s3, bucket, airflow.database_url, airflow.keys)
+        place = RunEnvironment(airflow.sandbox.s3, bucket, airflow.database_url, airflow.keys)
         for device in DEVICES:
             for number in range(IMAGES):
                 patient = f"{device.model[-1]}P{number % 3}"

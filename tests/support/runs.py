@@ -52,7 +52,7 @@ def hash_of(text: str, number: int) -> int:
 
 
 @dataclass
-class ElementContext:
+class RunEnvironment:
     """A source and a destination below one bucket, and a database.
 
     Parameters

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import psycopg2
 import pytest
-from tests.support.runs import ElementContext, patients, series, small_ct
+from tests.support.runs import RunEnvironment, patients, series, small_ct
 
 from dicom_deid.cli.options import database_access, embedded_keys
 from dicom_deid.database import KeyRing
@@ -47,7 +47,7 @@ def run(s3, postgres_url, tmp_path):
 
 
 def test_bucket_to_bucket_with_a_report_and_nothing_left_to_do(run, s3, s3_bucket, postgres_url, tmp_path):
-    place = ElementContext(s3, s3_bucket, postgres_url)
+    place = RunEnvironment(s3, s3_bucket, postgres_url)
     people = patients(2)
     place.put(series(people, 3))
     command = ["deidentify", f"s3://{s3_bucket}/in", f"s3://{s3_bucket}/out", "--project", "p", *SETTINGS]

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 from tests.support.held import Device, held_image, held_images
-from tests.support.runs import ElementContext
+from tests.support.runs import RunEnvironment
 
 from dicom_deid.cli import main
 from dicom_deid.engine.settings import Settings
@@ -21,8 +21,8 @@ CT = "1.2.840.10008.5.1.4.1.1.2"
 
 
 @pytest.fixture
-def place(s3, s3_bucket, postgres_url, monkeypatch) -> ElementContext:
-    place = ElementContext(s3, s3_bucket, postgres_url)
+def place(s3, s3_bucket, postgres_url, monkeypatch) -> RunEnvironment:
+    place = RunEnvironment(s3, s3_bucket, postgres_url)
     monkeypatch.setenv("DICOM_DEID_DATABASE", postgres_url)
     monkeypatch.setenv("DICOM_DEID_KEYS", place.keys.to_text())
     for name, value in s3.environment().items():
@@ -43,7 +43,7 @@ def group(reason: str) -> str:
     return re.findall(rf"^(\w{{8}}) .* {reason} ", run("list").output, re.MULTILINE)[0]
 
 
-def test_from_list_to_release(place: ElementContext, tmp_path: Path) -> None:
+def test_from_list_to_release(place: RunEnvironment, tmp_path: Path) -> None:
     listed = run("list", "--reason", "pixel-risk").output
     assert "4 objects (2 studies, 2 patients)" in listed
     assert "US ACME Echo 1 1.0 96x64" in listed
@@ -66,7 +66,7 @@ def test_from_list_to_release(place: ElementContext, tmp_path: Path) -> None:
     assert {line.rpartition("/out/")[2] for line in released} == set(place.get())
 
 
-def test_text_is_masked(place: ElementContext) -> None:
+def test_text_is_masked(place: RunEnvironment) -> None:
     residual = group("residual-found")
     assert "saw ███" in run("show", residual).output
     assert "saw Roe" in run("show", residual, "--clear").output
@@ -76,7 +76,7 @@ def test_text_is_masked(place: ElementContext) -> None:
     assert "1 deidentified" in run("apply").output
 
 
-def test_a_retry_of_a_group(place: ElementContext) -> None:
+def test_a_retry_of_a_group(place: RunEnvironment) -> None:
     run("retry", group("pixel-risk"))
     assert "4 quarantined" in run("apply").output
     assert "No decided objects" in run("apply").output
@@ -91,7 +91,7 @@ def test_a_retry_of_a_group(place: ElementContext) -> None:
         (["show", "GROUP"], "--output"),
     ],
 )
-def test_wrong_usage_says_what_to_do(place: ElementContext, arguments: list[str], message: str) -> None:
+def test_wrong_usage_says_what_to_do(place: RunEnvironment, arguments: list[str], message: str) -> None:
     given = [group("pixel-risk") if each == "GROUP" else each for each in arguments]
     result = CliRunner().invoke(main, ["quarantine", *given])
     assert result.exit_code == 2

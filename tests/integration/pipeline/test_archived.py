@@ -6,14 +6,14 @@ SeaweedFS has no archive tiers, so that these tests run against moto's S3 server
 import boto3
 import pytest
 from moto.server import ThreadedMotoServer
-from tests.support.runs import ElementContext, small_ct
+from tests.support.runs import RunEnvironment, small_ct
 
 from dicom_deid.sandbox import S3Service
 
 REGION = "us-east-1"
 
 
-class MotoPlace(ElementContext):
+class MotoPlace(RunEnvironment):
     """A source bucket in moto, and a directory as destination."""
 
     def store_archived(self, key, data):

@@ -10,7 +10,7 @@ import psycopg2
 import pytest
 from pydicom.data import get_testdata_file
 from tests.support.datasets import ct_elements, part10
-from tests.support.runs import ElementContext, patients, series, small_ct
+from tests.support.runs import RunEnvironment, patients, series, small_ct
 
 from dicom_deid import __version__
 from dicom_deid.exceptions import ConfigurationError, DatabaseError, ObjectStoreError
@@ -21,7 +21,7 @@ from dicom_deid.reasons import Reason
 
 @pytest.fixture
 def place(s3, s3_bucket, postgres_url):
-    return ElementContext(s3, s3_bucket, postgres_url)
+    return RunEnvironment(s3, s3_bucket, postgres_url)
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_every_kind_of_bad_input_gets_its_reason_and_the_run_goes_on(place, quar
     assert len(place.get()) == 1
     assert place.get("in") == {"good.dcm": good, **{key: data for key, (data, _) in bad.items()}}
 
-    copies = ElementContext(place.s3, quarantine, place.database).get("held")
+    copies = RunEnvironment(place.s3, quarantine, place.database).get("held")
     assert copies == {f"{reason.value}/{key}": data for key, (data, reason) in bad.items()}
 
     # Run again: nothing is left to do, and that is right.

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 from pydicom.filebase import DicomBytesIO
-from tests.support.runs import ElementContext, patients, series
+from tests.support.runs import RunEnvironment, patients, series
 
 from dicom_deid.database.source_index import count_archive, read_answers
 from dicom_deid.exceptions import ConfigurationError
@@ -22,10 +22,10 @@ PEOPLE = patients(3)
 
 @pytest.fixture
 def place(s3, s3_bucket, postgres_url):
-    return ElementContext(s3, s3_bucket, postgres_url)
+    return RunEnvironment(s3, s3_bucket, postgres_url)
 
 
-def index(place: ElementContext, source: str = "in") -> IndexSummary:
+def index(place: RunEnvironment, source: str = "in") -> IndexSummary:
     store = open_object_store(f"s3://{place.bucket}/{source}", place.connection)
     with place.connections.open_database() as database:
         database.upgrade()
@@ -56,7 +56,7 @@ def cohort(tmp_path: Path, text: str) -> str:
     return str(path)
 
 
-def test_only_new_and_changed_headers_are_read_and_deleted_objects_leave_the_index(place: ElementContext):
+def test_only_new_and_changed_headers_are_read_and_deleted_objects_leave_the_index(place: RunEnvironment):
     objects = archive(PEOPLE[:2], 3)
     place.put({**objects, "notes.txt": b"no DICOM" * 100})
     assert index(place) == IndexSummary(listed=7, read=7, unreadable=1, removed=0)
@@ -68,7 +68,7 @@ def test_only_new_and_changed_headers_are_read_and_deleted_objects_leave_the_ind
     assert index(place) == IndexSummary(listed=6, read=2, unreadable=1, removed=1)
 
 
-def test_an_index_of_a_folder_leaves_the_rest_of_the_bucket(place: ElementContext):
+def test_an_index_of_a_folder_leaves_the_rest_of_the_bucket(place: RunEnvironment):
     place.put(archive(PEOPLE[:1], 2), "in/a")
     place.put(archive(PEOPLE[1:2], 2), "in/b")
     assert index(place).read == 4
@@ -76,7 +76,7 @@ def test_an_index_of_a_folder_leaves_the_rest_of_the_bucket(place: ElementContex
     assert index(place).read == 0
 
 
-def test_a_cohort_is_planned_from_the_index_and_every_line_is_answered(place: ElementContext, tmp_path: Path):
+def test_a_cohort_is_planned_from_the_index_and_every_line_is_answered(place: RunEnvironment, tmp_path: Path):
     objects = archive(PEOPLE, 3)
     place.put(objects)
     index(place)
@@ -110,7 +110,7 @@ def test_a_cohort_is_planned_from_the_index_and_every_line_is_answered(place: El
     assert stored == list(ran.planned.cohort)
 
 
-def test_a_patient_id_of_two_issuers_is_ambiguous_until_the_issuer_is_given(place: ElementContext, tmp_path: Path):
+def test_a_patient_id_of_two_issuers_is_ambiguous_until_the_issuer_is_given(place: RunEnvironment, tmp_path: Path):
     objects = archive(PEOPLE[:1], 2)
     place.put({key: changed(data, IssuerOfPatientID=f"HOSPITAL-{n}") for n, (key, data) in enumerate(objects.items())})
     index(place)
@@ -120,7 +120,7 @@ def test_a_patient_id_of_two_issuers_is_ambiguous_until_the_issuer_is_given(plac
     assert len(ran.outcomes) == 1
 
 
-def test_the_pseudonym_of_a_list_is_used(place: ElementContext, tmp_path: Path):
+def test_the_pseudonym_of_a_list_is_used(place: RunEnvironment, tmp_path: Path):
     place.put(archive(PEOPLE[:1], 1))
     index(place)
     place.run(cohort=cohort(tmp_path, f"PatientID,Pseudonym\n{PEOPLE[0].patient_id},TRIAL-007\n"))
@@ -128,7 +128,7 @@ def test_the_pseudonym_of_a_list_is_used(place: ElementContext, tmp_path: Path):
     assert dcmread(DicomBytesIO(written)).PatientID == "TRIAL-007"
 
 
-def test_a_run_fills_the_index_in_passing(place: ElementContext, tmp_path: Path):
+def test_a_run_fills_the_index_in_passing(place: RunEnvironment, tmp_path: Path):
     objects = archive(PEOPLE[:2], 2)
     place.put(objects)
     place.run()
@@ -137,13 +137,13 @@ def test_a_run_fills_the_index_in_passing(place: ElementContext, tmp_path: Path)
     assert index(place).read == 0
 
 
-def test_a_source_that_is_not_indexed_says_so(place: ElementContext, tmp_path: Path):
+def test_a_source_that_is_not_indexed_says_so(place: RunEnvironment, tmp_path: Path):
     place.put(archive(PEOPLE[:1], 1))
     with pytest.raises(ConfigurationError, match="run `dicom-deid index` first"):
         plan_run(place.configuration(cohort=cohort(tmp_path, "PatientID\nP\n")), place.connections)
 
 
-def test_the_list_may_be_in_the_bucket_and_a_missing_one_is_named(place: ElementContext):
+def test_the_list_may_be_in_the_bucket_and_a_missing_one_is_named(place: RunEnvironment):
     place.put(archive(PEOPLE[:1], 1))
     index(place)
     place.put({"list.csv": f"PatientID\n{PEOPLE[0].patient_id}\n".encode()}, "lists")
@@ -152,7 +152,7 @@ def test_the_list_may_be_in_the_bucket_and_a_missing_one_is_named(place: Element
         plan_run(place.configuration(cohort=f"s3://{place.bucket}/lists/other.csv"), place.connections)
 
 
-def test_no_identifier_is_stored_in_clear(place: ElementContext, tmp_path: Path):
+def test_no_identifier_is_stored_in_clear(place: RunEnvironment, tmp_path: Path):
     """Catches a patient's name, identifier or source key in any table, also where a device attribute repeats it."""
     person = PEOPLE[0]
     objects = archive([person], 1)
@@ -167,7 +167,7 @@ def test_no_identifier_is_stored_in_clear(place: ElementContext, tmp_path: Path)
     assert [value for value in planted if str(value).casefold() in texts.casefold()] == []
 
 
-def test_the_archive_is_counted_by_kind(place: ElementContext):
+def test_the_archive_is_counted_by_kind(place: RunEnvironment):
     objects = archive(PEOPLE, 3)
     place.put(objects)
     index(place)

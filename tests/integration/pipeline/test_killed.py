@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from tests.support.killable import POINTS
-from tests.support.runs import ElementContext, patients, series, small_ct
+from tests.support.runs import RunEnvironment, patients, series, small_ct
 
 from dicom_deid.database import Database
 from dicom_deid.pipeline import BatchHeld, plan_run
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.fixture
 def place(s3, s3_bucket, postgres_url):
-    return ElementContext(s3, s3_bucket, postgres_url)
+    return RunEnvironment(s3, s3_bucket, postgres_url)
 
 
 class Workers:

@@ -8,7 +8,7 @@ import pytest
 from tests.integration.pipeline.test_killed import Workers, left_behind
 from tests.support.datasets import element, part10
 from tests.support.killable import POINTS
-from tests.support.runs import CALM, ElementContext
+from tests.support.runs import CALM, RunEnvironment
 
 from dicom_deid.engine import PatientTermIndex
 from dicom_deid.exceptions import Quarantine
@@ -20,7 +20,7 @@ from dicom_deid.score.identity import Patient
 
 @pytest.fixture
 def place(s3, s3_bucket, postgres_url):
-    return ElementContext(s3, s3_bucket, postgres_url)
+    return RunEnvironment(s3, s3_bucket, postgres_url)
 
 
 def an_object(number: int, patient: str, name: str = "", text: str = "", **more: str) -> bytes:
@@ -39,11 +39,11 @@ def an_object(number: int, patient: str, name: str = "", text: str = "", **more:
     return part10([*elements, element("PixelData", bytes(range(200)), "OW")])
 
 
-def configuration(place: ElementContext, policy: str = "quarantine", **changes: object) -> RunConfiguration:
+def configuration(place: RunEnvironment, policy: str = "quarantine", **changes: object) -> RunConfiguration:
     return place.configuration(settings=CALM.replace(residuals=policy), **changes)
 
 
-def test_a_name_that_only_another_object_of_the_patient_has(place: ElementContext) -> None:
+def test_a_name_that_only_another_object_of_the_patient_has(place: RunEnvironment) -> None:
     """The second object names nobody but in its description; the same words of another patient are left alone."""
     place.put(
         {
@@ -63,7 +63,7 @@ def test_a_name_that_only_another_object_of_the_patient_has(place: ElementContex
     assert {row.detail.split(" at ")[0] for row in ran.rows if row.reason} == {found_in}
 
 
-def test_an_object_that_is_held_back_tells_its_patient_and_a_retry_knows_it(place: ElementContext) -> None:
+def test_an_object_that_is_held_back_tells_its_patient_and_a_retry_knows_it(place: RunEnvironment) -> None:
     """A screen shot is quarantined before its originals are swept; the images after it may have its name in a text."""
     place.put(
         {
@@ -120,7 +120,7 @@ def model(configuration: RunConfiguration, objects: dict[str, bytes]) -> dict[st
     return outcomes
 
 
-def test_what_is_found_does_not_depend_on_threads_or_room(place: ElementContext) -> None:
+def test_what_is_found_does_not_depend_on_threads_or_room(place: RunEnvironment) -> None:
     """Catches knowledge that comes too late because an object was read, or written, sooner than another."""
     objects = drawn(1)
     place.put(objects)
@@ -132,7 +132,7 @@ def test_what_is_found_does_not_depend_on_threads_or_room(place: ElementContext)
 
 
 @pytest.mark.parametrize("policy", ["quarantine", "redact-token"])
-def test_a_killed_worker_is_run_again_with_the_same_result(place: ElementContext, policy: str) -> None:
+def test_a_killed_worker_is_run_again_with_the_same_result(place: RunEnvironment, policy: str) -> None:
     """A retry has only what is not recorded: without a look at the rest it would know less, and let names pass."""
     objects = drawn(3, often=0)
     place.put(objects)
@@ -157,7 +157,7 @@ def test_a_killed_worker_is_run_again_with_the_same_result(place: ElementContext
         assert len(written) == list(model(disturbed, objects).values()).count("deidentified")
 
 
-def test_of_two_objects_of_one_instance_the_first_is_written(place: ElementContext) -> None:
+def test_of_two_objects_of_one_instance_the_first_is_written(place: RunEnvironment) -> None:
     """Whichever thread is quicker: the other is the conflict, in each of many pairs."""
     objects = {}
     for number in range(30):
@@ -171,7 +171,7 @@ def test_of_two_objects_of_one_instance_the_first_is_written(place: ElementConte
     assert all(ran.outcomes[key] == ("quarantined", "destination-conflict") for key in objects if key.endswith("b.dcm"))
 
 
-def test_what_an_earlier_run_removed_is_found_in_a_later_one(place: ElementContext) -> None:
+def test_what_an_earlier_run_removed_is_found_in_a_later_one(place: RunEnvironment) -> None:
     """Its batches see none of the objects that named the patient; another project knows nothing of the patient."""
     place.put({"1.dcm": an_object(1, "P-10", "Doe^John")})
     assert place.run(configuration(place)).outcomes["1.dcm"] == ("deidentified", None)
@@ -184,7 +184,7 @@ def test_what_an_earlier_run_removed_is_found_in_a_later_one(place: ElementConte
     assert later.outcomes["3.dcm"] == ("deidentified", None)
 
 
-def test_terms_of_a_run_do_not_change_what_its_own_retry_finds(place: ElementContext) -> None:
+def test_terms_of_a_run_do_not_change_what_its_own_retry_finds(place: RunEnvironment) -> None:
     """Catches a retry that knows more than the first attempt did, and so writes other bytes."""
     settings = configuration(place, batch_objects=1)
     place.put({"1.dcm": an_object(1, "P-10", "", "John Doe, knee"), "2.dcm": an_object(2, "P-10", "Doe^John")})

@@ -11,7 +11,7 @@ import pytest
 from pydicom import Dataset
 from pydicom.filewriter import dcmwrite
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
-from tests.support.runs import ElementContext
+from tests.support.runs import RunEnvironment
 
 from dicom_deid.engine.profiles import Option
 from dicom_deid.exceptions import ConfigurationError
@@ -24,7 +24,7 @@ CREATOR = "Philips PET Private Group"
 
 @pytest.fixture
 def place(s3, s3_bucket, postgres_url):
-    return ElementContext(s3, s3_bucket, postgres_url)
+    return RunEnvironment(s3, s3_bucket, postgres_url)
 
 
 def common(sop_class: str, modality: str) -> Dataset:

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 from tests.support.held import Device, held_image, held_images
 from tests.support.images import planted_image
-from tests.support.runs import ElementContext, cursor
+from tests.support.runs import RunEnvironment, cursor
 
 from dicom_deid.database import Database
 from dicom_deid.database.quarantine import (
@@ -41,22 +41,22 @@ STRICT = Settings(residuals="quarantine", pixel_risk="quarantine", documents="qu
 
 
 @pytest.fixture
-def place(s3, s3_bucket, postgres_url) -> ElementContext:
-    return ElementContext(s3, s3_bucket, postgres_url)
+def place(s3, s3_bucket, postgres_url) -> RunEnvironment:
+    return RunEnvironment(s3, s3_bucket, postgres_url)
 
 
-def held(place: ElementContext, **filters: str) -> list[HeldGroup]:
+def held(place: RunEnvironment, **filters: str) -> list[HeldGroup]:
     with place.connections.open_database() as database:
         return list_held_groups(database.connection, filters)
 
 
-def decide(place: ElementContext, group: HeldGroup, action: str, **options: object) -> int:
+def decide(place: RunEnvironment, group: HeldGroup, action: str, **options: object) -> int:
     new = make_decision(group, DecisionAction(action), person="ada", **options)  # type: ignore[arg-type]
     with place.connections.open_database() as database:
         return record_decision(database.connection, database.chain_key, new)
 
 
-def review(place: ElementContext) -> dict[str, tuple[str, str | None]]:
+def review(place: RunEnvironment) -> dict[str, tuple[str, str | None]]:
     """Process all decided objects and return their outcomes."""
     outcomes = {}
     with place.connections.open_database() as database:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tests.support.runs import ElementContext, patients, series
+from tests.support.runs import RunEnvironment, patients, series
 
 from dicom_deid.database import AccessReason, Difference, Intent
 from dicom_deid.pipeline import plan_run
@@ -14,7 +14,7 @@ ACCESS = AccessReason(person="olga", reason="monthly check")
 
 @pytest.fixture
 def place(s3, s3_bucket, postgres_url):
-    return ElementContext(s3, s3_bucket, postgres_url)
+    return RunEnvironment(s3, s3_bucket, postgres_url)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from PIL import Image
 from tests.support.datasets import element, part10, sr_elements
 from tests.support.held import Device, held_image
 from tests.support.images import planted_image
-from tests.support.runs import ElementContext
+from tests.support.runs import RunEnvironment
 
 from dicom_deid.engine import Deidentifier, Settings
 from dicom_deid.objects import SourceObject
@@ -38,11 +38,11 @@ ECHO = Device("ACME", "Echo 1")
 
 
 @pytest.fixture
-def place(s3, s3_bucket) -> ElementContext:
-    return ElementContext(s3, s3_bucket, "")
+def place(s3, s3_bucket) -> RunEnvironment:
+    return RunEnvironment(s3, s3_bucket, "")
 
 
-def stored(place: ElementContext, data: bytes, key: str = "a.dcm") -> tuple[ObjectStore, SourceObject]:
+def stored(place: RunEnvironment, data: bytes, key: str = "a.dcm") -> tuple[ObjectStore, SourceObject]:
     place.put({key: data})
     store = open_object_store(f"s3://{place.bucket}/in", place.connection)
     found = store.find(key)

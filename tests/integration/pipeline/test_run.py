@@ -8,7 +8,7 @@ from dataclasses import replace
 import pydicom
 import pytest
 from tests.support.datasets import ct_elements, part10
-from tests.support.runs import ElementContext, patients, series
+from tests.support.runs import RunEnvironment, patients, series
 
 from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.pipeline import plan_run, report_run
@@ -16,7 +16,7 @@ from dicom_deid.pipeline import plan_run, report_run
 
 @pytest.fixture
 def place(s3, s3_bucket, postgres_url):
-    return ElementContext(s3, s3_bucket, postgres_url)
+    return RunEnvironment(s3, s3_bucket, postgres_url)
 
 
 def test_a_run_from_bucket_to_bucket(place):

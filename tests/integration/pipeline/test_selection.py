@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from tests.support.datasets import IMPLICIT_LE, Encoding, ct_elements, element, part10
-from tests.support.runs import ElementContext
+from tests.support.runs import RunEnvironment
 
 from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.objectstore import S3Store
@@ -16,7 +16,7 @@ EXCLUDE = "equals Modality SR\ncontains ImageType LOCALIZER"
 
 @pytest.fixture
 def place(s3, s3_bucket, postgres_url):
-    return ElementContext(s3, s3_bucket, postgres_url)
+    return RunEnvironment(s3, s3_bucket, postgres_url)
 
 
 def ct(seed: int, encoding: Encoding = Encoding(), *, rows: int = 16, **changed: str) -> bytes:  # noqa: B008

@@ -3,7 +3,7 @@
 import threading
 
 import pytest
-from tests.support.runs import ElementContext, small_ct
+from tests.support.runs import RunEnvironment, small_ct
 
 from dicom_deid.database import Database
 
@@ -13,7 +13,7 @@ OTHER_KEY = "corrected/{SOPInstanceUID}.dcm"
 
 @pytest.fixture
 def place(s3, s3_bucket, postgres_url):
-    return ElementContext(s3, s3_bucket, postgres_url)
+    return RunEnvironment(s3, s3_bucket, postgres_url)
 
 
 @pytest.fixture

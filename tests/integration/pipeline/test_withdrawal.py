@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from tests.support.killable_withdrawal import ACCESS, STAGES, patient_is_known
-from tests.support.runs import ElementContext, patients, series
+from tests.support.runs import RunEnvironment, patients, series
 
 from dicom_deid.cli import main
 from dicom_deid.pipeline.release import release_run
@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.fixture
 def place(s3, s3_bucket, postgres_url):
-    return ElementContext(s3, s3_bucket, postgres_url)
+    return RunEnvironment(s3, s3_bucket, postgres_url)
 
 
 @pytest.fixture
