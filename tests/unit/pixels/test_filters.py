@@ -179,8 +179,26 @@ def test_sequences_are_read_from_the_header() -> None:
         " coordinates from:SequenceOfUltrasoundRegions\n"
     )
     filters = PixelFilters(Recipe.parse(text).filters)
-    assert filters.captured == {0x00080060: "Modality", 0x00081010: "StationName"}
+    size = {0x00280010: "Rows", 0x00280011: "Columns"}
+    assert filters.captured == {0x00080060: "Modality", 0x00081010: "StationName"} | size
     assert len(filters.match(ultrasound()).regions) == 2
+
+
+def test_a_match_is_remembered_only_where_captured_values_decide_it() -> None:
+    """Catches regions of one object that are used for another with the same captured values."""
+    decided = "FORMAT dicom\n%filter a\nLABEL x\n contains Modality US\n coordinates 0,0,9,9\n"
+    for text, reads in ((decided, 2), (decided.replace("0,0,9,9", "from:SequenceOfUltrasoundRegions"), 3)):
+        filters = PixelFilters(Recipe.parse(text).filters)
+        read = []
+
+        def header(read: list[int] = read) -> Dataset:
+            read.append(1)
+            return header_of(ultrasound())
+
+        answers = [filters.match_captured("same values", header) for _ in range(2)]
+        assert answers[0] == answers[1]
+        assert answers[0].regions
+        assert len(read) == reads
 
 
 def test_lists_without_coordinates() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from pydicom.datadict import keyword_for_tag
 from pydicom.dataelem import RawDataElement
@@ -19,6 +19,8 @@ from dicom_deid.recipe.filters import Coordinates, Filter, Rectangle
 
 if TYPE_CHECKING:
     from pydicom import Dataset
+
+Answer = TypeVar("Answer")
 
 _MAX_REMEMBERED = 4096
 _DEVICE = (0x00080060, 0x00080070, 0x00081090)
@@ -76,6 +78,7 @@ class PixelFilters:
 
         self._of_device: dict[Hashable, tuple[Filter, ...]] = {}
         self._candidates: dict[Hashable, tuple[Filter, ...]] = {}
+        self._matches: dict[Hashable, FilterMatch] = {}
 
     def __bool__(self) -> bool:
         return bool(self._filters)
@@ -100,6 +103,34 @@ class PixelFilters:
                 of_device = _remembered(self._of_device, device, _narrowed(self._filters, value_of, frozenset(_DEVICE)))
             found = _remembered(self._candidates, values, _narrowed(of_device, value_of, self.captured.keys()))
         return found
+
+    def match_captured(self, values: Hashable, header: Callable[[], Dataset]) -> FilterMatch:
+        """Return the filters that match an object, with their regions.
+
+        The answer is remembered where the captured values alone decide it, so that the header of most objects is not
+        read again.
+
+        Parameters
+        ----------
+        values, header
+            As for :meth:`candidates`.
+        """
+        candidates = self.candidates(values, header)
+        if not candidates:
+            return FilterMatch()
+        found = self._matches.get(values)
+        if found is None:
+            found = self.match(header(), candidates)
+            if all(self._is_decided(a_filter) for a_filter in candidates):
+                _remembered(self._matches, values, found)
+        return found
+
+    def _is_decided(self, a_filter: Filter) -> bool:
+        """Return whether captured values decide if a filter matches, and where."""
+        known = self.captured.keys()
+        return all(line.tags <= known for line in a_filter.lines) and all(
+            coordinates.from_tag is None for coordinates in a_filter.coordinates
+        )
 
     def match(self, header: Dataset, candidates: Sequence[Filter] | None = None) -> FilterMatch:
         """Return the filters that match an object, with their regions.
@@ -131,9 +162,7 @@ def _narrowed(filters: Iterable[Filter], value_of: Callable[[int], str | None], 
     )
 
 
-def _remembered(
-    memory: dict[Hashable, tuple[Filter, ...]], key: Hashable, found: tuple[Filter, ...]
-) -> tuple[Filter, ...]:
+def _remembered(memory: dict[Hashable, Answer], key: Hashable, found: Answer) -> Answer:
     """Remember an answer, in a bounded memory."""
     if len(memory) >= _MAX_REMEMBERED:
         memory.clear()
@@ -142,11 +171,13 @@ def _remembered(
 
 
 def captured_by(filters: Iterable[Filter]) -> dict[int, str]:
-    """Return what a walk captures for filters: tags of their criteria, except sequences and private elements, by name.
+    """Return what a walk captures for filters: the size of the image and the tags of the criteria, by name.
+
+    Sequences and private elements are not captured.
 
     The name is the keyword, or the tag where the dictionary has none.
     """
-    tags = {tag for a_filter in filters for line in a_filter.lines for tag in line.tags}
+    tags = {_ROWS, _COLUMNS, *(tag for a_filter in filters for line in a_filter.lines for tag in line.tags)}
     return {
         tag: keyword_for_tag(tag) or tag_text(tag) for tag in sorted(tags) if not is_private(tag) and vr_of(tag) != "SQ"
     }

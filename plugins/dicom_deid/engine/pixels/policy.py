@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from typing import TYPE_CHECKING, Literal
 
 from dicom_deid.dicom.part10 import FileHeader
@@ -33,7 +33,7 @@ from dicom_deid.engine.profiles import Option
 from dicom_deid.engine.settings import Settings
 from dicom_deid.exceptions import ConfigurationError, Quarantine
 from dicom_deid.reasons import Reason
-from dicom_deid.recipe import Filter, Recipe
+from dicom_deid.recipe import Recipe
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -110,9 +110,8 @@ class PixelAndDocumentPolicy:
             walk.note(allowed)
         if not facts.has_pixel_data:
             return None
-        candidates = self._candidates(walk, header, source)
-        dataset = read_data_set(source) if candidates else None
-        match = FilterMatch() if dataset is None else self._filters.match(dataset, candidates)
+        dataset = cache(partial(read_data_set, source))
+        match = self._match(walk, header, dataset)
         decision = decide_pixels(facts, match, self._settings)
         if decision.allowed is not None:
             walk.note(Reason.PIXEL_RISK_ALLOWED)
@@ -120,7 +119,7 @@ class PixelAndDocumentPolicy:
             return None
         if walk.partial:
             raise NeedMoreDataError(size)
-        return self._clean(walk, header, read_data_set(source) if dataset is None else dataset, match, decision)
+        return self._clean(walk, header, dataset(), match, decision)
 
     def _note_face(self, walk: ObjectWalk, header: FileHeader) -> None:
         """Note or refuse an image that can show a face, as the setting says."""
@@ -135,15 +134,13 @@ class PixelAndDocumentPolicy:
         if evidence:
             walk.note(Reason.FACE_POSSIBLE)
 
-    def _candidates(self, walk: ObjectWalk, header: FileHeader, source: bytes) -> tuple[Filter, ...]:
-        """Return the filters that may match an object."""
+    def _match(self, walk: ObjectWalk, header: FileHeader, dataset: Callable[[], Dataset]) -> FilterMatch:
+        """Return the filters that match an object, with their regions."""
         if not self._filters:
-            return ()
+            return FilterMatch()
         found = (walk.captured.get(name) for name in self._filters.captured.values())
         values = tuple(None if one is None else walk.data[one[0] : one[1]] for one in found)
-        return self._filters.candidates(
-            (header.transfer_syntax.uid, walk.codecs, values), lambda: read_data_set(source)
-        )
+        return self._filters.match_captured((header.transfer_syntax.uid, walk.codecs, values), dataset)
 
     def _clean(
         self, walk: ObjectWalk, header: FileHeader, dataset: Dataset, match: FilterMatch, decision: PixelDecision
