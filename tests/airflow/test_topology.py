@@ -230,7 +230,8 @@ def wait_until(true: Callable[[], object], seconds: float, what: str) -> None:
 def objects_done(deployed: Deployment) -> int:
     """Return how many objects the audit knows of."""
     with Database.connect(deployed.database_url, keys=deployed.keys) as database:
-        return int(database.connection.query("", "SELECT count(*) FROM audit")[0][0])
+        database.upgrade()
+        return int(database.connection.query("counting", "SELECT count(*) FROM audit")[0][0])
 
 
 def test_a_worker_dies_in_the_middle(topology: Topology) -> None:

@@ -22,7 +22,7 @@ _PREFIX = r"^[^/].*$"
 # Fields without a section are at the top of the form, and open.
 _PLACES, _POLICIES, _SCOPE, _AUDIT = "Project and quarantine", "Policies", "Scope and limits", "Audit"
 
-SETTINGS = ("private_elements", "residuals", "free_text", "pixel_risk", "documents")
+SETTINGS = ("private_elements", "residuals", "free_text", "pixel_risk", "documents", "faces")
 """Fields that are fields of `Settings`."""
 
 PLAN_ARGUMENTS = (
@@ -239,6 +239,12 @@ def rule_params() -> dict[str, Param]:
             "Documents and structured content",
             "Encapsulated documents (PDF, CDA) and structured content that no rule cleans.",
             {"quarantine": "Quarantine the object", "allow": "Accept them as they are"},
+        ),
+        "faces": _choice(
+            "report",
+            "Images that can show a face",
+            "CT and MR series whose geometry and body part may let a face be reconstructed.",
+            {"report": "Mark them in the audit", "hold": "Quarantine the object", "allow": "Do not look for them"},
         ),
     }
 

@@ -45,7 +45,7 @@ class DicomDeidPlugin(AirflowPlugin):
         },
         {
             "name": "De-identification",
-            "href": f"{PAGES}/dags/{{DAG_ID}}/runs/{{RUN_ID}}",
+            "href": f"{airflow_path()}{PAGES}/dags/{{DAG_ID}}/runs/{{RUN_ID}}",
             "destination": "dag_run",
             "url_route": "dicom-deid-run",
         },
