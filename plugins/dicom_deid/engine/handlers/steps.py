@@ -241,6 +241,9 @@ class MultiStepHandler(PendingHandler):
     ) -> bytes:
         """Apply the steps and return the whole element, or no bytes if it is removed."""
         head = encode_head(self.tag, self.vr, item_context)
+        if walk.data[pos : pos + 4] == head[:4]:
+            # The element exists: its VR may be another than the dictionary's, with another layout of the header.
+            head = walk.data[pos : pos + 6]
         new = self._apply_steps(walk, head, details, item_context, pseudonyms)
         return element_bytes(head, self.form, details.value, item_context.context.order) if new is None else new
 
