@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import cache, partial
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from dicom_deid.dicom.part10 import FileHeader
@@ -110,7 +110,7 @@ class PixelAndDocumentPolicy:
             walk.note(allowed)
         if not facts.has_pixel_data:
             return None
-        dataset = cache(partial(read_data_set, source))
+        dataset = _DataSet(source)
         match = self._match(walk, header, dataset)
         decision = decide_pixels(facts, match, self._settings)
         if decision.allowed is not None:
@@ -158,6 +158,21 @@ class PixelAndDocumentPolicy:
             recompress = self._settings.recompress_pixels
             cleaned = clean_pixels(dataset, pixels, uid, regions, recompress=recompress, vr=vr)
         return with_overlays(cleaned, dataset, overlays, overlay_regions, uid)
+
+
+class _DataSet:
+    """Reads the data set of an object when it is first needed; most objects do not need it."""
+
+    __slots__ = ("_found", "_source")
+
+    def __init__(self, source: bytes) -> None:
+        self._source = source
+        self._found: Dataset | None = None
+
+    def __call__(self) -> Dataset:
+        if self._found is None:
+            self._found = read_data_set(self._source)
+        return self._found
 
 
 def _require_no_text(dataset: Dataset, pixels: memoryview, uid: str, vr: str, blanked: Sequence[Region]) -> None:
