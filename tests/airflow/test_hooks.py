@@ -243,7 +243,14 @@ def test_what_provider_info_names_can_be_imported() -> None:
 def test_the_form_says_what_the_settings_do() -> None:
     """A default of the form that is another than the engine's: the form does not import it, for the sake of speed."""
     from dicom_deid.engine.profiles import Option
-    from dicom_deid.engine.settings import FreeTextPolicy, PixelPolicy, PrivatePolicy, ResidualPolicy, Settings
+    from dicom_deid.engine.settings import (
+        FacePolicy,
+        FreeTextPolicy,
+        PixelPolicy,
+        PrivatePolicy,
+        ResidualPolicy,
+        Settings,
+    )
     from dicom_deid.operators import forms
     from dicom_deid.recipe import Recipe
 
@@ -251,6 +258,7 @@ def test_the_form_says_what_the_settings_do() -> None:
     words = {
         "private_elements": PrivatePolicy,
         "residuals": ResidualPolicy,
+        "faces": FacePolicy,
         "free_text": FreeTextPolicy,
         "pixel_risk": PixelPolicy,
         "documents": Literal["allow", "quarantine"],
