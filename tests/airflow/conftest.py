@@ -1,4 +1,4 @@
-"""One Airflow for the tests of a module, stopped before the next one starts."""
+"""Airflow deployments shared by the tests of a module."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dicom_deid.sandbox import Sandbox
 
 @pytest.fixture(scope="module")
 def metrics() -> Iterator[Metrics]:
-    """What Airflow's processes send as metrics."""
+    """Receive the metrics that Airflow's processes send."""
     server = Metrics()
     yield server
     server.close()

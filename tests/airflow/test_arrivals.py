@@ -1,4 +1,4 @@
-"""Studies are de-identified when they have arrived, completely, once, whatever happens to the triggerer."""
+"""Tests of the arrival DAG: a study is de-identified once, when it is complete, also after a killed triggerer."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ DAG, SETTLE = "dicom_deid_on_arrival", 5.0
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 9), st.integers(0, 20))))
 def test_a_folder_is_taken_as_a_whole_or_not_at_all(drawn: list[tuple[str, int, int]]) -> None:
-    """Half a study that is released, because its other half had not arrived."""
+    """Catches half a study that is released, because its other half had not arrived."""
     listing = sorted(
         SourceObject(f"{folder}/{number}", 1, "e", NOW - timedelta(seconds=age)) for folder, number, age in drawn
     )
@@ -42,7 +42,7 @@ def test_a_folder_is_taken_as_a_whole_or_not_at_all(drawn: list[tuple[str, int, 
 def test_the_trigger_fires_once_for_what_has_settled(
     s3: S3Service, s3_bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An event for objects that are still arriving, none for those that have arrived, or one at each poll."""
+    """Catches an event for objects that are still arriving, a missing event, and one at each poll."""
     extra = {"endpoint_url": s3.endpoint_url, "region_name": s3.region}
     document = {"conn_type": "aws", "login": s3.access_key, "password": s3.secret_key, "extra": extra}
     monkeypatch.setenv("AIRFLOW_CONN_ARRIVALS", json.dumps(document))
@@ -103,7 +103,7 @@ def arriving(sandbox_servers: Sandbox) -> Iterator[tuple[Deployment, str, str]]:
 @pytest.mark.timeout(900)
 @pytest.mark.xdist_group("airflow")
 def test_no_object_is_lost_or_done_twice_when_the_triggerer_dies(arriving: tuple[Deployment, str, str]) -> None:
-    """Arrivals that nobody processes because the watcher died, or that are processed by two runs."""
+    """Catches arrivals that are lost when the watcher dies, or that are processed by two runs."""
     running, source, _ = arriving
     client = running.sandbox.s3.client()
     count = 0

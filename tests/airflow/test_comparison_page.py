@@ -59,7 +59,7 @@ def test_no_word_of_an_original_goes_to_a_browser(drawn: tuple[list[Element], li
 
 
 @pytest.mark.parametrize("value", ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>'])
-def test_a_new_value_is_text(value: str) -> None:
+def test_values_are_escaped(value: str) -> None:
     """Values are escaped."""
     text = rendered([element("StudyDescription", "Kidneys")], [element("StudyDescription", value)])
     assert "alert" in text

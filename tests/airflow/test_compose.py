@@ -35,27 +35,27 @@ def interpolated() -> dict[str, Any]:
 
 
 def test_it_is_a_compose_file() -> None:
-    """A key, value, volume, secret or configuration that the compose specification does not have."""
+    """Catches a key, value, volume, secret or configuration that the compose specification does not have."""
     compose_spec.PyCompose.from_json(json.dumps(interpolated())).validate()
 
 
 def test_the_validator_refuses_what_is_wrong() -> None:
-    """A validator that lets everything pass would make the test above worthless."""
+    """Catches a validator that accepts everything."""
     wrong = interpolated()
     wrong["services"]["redis"]["helthcheck"] = {}
     with pytest.raises(ValueError, match="helthcheck"):
         compose_spec.PyCompose.from_json(json.dumps(wrong))
 
 
-def test_every_service_that_stays_says_whether_it_is_well(services: dict[str, Any]) -> None:
-    """A service that others wait for, or an operator looks at, without a health check."""
+def test_every_long_running_service_has_a_health_check(services: dict[str, Any]) -> None:
+    """Catches a service that others wait for, or an operator looks at, without a health check."""
     stays = {name for name, service in services.items() if service.get("restart") == "unless-stopped"}
     assert stays == {*AIRFLOW, "postgres", "redis", "storage"}
     assert all("healthcheck" in services[name] for name in stays)
 
 
-def test_no_password_is_written_down(services: dict[str, Any]) -> None:
-    """A default password: somebody will keep it in production."""
+def test_no_password_is_in_the_file(services: dict[str, Any]) -> None:
+    """Catches a default password, which sites would keep in production."""
     for name, service in services.items():
         for key, value in (service.get("environment") or {}).items():
             if re.search(r"PASSWORD|SECRET|KEY|CONN|BROKER|BACKEND$", key):
@@ -63,35 +63,35 @@ def test_no_password_is_written_down(services: dict[str, Any]) -> None:
     assert not re.search(r"password:\s*\S", COMPOSE.lower().replace("password_file", ""))
 
 
-def test_nothing_listens_beyond_this_machine(services: dict[str, Any]) -> None:
-    """A port that is open to the network before TLS is in front of it."""
+def test_ports_are_published_on_localhost_only(services: dict[str, Any]) -> None:
+    """Catches a port that is open to the network before TLS is in front of it."""
     ports = [port for service in services.values() for port in service.get("ports", [])]
     assert ports
     assert all(str(port).startswith("127.0.0.1:") for port in ports)
 
 
 def test_nothing_runs_as_root(services: dict[str, Any]) -> None:
-    """An image whose processes run as root."""
+    """Catches an image whose processes run as root."""
     users = re.findall(r"^USER (\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
     assert users[-1] == "airflow"
     # The image of Redis leaves root only for a command that is redis-server itself; that of PostgreSQL always does.
     assert services["redis"]["user"] == "redis"
 
 
-def test_only_the_servers_see_the_servers_secrets(services: dict[str, Any]) -> None:
-    """Airflow's processes, which run what DAG authors write, must not read the superuser's password."""
+def test_superuser_secrets_reach_only_their_servers(services: dict[str, Any]) -> None:
+    """The superuser's password is hidden from Airflow's processes, which run code of DAG authors."""
     for name in AIRFLOW:
         assert not [volume for volume in services[name]["volumes"] if volume.startswith("server-secrets")]
 
 
 def test_dependencies_are_services(services: dict[str, Any]) -> None:
-    """A service that waits for one that is not there."""
+    """Catches a service that waits for one that is not there."""
     for service in services.values():
         assert set(service.get("depends_on") or {}) <= set(services)
 
 
 def test_volumes_and_configs_are_declared(services: dict[str, Any]) -> None:
-    """A volume that compose would refuse, or a file of the host that is not in the repository."""
+    """Catches a volume that compose would refuse, or a file of the host that is not in the repository."""
     declared = set(yaml.safe_load(COMPOSE)["volumes"])
     used = {volume.partition(":")[0] for service in services.values() for volume in service.get("volumes", [])}
     files = {name for name in used if name.startswith("./")}
@@ -99,33 +99,33 @@ def test_volumes_and_configs_are_declared(services: dict[str, Any]) -> None:
     assert all((ROOT / name).is_file() for name in files)
 
 
-def test_any_release_of_compose_will_do() -> None:
-    """A key that only newer releases of Compose have: inline content of configs needs 2.23.1."""
+def test_old_releases_of_compose_accept_the_file() -> None:
+    """Catches a key that only newer releases of Compose have: inline content of configs needs 2.23.1."""
     assert "configs" not in yaml.safe_load(COMPOSE)
 
 
 def test_files_that_airflow_writes_are_on_a_writable_volume(services: dict[str, Any]) -> None:
-    """A read-only password file, with which the API server ends at once and everything waits for it."""
+    """Catches a read-only password file, which makes the API server exit at once."""
     path = services["api-server"]["environment"]["AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE"]
     mounts = [volume.split(":") for volume in services["api-server"]["volumes"]]
     assert [mount for mount in mounts if path.startswith(mount[1] + "/")] == [["login", "/run/login"]]
 
 
-def test_nothing_shadows_the_connections_of_the_ui(services: dict[str, Any]) -> None:
-    """A secrets backend or a variable with the connections: what is changed in the UI would have no effect."""
+def test_connections_of_the_ui_are_not_overridden(services: dict[str, Any]) -> None:
+    """Catches a secrets backend or variable that overrides what is changed in the UI."""
     names = {name for service in services.values() for name in service.get("environment") or {}}
     assert [name for name in names if name.startswith(("AIRFLOW_CONN_", "AIRFLOW__SECRETS__"))] == []
     assert "airflow connections import /run/dicom-deid/connections.json" in services["migrate"]["command"]
 
 
 def test_the_image_has_what_the_form_offers() -> None:
-    """A form that offers text recognition in an image that lacks it."""
+    """Catches a form that offers text recognition in an image that lacks it."""
     extras = re.search(r"\$\{wheel\}\[([\w,]+)\]", (ROOT / "Dockerfile").read_text())[1].split(",")
     assert {"ocr", "codecs", "sandbox"} <= set(extras)
 
 
-def test_secrets_are_drawn_once(tmp_path: Path) -> None:
-    """Secrets that change with the next start, which would lock out the databases and lose the crosswalk."""
+def test_secrets_are_generated_once(tmp_path: Path) -> None:
+    """Catches secrets that change with the next start, which would lock out the databases and lose the crosswalk."""
     places = tmp_path / "airflow", tmp_path / "servers", tmp_path / "login"
     write_secrets(*places)
     first = {path.name: path.read_text() for place in places for path in place.iterdir()}
@@ -134,8 +134,8 @@ def test_secrets_are_drawn_once(tmp_path: Path) -> None:
     assert len(set(first.values())) == len(first)
 
 
-def test_secrets_fit_together(tmp_path: Path) -> None:
-    """A password in a connection that is not the server's."""
+def test_connections_hold_the_passwords_of_their_servers(tmp_path: Path) -> None:
+    """Catches a password in a connection that is not the server's."""
     write_secrets(tmp_path / "airflow", tmp_path / "servers", tmp_path / "login")
     connections = json.loads((tmp_path / "airflow" / "connections.json").read_text())
     password = (tmp_path / "servers" / "dicom-deid-password").read_text()
@@ -147,7 +147,7 @@ def test_secrets_fit_together(tmp_path: Path) -> None:
 
 
 def test_every_secret_that_is_read_is_written(services: dict[str, Any], tmp_path: Path) -> None:
-    """A file that the compose file names and nobody writes."""
+    """Catches a secret file that no service writes."""
     write_secrets(tmp_path / "dicom-deid", tmp_path / "servers", tmp_path / "login")
     named = set(re.findall(r"/run/(dicom-deid|servers|login)/([\w.-]+)", COMPOSE))
     for place, name in named:

@@ -1,4 +1,4 @@
-"""The DAGs as the DAG processor sees them: quick to read, silent, and saying in their forms what they take."""
+"""Tests of the example DAGs as the DAG processor reads them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ print(json.dumps({"seconds": seconds, "watched": watched, "dags": dags}, default
 
 @pytest.fixture(scope="module")
 def parsed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
-    """What a fresh process finds out when it reads all DAG files."""
+    """Read all DAG files in a fresh process and return what it reports."""
     home = tmp_path_factory.mktemp("home")
     environment = {key: value for key, value in os.environ.items() if not key.startswith("AIRFLOW_")}
     environment |= {"AIRFLOW_HOME": str(home), "AIRFLOW__CORE__LOAD_EXAMPLES": "False"}
@@ -53,7 +53,7 @@ def parsed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
 
 
 def test_all_dags_are_read(parsed: dict[str, object]) -> None:
-    """A file that fails to import or names its DAG otherwise."""
+    """Catches a file that fails to import or names its DAG otherwise."""
     words = (
         "backfill", "check", "cohort", "nightly", "on_arrival", "on_demand", "preview", "review", "with_approval"
     )  # fmt: skip
@@ -62,26 +62,26 @@ def test_all_dags_are_read(parsed: dict[str, object]) -> None:
 
 
 def test_reading_is_quick(parsed: dict[str, object]) -> None:
-    """A heavy import at the top of a DAG or operator: the DAG processor reads the files again and again."""
+    """Catches a heavy import at the top of a DAG or operator: the DAG processor reads the files again and again."""
     assert parsed["seconds"] < 1.0
 
 
-def test_reading_asks_nobody(parsed: dict[str, object]) -> None:
-    """A DAG that connects, or starts a process, while it is parsed."""
+def test_reading_makes_no_connection(parsed: dict[str, object]) -> None:
+    """Catches a DAG that connects, or starts a process, while it is parsed."""
     # The standard library asks `ldconfig` where shared libraries are, and `file` what the interpreter is.
     asked = ("ldconfig", "('file', ")
     assert [event for event in parsed["watched"] if not any(word in event for word in asked)] == []
 
 
 @pytest.mark.parametrize("dag_id", DAG_IDS)
-def test_a_dag_fits_a_page(dag_id: str) -> None:
-    """A DAG file that nobody reads to its end: what is in it belongs in an operator."""
+def test_a_dag_file_is_short(dag_id: str) -> None:
+    """Logic belongs in operators; a DAG file must fit on one page."""
     assert len((DAGS / f"{dag_id}.py").read_text().splitlines()) <= 80
 
 
 @pytest.mark.parametrize("dag_id", DAG_IDS)
-def test_a_form_is_in_words(parsed: dict[str, object], dag_id: str) -> None:
-    """A field of the trigger form without a title or a description, or an important one in a closed section."""
+def test_form_fields_have_titles_and_descriptions(parsed: dict[str, object], dag_id: str) -> None:
+    """Catches a field of the trigger form without a title or a description, or an important one in a closed section."""
     params = dict(parsed["dags"][dag_id].get("params", []))
     opened = {name for name, param in params.items() if not param["schema"]["__var"].get("section")}
     assert opened <= {"preview", "source", "destination", "cohort", "release_to", "recipe", "compare_with", "run_id"}
@@ -92,7 +92,7 @@ def test_a_form_is_in_words(parsed: dict[str, object], dag_id: str) -> None:
 
 
 def test_no_dag_has_a_default_location(parsed: dict[str, object]) -> None:
-    """A DAG that reads or writes a bucket of ours because nobody named another."""
+    """Catches a DAG that reads or writes a default bucket when none is named."""
     assert "s3://" not in "".join(
         line for dag_id in DAG_IDS for line in (DAGS / f"{dag_id}.py").read_text().split('"""', 2)[2].splitlines()
     )
@@ -102,7 +102,7 @@ def test_no_dag_has_a_default_location(parsed: dict[str, object]) -> None:
 
 
 def test_own_recipes_are_in_the_drop_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A site that has to edit a DAG to choose its own recipe in the form."""
+    """Catches a site adds its own recipes to the form without editing a DAG."""
     (tmp_path / "site.dicom").write_text("FORMAT dicom\n%header\nREMOVE PatientName\n")
     monkeypatch.setenv("AIRFLOW__DICOM_DEID__RECIPES_FOLDER", str(tmp_path))
     schema = forms.recipe_param("Recipe", "Rules").schema
@@ -114,14 +114,14 @@ def test_own_recipes_are_in_the_drop_down(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_the_nightly_run_is_alone(parsed: dict[str, object]) -> None:
-    """Two nightly runs at once, or a catch-up of every missed night."""
+    """Catches two nightly runs at once, and a catch-up of missed nights."""
     nightly = parsed["dags"]["dicom_deid_nightly"]
     # Airflow 3.1 leaves out what is the default.
     assert (nightly["max_active_runs"], nightly.get("catchup", False)) == (1, False)
 
 
 def test_plugins_folder_gives_one_plugin(tmp_path: Path) -> None:
-    """Airflow executes every file below plugins/: the package must be left alone, and the plugin not be there twice."""
+    """Airflow imports every file of plugins/; the package must register one plugin only."""
     script = """
 import json
 from airflow import plugins_manager

@@ -1,4 +1,4 @@
-"""Runs through a real Airflow; what the pages show of them and to whom; and that no identifier leaks on the way."""
+"""Runs in a real Airflow, the pages that show them, and a search for identifiers in everything that Airflow stores."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def page(airflow: Deployment, path: str, user: str | None) -> httpx.Response:
 
 
 def test_before_the_first_run_the_pages_say_what_to_do(first_pages: dict[str, httpx.Response]) -> None:
-    """A newcomer's first page that tells of missing tables, or of nothing."""
+    """Catches first pages that show an error about missing tables, or nothing."""
     assert len(first_pages) == 2 * len(BEFORE_THE_FIRST_RUN)
     for name, answer in first_pages.items():
         assert (answer.status_code, "No runs yet" in answer.text) == (200, True), name
@@ -113,7 +113,7 @@ def test_before_the_first_run_the_pages_say_what_to_do(first_pages: dict[str, ht
 
 
 def test_a_run_through_the_form(airflow: Deployment, done: Done) -> None:
-    """Whatever breaks the way from the form to the report: the counts must be those of what was put in."""
+    """The counts of a run that is triggered with the form are those of its input."""
     assert done.state == "success"
     assert done.counts["listed"] == 14
     assert done.counts["deidentified"] + done.counts["quarantined"] == 14
@@ -124,7 +124,7 @@ def test_a_run_through_the_form(airflow: Deployment, done: Done) -> None:
 
 
 def test_a_second_run_finds_nothing_to_do(airflow: Deployment, done: Done) -> None:
-    """A plan that forgets what the audit knows, and a report that fails when there is no batch."""
+    """Catches a plan that forgets what the audit knows, and a report that fails when there is no batch."""
     conf = {"source": done.source, "destination": done.destination, "pixel_risk": "allow"}
     run_id, state = airflow.run(DAG, conf)
     counts = airflow.xcom(DAG, run_id, "dicom_deid.report", "counts")
@@ -133,7 +133,7 @@ def test_a_second_run_finds_nothing_to_do(airflow: Deployment, done: Done) -> No
 
 
 def test_a_preview_writes_nothing(airflow: Deployment, done: Done) -> None:
-    """A preview that leaves objects, pseudonyms or a run behind."""
+    """Catches a preview that leaves objects, pseudonyms or a run behind."""
     destination = airflow.bucket(f"dry-{uuid.uuid4().hex[:8]}")
     with Database.connect(airflow.database_url, keys=airflow.keys) as database:
         before = len(database.runs()), database.queries.crosswalk_sizes()
@@ -157,14 +157,14 @@ def test_a_preview_writes_nothing(airflow: Deployment, done: Done) -> None:
     ],
 )
 def test_wrong_values_are_refused_at_the_trigger(airflow: Deployment, wrong: dict[str, object], named: str) -> None:
-    """A form that takes a value on which the run fails later, or says not which field is wrong."""
+    """Catches a form that takes a value on which the run fails later, or says not which field is wrong."""
     airflow.airflow.wait_for_dags(DAG)
     with pytest.raises(ConfigurationError, match=named):
         airflow.airflow.trigger(DAG, {"source": "s3://source", "destination": "s3://destination"} | wrong)
 
 
 def test_the_form_of_the_connection(airflow: Deployment) -> None:
-    """A connection type that the UI does not offer, or whose test button says nothing, or shows the keys."""
+    """Catches a connection type that the UI does not offer, or whose test button says nothing, or shows the keys."""
     offered = airflow.airflow.request("GET", "/ui/connections/hook_meta").raise_for_status().json()
     (form,) = [each for each in offered if each["connection_type"] == "dicom_deid"]
     assert {"project", "recipe", "uid_strategy"} <= set(form["extra_fields"])
@@ -190,7 +190,7 @@ def test_the_form_of_the_connection(airflow: Deployment) -> None:
 def test_a_partition_is_what_was_modified_in_its_period(
     airflow: Deployment, done: Done, interval: tuple[datetime, datetime] | None, planned: int
 ) -> None:
-    """A run that fails for want of a date, or that takes objects of another month."""
+    """Catches a run that fails for want of a date, or that takes objects of another month."""
     dag, destination = "dicom_deid_backfill", airflow.bucket(f"partition-{uuid.uuid4().hex[:8]}")
     airflow.airflow.wait_for_dags(dag)
     airflow.airflow.request("PATCH", f"/api/v2/dags/{dag}", json={"is_paused": False}).raise_for_status()
@@ -210,7 +210,7 @@ def test_a_partition_is_what_was_modified_in_its_period(
 
 
 def test_a_wrong_recipe_option_fails_at_once(airflow: Deployment, done: Done) -> None:
-    """Configuration errors that are retried: they would fail again, minutes later."""
+    """Catches configuration errors that are retried: they would fail again, minutes later."""
     conf = {"source": done.source, "destination": done.destination, "profile_options": ["retain-uids"]}
     run_id, state = airflow.run(DAG, conf)
     tries = airflow.airflow.request("GET", f"/api/v2/dags/{DAG}/dagRuns/{run_id}/taskInstances/dicom_deid.plan").json()
@@ -218,7 +218,7 @@ def test_a_wrong_recipe_option_fails_at_once(airflow: Deployment, done: Done) ->
 
 
 def test_the_task_links_to_its_page(airflow: Deployment, done: Done) -> None:
-    """An extra link that is empty or leads to no page."""
+    """Catches an extra link that is empty or leads to no page."""
     place = f"/api/v2/dags/{DAG}/dagRuns/{done.run_id}/taskInstances/dicom_deid.report/links"
     links = airflow.airflow.request("GET", place).raise_for_status().json()["extra_links"]
     address = links["De-identification run"]
@@ -227,7 +227,7 @@ def test_the_task_links_to_its_page(airflow: Deployment, done: Done) -> None:
 
 
 def test_batches_are_labelled(airflow: Deployment, done: Done) -> None:
-    """A mapped task that shows a bare number."""
+    """Catches a mapped task that shows a bare number."""
     place = f"/api/v2/dags/{DAG}/dagRuns/{done.run_id}/taskInstances/dicom_deid.deidentify/listMapped"
     mapped = airflow.airflow.request("GET", place).raise_for_status().json()["task_instances"]
     assert [re.match(r"\d+: 14 objects, ", each["rendered_map_index"]) is not None for each in mapped] == [True]
@@ -251,7 +251,7 @@ def addresses(done: Done) -> list[str]:
 
 
 def test_a_forged_token_is_refused(airflow: Deployment) -> None:
-    """A page that reads a token without checking its signature."""
+    """Catches a page that does not check the signature of a token."""
     head, body, _ = airflow.airflow.token("ada").split(".")
     answer = httpx.get(f"{airflow.airflow.url}/dicom-deid/", cookies={"_token": f"{head}.{body}.AAAA"})
     assert answer.status_code in (401, 403)
@@ -264,7 +264,7 @@ def test_the_framework_adds_no_open_route(airflow: Deployment) -> None:
 
 
 def test_the_downloads_hold_the_run(airflow: Deployment, done: Done) -> None:
-    """A download that leaves rows out."""
+    """Catches a download that leaves rows out."""
     audit = list(csv.DictReader(io.StringIO(page(airflow, f"/runs/{done.deid_run_id}/audit.csv", "vic").text)))
     assert len(audit) == 14
 
@@ -292,7 +292,7 @@ def rows_of(url: str) -> Iterator[tuple[str, str]]:
 
 
 def test_no_identifier_leaves_the_store(airflow: Deployment, done: Done, metrics: Metrics) -> None:
-    """An identifier of the inputs in a log, an XCom, a rendered field, a metric, a page, or a table in the clear."""
+    """Catches an identifier in a log, an XCom, a rendered field, a metric, a page, or in clear in a table."""
     wanted = re.compile("|".join(re.escape(text) for text in sorted(identifiers(), key=len, reverse=True)))
     found = []
     for path in airflow.airflow.options.home.rglob("*.log"):
@@ -309,7 +309,7 @@ def test_no_identifier_leaves_the_store(airflow: Deployment, done: Done, metrics
 
 
 def test_metrics_are_sent(airflow: Deployment, done: Done, metrics: Metrics) -> None:
-    """Counts that never reach the site's dashboards."""
+    """Catches counts that never reach the site's dashboards."""
     objects = [line for line in metrics.lines if "dicom_deid.objects" in line]
     assert any("outcome=deidentified" in line for line in objects)
     assert any("dicom_deid.bytes" in line for line in metrics.lines)
@@ -317,7 +317,7 @@ def test_metrics_are_sent(airflow: Deployment, done: Done, metrics: Metrics) -> 
 
 
 def test_a_failed_plan_is_named_in_the_log_of_the_report(airflow: Deployment, done: Done) -> None:
-    """A report that ends with an error about XCom, where it should name the task to look at."""
+    """Catches a report that ends with an error about XCom, where it should name the task to look at."""
     conf = {"source": "s3://no-such-bucket-here", "destination": done.destination}
     run_id, state = airflow.run(DAG, conf)
     assert state == "failed"
@@ -326,14 +326,14 @@ def test_a_failed_plan_is_named_in_the_log_of_the_report(airflow: Deployment, do
 
 
 def test_an_unknown_parameter_fails_the_run(airflow: Deployment, done: Done) -> None:
-    """A misspelt parameter that Airflow accepts and ignores."""
+    """Catches a misspelt parameter that Airflow accepts and ignores."""
     run_id, state = airflow.run(DAG, {"source": done.source, "destination": done.destination, "limt": 1})
     assert state == "failed"
     assert "did you mean limit?" in log_of(airflow, DAG, run_id, "dicom_deid.plan")
 
 
 def test_a_warning_is_a_failed_task_of_a_successful_run(airflow: Deployment, done: Done) -> None:
-    """A run over nothing, because of a misspelt prefix, that looks like any other."""
+    """Catches a run over nothing, because of a misspelt prefix, that looks like any other."""
     conf = {"source": done.source, "destination": done.destination, "prefix": "no-such-folder/"}
     run_id, state = airflow.run(DAG, conf)
     place = f"/api/v2/dags/{DAG}/dagRuns/{run_id}/taskInstances"
@@ -350,7 +350,7 @@ def log_of(airflow: Deployment, dag_id: str, run_id: str, task_id: str) -> str:
 
 
 def test_unpausing_starts_nothing_without_a_source(airflow: Deployment, done: Done) -> None:
-    """A DAG that processes a default bucket, or all of the archive, because somebody unpaused it."""
+    """Catches a DAG that processes a default bucket, or the whole archive, when it is unpaused."""
     for dag, states in (("dicom_deid_nightly", {"failed"}), ("dicom_deid_backfill", {"success"})):
         airflow.airflow.wait_for_dags(dag)
         airflow.airflow.request("PATCH", f"/api/v2/dags/{dag}", json={"is_paused": False}).raise_for_status()
@@ -375,7 +375,7 @@ def scheduled_runs(airflow: Deployment, dag: str) -> list[str]:
 
 
 def test_the_nightly_run(airflow: Deployment, done: Done) -> None:
-    """A nightly run that its deadline, its asset event or its notifier breaks, which `dag.test` does not show."""
+    """Catches a scheduled run with its deadline, asset event and notifier, which `dag.test` does not run."""
     source = airflow.bucket(f"nightly-{uuid.uuid4().hex[:8]}", {"notes.txt": b"no DICOM"})
     destination = airflow.bucket(f"nightly-{uuid.uuid4().hex[:8]}-out")
     for name, value in (("source", source), ("destination", destination)):

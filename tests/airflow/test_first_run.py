@@ -63,12 +63,12 @@ def airflow(sandbox_servers: Sandbox) -> Iterator[AirflowSandbox]:
 
 
 def test_both_documents_show_the_same_commands() -> None:
-    """A README that a reader of the documentation has to reconcile with another way."""
+    """README and docs/airflow.md show the same commands."""
     assert commands("README.md") == commands("docs/airflow.md")
 
 
 def test_the_commands_of_the_readme(airflow: AirflowSandbox, sandbox_servers: Sandbox) -> None:
-    """A first user who follows the README, and gets an error."""
+    """Catches a user who follows the README gets a finished run."""
     name = f"first_{uuid.uuid4().hex[:12]}"
     create_database(sandbox_servers.postgres_url, name)
     bucket, client = name.replace("_", "-"), sandbox_servers.s3.client()

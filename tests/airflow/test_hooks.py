@@ -1,4 +1,4 @@
-"""From Airflow's connections to what the pipeline is given: all that is meant, and nothing else."""
+"""Tests of what the hooks read from Airflow connections."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ KEYS = KeyRing.generate()
 
 
 def connection(monkeypatch: pytest.MonkeyPatch, name: str, **fields: Any) -> str:
-    """Define an Airflow connection, as a site does by environment."""
+    """Define an Airflow connection by an environment variable, and return its id."""
     monkeypatch.setenv(f"AIRFLOW_CONN_{name.upper()}", json.dumps(fields))
     return name
 
 
 def test_static_keys_and_settings_are_taken_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A setting of the AWS connection that is lost on the way to the clients."""
+    """Catches a setting of the AWS connection that is lost on the way to the clients."""
     extra = {
         "endpoint_url": "https://s3.example.org",
         "region_name": "eu-central-1",
@@ -91,7 +91,7 @@ def token_service() -> Iterator[str]:
 
 
 def test_a_role_is_assumed_with_all_its_arguments(monkeypatch: pytest.MonkeyPatch, token_service: str) -> None:
-    """A role, or the policy that narrows it, that is dropped, so that the task may do more than it should."""
+    """Catches a role, or the policy that narrows it, that is dropped, so that the task may do more than it should."""
     arguments = {
         "RoleSessionName": "nightly",
         "DurationSeconds": 900,
@@ -128,7 +128,7 @@ def test_a_role_is_assumed_with_all_its_arguments(monkeypatch: pytest.MonkeyPatc
 def test_a_setting_without_effect_is_refused(
     monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any], message: str
 ) -> None:
-    """A setting that protects something, or a misspelt one, that is silently without effect."""
+    """Catches a setting that protects something, or a misspelt one, that is silently without effect."""
     fields = {"conn_type": "aws", "login": "i", "password": "s", **fields}
     with pytest.raises(ConfigurationError, match=message) as raised:
         s3_connection(connection(monkeypatch, "a3", **fields))
@@ -136,7 +136,7 @@ def test_a_setting_without_effect_is_refused(
 
 
 def test_every_setting_of_a_store_can_be_given() -> None:
-    """A setting that an administrator cannot reach from an Airflow connection."""
+    """Catches a setting that an administrator cannot reach from an Airflow connection."""
     of_the_session = {"access_key", "secret_key", "session_token", "profile", "role_arn", "external_id"}
     of_the_aws_connection = {
         "name", "session", "endpoint_url", "region", "verify", "addressing_style", "proxies", "connect_timeout",
@@ -150,18 +150,18 @@ def test_every_setting_of_a_store_can_be_given() -> None:
     "read", [s3_connection, database_url, lambda name: DicomDeidHook(name).get_conn()], ids=["s3", "database", "keys"]
 )
 def test_a_missing_connection_is_named(read: Any) -> None:
-    """A task that goes on with the credentials of the machine, or an error that does not say which is missing."""
+    """Catches a task that uses the credentials of the machine, and an error without the connection's name."""
     with pytest.raises(ConfigurationError, match="There is no connection 'no_such_connection'"):
         read("no_such_connection")
 
 
 def test_no_connection_means_the_environment() -> None:
-    """Directories, and the standard AWS variables, need no connection."""
+    """Catches directories and stores configured by AWS variables need no connection."""
     assert s3_connection(None) is None
 
 
-def test_the_database_url_is_libpqs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A password with special characters, TLS settings lost, or other users' options that libpq does not know."""
+def test_the_database_url_is_accepted_by_libpq(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches lost special characters of a password, lost TLS settings, and options that libpq does not know."""
     name = connection(
         monkeypatch,
         "p1",
@@ -183,16 +183,16 @@ def test_the_database_url_is_libpqs(monkeypatch: pytest.MonkeyPatch) -> None:
     ("fields", "message"),
     [({"conn_type": "mysql", "schema": "x"}, "must be of type postgres"), ({"conn_type": "postgres"}, "no database")],
 )
-def test_a_wrong_database_connection_says_so(
+def test_a_wrong_database_connection_is_reported(
     monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any], message: str
 ) -> None:
-    """An error of the driver where one of ours says what to mend."""
+    """Catches an error of the driver where a message should say what to change."""
     with pytest.raises(ConfigurationError, match=message):
         database_url(connection(monkeypatch, "p2", **fields))
 
 
 def test_the_project_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A field of the form that does nothing."""
+    """Catches a field of the form that does nothing."""
     extra = {"project": "study-7", "recipe": "desktop, ps3.15-basic", "org_root": "1.2.3", "max_date_offset_days": "30"}
     name = connection(monkeypatch, "d1", conn_type="dicom_deid", password=KEYS.to_text(), extra=extra)
     hook = DicomDeidHook(name)
@@ -212,7 +212,7 @@ def test_the_project_connection(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_test_button_says_what_is_wrong(
     monkeypatch: pytest.MonkeyPatch, fields: dict[str, Any], message: str
 ) -> None:
-    """A button that is green for what the first run refuses, or red without a reason; never with a key in it."""
+    """Catches a success for what the first run refuses, a failure without a reason, and a key in the message."""
     good, text = DicomDeidHook(connection(monkeypatch, "d2", conn_type="dicom_deid", **fields)).test_connection()
     assert not good
     assert message in text
@@ -220,7 +220,7 @@ def test_the_test_button_says_what_is_wrong(
 
 
 def test_provider_info_is_valid() -> None:
-    """What Airflow would leave out with a warning: it checks the information against these schemas."""
+    """Airflow validates the information against these schemas and leaves out what is invalid."""
     from importlib.resources import files
 
     for name in ("provider_info.schema.json", "provider.yaml.schema.json"):
@@ -228,8 +228,8 @@ def test_provider_info_is_valid() -> None:
         jsonschema.validate(get_provider_info(), {**schema, "required": []})
 
 
-def test_what_provider_info_names_can_be_imported() -> None:
-    """A class that was moved and is still announced."""
+def test_classes_of_provider_info_can_be_imported() -> None:
+    """Catches a class that was moved and is still announced."""
     from airflow.sdk.module_loading import import_string
 
     info = get_provider_info()
@@ -240,8 +240,8 @@ def test_what_provider_info_names_can_be_imported() -> None:
             __import__(module)
 
 
-def test_the_form_says_what_the_settings_do() -> None:
-    """A default of the form that is another than the engine's: the form does not import it, for the sake of speed."""
+def test_form_defaults_are_those_of_the_settings() -> None:
+    """The form repeats the defaults of the engine, which it does not import, to be fast."""
     from dicom_deid.engine.profiles import Option
     from dicom_deid.engine.settings import (
         FacePolicy,

@@ -1,4 +1,4 @@
-"""The operators over the real stores, without a scheduler: what they do when something is wrong."""
+"""Tests of the operators on real stores without a scheduler."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def site(s3: S3Service, s3_bucket: str, postgres_url: str, monkeypatch: pytest.M
 
 
 def test_a_whole_run(site: Site) -> None:
-    """Counts that do not add up, or a logical date that the operators need and a run need not have."""
+    """Catches counts that do not add up, or a logical date that the operators need and a run need not have."""
     run, batches = site.plan()
     for batch in batches:
         site.deidentify(run, batch)
@@ -124,7 +124,7 @@ def test_a_whole_run(site: Site) -> None:
 
 
 def test_only_references_travel(site: Site) -> None:
-    """A key of an object, a password or a key of the crosswalk in what goes from task to task."""
+    """Catches a key of an object, a password or a key of the crosswalk in what goes from task to task."""
     text = json.dumps(site.plan())
     secrets = [site.s3.secret_key, site.keys.to_text(), site.database]
     names = {key.split("/")[1] for key in site.keys_of("in")}
@@ -132,7 +132,7 @@ def test_only_references_travel(site: Site) -> None:
 
 
 def test_who_asked_and_why_is_recorded(site: Site) -> None:
-    """A run in the audit that nobody asked for."""
+    """Catches a run in the audit without its requester."""
     run, _ = site.plan(reason="a study")
     with Database.connect(site.database, keys=site.keys) as database:
         request = database.run(run["run_id"]).request
@@ -141,12 +141,12 @@ def test_who_asked_and_why_is_recorded(site: Site) -> None:
 
 
 def test_planning_again_is_the_same_run(site: Site) -> None:
-    """A retried planning task that leaves a second run behind."""
+    """Catches a retried planning task that leaves a second run behind."""
     assert site.plan()[0]["run_id"] == site.plan()[0]["run_id"]
 
 
-def test_a_killed_batch_gives_the_rest_back(site: Site) -> None:
-    """A task that is told to stop and goes on, or that loses what it had done."""
+def test_a_killed_batch_releases_its_remaining_objects(site: Site) -> None:
+    """Catches a task that ignores the signal, or that loses finished work."""
     run, (batch,) = site.plan(options={"transfers": 1, "in_flight_bytes": 1})
     operator = DicomDeidentifyOperator(task_id="work", run=run, batch=batch)
 
@@ -162,13 +162,13 @@ def test_a_killed_batch_gives_the_rest_back(site: Site) -> None:
     assert site.report(run)["deidentified"] == 12
 
 
-def test_on_kill_before_the_work_does_nothing() -> None:
-    """A kill that arrives while the task still imports."""
+def test_on_kill_before_the_batch_starts_does_nothing() -> None:
+    """Catches a kill that arrives while the task still imports."""
     DicomDeidentifyOperator(task_id="work", run={}, batch={}).on_kill()
 
 
-def test_work_that_is_left_fails_the_run(site: Site) -> None:
-    """A run that is called a success although a batch was never done."""
+def test_unfinished_batches_fail_the_run(site: Site) -> None:
+    """Catches a run that is called a success although a batch was never done."""
     run, _ = site.plan()
     with pytest.raises(AirflowFailException, match="13 objects") as raised:
         site.report(run)
@@ -178,7 +178,7 @@ def test_work_that_is_left_fails_the_run(site: Site) -> None:
 
 
 def test_lineage_names_places_and_counts(site: Site) -> None:
-    """Lineage that names an object, another place than the one that is read, or a destination that is not written."""
+    """Catches lineage that names an object, a place that is not read, or a destination that is not written."""
     source, destination = f"s3://{site.bucket}", f"s3://{site.bucket}/out"
     plan = DicomPlanOperator(
         task_id="plan", source=source, prefix="in", destination=destination, settings=CALM, create_project=True
@@ -203,8 +203,8 @@ def test_lineage_names_places_and_counts(site: Site) -> None:
         assert looking.get_openlineage_facets_on_start().outputs == []
 
 
-def test_too_many_quarantined(site: Site) -> None:
-    """A ratio that is ignored, or a warning that fails the report."""
+def test_a_quarantine_ratio_above_the_limit_is_a_warning(site: Site) -> None:
+    """Catches a ratio that is ignored, and a warning that fails the report."""
     run, (batch,) = site.plan()
     site.deidentify(run, batch)
     with pytest.raises(AirflowFailException, match=r"7\.7%.*5\.0%") as raised:
@@ -216,7 +216,7 @@ def test_too_many_quarantined(site: Site) -> None:
 
 
 def test_a_source_without_objects_is_a_warning(site: Site) -> None:
-    """A misspelt prefix that ends in a green run over nothing."""
+    """Catches a misspelt prefix that ends in a green run over nothing."""
     run, batches = site.plan(prefix="no-such-folder/")
     assert batches == []
     (warning,) = site.report(run)["warnings"]
@@ -232,7 +232,7 @@ def test_a_source_without_objects_is_a_warning(site: Site) -> None:
     ],
 )
 def test_warnings_are_shown_as_a_failed_task(counts: dict[str, Any] | None, error: type[Exception] | None) -> None:
-    """Warnings that nobody sees, or a red task for a run without one."""
+    """Catches warnings that are not visible, and a failed task in a run without warnings."""
     instance = Instance("warnings", "r")
     instance.pushed["counts"] = counts
     operator = DicomWarningsOperator(task_id="warnings", report_task_id="report")
@@ -244,7 +244,7 @@ def test_warnings_are_shown_as_a_failed_task(counts: dict[str, Any] | None, erro
 
 
 def test_a_failed_plan_is_named_by_the_report() -> None:
-    """A report whose log has a stack trace of XCom where it should say that nothing was planned."""
+    """Catches a report whose log has a stack trace of XCom where it should say that nothing was planned."""
     with DAG("failed_plan"):
         group = DicomDeidTaskGroup(source="s3://a", destination="s3://b")
 
@@ -257,7 +257,7 @@ def test_a_failed_plan_is_named_by_the_report() -> None:
 
 
 def test_only_what_was_written_is_released(site: Site) -> None:
-    """An object that lies in the staging place but was never de-identified, or one that was changed there."""
+    """Catches the release of an object that was not de-identified, or was changed in the staging place."""
     run, (batch,) = site.plan()
     site.deidentify(run, batch)
     client = site.s3.client()
@@ -274,7 +274,7 @@ def test_only_what_was_written_is_released(site: Site) -> None:
 
 
 def test_approval_and_release_are_audited(site: Site) -> None:
-    """A release of which nobody can say who approved it, or one that its requester approved."""
+    """Catches a release without its approver, and one that its requester approved."""
     run, (batch,) = site.plan()
     site.deidentify(run, batch)
 
@@ -295,7 +295,7 @@ def test_approval_and_release_are_audited(site: Site) -> None:
 
 
 def test_a_preview_is_skipped_by_the_others(site: Site) -> None:
-    """A report that fails after a preview, because there is no run."""
+    """Catches a report that fails after a preview, because there is no run."""
     run, batches = site.plan(preview=True)
     assert batches == []
     with pytest.raises(AirflowSkipException):
@@ -303,7 +303,7 @@ def test_a_preview_is_skipped_by_the_others(site: Site) -> None:
 
 
 def test_two_recipes_are_compared(site: Site) -> None:
-    """A comparison that names no difference, or a value of an object."""
+    """Catches a comparison that names no difference, or a value of an object."""
     operator = DicomPreviewOperator(
         task_id="p", source=f"s3://{site.bucket}/in", sample=3, compare_with="ps3.15-basic", settings=CALM
     )
@@ -343,21 +343,21 @@ def test_two_recipes_are_compared(site: Site) -> None:
         ({"newer_than": "yesterday"}, "newer_than"),
     ],
 )
-def test_what_cannot_work_fails_before_the_first_object(site: Site, changes: dict[str, Any], message: str) -> None:
-    """A wrong value that a batch finds hours later, or that is taken for another one."""
+def test_wrong_arguments_fail_before_the_first_object(site: Site, changes: dict[str, Any], message: str) -> None:
+    """Catches a wrong value that a batch finds hours later, or that is taken for another one."""
     with pytest.raises(AirflowFailException, match=message):
         site.plan(**changes)
 
 
 def test_a_missing_extra_is_named_when_planning(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run whose objects all fail because text recognition is not installed."""
+    """Catches a run whose objects all fail because text recognition is not installed."""
     monkeypatch.setitem(sys.modules, "rapidocr", None)
     with pytest.raises(AirflowFailException, match=r"needs the extra ocr.*rapidocr"):
         site.plan(settings=CALM | {"pixel_risk": "ocr"})
 
 
 def test_a_batch_with_failed_objects_fails(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A green task for objects that were not de-identified, or a retry that finds the batch finished and is green."""
+    """Catches a successful task with failed objects, also in a retry that finds the batch finished."""
     run, (batch,) = site.plan()
     result = BatchResult(outcomes={Outcome.FAILED: 2, Outcome.DEIDENTIFIED: 9}, reasons={Reason.INTERNAL_ERROR: 2})
     monkeypatch.setattr("dicom_deid.pipeline.batch.run_batch", lambda *_, **__: result)
@@ -367,19 +367,19 @@ def test_a_batch_with_failed_objects_fails(site: Site, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize(("preview", "planned"), [("False", 1), ("false", 1), ("True", 0)])
 def test_a_templated_switch_means_what_it_says(site: Site, preview: str, planned: int) -> None:
-    """The text "False", which Python takes for true."""
+    """Catches the text "False" taken for true."""
     assert len(site.plan(preview=preview)[1]) == planned
 
 
 def test_an_unknown_key_of_the_conf_is_refused(site: Site) -> None:
-    """A misspelt limit that Airflow ignores, so that the run takes the whole archive."""
+    """Catches a misspelt limit that Airflow ignores, so that the run takes the whole archive."""
     site.conf = {"limt": 10}
     with pytest.raises(AirflowFailException, match="no parameter limt; did you mean limit"):
         site.plan()
 
 
 def test_a_project_is_created_only_on_request(site: Site) -> None:
-    """A misspelt project that becomes a new pseudonymisation domain."""
+    """Catches a misspelt project that becomes a new pseudonymisation domain."""
     with pytest.raises(AirflowFailException, match="There is no project 'operators'"):
         site.plan(create_project=False)
     site.plan()
@@ -389,7 +389,7 @@ def test_a_project_is_created_only_on_request(site: Site) -> None:
 
 
 def test_a_scheduled_run_can_be_skipped(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A backfill DAG that starts a run over everything when it is unpaused."""
+    """Catches a backfill DAG that starts a run over everything when it is unpaused."""
     context = site.context("plan")
     context["dag_run"].run_type = DagRunType.SCHEDULED
     plan = DicomPlanOperator(task_id="plan", source="", destination="", skip_scheduled=True)
@@ -410,7 +410,7 @@ def test_a_scheduled_run_can_be_skipped(site: Site, monkeypatch: pytest.MonkeyPa
     ],
 )
 def test_which_errors_are_retried(error: Exception, fails: bool) -> None:
-    """A wrong recipe that is tried six times, or a store that is unavailable for a minute and fails the night."""
+    """Catches a wrong recipe that is tried six times, and a store outage of a minute that fails the night."""
 
     class Failing(DicomDeidOperator):
         def run_task(self, context: Any) -> Any:
@@ -421,8 +421,8 @@ def test_which_errors_are_retried(error: Exception, fails: bool) -> None:
 
 
 @pytest.mark.skipif(not hasattr(exceptions, "TaskAwaitingInput"), reason="Airflow 3.3 is the first that waits so")
-def test_a_retry_does_not_ask_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A retry that drops the answer, so that the run waits for a person who has answered already."""
+def test_a_retry_keeps_the_answer_of_an_approval(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a retry that drops the answer, so that the run waits for a person who has answered already."""
     asked: list[str] = []
 
     def ask(operator: ApprovalOperator, context: Any) -> None:
@@ -446,7 +446,7 @@ def test_a_retry_does_not_ask_again(monkeypatch: pytest.MonkeyPatch) -> None:
     ("person", "choice", "fails"), [("ada", "Approve", True), ("ada", "Reject", False), ("olga", "Approve", False)]
 )
 def test_the_requester_cannot_approve(person: str, choice: str, fails: bool) -> None:
-    """A release that one person requests and approves."""
+    """Catches a release that one person requests and approves."""
     operator = DicomApprovalOperator(task_id="approve", subject="Release?", retries=3)
     assert operator.retries <= 1
     event = {
@@ -463,8 +463,8 @@ def test_the_requester_cannot_approve(person: str, choice: str, fails: bool) -> 
         assert operator.execute_complete(context, event)["chosen_options"] == [choice]
 
 
-def test_the_notifier_speaks_only_when_there_is_reason() -> None:
-    """A mail every night, which nobody reads after a week."""
+def test_the_notifier_sends_only_failures_and_warnings() -> None:
+    """Catches a message for every successful run."""
     sent: list[tuple[str, str]] = []
 
     def deliver(subject: str, text: str) -> Any:

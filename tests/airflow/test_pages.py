@@ -118,7 +118,7 @@ def pages(sandbox_servers: Sandbox) -> Iterator[Pages]:
 
 
 def test_every_route_requires_a_login_and_its_permission(pages: Pages) -> None:
-    """FastAPI checks nothing by itself: a route without a dependency is open to everyone."""
+    """FastAPI checks nothing by itself: a route without a dependency is open to all."""
     for route in ROUTES:
         method = next(iter(route.methods))
         name = "pages.css" if route.path.startswith("/static") else "desktop"
@@ -151,7 +151,7 @@ def test_every_post_needs_its_permission(pages: Pages) -> None:
 
 
 def test_forms_are_protected(pages: Pages) -> None:
-    """A page of another site that sends a form, a token of another user, an old token."""
+    """Forms of other sites, tokens of other users and old tokens are refused."""
     path = f"/quarantine/groups/{pages.groups['not-dicom'].group_id}/decide"
     fields = {"action": "hold", "extent": "group"}
     mine = pages.token("uma")
@@ -188,7 +188,7 @@ def test_get_requests_change_nothing(pages: Pages) -> None:
 
 
 def test_pages_show_no_original(pages: Pages) -> None:
-    """A name of a patient or a source key on a page that was opened by GET."""
+    """Catches a patient's name or a source key on a page that was opened by GET."""
     for route in ROUTES:
         if "GET" in route.methods and route.path != "/static/{name}":
             for reason in pages.groups:
@@ -223,7 +223,7 @@ def test_a_picture(pages: Pages) -> None:
     assert len(pages.events("held-object-shown")[-1]["objects"]) == 4  # type: ignore[arg-type]
 
 
-def test_a_picture_that_is_not_possible(pages: Pages) -> None:
+def test_a_picture_that_cannot_be_drawn(pages: Pages) -> None:
     path = f"/quarantine/groups/{pages.groups['pixel-risk'].group_id}/picture"
     answer = pages.post(path, "uma", {**pages.object_fields("pixel-risk"), "frame": 5})
     assert (answer.status_code, answer.json()["detail"]) == (422, "The object has 1 frames.")
@@ -254,7 +254,7 @@ def test_reports_and_unreadable_objects(pages: Pages, reason: str, shown: str) -
 
 
 def test_a_decision_of_a_page(pages: Pages) -> None:
-    """It is recorded with the user of the login, and shown on the pages."""
+    """It is recorded with the user who is logged in, and shown on the pages."""
     group = pages.groups["structured-content"]
     path = f"/quarantine/groups/{group.group_id}/decide"
     answer = pages.post(path, "uma", {"action": "allow", "extent": "group", "note": "<b>seen</b>", "person": "other"})
@@ -293,7 +293,7 @@ def test_filters_of_the_quarantine(pages: Pages) -> None:
 
 
 def test_the_address_of_a_proxy_is_respected(pages: Pages) -> None:
-    """Links of the pages begin with the path under which Airflow is served."""
+    """Catches links of the pages begin with the path under which Airflow is served."""
     text = pages.get("/quarantine", "vic").text
     assert 'href="/dicom-deid/static/pages.css"' in text
 
@@ -309,7 +309,7 @@ def test_an_object_is_compared_element_by_element(pages: Pages) -> None:
     assert pages.post(path + "999", "olga").status_code == 404
 
 
-def test_an_object_that_is_gone_is_not_compared(pages: Pages) -> None:
+def test_a_deleted_object_is_not_compared(pages: Pages) -> None:
     path = "/runs/{run_id}/objects/{link_id}/{number}".format(**pages.values())
     client, bucket = pages.place.s3.client(), pages.place.bucket
     (key,) = (f"out/{key}" for key in pages.place.get())

@@ -60,7 +60,7 @@ def airflow(sandbox_servers: Sandbox) -> Iterator[AirflowSandbox]:
 
 
 def test_every_address_of_a_page_is_below_the_path(airflow: AirflowSandbox) -> None:
-    """A style sheet, script or link that the proxy does not pass on."""
+    """Catches a style sheet, script or link that the proxy does not pass on."""
     cookies = {"_token": airflow.token("admin")}
     for path in ("/", "/quarantine", "/recipes", "/projects"):
         address = f"{airflow.url}/dicom-deid{path}"
@@ -76,7 +76,7 @@ def test_every_address_of_a_page_is_below_the_path(airflow: AirflowSandbox) -> N
 
 
 def test_the_navigation_leads_below_the_path(airflow: AirflowSandbox) -> None:
-    """An entry of the navigation that leads to the root of the host."""
+    """Catches an entry of the navigation that leads to the root of the host."""
     plugins = airflow.request("GET", "/api/v2/plugins").raise_for_status().json()["plugins"]
     (plugin,) = [each for each in plugins if each["name"] == "dicom_deid"]
     hrefs = [view["href"] for view in plugin["external_views"]]
@@ -85,6 +85,6 @@ def test_the_navigation_leads_below_the_path(airflow: AirflowSandbox) -> None:
 
 
 def test_the_link_of_a_task_is_below_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A button on a task that leads to the root of the host."""
+    """Catches a button on a task that leads to the root of the host."""
     monkeypatch.setenv("AIRFLOW__API__BASE_URL", f"https://example.org{PATH}/")
     assert run_page("a b") == f"{PATH}/dicom-deid/runs/a%20b"

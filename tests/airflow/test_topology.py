@@ -191,7 +191,7 @@ def start_worker(deployed: Topology, number: int) -> None:
 
 
 def test_connections_can_be_changed_in_the_ui(topology: Topology) -> None:
-    """A connection of the deployment that shadows what was changed in the UI, or that the UI does not show."""
+    """Catches a connection of the deployment that shadows what was changed in the UI, or that the UI does not show."""
     place = "/api/v2/connections/dicom_deid_destination"
     found = topology.airflow.request("GET", place).raise_for_status().json()
     assert found["conn_type"] == "aws"
@@ -203,7 +203,7 @@ def test_connections_can_be_changed_in_the_ui(topology: Topology) -> None:
 
 
 def test_the_secrets_are_read_only(topology: Topology) -> None:
-    """A mount of this test that is not what the compose file says: then the other tests prove nothing."""
+    """Catches a mount of this test that is not what the compose file says: then the other tests prove nothing."""
     services = topology.services
     for volume, service, writable in (
         ("secrets", "scheduler", False),
@@ -234,8 +234,8 @@ def objects_done(deployed: Deployment) -> int:
         return int(database.connection.query("counting", "SELECT count(*) FROM audit")[0][0])
 
 
-def test_a_worker_dies_in_the_middle(topology: Topology) -> None:
-    """A run that hangs, fails, loses objects or does them twice when a worker's machine is lost."""
+def test_a_killed_worker_loses_nothing(topology: Topology) -> None:
+    """Catches a run that hangs, fails, loses objects or does them twice when a worker's machine is lost."""
     airflow = topology.airflow
     source = topology.bucket(f"source-{uuid.uuid4().hex[:8]}", series(patients(3), slices=20))
     destination = topology.bucket(f"destination-{uuid.uuid4().hex[:8]}")
@@ -276,8 +276,8 @@ def worker_of(airflow: AirflowSandbox, task_instance_id: str) -> str:
     return found[0]
 
 
-def test_thirty_partitions_and_a_dead_worker(topology: Topology) -> None:
-    """A backfill that stops, skips a partition, or mixes up prefixes when a worker is lost on the way."""
+def test_a_backfill_of_thirty_partitions_survives_a_killed_worker(topology: Topology) -> None:
+    """Catches a backfill that stops, skips a partition, or mixes up prefixes when a worker is lost on the way."""
     airflow = topology.airflow
     months = [f"{2020 + number // 12}/{number % 12 + 1:02d}" for number in range(PARTITIONS)]
     made = series(patients(PARTITIONS, seed=5), slices=1)

@@ -1,4 +1,4 @@
-"""The quarantine cleared in a browser: rectangles drawn, decisions made and applied, pixels of the released checked.
+"""Clear the quarantine in a browser: draw rectangles, decide, apply, and check the pixels of released objects.
 
 ``DICOM_DEID_SCREENSHOTS=docs/images pytest tests/browser`` also writes the pictures of the documentation.
 """

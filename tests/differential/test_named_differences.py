@@ -72,7 +72,7 @@ def test_comment_after_a_field(deid) -> None:  # type: ignore[no-untyped-def]
 @pytest.mark.parametrize(
     "line", ["remove PatientID", "ERASE PatientID", "REMOVE startwith:Patient", "REMOVE PatientNam"]
 )
-def test_what_is_written_wrongly(deid, line: str) -> None:  # type: ignore[no-untyped-def]
+def test_invalid_values(deid, line: str) -> None:  # type: ignore[no-untyped-def]
     # deid takes no notice of the line (or, for an unknown verb, empties): without a message.
     assert "PatientID" in deid(line + "\n", an_object())
     with pytest.raises(RecipeError):
@@ -158,7 +158,7 @@ def test_every_value_of_an_identifier_is_mapped() -> None:
     assert list(mine.StudyInstanceUID) == expected
 
 
-def test_stamp_is_valid(deid) -> None:  # type: ignore[no-untyped-def]
+def test_deidentification_attributes_are_valid(deid) -> None:  # type: ignore[no-untyped-def]
     lines = "ADD PatientIdentityRemoved Yes\n"
     assert deid(lines, an_object()).PatientIdentityRemoved == "Yes"
     mine, _ = pseudonyms(lines, an_object())
@@ -172,7 +172,7 @@ def test_private_elements(deid) -> None:  # type: ignore[no-untyped-def]
     assert tag not in mine
 
 
-def test_what_is_no_dicom_is_never_stamped(deid) -> None:  # type: ignore[no-untyped-def]
+def test_objects_that_are_not_dicom_are_not_changed(deid) -> None:  # type: ignore[no-untyped-def]
     lines = "ADD PatientIdentityRemoved YES\n"
     text = b"This is a letter, not an image. " * 20
     assert deid(lines, text).PatientIdentityRemoved == "YES"

@@ -87,7 +87,7 @@ def test_no_rules_new_file_meta() -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**30), st.sampled_from(sorted(datasets.KINDS)), st.sampled_from(list(datasets.all_encodings())))
-def test_twice_is_once_for_lengths(seed: int, kind: str, encoding: datasets.Encoding) -> None:
+def test_output_passes_the_empty_recipe_unchanged(seed: int, kind: str, encoding: datasets.Encoding) -> None:
     """Group and sequence lengths are right after a change: an output goes through the empty recipe unchanged."""
     grouped = datasets.Encoding(**{**encoding.__dict__, "group_lengths": encoding.sequences == "defined"})
     out = DESKTOP.deidentify(datasets.part10(datasets.KINDS[kind](seed), grouped), resolve).to_bytes()

@@ -1,4 +1,4 @@
-"""Originals, and what somebody's rules made of them: cleaned, cut, put elsewhere, or with something before it."""
+"""Draw originals and what rules made of them: cleaned, cut, moved, or with text before them."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def kept(draw: st.DrawFn, words: list[str]) -> str:
 
 @st.composite
 def headers(draw: st.DrawFn) -> tuple[list[Element], list[Element], list[str]]:
-    """Draw an original, what somebody's rules made of it, and the words of the original."""
+    """Draw an original, the text that rules made of it, and the words of the original."""
     words = draw(st.lists(WORDS, min_size=2, max_size=8))
     before, after = [], []
     said = st.lists(st.sampled_from(words), min_size=1, max_size=3)

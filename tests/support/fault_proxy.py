@@ -18,7 +18,7 @@ SKEWED = b"<?xml version='1.0'?><Error><Code>RequestTimeTooSkewed</Code><Message
 
 @dataclass
 class Request:
-    """What a fault decides on."""
+    """A request on which a fault decides."""
 
     method: str
     path: str
@@ -60,7 +60,7 @@ class FaultProxy:
             daemon_threads = True
 
             def handle_error(self, *_arguments: object) -> None:
-                """Clients hang up on faults: that is no news."""
+                """Ignore clients that hang up after a fault."""
 
         self._server = Server(("127.0.0.1", 0), Handler)
         threading.Thread(target=self._server.serve_forever, daemon=True).start()

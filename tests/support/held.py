@@ -12,7 +12,7 @@ ROWS, COLUMNS, BANNER_ROWS = 64, 96, 8
 
 
 class Device(NamedTuple):
-    """What tells one device from another."""
+    """Attributes that distinguish devices."""
 
     manufacturer: str
     model: str

@@ -35,7 +35,7 @@ _MULTI_FRAME_CLASSES = {"US": "1.2.840.10008.5.1.4.1.1.3.1", "SC": "1.2.840.1000
 
 @dataclass(frozen=True)
 class PlantedImage:
-    """A data set with PixelData, and where text stands in its frames."""
+    """A data set with PixelData, and the places of the text in its frames."""
 
     dataset: Dataset
     boxes: tuple[Box, ...]

@@ -111,7 +111,7 @@ FILES = sorted(
 
 
 def _is_empty(value: object) -> bool:
-    """Whether an element is there with nothing in it: an empty UN may have been a sequence."""
+    """Return whether an element is empty; an empty UN may have been a sequence."""
     return value == [] or (isinstance(value, tuple) and value[1] == [])
 
 

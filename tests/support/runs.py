@@ -68,7 +68,7 @@ class RunEnvironment:
 
     @property
     def connection(self) -> S3Connection:
-        """How to reach the buckets."""
+        """Return the connection to the buckets."""
         return S3Connection(
             endpoint_url=self.s3.endpoint_url,
             region=self.s3.region,
@@ -78,7 +78,7 @@ class RunEnvironment:
 
     @property
     def connections(self) -> Connections:
-        """How to reach everything."""
+        """Return the connections to all servers."""
         return Connections(
             database=self.database,
             keys=self.keys,
@@ -172,7 +172,7 @@ class RunEnvironment:
 
 @dataclass
 class Ran:
-    """What a run left behind."""
+    """The result of a run."""
 
     planned: PlannedRun
     results: list[BatchResult]
@@ -186,7 +186,7 @@ class Ran:
 
 @dataclass
 class RanInWorkers(Ran):
-    """What a run in worker processes left behind."""
+    """The result of a run in worker processes."""
 
     progress: dict[int, int] = field(default_factory=dict)
     complete: bool = False

@@ -1,4 +1,4 @@
-"""The house stands: arrows point down, Airflow stays out of the engine, and the wheel holds what it needs."""
+"""Imports point down, Airflow is not imported by the engine, and the wheel is complete."""
 
 from __future__ import annotations
 

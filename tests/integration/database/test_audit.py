@@ -37,7 +37,7 @@ def test_an_untouched_audit_verifies(audited):
     assert audited.verify(run_id=run, expected_head=result.head).problems == []
 
 
-def test_even_the_owner_cannot_change_the_audit_by_accident(audited):
+def test_the_owner_cannot_change_the_audit_by_accident(audited):
     for table in ("audit", "audit_link", "audit_event"):
         for statement in (f"UPDATE {table} SET run_id = run_id", f"DELETE FROM {table}", f"TRUNCATE {table}"):
             with pytest.raises(ConfigurationError, match="may not"):
@@ -99,7 +99,7 @@ def test_the_export_holds_every_row(audited, tmp_path, ending):
 @given(
     text=st.text(st.characters(exclude_categories=["Cs"])), number=st.integers(-(2**63), 2**63 - 1), data=st.binary()
 )
-def test_what_copy_gives_back_is_what_was_hashed(database, text, number, data):
+def test_rows_read_by_copy_have_their_hash(database, text, number, data):
     # The chain hashes the line that was sent: PostgreSQL must give the same line back for every value.
     database = database.connection
     moment = database.query("test", "SELECT clock_timestamp()")[0][0]

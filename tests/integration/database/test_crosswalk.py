@@ -119,7 +119,7 @@ def ring(old: KeyRing, *, new_first: bool) -> KeyRing:
     return KeyRing(new | dict(old.keys) if new_first else dict(old.keys) | new)
 
 
-def test_rotation_seals_everything_anew_while_workers_write(database, keys, store_url, monkeypatch):
+def test_rotation_re_encrypts_everything_while_workers_write(database, keys, store_url, monkeypatch):
     # Would catch a second pseudonym for an original that is looked up while its row is sealed anew.
     monkeypatch.setattr("dicom_deid.database.rotation.STEP", 20)
     before = database.mapping(database.project("p")).resolve(ORIGINALS)
@@ -156,7 +156,7 @@ def test_rotation_seals_everything_anew_while_workers_write(database, keys, stor
     assert database.connection.query("test", "SELECT DISTINCT key_id FROM mapping") == [("k2",)]
 
 
-def test_a_row_moved_or_changed_does_not_open(database):
+def test_a_moved_or_changed_row_is_not_decrypted(database):
     project = database.project("p")
     database.mapping(project).resolve(ORIGINALS[:2])
     database.connection.query(
@@ -174,7 +174,7 @@ def reidentify(database: Database, *question: object) -> list[tuple]:
     )
 
 
-def test_a_look_up_event_opens_exactly_what_it_names(database):
+def test_a_look_up_event_returns_exactly_what_it_names(database):
     # One reason for one patient must not open the whole crosswalk, nor another patient.
     project = database.project("p")
     found = database.mapping(project).resolve(ORIGINALS)
@@ -211,7 +211,7 @@ def test_a_look_up_event_opens_exactly_what_it_names(database):
             reidentify(database, *question)
 
 
-def test_two_keys_under_one_id_are_refused_whoever_comes_first(postgres_url, keys):
+def test_two_keys_under_one_id_are_refused_in_either_order(postgres_url, keys):
     with Database.connect(postgres_url, keys=keys) as database:
         database.upgrade()
         other = KeyRing.generate(keys.active_id)

@@ -1,4 +1,4 @@
-"""One pseudonym an original, for ever, under any concurrency."""
+"""One pseudonym per original, permanently, under any concurrency."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def test_projects_cannot_be_linked(database):
     assert database.connection.query("test", "SELECT count(DISTINCT keyed_hash), count(*) FROM mapping")[0] == (4, 4)
 
 
-def test_a_single_patient_id_stands_for_every_patient_but_dates_move_apart(database):
+def test_a_single_patient_id_keeps_date_offsets_per_patient(database):
     project = database.project("single", ProjectOptions(single_patient_id="TRIAL-1"))
     patients = [Identifier(IdentifierKind.PATIENT_ID, str(number)) for number in range(20)]
     offsets = [Identifier(IdentifierKind.DATE_OFFSET, str(number)) for number in range(20)]
@@ -230,7 +230,7 @@ def test_threads_share_a_mapping_with_a_small_cache(database, keys):
     check_one_to_one(said)
 
 
-def test_no_original_lies_in_the_clear(database, steps, tmp_path: Path):
+def test_no_original_is_stored_in_clear(database, steps, tmp_path: Path):
     # Every table of the schema, dumped as text: would catch an identifier, or a source key, stored as it is.
     secret = ["PHI-PATIENT-77", "1.2.840.113619.777"]
     mapping = database.mapping(database.project("p"))

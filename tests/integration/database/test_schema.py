@@ -60,7 +60,7 @@ def test_several_upgrade_at_once(postgres_url):
     assert failures == []
 
 
-def test_schemas_stand_side_by_side_and_the_others_are_left_alone(postgres_url, keys):
+def test_several_schemas_in_one_database_are_independent(postgres_url, keys):
     connection = DatabaseConnection(postgres_url)
     connection.query("test", "CREATE TABLE public.project (airflow_has text); CREATE TABLE public.audit (its text)")
     for name in ("one", "two"):
@@ -78,7 +78,7 @@ def test_a_schema_name_that_needs_quoting_is_refused(name):
         DatabaseConnection("postgresql://nowhere/", name)
 
 
-def test_without_a_schema_the_error_says_what_to_run(postgres_url, keys):
+def test_a_missing_schema_is_reported_with_the_command(postgres_url, keys):
     with (
         Database.connect(postgres_url, keys=keys) as database,
         pytest.raises(ConfigurationError, match="dicom-deid db upgrade"),
@@ -86,7 +86,7 @@ def test_without_a_schema_the_error_says_what_to_run(postgres_url, keys):
         database.project("p")
 
 
-def test_a_server_that_is_away_and_a_wrong_login_are_told_apart_without_the_password(postgres_url):
+def test_an_unreachable_server_and_a_wrong_login_have_different_messages(postgres_url):
     with pytest.raises(DatabaseError) as away:
         Database.connect("postgresql://user:sesame@127.0.0.1:9/db")
     with pytest.raises(DatabaseError) as refused:

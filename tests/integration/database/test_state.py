@@ -1,4 +1,4 @@
-"""What is known of each source object: by bucket and whole key, whatever run did it, until something changes."""
+"""The state of each source object, by bucket and whole key, whichever run processed it."""
 
 from __future__ import annotations
 

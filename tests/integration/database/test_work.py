@@ -110,7 +110,7 @@ def test_a_listing_that_fails_leaves_no_plan_and_no_thread_waiting(database, ste
     assert database.plan(run, steps.listing(5)).planned == 5
 
 
-def test_planned_again_a_run_replaces_what_nobody_has_begun(database, steps):
+def test_planning_again_replaces_batches_that_have_not_started(database, steps):
     run = steps.begin()
     first = database.plan(run, steps.listing(20), batch_objects=10)
     lease = database.lease(first.batches[0].batch_id, "w")
@@ -144,7 +144,7 @@ def test_a_batch_has_one_worker_and_a_closed_connection_frees_it(database, secon
     assert [item.item_id for item in lease.items()] == [1, 2]
 
 
-def test_a_worker_that_comes_back_too_late_records_nothing(database, second, steps):
+def test_an_expired_lease_records_nothing(database, second, steps):
     batch = database.plan(steps.begin(), steps.listing(3)).batches[0].batch_id
     late = second.lease(batch, "late", seconds=0)
     rows = [steps.row(item) for item in late.items()]
@@ -189,7 +189,7 @@ def test_two_runs_at_once_do_the_work_once(database, second, steps):
     ]
 
 
-def test_what_a_dead_run_held_is_free_for_another(database, second, steps):
+def test_objects_of_a_dead_run_are_free_for_another_run(database, second, steps):
     # A command line killed and started again at once must not wait for a lease to run out.
     dead = second.plan(steps.begin(), steps.listing(10)).batches
     second.lease(dead[0].batch_id, "dead", seconds=3600)
@@ -214,7 +214,7 @@ def test_a_lost_connection_is_one_clear_error_and_the_next_call_connects_again(d
     assert lease.items() == []
 
 
-def test_pruning_takes_finished_plans_and_never_the_audit(database, steps):
+def test_pruning_deletes_finished_plans_and_no_audit_rows(database, steps):
     done, running = steps.begin(), steps.begin(destination="s3://other/")
     steps.work(database.plan(done, steps.listing(7)).batches)
     database.plan(running, steps.listing(3))

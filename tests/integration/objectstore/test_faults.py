@@ -97,7 +97,7 @@ def test_writing_goes_on_after_a_fault_that_passes(proxy, behind, direct, fault)
 
 
 @pytest.mark.parametrize("fault", ["500", "reset"])
-def test_what_could_not_be_written_is_not_there_and_not_reported(proxy, behind, direct, fault):
+def test_a_failed_write_leaves_and_reports_nothing(proxy, behind, direct, fault):
     proxy.fault = times(99, puts, WRITING[fault])
     with pytest.raises(ObjectStoreError):
         behind.write("k", [b"content"], metadata={})
@@ -215,7 +215,7 @@ def test_copy_by_range_goes_on_after_a_fault_that_passes(proxy, behind, direct, 
     assert direct.read("k") == b"h" + content[1:]
 
 
-def test_source_that_vanishes_under_a_large_object(direct, tmp_path):
+def test_a_source_deleted_during_a_large_copy(direct, tmp_path):
     gone = SourceObject("gone", 40 * MEBIBYTE, "0" * 32, None)
     for destination in (direct, LocalStore(tmp_path)):
         with pytest.raises(Quarantine) as caught:
@@ -235,7 +235,7 @@ def test_an_object_that_is_gone_for_a_moment_is_read(proxy, behind, direct):
 
 
 @pytest.mark.parametrize(("status", "reason"), [(404, Reason.OBJECT_VANISHED), (416, Reason.OBJECT_CHANGED)])
-def test_an_object_that_stays_away_has_a_reason_of_its_own(proxy, behind, direct, status, reason):
+def test_an_object_that_stays_missing_has_its_own_reason(proxy, behind, direct, status, reason):
     etag = direct.write("k", [b"content"], metadata={}).etag
     proxy.fault = times(100, gets, fault_proxy.status(status, b""))
     with pytest.raises(Quarantine) as caught:

@@ -1,4 +1,4 @@
-"""What holds for every kind of storage, on a real S3 server and on a real file system."""
+"""Properties of every kind of object store, on a real S3 server and on a real file system."""
 
 import base64
 import hashlib

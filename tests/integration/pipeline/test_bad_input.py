@@ -1,4 +1,4 @@
-"""What bad input gets: a reason each, the original untouched, and the run goes on."""
+"""Bad input gets a reason per object, the original is not touched, and the run continues."""
 
 import json
 import logging
@@ -144,7 +144,7 @@ def test_rules_that_change_between_plan_and_batch_are_refused(place, tmp_path):
     assert place.get() == {}
 
 
-def test_database_away_is_one_clear_error_and_a_retry_resumes(place, monkeypatch):
+def test_an_unavailable_database_is_one_error_and_a_retry_resumes(place, monkeypatch):
     objects = series(patients(2), 20)
     place.put(objects)
     configuration = place.configuration(transfers=2, in_flight_bytes=300_000)
@@ -258,7 +258,7 @@ def test_many_bad_objects_first_in_the_listing_do_not_block_the_good_ones(place,
 
 
 def test_an_outage_ends_the_batch_with_what_to_check(place, monkeypatch):
-    """A store that is away fails every object: the first one shows it, and no other is tried."""
+    """An unavailable store ends the batch at the first object; no other object is tried."""
     place.put({f"{number:03}.dcm": small_ct(number) for number in range(60)})
     configuration = place.configuration(transfers=1, in_flight_bytes=1)
     planned = plan_run(configuration, place.connections)
@@ -282,7 +282,7 @@ def test_an_outage_ends_the_batch_with_what_to_check(place, monkeypatch):
     assert len(place.get()) == 60
 
 
-def test_stop_between_objects_gives_the_batch_back(place):
+def test_a_stop_between_objects_releases_the_batch(place):
     objects = {f"{number:03}.dcm": small_ct(number) for number in range(60)}
     place.put(objects)
     configuration = place.configuration(transfers=2, in_flight_bytes=150_000)
@@ -298,7 +298,7 @@ def test_stop_between_objects_gives_the_batch_back(place):
 
 
 def test_no_identifier_of_the_input_in_any_output_log_report_or_table(place, caplog, capsys):
-    """PatientName must be absent from every byte of output; no identifier may stand in logs, results or the database.
+    """No identifier of the input is in any output, log, report or table.
 
     The recipe and default settings are those of a site; objects that hold a residual are quarantined.
     """

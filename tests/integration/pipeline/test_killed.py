@@ -114,8 +114,8 @@ def test_two_workers_at_once_do_each_object_once_and_agree_on_pseudonyms(place, 
     assert place.query("SELECT count(*) FROM mapping WHERE kind = 'PatientID'") == [(3,)]
 
 
-def test_a_batch_in_the_hands_of_a_live_worker_is_not_reported_done(place):
-    """A retry that meets the first attempt still at work must not end as a success: that attempt may yet die."""
+def test_a_batch_leased_by_a_live_worker_is_not_reported_done(place):
+    """A retry that finds the first attempt still at work must not end as a success, because that attempt may fail."""
     place.put(series(patients(1), 2))
     configuration = place.configuration()
     planned = plan_run(configuration, place.connections)
@@ -141,7 +141,7 @@ def test_same_patient_same_pseudonym_across_runs_and_processes(place, workers):
 
 
 def test_an_object_that_kills_its_workers_is_quarantined_and_the_others_are_done(place, tmp_path, monkeypatch):
-    """A worker killed for memory must not be retried on the same object for ever."""
+    """An object at which two workers died is not tried again."""
     recipe = tmp_path / "deadly.dicom"
     recipe.write_text("FORMAT dicom\n%header\nREPLACE StationName func:deadly\n")
     people = patients(20)

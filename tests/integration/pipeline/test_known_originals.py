@@ -1,4 +1,4 @@
-"""The patient's other known originals in a batch: found whatever the threads do, and again after a kill."""
+"""Originals of the patient's other objects are search terms, whatever the threads do and also after a kill."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def configuration(place: RunEnvironment, policy: str = "quarantine", **changes: 
 
 
 def test_a_name_that_only_another_object_of_the_patient_has(place: RunEnvironment) -> None:
-    """The second object names nobody but in its description; the same words of another patient are left alone."""
+    """The second object has the name in its description only; the same words of another patient are left."""
     place.put(
         {
             "1.dcm": an_object(1, "P-10", "Doe^John"),
@@ -63,7 +63,7 @@ def test_a_name_that_only_another_object_of_the_patient_has(place: RunEnvironmen
     assert {row.detail.split(" at ")[0] for row in ran.rows if row.reason} == {found_in}
 
 
-def test_an_object_that_is_held_back_tells_its_patient_and_a_retry_knows_it(place: RunEnvironment) -> None:
+def test_originals_of_a_quarantined_object_are_found_also_in_a_retry(place: RunEnvironment) -> None:
     """A screen shot is quarantined before its originals are swept; the images after it may have its name in a text."""
     place.put(
         {
@@ -133,7 +133,7 @@ def test_what_is_found_does_not_depend_on_threads_or_room(place: RunEnvironment)
 
 @pytest.mark.parametrize("policy", ["quarantine", "redact-token"])
 def test_a_killed_worker_is_run_again_with_the_same_result(place: RunEnvironment, policy: str) -> None:
-    """A retry has only what is not recorded: without a look at the rest it would know less, and let names pass."""
+    """A retry reads the recorded objects again for their search terms."""
     objects = drawn(3, often=0)
     place.put(objects)
     workers = Workers()
@@ -158,7 +158,7 @@ def test_a_killed_worker_is_run_again_with_the_same_result(place: RunEnvironment
 
 
 def test_of_two_objects_of_one_instance_the_first_is_written(place: RunEnvironment) -> None:
-    """Whichever thread is quicker: the other is the conflict, in each of many pairs."""
+    """The other one is the conflict, whichever thread is quicker."""
     objects = {}
     for number in range(30):
         objects[f"{number:03d}a.dcm"] = an_object(number, "P-1", text="first")

@@ -1,4 +1,4 @@
-"""The destination is compared with the audit: what is missing, changed, unknown, or was written by a dead worker."""
+"""The destination is compared with the audit: missing, changed and unknown objects, and those of a dead worker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What reviewers see of held objects: pictures, residual text, content trees."""
+"""Reviewers see pictures, masked text and content trees of held objects."""
 
 from __future__ import annotations
 

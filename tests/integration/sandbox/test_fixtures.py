@@ -11,7 +11,7 @@ def test_bucket_is_fresh_and_writable(s3, s3_bucket):
     assert client.get_object(Bucket=s3_bucket, Key="a")["Body"].read() == b"x"
 
 
-def test_missing_bucket_is_seen_to_be_missing(s3):
+def test_a_missing_bucket_is_detected(s3):
     # Would catch a server that makes buckets on the first write, which hides a wrong name.
     client = s3.client()
     try:

@@ -82,7 +82,7 @@ def test_killed_servers_are_noticed_and_started_again(directory):
     psycopg2.connect(sandbox.postgres_url).close()
 
 
-def test_process_number_that_was_given_to_another_is_not_ours(directory):
+def test_a_reused_process_id_is_not_taken_for_the_server(directory):
     # Would catch `down` killing an innocent process that got the number of a server of an earlier boot.
     mine = ProcessIdentity.of(os.getpid())
     state = SandboxState()

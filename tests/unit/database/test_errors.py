@@ -21,7 +21,7 @@ from dicom_deid.exceptions import ConfigurationError, DatabaseError
         (psycopg2.errors.UniqueViolation("Key (x)=(DOE^JOHN) exists"), DatabaseError),
     ],
 )
-def test_no_text_of_the_server_survives(error, kind):
+def test_database_errors_hold_no_text_of_the_server(error, kind):
     def fail() -> None:
         raise error
 

@@ -24,7 +24,7 @@ def test_the_first_key_is_active_and_text_comes_back():
 @pytest.mark.parametrize(
     "text", ["", "k1", f"k1{KEY}", "k1:notbase64!", "k1:c2hvcnQ=", f"k1:{KEY},k1:{KEY}", f"k 1:{KEY}", f":{KEY}"]
 )
-def test_a_bad_ring_is_refused_without_showing_it(text):
+def test_an_invalid_key_ring_is_refused_without_showing_it(text):
     with pytest.raises(ConfigurationError) as refusal:
         KeyRing.parse(text)
     assert KEY not in str(refusal.value)

@@ -1,4 +1,4 @@
-"""How new pseudonyms are made."""
+"""Generation of new pseudonyms."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_normalising_is_idempotent_and_ignores_padding(text, after, before):
         (IdentifierKind.DATE_OFFSET, "x", False),
     ],
 )
-def test_what_fits_a_kind(kind, pseudonym, fits):
+def test_pseudonyms_are_valid_for_their_kind(kind, pseudonym, fits):
     assert (problem_of(kind, pseudonym, 365) is None) is fits
 
 

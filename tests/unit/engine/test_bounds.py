@@ -82,7 +82,7 @@ def test_a_removed_sequence_may_end_in_a_cut_header(cut: int) -> None:
 
 
 def test_a_detail_never_shows_an_unknown_tag() -> None:
-    """Four bytes of a name in the position of a tag are four letters of it."""
+    """Four bytes of a name at the position of a tag would be printed as a tag."""
     for name in (b"Okonkwo^Adaeze", b"\xc5\xf5\xce\xb0\xc5\xf5\xce\xb0", b"Ok\0\0Ok\0\0"):
         data = an_object() + name + b"UT\0\0\xff\xff\0\0"
         shown = str(quarantined(data))
@@ -141,7 +141,7 @@ def test_text_of_several_character_sets_is_written_with_code_extensions(terms: b
 
 @pytest.mark.parametrize("vr", sorted(KNOWN_VRS - {"UI"}))
 @pytest.mark.parametrize("recipe", ["desktop", "ps3.15-basic"])
-def test_a_uid_is_not_hidden_by_its_vr(vr: str, recipe: str) -> None:
+def test_a_uid_is_replaced_in_every_vr(vr: str, recipe: str) -> None:
     """Every VR that ReferencedSOPInstanceUID may be written with: replaced, refused, or removed."""
     raw = b"1.2.826.0.1.3680043.77"
     long_form = vr in {"OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"}

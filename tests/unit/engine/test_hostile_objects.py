@@ -1,4 +1,4 @@
-"""Objects that are not what they say: each once let an original through, or ended in an error of another kind."""
+"""Objects that are not what their headers say."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_a_date_that_is_a_sequence_hides_nothing(recipe):
 
 
 @pytest.mark.parametrize("recipe", ["JITTER PatientBirthDate 31", "JITTER PatientBirthDate var:patient_offset"])
-def test_a_date_that_says_it_is_a_time_is_shifted_all_the_same(recipe):
+def test_a_date_with_the_vr_of_a_time_is_shifted(recipe):
     data = an_object(Element(0x00100030, "TM", "19500131"))
     assert b"19500131" not in run(data, recipe).to_bytes()
 
@@ -64,25 +64,25 @@ def test_a_date_that_says_it_is_a_time_is_shifted_all_the_same(recipe):
     "pixels",
     [Element(0x7FE00010, "SQ", hidden()), Element(0x7FE00010, "UT", SECRET), Element(0x7FE00010, "LO", SECRET)],
 )
-def test_pixel_data_that_is_none_is_refused(pixels):
+def test_pixel_data_of_a_wrong_vr_is_refused(pixels):
     with pytest.raises(Quarantine) as caught:
         run(an_object(pixels), DESKTOP)
     assert caught.value.reason is Reason.MALFORMED
 
 
-def test_an_identifier_that_is_a_sequence_is_refused():
+def test_an_identifier_with_the_vr_of_a_sequence_is_refused():
     with pytest.raises(Quarantine):
         run(an_object(Element(0x00080060, "SQ", hidden())), DESKTOP)
 
 
-def test_a_well_known_uid_may_be_an_instance_too():
+def test_a_well_known_uid_in_an_instance_element_is_replaced():
     """Catches the original that one element needs and another gives up."""
     uid = "1.2.840.10008.1.1"
     data = an_object(element("SOPInstanceUID", uid), Element(0x00080058, "UI", [uid, "1.2.3.9"]))
     assert next(iter(read(run(data, DESKTOP)).FailedSOPInstanceUIDList)) == uid
 
 
-def test_group_2_does_not_stray_into_the_data_set():
+def test_group_2_in_the_data_set_is_refused():
     data = an_object()
     at = data.index(b"\x08\x00\x60\x00CS")
     stray = b"\x02\x00\x16\x00AE\x0a\x00ZIMMERWALD"
@@ -106,7 +106,7 @@ def test_a_deflate_bomb_is_refused_before_it_fills_the_memory():
     assert caught.value.reason is Reason.INFLATED_TOO_LARGE
 
 
-def test_a_lying_length_does_not_print_text_as_a_tag():
+def test_a_wrong_length_does_not_print_text_as_a_tag():
     """Catches four letters of a name in an audit row, in the place of a tag."""
     data = an_object()
     at = data.index(b"\x10\x00\x10\x00PN") + 6
@@ -165,7 +165,7 @@ def test_the_residual_search_reads_text_that_is_not_of_the_declared_character_se
         run(an_object(*named), DESKTOP, SWEPT)
 
 
-def test_removing_what_cannot_be_removed_ends():
+def test_removing_a_residual_that_cannot_be_removed_ends():
     """Catches a search that never ends."""
     opaque = Element(0x00420011, "OB", b"Zimmerwald")
     new = run(an_object(opaque), DESKTOP, RULES_ALONE.replace(residuals="remove-element"))
@@ -194,7 +194,7 @@ def in_parts(data: bytes, given: int, settings: Settings) -> bytes:
 
 @pytest.mark.parametrize("encapsulated", [False, True])
 @pytest.mark.parametrize("given", range(100, 1400, 41))
-def test_the_beginning_may_end_anywhere(given, encapsulated):
+def test_the_first_read_may_end_anywhere(given, encapsulated):
     """Catches bytes after the pixel data that are copied because the beginning held the whole pixel data."""
     pixels = Element(0x7FE00010, "OB", (b"\xff\xd8" + bytes(300), bytes(90))) if encapsulated else None
     tail = [Element(0xFFFCFFFC, "OB", SECRET.encode())]
@@ -205,7 +205,7 @@ def test_the_beginning_may_end_anywhere(given, encapsulated):
     assert in_parts(data, given, RULES_ALONE) == whole
 
 
-def test_the_tail_of_a_large_object_is_swept_too():
+def test_the_end_of_a_large_object_is_searched():
     private = [Element(0x7FE10010, "LO", "SOMEBODY"), Element(0x7FE11001, "UN", b"seen Zimmerwald ")]
     data = an_object(*private)
     for length in (200, 600, len(data) - 40):
@@ -220,7 +220,7 @@ def test_an_identifier_behind_the_pixel_data_of_a_large_object_is_refused():
         in_parts(data, len(data) - 40, RULES_ALONE)
 
 
-def test_a_modality_of_ones_own_is_no_part_of_a_key():
+def test_an_undefined_modality_is_not_in_the_key():
     """Catches free text in destination keys and audit rows."""
     new = run(an_object(element("Modality", "OTTOKAR")), DESKTOP)
     assert "Modality" not in new.identifiers
@@ -261,7 +261,7 @@ for path in sys.argv[3:]:
 """
 
 
-def test_nobody_talks_of_a_value(tmp_path):
+def test_libraries_log_no_value(tmp_path):
     """A library that warns of a value quotes it, and the log of the task keeps it."""
     wrong = [
         [

@@ -1,4 +1,4 @@
-"""What the rules took out of one object of a patient, found in another."""
+"""Originals that the rules removed from one object of a patient are found in its other objects."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_what_another_object_gave_is_found(text: str) -> None:
 
 
 def test_a_description_of_another_object_is_no_identifier() -> None:
-    """Else every object that shares words with another's description would be held back."""
+    """Catches objects that are held because they share words with the description of another object."""
     searched(an_object(element("SeriesDescription", "KNEE LEFT 4711")), known(*GIVING)[1])
 
 
@@ -114,7 +114,7 @@ def test_policies_are_those_of_the_residual_search() -> None:
 
 @pytest.mark.parametrize("policy", ["quarantine", "redact-token", "report"])
 def test_both_ends_of_a_large_object_are_searched(policy: str) -> None:
-    """What follows the pixel data is examined apart; what is taken out before must not undo that."""
+    """The part after the pixel data is analysed separately."""
     deidentifier = engine(policy)
     tail = [Element(0x7FE10010, "LO", "SOMEBODY"), Element(0x7FE11001, "LO", "left")]
     data = an_object(element("SeriesDescription", "of John"), *tail)
@@ -144,8 +144,8 @@ def test_text_after_the_pixel_data_is_searched_for_what_others_gave() -> None:
         deidentifier.search_patient_terms(analysis, known(*GIVING)[1])
 
 
-def test_a_beginning_tells_what_the_whole_tells() -> None:
-    """A retry looks at beginnings alone, and must know what the first attempt knew."""
+def test_the_header_gives_the_same_terms_as_the_whole_object() -> None:
+    """A retry reads only headers, and must find the same terms as the first attempt."""
     data = an_object(*GIVING, Element(0x7FE10010, "LO", "SOMEBODY"))
     deidentifier = engine()
     analysis = deidentifier.analyse(data)
@@ -155,8 +155,8 @@ def test_a_beginning_tells_what_the_whole_tells() -> None:
     assert deidentifier.patient_terms(data[:begin], size=len(data)) == deidentifier.patient_terms(data) == told
 
 
-def test_an_object_that_is_quarantined_tells_its_patient_too() -> None:
-    """A screen shot that is held back has the name; the study's images may have it in a comment."""
+def test_originals_of_a_quarantined_object_are_search_terms() -> None:
+    """A held screen shot has the name; the images of the study may have it in a comment."""
     data = an_object(*GIVING, element("ImageComments", "John"))
     with pytest.raises(Quarantine):
         engine().analyse(data)
@@ -167,7 +167,7 @@ a_term = st.sampled_from("abcdefghij").map(a_name)
 
 
 @given(st.lists(st.tuples(st.sampled_from(["", "p", "q", "r"]), st.frozensets(a_term, max_size=4)), max_size=30))
-def test_what_is_known_is_what_objects_before_gave(met: list[tuple[str, SearchTerms]]) -> None:
+def test_search_terms_are_those_of_earlier_objects(met: list[tuple[str, SearchTerms]]) -> None:
     """Against the definition; catches words of another patient, of the object itself, and of later ones."""
     knows = PatientTermIndex()
     for index, (patient, words) in enumerate(met):
@@ -186,8 +186,8 @@ def test_memory_is_bounded_and_a_matcher_is_built_once() -> None:
     assert matchers_for(words, ("ascii",))[0] is matchers_for(frozenset(words), ("ascii",))[0]
 
 
-def test_a_patient_who_is_met_again_and_again_is_not_forgotten() -> None:
-    """Every object of a study gives the same words: they count as met, however often."""
+def test_terms_of_a_patient_with_many_objects_are_kept() -> None:
+    """Every object of a study gives the same words, which must not be dropped for their number."""
     knows = PatientTermIndex()
     words: SearchTerms = frozenset({a_name("Doe")})
     for number in range(10_000):

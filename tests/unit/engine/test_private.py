@@ -84,7 +84,7 @@ def test_private_elements_in_items_have_the_creators_of_the_item():
         assert private(second) == set()
 
 
-def test_private_sequences_of_undefined_length_go_with_all_beneath():
+def test_private_sequences_of_undefined_length_are_removed_with_their_items():
     nested = [
         Element(0x00290010, "LO", "SOMEBODY"),
         Element(0x00291001, "SQ", [[datasets.element("PatientName", "Doe")]]),

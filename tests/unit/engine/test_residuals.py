@@ -1,4 +1,4 @@
-"""Originals that the rules took out of one element and that stand in another."""
+"""Originals that the rules removed from one element and that are in another element."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_an_original_in_a_description_is_found(text, encoding):
 
 @pytest.mark.parametrize("text", ["Annikalee", "Bergamot", "81723", "119630704", "der", "orchard lanes", "anonymous x"])
 def test_a_part_of_another_word_is_not(text):
-    """Catches "Ann" found in "Annular": a quarantine that nobody can act on."""
+    """Catches "Ann" found in "Annular": a quarantine without a way forward."""
     searched(an_object(element("SeriesDescription", text)))
 
 
@@ -196,7 +196,7 @@ def test_private_bytes_are_searched_in_every_form(codec, vr):
 @pytest.mark.parametrize("hidden", [element("PatientBirthDate", "19630704"), element("StudyInstanceUID", STUDY)])
 @pytest.mark.parametrize("vr", ["UN", "OB"])
 def test_a_data_set_in_private_bytes_is_searched(vr, hidden, inner, encoding):
-    """Catches a date or UID that stands as its element would, where no rule looks: in a sequence written as UN."""
+    """Catches an encoded date or UID where no rule applies: in a sequence written as UN."""
     item = datasets.encode([hidden], inner)
     block = [Element(0x00290010, "LO", "ACME"), Element(0x00291010, vr, b"\xfe\xff\x00\xe0" + bytes(4) + item)]
     with pytest.raises(Quarantine) as caught:
@@ -273,7 +273,7 @@ def test_removal_takes_the_element_and_lengths_follow(encoding):
 
 @pytest.mark.parametrize("syntax", datasets.NATIVE_SYNTAXES)
 def test_no_wrong_group_length_is_left_by_a_removal(syntax):
-    """Catches a group that says it is as long as with the element that was taken out, or with one beneath."""
+    """Catches a group length that still counts the removed element, or one in its items."""
     encoding = Encoding(syntax, "defined", "defined", group_lengths=True)
     nested = element("RequestAttributesSequence", [[element("RequestedProcedureDescription", "for Annika")]])
     new = read(

@@ -86,7 +86,7 @@ def test_pixel_data_is_a_view_of_the_source_and_not_a_copy():
     assert all(view.obj is data for view in views)
 
 
-def test_file_meta_is_written_anew_and_follows_the_data_set():
+def test_file_meta_is_rebuilt_from_the_data_set():
     """Catches a leak by preamble, SourceApplicationEntityTitle or the original MediaStorageSOPInstanceUID."""
     data = datasets.part10(datasets.ct_elements(2), preamble=b"DOE^JANE".ljust(128, b"x"))
     original = read(data)
@@ -98,7 +98,7 @@ def test_file_meta_is_written_anew_and_follows_the_data_set():
     assert dataset.file_meta.FileMetaInformationGroupLength == new.index(b"\x08\x00") - 144
 
 
-def test_stamps_say_what_was_done():
+def test_deidentification_attributes_are_written():
     dataset = read(run(datasets.ct(2), DESKTOP))
     assert dataset.PatientIdentityRemoved == "YES"
     assert dataset.LongitudinalTemporalInformationModified == "MODIFIED"
@@ -121,7 +121,7 @@ def test_zeros_after_the_last_element_are_left_out():
     assert new.to_bytes() == run(data, DESKTOP).to_bytes()
 
 
-def test_signatures_go_once_anything_changes_and_stay_otherwise():
+def test_signatures_are_removed_when_anything_changes():
     """Catches an invalid signature that claims to be valid."""
     signed = [*datasets.ct_elements(1), Element(0xFFFAFFFA, "SQ", [[element("DigitalSignatureUID", "1.2.3.4")]])]
     data = datasets.part10(signed)

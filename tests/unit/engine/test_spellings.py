@@ -189,7 +189,7 @@ def test_matchers_are_kept_by_their_size() -> None:
 
 
 def test_what_the_objects_of_a_patient_share_is_one_matcher() -> None:
-    """Catches patterns that are built anew for each object because one value differs."""
+    """Catches patterns that are built again for each object because one value differs."""
     cache = MatcherCache()
     shared = {SearchTerm(NAME, "Quellmann^Ada", 0x00100010), SearchTerm(IDENTIFIER, "7788123", 0x00080050)}
     objects = [frozenset({*shared, SearchTerm(IDENTIFIER, f"QX{number}", 0x00400253)}) for number in range(1000, 1004)]

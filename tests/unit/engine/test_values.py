@@ -177,7 +177,7 @@ def test_functions_see_the_element_and_the_object():
 
 
 @pytest.mark.parametrize("result", [None, ValueError("SECRET^NAME")], ids=["nothing", "raises"])
-def test_a_function_that_fails_quarantines_and_says_nothing(result):
+def test_a_failing_function_quarantines_without_its_message(result):
     """Catches an original that stays, or a message of a function that carries a value."""
 
     def failing(item, value, field, dicom):
@@ -193,7 +193,7 @@ def test_a_function_that_fails_quarantines_and_says_nothing(result):
 
 
 @pytest.mark.parametrize("line", ["REPLACE PatientName var:nobody", "REPLACE PatientName func:nobody"])
-def test_what_nobody_defined_stops_before_the_first_object(line):
+def test_undefined_names_are_refused_before_the_first_object(line):
     with pytest.raises(ConfigurationError, match=r"test\.dicom:3: .*nobody"):
         Deidentifier(rules(line))
 

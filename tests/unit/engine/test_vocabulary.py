@@ -1,4 +1,4 @@
-"""Free text passes only by the words that somebody vouches for."""
+"""Free text passes only where every word is vouched for."""
 
 from __future__ import annotations
 

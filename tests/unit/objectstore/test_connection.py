@@ -42,7 +42,7 @@ class Recorder(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_address[1]}"
 
     def handle_error(self, *_arguments):
-        """Clients that do not trust the certificate hang up."""
+        """Ignore clients that hang up after a fault."""
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -33,14 +33,14 @@ def failing(times, error):
     return attempt
 
 
-def test_waits_double_up_to_a_bound_and_begin_at_zero(waits):
+def test_waits_double_up_to_a_bound_and_have_jitter(waits):
     # Would catch workers that all come back at the same moment, and a store that is hammered while it recovers.
     policy = RetryPolicy(max_attempts=6, base_seconds=1, max_seconds=5)
     assert policy.call(failing(5, TransientError("x"))) == 6
     assert waits == [(0, 1), (0, 2), (0, 4), (0, 5), (0, 5)]
 
 
-def test_gives_up_with_the_last_error(waits):
+def test_the_last_error_is_raised_after_the_last_attempt(waits):
     with pytest.raises(TransientError):
         RetryPolicy(max_attempts=3).call(failing(3, TransientError("x")))
     assert len(waits) == 2
@@ -49,7 +49,7 @@ def test_gives_up_with_the_last_error(waits):
 @pytest.mark.parametrize(
     "error", [ObjectStoreError("x"), ConfigurationError("x"), Quarantine(Reason.OBJECT_VANISHED), KeyError("x")]
 )
-def test_what_does_not_pass_is_not_repeated(waits, error):
+def test_permanent_errors_are_not_retried(waits, error):
     with pytest.raises(type(error)):
         RetryPolicy().call(failing(1, error))
     assert waits == []

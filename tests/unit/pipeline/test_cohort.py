@@ -24,7 +24,7 @@ def test_columns_are_found_in_any_order_case_and_spelling():
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "latin-1"])
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
-def test_what_excel_saves_is_read(encoding: str, delimiter: str):
+def test_files_saved_by_excel_are_read(encoding: str, delimiter: str):
     text = f"PatientID{delimiter}Pseudonym\r\nMÜLLER-1{delimiter}S001\r\n"
     assert read_cohort(text.encode(encoding), "list.csv") == [
         CohortLine(number=2, patient_id="MÜLLER-1", pseudonym="S001")
@@ -90,6 +90,6 @@ def test_any_bytes_are_read_or_refused(data: bytes):
         assert all(line.selects for line in lines)
 
 
-def test_a_line_does_not_show_its_values():
+def test_the_repr_of_a_line_has_no_values():
     line = read_cohort(",".join(COLUMNS).encode() + f"\n{PHI},,,,,,{PHI}\n".encode(), "list.csv")[0]
     assert PHI not in repr(line)

@@ -1,4 +1,4 @@
-"""An object beside what was made of it: what happened is told, and nothing of an original with it."""
+"""An object beside its result: the page shows the actions and nothing of an original."""
 
 import io
 import random
@@ -36,8 +36,8 @@ def test_no_word_of_an_original_is_shown(drawn):
 
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 10_000), st.sampled_from(["desktop", "ps3.15-basic"]))
-def test_what_rules_write_is_shown(seed, recipe):
-    """A page on which everything is withheld says nothing; one that shows an identifier says too much."""
+def test_values_written_by_rules_are_shown(seed, recipe):
+    """Catches a page that withholds everything, and one that shows an identifier."""
     patient = Patient.draw(random.Random(seed))
     data = part10(ct_elements(seed, rows=1, columns=1, patient=patient))
     deidentifier = Deidentifier(Recipe.named(recipe), Settings(residuals="off", pixel_risk="allow"))
@@ -93,8 +93,8 @@ def test_an_element_beside_the_originals_of_others(old, new):
     assert [(change.value, change.withheld) for change in after if change.kind is ChangeKind.ADDED] == [(None, True)]
 
 
-def test_what_happened_is_told():
-    """An element that is left out, or called by the wrong word."""
+def test_the_action_of_each_element_is_shown():
+    """Catches an element that is left out, or shown with the wrong action."""
     item = [element("CodeValue", "T-1")]
     before = [element("PatientName", "Doe"), element("PatientAge", "050Y"), element("Modality", "CT")]
     before += [element("PatientID", "77"), Element(0x00081032, "SQ", [item, item])]
@@ -136,7 +136,7 @@ def big(patient_name: str = "Doe^John") -> bytes:
 
 
 def test_only_the_beginning_is_read(tmp_path):
-    """A page that fetches an archive's largest object, twice."""
+    """Catches a page that reads a whole large object."""
     storage = Counting(tmp_path)
     one, other = stored(storage, "a", big()), stored(storage, "b", big("Anonymous"))
     compared = compare_objects(storage, one, storage, other)
@@ -151,8 +151,8 @@ def test_only_the_beginning_is_read(tmp_path):
         (lambda path: path.write_bytes(big("Roe^Jane")), "source object was overwritten"),
     ],
 )
-def test_an_object_that_is_another_by_now_is_not_shown(tmp_path, change, message):
-    """The page would tell of what never happened, or show an original that nobody has looked through."""
+def test_a_changed_object_is_not_shown(tmp_path, change, message):
+    """Catches a page that compares the wrong version, or shows an original that was not searched."""
     storage = LocalStore(tmp_path)
     one, other = stored(storage, "Doe^John", big()), stored(storage, "b", big("Anonymous"))
     change(tmp_path / "Doe^John")
@@ -172,7 +172,7 @@ def test_an_object_that_is_another_by_now_is_not_shown(tmp_path, change, message
     ids=["empty", "text", "deflated", "long"],
 )
 def test_what_cannot_be_read_is_not_shown(tmp_path, monkeypatch, data, message):
-    """An exception of a library, whose text may hold a value, or a header that fills the memory of the API server."""
+    """Catches an exception of a library, whose text may hold a value, and a header that fills the memory."""
     monkeypatch.setattr(comparison, "MAX_HEADER_BYTES", 4096)
     storage = LocalStore(tmp_path)
     one, other = stored(storage, "a", data), stored(storage, "b", part10([element("PatientName", "A")]))
@@ -184,7 +184,7 @@ def test_what_cannot_be_read_is_not_shown(tmp_path, monkeypatch, data, message):
 @settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_damaged_bytes_raise_nothing_of_their_own(tmp_path_factory, data):
-    """What pydicom raises on bytes that are no data set names values."""
+    """Exceptions of pydicom on damaged bytes may name values."""
     whole = bytearray(part10(ct_elements(5, rows=1, columns=1)))
     for _ in range(data.draw(st.integers(1, 6))):
         whole[data.draw(st.integers(132, len(whole) - 1))] = data.draw(st.integers(0, 255))

@@ -114,7 +114,7 @@ def test_a_large_object_without_pixel_data_is_read_whole_or_refused(monkeypatch)
 @pytest.mark.parametrize("syntax", [None, JPEG_BASELINE])
 @pytest.mark.parametrize("followed", ["signature", "padding", "signature and padding"])
 def test_signatures_and_padding_after_large_pixel_data_come_out_as_of_a_small_object(syntax, followed):
-    """What follows the pixel data is told to the engine apart; a signature must not outlive a change before it."""
+    """A signature must not outlive a change before it."""
     tail = [
         *(
             [Element(0xFFFAFFFA, "SQ", [[element("DigitalSignatureUID", "1.2.3.4")]])]
@@ -148,7 +148,7 @@ def sweeping(residuals):
 
 
 def outcome(work):
-    """What a call returns as comparable values, or the reason that it gives."""
+    """Return what a call returns as comparable values, or its reason."""
     try:
         return work()
     except Quarantine as quarantine:
@@ -177,7 +177,7 @@ def test_an_object_in_memory_comes_out_as_if_the_engine_had_been_given_all_of_it
 
 
 def test_native_pixel_data_at_the_end_is_not_copied():
-    """A copy of every object's pixels: it would cost more than to look through the rest."""
+    """A copy of every object's pixels would cost more than the rest."""
     data = ct(bytes(range(256)) * 2000)
     fetched = fetch_object(DEIDENTIFIER, Bytes(memoryview(data)), "k", size=len(data))
     assert len(fetched.analysis.source) < len(data) - 256 * 2000 + 1

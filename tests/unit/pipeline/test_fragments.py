@@ -34,7 +34,7 @@ def test_end_is_just_after_the_delimiter_wherever_fragments_fall(lengths, tail):
     assert end_of_fragments(Source(before + tail), 6, len(before) + len(tail)) == len(before)
 
 
-def test_large_fragments_are_leapt_over_and_small_ones_read_together():
+def test_large_fragments_are_skipped_and_small_ones_read_together():
     large = Source(b"".join(item(500_000) for _ in range(20)) + DELIMITER)
     end_of_fragments(large, 0, len(large.data))
     assert large.read_bytes < 20_000

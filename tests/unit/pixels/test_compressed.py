@@ -59,7 +59,7 @@ def compressed(dataset: Dataset, syntax: str) -> Dataset:
 
 
 def rewritten(dataset: Dataset, cleaned: CleanedPixels) -> Dataset:
-    """The data set as the engine would write it."""
+    """Return the data set as the engine would write it."""
     for tag, value in cleaned.elements.items():
         if value is not None:
             keyword_owner = Dataset()
@@ -225,7 +225,7 @@ def test_real_files(path: Path) -> None:
 @pytest.mark.parametrize("broken", ["empty", "no frames", "half", "noise", "a frame less"])
 @pytest.mark.parametrize("syntax", LOSSLESS)
 def test_what_cannot_be_decoded_is_quarantined(syntax: str, broken: str) -> None:
-    """Half a picture must not pass for a clean one, nor may a codec's own error come out."""
+    """A part of a picture must not pass as clean, and no error of a codec may be raised."""
     dataset = compressed(planted_image(7, rows=64, columns=80, frames=2).dataset, syntax)
     frames = list(generate_frames(dataset.PixelData, number_of_frames=2))
     value = {
@@ -299,8 +299,8 @@ def test_colour_of_lossy_jpeg_is_not_converted() -> None:
     assert np.array_equal(shown.reshape(-1, 3)[1:], before.reshape(-1, 3)[1:])
 
 
-def test_an_encoder_that_changes_samples_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the encoder wrote is decoded again; if it differs, the frames are written uncompressed."""
+def test_an_encoder_that_changes_samples_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The encoded frames are decoded again; if they differ, the frames are written uncompressed."""
     dataset = compressed(planted_image(11, rows=64, columns=80).dataset, RLE)
     other = planted_image(12, rows=64, columns=80).dataset
     frame = get_encoder(RLE).encode(other)

@@ -197,7 +197,7 @@ def test_a_clean_row_passes(number: int) -> None:
 
 
 def test_ultrasound_is_blanked_outside_its_regions() -> None:
-    """The region of a device that no row vouches for stays at risk; a risk is not cleared by what lies outside."""
+    """The region of a device that no row vouches for stays at risk, whatever is blanked outside."""
     dataset = image_dataset(bytes([9]) * 400, rows=20, columns=20)
     dataset.Modality = "US"
     dataset.SOPClassUID = "1.2.840.10008.5.1.4.1.1.6.1"

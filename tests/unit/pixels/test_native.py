@@ -162,14 +162,14 @@ def test_what_a_reader_would_show_beyond_the_frames_is_blanked_too() -> None:
 
 
 def test_old_overlay_bits_in_unused_bits_are_blanked() -> None:
-    """A 12-bit image that keeps an overlay in bit 12 (retired): the text may stand in the overlay."""
+    """A 12-bit image with an overlay in bit 12 (retired), which may show text."""
     dataset = image_dataset(np.full(16, 0x1ABC, "<u2").tobytes(), rows=4, columns=4, bits_allocated=16, bits_stored=12)
     cleaned = clean_pixels(header_of(dataset), dataset.PixelData, EXPLICIT, [Region(True)])
     assert cleaned is not None
     assert not any(cleaned.data)
 
 
-def test_full_colour_that_says_422_is_cleaned() -> None:
+def test_full_colour_declared_as_422_is_cleaned() -> None:
     """Some ultrasound devices write YBR_FULL_422 over three whole samples a pixel."""
     dataset = image_dataset(bytes([99]) * 4 * 4 * 3, rows=4, columns=4, photometric="YBR_FULL_422")
     cleaned = clean_pixels(header_of(dataset), dataset.PixelData, EXPLICIT, [Region(True, Rectangle(0, 0, 4, 2))])
@@ -203,7 +203,7 @@ def test_header_says_that_the_image_is_derived_and_clean() -> None:
     ],
 )
 def test_contradictions_are_quarantined(changes: dict[str, object]) -> None:
-    """A header that does not fit the data says nothing for certain about where the text stands."""
+    """A header that does not fit the data does not say where the text is."""
     dataset = image_dataset(bytes(16), rows=4, columns=4)
     header = header_of(dataset)
     for keyword, value in changes.items():

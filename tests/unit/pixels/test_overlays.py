@@ -79,7 +79,7 @@ planes = st.tuples(st.integers(1, 3), st.integers(1, 13), st.integers(1, 13))
 
 @settings(max_examples=300, deadline=None)
 @given(planes, st.tuples(st.integers(-15, 15), st.integers(-15, 15)), regions_lists, st.data())
-def test_bits_on_blanked_pixels_go_and_all_others_stay(
+def test_overlay_bits_on_blanked_pixels_are_cleared_and_all_others_kept(
     shape: tuple[int, int, int], origin: tuple[int, int], regions: list[Region], data: st.DataObject
 ) -> None:
     """Against a mask painted pixel by pixel: catches a row taken to begin at a byte, a wrong bit order, an origin that
@@ -164,7 +164,7 @@ def test_compressed_pixels_and_their_overlay() -> None:
 
 
 def test_frames_beyond_the_announced_and_what_is_left_over_are_not_kept() -> None:
-    """Some readers show the former; nobody should find text in the latter."""
+    """Some readers show frames beyond NumberOfFrames."""
     dataset = with_overlay(np.ones((1, 3, 7), bool))
     dataset[0x60003000].value = b"\xff" * 8
     overlay = overlay_of(dataset, 0x60003000, b"\xff" * 8)
@@ -180,7 +180,7 @@ def test_frames_beyond_the_announced_and_what_is_left_over_are_not_kept() -> Non
     [(0x0010, 40), (0x0010, 0), (0x0011, 400), (0x0015, 2), (0x0050, [1]), (0x0050, None), (0x0100, 16), (0x0102, 3)],
 )
 def test_a_plane_that_contradicts_itself_is_quarantined_unless_it_is_removed(tag: int, value: object) -> None:
-    """Where its text stands cannot be said: to blank at a guess would leave it."""
+    """The place of its text is unknown."""
     dataset = with_overlay(np.ones((1, 9, 13), bool))
     if value is None:
         del dataset[0x60000000 | tag]
@@ -355,7 +355,7 @@ def test_a_plane_in_pixels_of_an_implicit_vr_among_explicit_ones_is_taken_out() 
 
 
 def test_planes_in_the_lowest_bits_are_found() -> None:
-    """OverlayBitPosition 0 may be one of the samples' own bits, or an unused one beneath them."""
+    """OverlayBitPosition 0 may be one of the samples' own bits, or an unused one."""
     dataset = embedded(position=0)
     dataset.HighBit = 15
     data = encoded(dataset)

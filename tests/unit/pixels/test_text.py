@@ -111,7 +111,7 @@ def test_what_may_be_text_is_quarantined() -> None:
 
 
 def test_text_that_the_header_announces_must_be_found() -> None:
-    """BurnedInAnnotation YES and nothing found: it is there, and was overlooked."""
+    """BurnedInAnnotation YES and no text found: the text was missed."""
     dataset = image_dataset(bytes(200), rows=10, columns=20)
     dataset.BurnedInAnnotation = "YES"
     with pytest.raises(Quarantine) as caught:
@@ -218,7 +218,7 @@ def test_text_of_a_clip_is_found_at_the_cost_of_three_frames(place: Place, ink: 
 @pytest.mark.parametrize("name", ["QRCode", "DataMatrix", "Code128", "PDF417", "Code39"])
 @pytest.mark.parametrize("turned", [0, 1])
 def test_codes_are_blanked(name: str, turned: int) -> None:
-    """A bar code of a patient's number is no text, and is read by any telephone."""
+    """A bar code of a patient's number is not text, and any telephone reads it."""
     import zxingcpp
 
     code = zxingcpp.create_barcode("P-1234567", getattr(zxingcpp.BarcodeFormat, name))

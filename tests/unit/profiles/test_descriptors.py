@@ -36,7 +36,7 @@ from dicom_deid.engine.descriptors import without_identifiers
         ("1960年3月4日 knee", "knee"),
     ],
 )
-def test_takes_out_what_its_form_tells(text: str, cleaned: str) -> None:
+def test_text_that_identifies_by_its_form_is_removed(text: str, cleaned: str) -> None:
     # Would catch a form that is no longer found, and one that takes words around it along.
     assert without_identifiers(text) == cleaned
 
@@ -58,12 +58,12 @@ def test_takes_out_what_its_form_tells(text: str, cleaned: str) -> None:
         "t1_mprage_sag_p2_iso 1.0",
     ],
 )
-def test_keeps_what_describes(text: str) -> None:
+def test_descriptive_text_is_kept(text: str) -> None:
     # Would catch a form that is too wide: protocol names, levels, sizes. Two blanks in unchanged text stay two.
     assert without_identifiers(text) == text
 
 
 @given(st.text(max_size=300))
-def test_takes_any_text(text: str) -> None:
+def test_any_text_is_accepted(text: str) -> None:
     # Would catch a pattern that fails, runs away or adds something.
     assert len(without_identifiers(text)) <= len(text)

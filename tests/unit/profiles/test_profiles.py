@@ -59,7 +59,7 @@ def test_edition_of_a_combined_recipe() -> None:
         ["retain-longitudinal-full-dates", "retain-longitudinal-modified-dates"],
     ],
 )
-def test_refuses_what_cannot_be_done(names: list[str]) -> None:
+def test_options_that_cannot_be_combined_are_refused(names: list[str]) -> None:
     with pytest.raises(ConfigurationError):
         parse_options(names)
 

@@ -228,14 +228,14 @@ ACCESSION = ("121022", "DCM")
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS, ids=str)
-def test_an_item_goes_with_its_children(encoding: Encoding) -> None:
+def test_an_item_is_removed_with_its_children(encoding: Encoding) -> None:
     data = report(container(item(ACCESSION, "TEXT", [item(("77", "99LOCAL"), "PNAME")])), encoding=encoding)
     (left,) = items_of(deidentified(data))
     assert "ContentSequence" not in left, "an empty tree is not valid"
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS, ids=str)
-def test_a_tree_of_which_nothing_is_left_goes(encoding: Encoding) -> None:
+def test_an_empty_content_tree_is_removed(encoding: Encoding) -> None:
     grouped = Encoding(**{**encoding.__dict__, "group_lengths": True})
     data = report(item(ACCESSION, "TEXT"), item(ACCESSION, "TEXT"), encoding=grouped)
     dataset = deidentified(data)
