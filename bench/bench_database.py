@@ -274,7 +274,7 @@ def bench_plan(database: Database, sandbox: Sandbox, count: int) -> None:
     """Print the plan of many keys beside the bare iteration of the same listing, and of one that costs nothing."""
     sampled = max(count // 10, 2 * PAGE)
     with listed_bucket(sandbox) as listing, PeakMemory() as idle:
-        # Every page is the same page: a part, half of it before the plan and half after, tells what the whole takes.
+        # Every page is the same page: a part, half of it before the plan and half after, shows the time of the whole.
         bare, _ = timed(lambda: sum(1 for _ in listing(sampled // 2)))
         idle_peak = idle.peak
         run = database.start_run(request("s3://archive/"))

@@ -1,4 +1,4 @@
-"""What it costs to move an object: boto3 beside obstore, and large objects by each method.
+"""Measure the cost of moving an object: boto3 beside obstore, and large objects by each method.
 
 The choice of the client that moves bytes rests on the first table, the sizes of parts on the second. Run it with
 `python -m bench.bench_objectstore`.

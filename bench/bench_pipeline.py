@@ -82,7 +82,7 @@ class Measured:
 
 @contextmanager
 def watched_memory() -> Iterator[list[float]]:
-    """Give a list to which resident memory is added ten times a second, in MB."""
+    """Yield a list that receives the resident memory in MB ten times a second."""
     seen = [_resident()]
     done = threading.Event()
 

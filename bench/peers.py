@@ -1,4 +1,4 @@
-"""The peers that a figure stands beside: each one de-identifies an object from memory (or tmpfs) to memory (or tmpfs).
+"""The peers that figures are compared with: each one de-identifies objects from memory or tmpfs.
 
 A peer does the work that its users get from it: deid runs the desktop recipe itself; the others run their own profile,
 which removes about as much. What a peer cannot do in memory it does on tmpfs, which costs it nothing that shows.

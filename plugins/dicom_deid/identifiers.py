@@ -14,7 +14,7 @@ class IdentifierKind(StrEnum):
     ACCESSION_NUMBER = "AccessionNumber"
     STUDY_ID = "StudyID"
     DATE_OFFSET = "DateOffset"
-    """Number of days by which a patient's dates are shifted, as text; the original value is the PatientID."""
+    """Shift of a patient's dates in days, as text; the original value is the PatientID."""
 
 
 class Identifier(NamedTuple):

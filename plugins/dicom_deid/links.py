@@ -43,5 +43,5 @@ def run_page(run_id: str) -> str:
 
 
 def airflow_path() -> str:
-    """Return the path prefix under which Airflow is served (`[api] base_url`), empty if there is none."""
+    """Return the path prefix of Airflow's URL (`[api] base_url`), empty if there is none."""
     return urlsplit(conf.get("api", "base_url", fallback="")).path.rstrip("/")

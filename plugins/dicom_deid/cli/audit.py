@@ -1,4 +1,4 @@
-"""`dicom-deid audit`: what was done, and the proof that nobody changed it."""
+"""`dicom-deid audit`: what was done, and the proof that it was not changed."""
 
 from __future__ import annotations
 

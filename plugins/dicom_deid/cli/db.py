@@ -49,7 +49,7 @@ def downgrade(revision: str, yes: bool, database: str | None, data_directory: Pa
 @db.command()
 @database_options
 def current(database: str | None, data_directory: Path | None, schema: str) -> None:
-    """Print the revision that the schema stands at, and the one this version needs."""
+    """Print the revision of the schema, and the one that this version needs."""
     with database_access(database, data_directory) as access:
         connection = DatabaseConnection(access.url, schema)
         stands = versions.current(connection)

@@ -69,7 +69,7 @@ SELECT kind, keyed_hash FROM made
 
 
 def keyed_hash_of(project: Project, kind: IdentifierKind, value: str) -> bytes:
-    """Return the HMAC by which a normalised original is found."""
+    """Return the HMAC that is the key of a normalised original."""
     return hmac.digest(project.hash_key, f"{kind.value}\0{value}".encode(), "sha256")
 
 

@@ -85,7 +85,7 @@ class PlanLimits:
 
     @property
     def are_whole(self) -> bool:
-        """Whether every object of the source is looked at, so that missing ones are known to be deleted."""
+        """True if every object of the source is looked at, so that missing ones are known to be deleted."""
         return self.is_whole_listing and self.limit is None and self.newer_than is None and self.older_than is None
 
 

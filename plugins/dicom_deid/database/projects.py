@@ -102,7 +102,7 @@ def original_cipher(ring: KeyRing, key_id: str, project_id: int) -> Cipher:
 
 
 def source_key_hash(project: Project, key: str) -> str:
-    """Return the digest by which a whole source key is found, as a UUID: 128 bits of HMAC-SHA-256."""
+    """Return the digest that is the key of a whole source key, as a UUID: 128 bits of HMAC-SHA-256."""
     return hmac.digest(project.source_hash_key, key.encode("utf-8", "surrogateescape"), "sha256")[:16].hex()
 
 

@@ -29,7 +29,7 @@ _OFFSET = re.compile(r" at byte \d+$")
 
 
 class DecisionAction(StrEnum):
-    """What a reviewer decided about held objects."""
+    """Decision of a reviewer about held objects."""
 
     MASK = "mask"
     """Blank rectangles in every frame, and release."""
@@ -49,7 +49,7 @@ class DecisionAction(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceFacts:
-    """Attributes of a held object by which objects of one device are grouped.
+    """Attributes of a held object that group the objects of one device.
 
     Parameters
     ----------
@@ -317,10 +317,10 @@ SORT_COLUMNS = {
     "modality": "modality",
     "device": "manufacturer, model, software",
 }
-"""What held groups can be sorted by, with the SQL of each."""
+"""Sort keys of held groups, with the SQL of each."""
 
 FILTERS = ("project", "run_id", "reason", "modality", "sop_class_uid", "manufacturer", "model", "software")
-"""What held groups can be filtered by: equality, except `model`, `manufacturer` and `software` (substring)."""
+"""Filters of held groups: equality, except `model`, `manufacturer` and `software` (substring)."""
 
 _CONDITIONS = {
     "project": "p.name = %(project)s",

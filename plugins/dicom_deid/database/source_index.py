@@ -25,7 +25,7 @@ LineStatus = Literal["found", "absent", "ambiguous"]
 
 _HASH_BYTES = 16
 _SELECTORS = ("key_hash", "series", "study", "accession", "patient")
-"""What a line may give, the most selective first: the first one that it gives is looked up by an index."""
+"""Identifiers that a line may give, the most selective first: the first one that it gives is looked up by an index."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -312,7 +312,7 @@ class SourceIndex:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing of the store is indexed for the project."""
+        """Return whether nothing of the store is indexed for the project."""
         rows = self._connection.query(
             "reading the index", "SELECT NOT EXISTS (SELECT FROM index_object WHERE store_id = %s)", (self._store_id,)
         )

@@ -54,7 +54,7 @@ class DeidentificationAttribute(NamedTuple):
 
 
 def attributes_of(recipe: Recipe, compiled: CompiledRecipe) -> tuple[DeidentificationAttribute, ...]:
-    """Return the elements that say that an object was de-identified, and by which software and recipe."""
+    """Return the elements that say that an object was de-identified, with the software and the recipe."""
     name = "".join(character if character.isascii() and character.isprintable() else "_" for character in recipe.name)
     method = "\\".join(
         (

@@ -26,7 +26,7 @@ from dicom_deid.recipe import DeidFunction
 GENERATE_VALUE = "generate_value"
 """``func:generate_value``: the pseudonym of the element's value; its keyword determines the kind."""
 PATIENT_OFFSET = "patient_offset"
-"""``var:patient_offset``: the number of days by which the patient's dates are shifted."""
+"""``var:patient_offset``: the shift of the patient's dates in days."""
 
 _KINDS = {
     kind.value: kind for kind in (IdentifierKind.PATIENT_ID, IdentifierKind.ACCESSION_NUMBER, IdentifierKind.STUDY_ID)

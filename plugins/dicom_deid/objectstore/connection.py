@@ -285,7 +285,7 @@ class S3Connection:
 
 
 def checksum_arguments(data: bytes, checksum: Checksum) -> dict[str, str]:
-    """Return the arguments of a boto3 call that sends `data`, with which the store checks them."""
+    """Return the arguments of a boto3 call that let the store check `data`."""
     if checksum == "sha256":
         return {"ChecksumSHA256": base64.b64encode(hashlib.sha256(data).digest()).decode()}
     return {"ContentMD5": base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()}

@@ -27,7 +27,7 @@ _WRITTEN_AT_ONCE = 3
 
 
 class WriteMethod(StrEnum):
-    """How an object was written."""
+    """Result of writing an object."""
 
     PUT = "put"
     MULTIPART = "multipart"

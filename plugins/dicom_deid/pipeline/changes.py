@@ -15,7 +15,7 @@ _SHOWN_CHARACTERS = 80
 
 
 class ChangeKind(StrEnum):
-    """How an element changes."""
+    """Change of an element."""
 
     ADDED = "added"
     CHANGED = "changed"
@@ -49,7 +49,7 @@ class Change:
 
     @property
     def is_private(self) -> bool:
-        """Whether the element has a private tag."""
+        """True if the element has a private tag."""
         return int(self.path[-10:-6], 16) % 2 == 1
 
 

@@ -67,7 +67,7 @@ class CohortLine:
 
     @property
     def selects(self) -> bool:
-        """Whether the line has an identifier or a key that selects objects; an issuer alone does not."""
+        """True if the line has an identifier or a key that selects objects; an issuer alone does not."""
         given = (
             self.patient_id,
             self.accession_number,

@@ -28,7 +28,7 @@ FIRST_BYTES = 2**20
 """Length of the first read of a large object: the elements before the pixel data are rarely longer."""
 
 HEADER_SCAN_BYTES = 64 * 2**10
-"""Length of the first read of an object of which only the header is needed."""
+"""Length of the first read of an object when only its header is needed."""
 
 MAX_HEADER_BYTES = 256 * 2**20
 """Bound of the elements before, and of those after, the pixel data that are read into memory."""

@@ -45,7 +45,7 @@ def open_object(storage: ObjectStore, stored: SourceObject, max_bytes: int = MAX
 
 
 def read_device_facts(storage: ObjectStore, stored: SourceObject) -> DeviceFacts | None:
-    """Return the attributes of a held object by which objects of one device are grouped.
+    """Return the attributes of a held object that group the objects of one device.
 
     A value that holds a word of the patient's name or the PatientID is left out.
 

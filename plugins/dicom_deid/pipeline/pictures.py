@@ -42,7 +42,7 @@ Result = TypeVar("Result")
 
 
 class Projection(StrEnum):
-    """How frames are combined into one picture."""
+    """Ways to combine frames into one picture."""
 
     MAXIMUM = "maximum"
     MINIMUM = "minimum"

@@ -19,7 +19,7 @@ from dicom_deid.reasons import Reason
 
 @dataclass(frozen=True, slots=True)
 class ObjectPreview:
-    """What a recipe would do to one object.
+    """Changes that a recipe would make to one object.
 
     Parameters
     ----------
@@ -111,7 +111,7 @@ def differences(one: ObjectPreview, other: ObjectPreview) -> tuple[Difference, .
 
 @dataclass(slots=True)
 class SampleSummary:
-    """What a recipe would do to a sample of objects, in counts.
+    """Counts of the changes that a recipe would make to a sample of objects.
 
     Parameters
     ----------

@@ -85,7 +85,7 @@ class ObjectResult:
 
 @dataclass(slots=True, repr=False)
 class _Attempt:
-    """What is known of one object so far in this attempt."""
+    """State of one object in this attempt."""
 
     item: BatchItem
     fetched: FetchedObject | None = None
@@ -407,7 +407,7 @@ class ObjectProcessor:
 
 
 def _identity(analysis: AnalysisResult) -> ObjectIdentity:
-    """Return the original identifiers by which an object can be withdrawn; PHI."""
+    """Return the original identifiers that an object can be withdrawn by; PHI."""
     return ObjectIdentity(
         patient_id=analysis.original("PatientID"),
         accession_number=analysis.original("AccessionNumber"),

@@ -92,7 +92,7 @@ class ContentLine(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """What pydicom says about an object that the engine cannot read.
+    """Result of reading an object with pydicom that the engine cannot read.
 
     Parameters
     ----------

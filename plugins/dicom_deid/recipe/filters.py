@@ -109,12 +109,12 @@ class Filter:
 
     @property
     def is_whitelist(self) -> bool:
-        """Whether the label calls objects clean, except for the pixels that its coordinates blank."""
+        """True if the label calls objects clean, except for the pixels that its coordinates blank."""
         return self.group.lower() == "whitelist"
 
     @property
     def holds(self) -> bool:
-        """Whether the label holds objects: it calls them not clean without saying where."""
+        """True if the label holds objects: it calls them not clean without coordinates."""
         return not self.coordinates and not self.is_whitelist
 
     def with_line(self, line: CriteriaLine | Coordinates | Clears) -> Filter:

@@ -304,7 +304,7 @@ class ShiftHandler(RuleHandler):
 
 
 def date_vr(tag: int, vr: str) -> str:
-    """Return the VR by which an element is shifted: TM is trusted only if the dictionary says so too."""
+    """Return the VR that decides how an element is shifted: TM is trusted only if the dictionary says so too."""
     return "DA" if vr == "TM" and vr_of(tag) != "TM" else vr
 
 

@@ -170,7 +170,7 @@ class _ValueHandler(UnknownHandler[Reading]):
 
 
 class _ReferenceHandler(ElementHandler[Reading]):
-    """The position of another item, to which this item refers."""
+    """The position of the item that this item refers to."""
 
     __slots__ = ()
 

@@ -16,7 +16,7 @@ from dicom_deid.dicom.walk import ElementHandler, ItemContext, RuleEdit
 from dicom_deid.engine.handlers.basic import Context, ObjectWalk, RuleHandler, undefined_end
 
 Decision = tuple[bool, ElementHandler[ObjectWalk] | None]
-"""Whether a private element stays, and its handler if it does."""
+"""Whether a private element is kept, and its handler if it is."""
 
 
 @cache

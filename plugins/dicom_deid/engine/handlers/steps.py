@@ -121,7 +121,7 @@ class PseudonymSource:
 
 
 class OffsetSource:
-    """The number of days by which the patient's dates are shifted."""
+    """The shift of the patient's dates in days."""
 
     kind = IdentifierKind.DATE_OFFSET
 

@@ -75,7 +75,7 @@ class ContentItemRule(NamedTuple):
 
     @classmethod
     def of(cls, rules: Iterable[tuple[Concept, Steps]]) -> ContentItemRule:
-        """Return the rule for an item to which the rules of these concepts apply."""
+        """Return the rule for an item that the rules of these concepts apply to."""
         chosen = tuple(rules)
         steps: dict[int, Steps] = {}
         holders = set()

@@ -29,7 +29,7 @@ _SAME = 0.6
 
 
 class Findings(NamedTuple):
-    """Where text is in a picture for certain, and where it may be."""
+    """Places of a picture that hold text for certain, and places that may."""
 
     sure: list[Rectangle]
     unsure: list[Rectangle]
@@ -128,7 +128,7 @@ def _cover(novel: NDArray[np.bool_], rectangles: Sequence[Rectangle]) -> None:
 
 
 def _is_inside(rectangle: Rectangle, others: Sequence[Rectangle]) -> bool:
-    """Return whether a rectangle lies in one of others, but for its margin."""
+    """Return whether a rectangle is inside one of others, except for its margin."""
     left, top, right, bottom = rectangle
     margin = max(3, (bottom - top) // 4)
     return any(

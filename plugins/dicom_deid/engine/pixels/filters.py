@@ -50,7 +50,7 @@ class FilterMatch:
 
     @property
     def cleans(self) -> bool:
-        """Whether a region is to be blanked."""
+        """True if the region is to be blanked."""
         return any(region.blank for region in self.regions)
 
     @property
@@ -74,7 +74,7 @@ class PixelFilters:
     def __init__(self, filters: Sequence[Filter]) -> None:
         self._filters = tuple(filters)
         self.captured = captured_by(filters)
-        """What the walk must capture for `candidates`: names by tag."""
+        """Elements that the walk must capture for `candidates`: names by tag."""
 
         self._of_device: dict[Hashable, tuple[Filter, ...]] = {}
         self._candidates: dict[Hashable, tuple[Filter, ...]] = {}

@@ -54,12 +54,12 @@ class Layout:
 
     @property
     def packed_bits(self) -> bool:
-        """Whether eight pixels share a byte (BitsAllocated 1; PS3.5 section 8.1.1)."""
+        """True if eight pixels share a byte (BitsAllocated 1; PS3.5 section 8.1.1)."""
         return self.bits_allocated == 1
 
     @property
     def subsampled(self) -> bool:
-        """Whether two pixels share their colour."""
+        """True if two pixels share their colour."""
         return self.photometric in SUBSAMPLED
 
     @property

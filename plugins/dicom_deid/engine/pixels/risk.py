@@ -51,7 +51,7 @@ RISKY_IMAGE_TYPE_WORDS = frozenset(
     | {"MRSC", "PASTED", "PATIENTINFO", "PROCESSED", "PROT", "REPORT", "REPORTDATA", "SAVE", "SAVED", "SCAN", "SCANNED"}
     | {"SCREEN", "SCREENSHOT"}
 )
-"""Words in ImageType with which devices mark screen shots, dose pages, scans and similar images."""
+"""Words that devices write into ImageType of screen shots, dose pages, scans and similar images."""
 
 RISKY_DESCRIPTIONS = (
     "DOSE REPORT",

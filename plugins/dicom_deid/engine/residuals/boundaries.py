@@ -30,7 +30,7 @@ _OF_NUMBERS = b".,-/:"
 
 
 class Hit(NamedTuple):
-    """Where a spelling of a term was found.
+    """Place where a spelling of a term was found.
 
     Parameters
     ----------
@@ -109,7 +109,7 @@ def _is_letter(character: bytes) -> bool:
 
 
 def _misspelt(data: bytes, hit: Hit, first: int, last: int) -> tuple[int, int] | None:
-    """Return where a word lies that differs by one edit from the name of which a half was found."""
+    """Return the place of a word that differs by one edit from a name, half of which was found."""
     start, end = hit.start, hit.end
     is_wide = b"\0" in data[start:end]
     before = (_WIDE_BEFORE if is_wide else _LETTERS_BEFORE).search(data[max(first, start - _MAX_WORD) : start].lower())
@@ -146,7 +146,7 @@ def _names_of(text: str) -> tuple[tuple[bytes, int], ...]:
 
 
 def _date(data: bytes, hit: Hit, first: int, last: int) -> tuple[int, int] | None:
-    """Return where a date lies of which the beginning of the month's name was found."""
+    """Return the place of a date when the beginning of its month's name was found."""
     step = 2 if b"\0" in data[hit.start : hit.end] else 1
     before = data[max(first, hit.start - _MAX_DATE * step) : hit.start][::-1][step - 1 :: step][::-1].lower()
     after = data[hit.end + step - 1 : min(last, hit.end + step - 1 + _MAX_DATE * step)][::step].lower()

@@ -39,7 +39,7 @@ _INSTANCE_UIDS = frozenset((0x00080018, 0x00081155))
 _ITEM = 0xFFFEE000
 _STANDARD_ROOT = b"1.2.840.10008."
 _FREE_TEXT_VRS = CHARACTER_SET_VRS | {"AE", "OB", "OW", "UN", "UR"}
-# Longer values are no names, identifiers or addresses; longer sequences are read anew for each object.
+# Longer values are no names, identifiers or addresses; longer sequences are read again for each object.
 _MAX_ORIGINAL, _MAX_CACHED = 1024, 4096
 _MIN_UID = 9
 _SOP_INSTANCE_UID = 0x00080018
@@ -83,7 +83,7 @@ class Residual(NamedTuple):
 
 
 class RemovedValues(NamedTuple):
-    """What the rules removed from an object and what is searched for.
+    """Values that the rules removed from an object, and the terms that are searched for.
 
     Parameters
     ----------
@@ -195,7 +195,7 @@ def where(residual: Residual) -> str:
     return f"{element.nested_name or tag_text(element.tag)}, original value of {origin}"
 
 
-# What is searched for, and where
+# Search terms, and the places that are searched
 
 
 def _collect(walk: ObjectWalk, changed: list[ChangedElements], uids: set[bytes]) -> None:
@@ -324,7 +324,7 @@ def _wide(uid: bytes) -> bytes:
     return uid.decode("iso8859").encode("utf-16-le")[:-1]
 
 
-# Which hits count
+# Selection of hits
 
 
 def _verified(

@@ -66,7 +66,7 @@ _ERAS = (("令和", 2018), ("平成", 1988), ("昭和", 1925), ("大正", 1911))
 
 
 class WordBoundary(IntEnum):
-    """What must not be beside a hit; where two apply to one spelling, the looser one is used."""
+    """Characters that must not be beside a hit; where two apply to one spelling, the looser one is used."""
 
     NONE = 0
     """Anything may be: the script has no blanks between words."""
@@ -95,7 +95,7 @@ Spelling = tuple[str, WordBoundary]
 
 @lru_cache(maxsize=2048)
 def spellings(kind: TermKind, value: str) -> tuple[Spelling, ...]:
-    """Return the spellings of a value; none where it is too short, or a word that identifies nobody."""
+    """Return the spellings of a value; none where it is too short, or a word that does not identify."""
     found: Iterable[Spelling]
     if _NO_PERSON.search(value):
         found = ()

@@ -23,7 +23,7 @@ _PATIENT_GROUP = 0x0010
 
 
 class TermKind(StrEnum):
-    """What a search term is, which decides in which spellings it is searched for."""
+    """Kind of a search term, which decides its spellings."""
 
     NAME = "name"
     IDENTIFIER = "identifier"
@@ -115,7 +115,7 @@ def terms_of(changed: Changed) -> frozenset[SearchTerm]:
 
 @lru_cache(maxsize=8192)
 def vr_of_original(tag: int, explicit_vr: str) -> str:
-    """Return the VR by which an original value is read: the dictionary's, whatever its header says.
+    """Return the VR that an original value is read with: the dictionary's, whatever its header says.
 
     Parameters
     ----------

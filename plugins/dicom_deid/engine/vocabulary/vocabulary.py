@@ -49,7 +49,7 @@ class Vocabulary:
         self._vouches = lru_cache(maxsize=65536)(self._decide)
 
     def mask(self, text: str) -> str:
-        """Return a text with an asterisk in place of each character of the tokens that nobody vouches for."""
+        """Return a text with an asterisk in place of each character of the tokens that are not vouched for."""
         masked: list[str] = []
         end = 0
         for first, last in self._unknown(text):

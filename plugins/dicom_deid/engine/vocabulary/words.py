@@ -1,4 +1,4 @@
-"""Words of radiology, which identify nobody where they are alone."""
+"""Words of radiology, which do not identify a person when they are alone."""
 
 from __future__ import annotations
 
