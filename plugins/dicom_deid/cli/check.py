@@ -9,6 +9,7 @@ import click
 
 from dicom_deid.cli import EXIT_FAILED
 from dicom_deid.cli.options import database_access, database_options
+from dicom_deid.cli.rule_options import recipe_options
 from dicom_deid.pipeline import Connections, RunConfiguration
 from dicom_deid.pipeline.check import check_run
 from dicom_deid.pipeline.recipes import recipes_and_settings
@@ -19,15 +20,7 @@ from dicom_deid.pipeline.recipes import recipes_and_settings
 @click.argument("destination")
 @click.option("--project", required=True, help="The project of the run.")
 @click.option("--quarantine", metavar="URL", help="Where copies of quarantined originals are written.")
-@click.option(
-    "--recipe",
-    "recipes",
-    multiple=True,
-    default=RunConfiguration.__dataclass_fields__["recipes"].default,
-    show_default=True,
-    metavar="NAME|PATH",
-    help="A shipped recipe, or a file; several are combined in order.",
-)
+@recipe_options
 @database_options
 def check(
     source: str,
@@ -35,6 +28,7 @@ def check(
     project: str,
     quarantine: str | None,
     recipes: tuple[str, ...],
+    profile_options: tuple[str, ...],
     database: str | None,
     data_directory: Path | None,
     schema: str,
@@ -49,7 +43,7 @@ def check(
             "destination": destination,
             "project": project,
             "quarantine": quarantine,
-            **recipes_and_settings(recipes, None, None),
+            **recipes_and_settings(recipes, profile_options, None),
         }
     )
     failed = False

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO, get_args
+from typing import Any, TextIO
 
 import click
 from rich.console import Console
@@ -20,12 +20,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from dicom_deid.cli import EXIT_FAILED, EXIT_QUARANTINED
-from dicom_deid.cli.options import database_access, database_options, lines, owner_only, pairs
+from dicom_deid.cli.options import (
+    database_access,
+    database_options,
+    lines,
+    owner_only,
+    pairs,
+)
+from dicom_deid.cli.rule_options import POLICIES, policy_options, recipe_options
 from dicom_deid.database import AuditRow, RunReport
-from dicom_deid.engine.settings import FacePolicy, FreeTextPolicy, PixelPolicy, PrivatePolicy, ResidualPolicy, Settings
+from dicom_deid.engine.settings import Settings
 from dicom_deid.pipeline import Connections, PlannedRun, RunConfiguration, plan_run, report_run
 from dicom_deid.pipeline import Progress as BatchProgress
-from dicom_deid.pipeline.configuration import DEFAULT_RECIPES, IN_FLIGHT_BYTES, MEBIBYTE
+from dicom_deid.pipeline.configuration import IN_FLIGHT_BYTES, MEBIBYTE
 from dicom_deid.pipeline.destination import DEFAULT_TEMPLATE
 from dicom_deid.pipeline.recipes import recipes_and_settings
 from dicom_deid.pipeline.withdrawal import withdraw_deleted_sources
@@ -44,15 +51,7 @@ _OUTCOMES = {
 @click.command()
 @click.argument("source")
 @click.argument("destination")
-@click.option(
-    "--recipe",
-    "recipes",
-    multiple=True,
-    default=DEFAULT_RECIPES,
-    show_default=True,
-    metavar="NAME|PATH",
-    help="A recipe that ships, or a file; several are combined in order.",
-)
+@recipe_options
 @click.option("--project", required=True, help="Mapping domain: pseudonyms are the same inside one.")
 @click.option(
     "--report",
@@ -80,55 +79,7 @@ _OUTCOMES = {
     metavar="NAME=MODULE:FUNCTION",
     help="Function of a func:NAME of the recipe.",
 )
-@click.option(
-    "--option",
-    "profile_options",
-    multiple=True,
-    metavar="NAME",
-    help="An option of PS3.15, with --recipe ps3.15-basic, for example clean-descriptors.",
-)
-@click.option(
-    "--private-elements",
-    type=click.Choice(get_args(PrivatePolicy)),
-    default=Settings().private_elements,
-    show_default=True,
-    help="How to treat private elements.",
-)
-@click.option(
-    "--residuals",
-    type=click.Choice(get_args(ResidualPolicy)),
-    default=Settings().residuals,
-    show_default=True,
-    help="What to do if an original value is found elsewhere in the object.",
-)
-@click.option(
-    "--free-text",
-    type=click.Choice(get_args(FreeTextPolicy)),
-    default=Settings().free_text,
-    show_default=True,
-    help="How to treat descriptions and comments without a rule; `vocabulary` masks words that no list knows.",
-)
-@click.option(
-    "--pixel-risk",
-    type=click.Choice(get_args(PixelPolicy)),
-    default=Settings().pixel_risk,
-    show_default=True,
-    help="What to do with objects that often show identifiers in their pixels.",
-)
-@click.option(
-    "--documents",
-    type=click.Choice(["allow", "quarantine"]),
-    default=Settings().documents,
-    show_default=True,
-    help="What to do with documents and structured content that no rule cleans.",
-)
-@click.option(
-    "--faces",
-    type=click.Choice(get_args(FacePolicy)),
-    default=Settings().faces,
-    show_default=True,
-    help="What to do with CT and MR images that can show a face.",
-)
+@policy_options
 @click.option(
     "--cohort",
     metavar="LIST",
@@ -213,12 +164,6 @@ def deidentify(
     workers: int,
     create_project: bool,
     dry_run: bool,
-    private_elements: PrivatePolicy,
-    residuals: ResidualPolicy,
-    free_text: FreeTextPolicy,
-    pixel_risk: PixelPolicy,
-    documents: Any,
-    faces: FacePolicy,
     recipes: tuple[str, ...],
     profile_options: tuple[str, ...],
     **options: Any,
@@ -229,14 +174,7 @@ def deidentify(
     AWS_ACCESS_KEY_ID, ...), or directories. Objects that were done before with the same recipe and settings are
     skipped, so that the same command resumes an interrupted run.
     """
-    given = {
-        "private_elements": private_elements,
-        "residuals": residuals,
-        "free_text": free_text,
-        "pixel_risk": pixel_risk,
-        "documents": documents,
-        "faces": faces,
-    }
+    given = {name: options.pop(name) for name in POLICIES}
     rules = recipes_and_settings(recipes, profile_options, given)
     configuration = RunConfiguration(
         source=source,

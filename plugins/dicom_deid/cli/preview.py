@@ -13,13 +13,13 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from dicom_deid.cli import EXIT_QUARANTINED
+from dicom_deid.cli.rule_options import recipe_options
 from dicom_deid.engine import Deidentifier
 from dicom_deid.engine.profiles import BASIC
 from dicom_deid.engine.settings import Settings
 from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.objectstore import open_object_store
 from dicom_deid.pipeline.changes import Change
-from dicom_deid.pipeline.configuration import DEFAULT_RECIPES
 from dicom_deid.pipeline.preview import ObjectPreview, differences, preview_object
 from dicom_deid.pipeline.preview_pseudonyms import PreviewPseudonyms
 from dicom_deid.pipeline.recipes import recipes_and_settings
@@ -31,22 +31,7 @@ _ITEM_NUMBER = re.compile(r"\[\d+\]")
 
 @click.command()
 @click.argument("address", metavar="OBJECT")
-@click.option(
-    "--recipe",
-    "recipes",
-    multiple=True,
-    default=DEFAULT_RECIPES,
-    show_default=True,
-    metavar="NAME|PATH",
-    help="A recipe that ships, or a file; several are combined in order.",
-)
-@click.option(
-    "--option",
-    "profile_options",
-    multiple=True,
-    metavar="NAME",
-    help="An option of PS3.15, with --recipe ps3.15-basic, for example clean-descriptors.",
-)
+@recipe_options
 @click.option(
     "--against",
     multiple=True,
