@@ -137,7 +137,7 @@ def test_a_setting_without_effect_is_refused(
 
 def test_every_setting_of_a_store_can_be_given() -> None:
     """Catches a setting that an administrator cannot reach from an Airflow connection."""
-    of_the_session = {"access_key", "secret_key", "session_token", "profile", "role_arn", "external_id"}
+    of_the_session = {"access_key", "secret_key", "session_token"}
     of_the_aws_connection = {
         "name", "session", "endpoint_url", "region", "verify", "addressing_style", "proxies", "connect_timeout",
         "read_timeout", "max_connections", "retry",

@@ -17,7 +17,6 @@ from urllib.parse import urlsplit
 import boto3
 import botocore.session
 from botocore.config import Config
-from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
 from botocore.exceptions import BotoCoreError
 from botocore.loaders import Loader, create_loader
 from obstore.auth.boto3 import Boto3CredentialProvider
@@ -62,10 +61,6 @@ class S3Connection:
         Region for signatures.
     access_key, secret_key, session_token
         Static credentials.
-    profile
-        A profile of the AWS configuration files.
-    role_arn, external_id
-        A role to assume with the credentials above, renewed before it expires.
     session
         A boto3 session that replaces all settings of credentials above.
     addressing_style
@@ -109,9 +104,6 @@ class S3Connection:
     access_key: str | None = None
     secret_key: str | None = field(default=None, repr=False)
     session_token: str | None = field(default=None, repr=False)
-    profile: str | None = None
-    role_arn: str | None = None
-    external_id: str | None = field(default=None, repr=False)
     session: boto3.session.Session | None = field(default=None, repr=False, compare=False)
     addressing_style: Literal["auto", "path", "virtual"] = "auto"
     verify: bool | str = True
@@ -174,7 +166,7 @@ class S3Connection:
             return S3Clients(client, self._obstore_store(session, client, bucket))
         except (BotoCoreError, ValueError, OSError) as error:
             raise ConfigurationError(
-                f"the S3 connection cannot be set up ({type(error).__name__}): check its endpoint, profile, "
+                f"the S3 connection cannot be set up ({type(error).__name__}): check its endpoint, "
                 "credentials and certificate bundle"
             ) from None
 
@@ -197,29 +189,13 @@ class S3Connection:
     def _session(self) -> boto3.session.Session:
         if self.session is not None:
             return self.session
-        session = boto3.session.Session(
+        return boto3.session.Session(
             botocore_session=_new_botocore_session(),
             aws_access_key_id=self.access_key,
             aws_secret_access_key=self.secret_key,
             aws_session_token=self.session_token,
-            profile_name=self.profile,
             region_name=self.region,
         )
-        return session if self.role_arn is None else self._session_in_role(session, self.role_arn)
-
-    def _session_in_role(self, session: boto3.session.Session, role_arn: str) -> boto3.session.Session:
-        arguments = {"RoleSessionName": "dicom-deid"}
-        if self.external_id is not None:
-            arguments["ExternalId"] = self.external_id
-
-        def client(service: str, **settings: Any) -> Any:
-            return session.client(service, **{name.removeprefix("_"): value for name, value in settings.items()})
-
-        fetcher = AssumeRoleCredentialFetcher(client, session.get_credentials(), role_arn, extra_args=arguments)
-        inner = _new_botocore_session()
-        # botocore has no public way to give a session credentials that renew themselves.
-        inner._credentials = DeferredRefreshableCredentials(fetcher.fetch_credentials, "assume-role")
-        return boto3.session.Session(botocore_session=inner, region_name=session.region_name)
 
     def _boto3_client(self, session: boto3.session.Session) -> Any:
         style = "path" if self.addressing_style == "auto" and self.endpoint_url else self.addressing_style

@@ -249,10 +249,11 @@ def test_environment(server, monkeypatch):
         assert "x-amz-checksum-sha256" not in headers
 
 
-def test_profile(server, tmp_path):
+def test_profile(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("AWS_PROFILE", "archive")
     (tmp_path / "credentials").write_text("[archive]\naws_access_key_id=PROFILE\naws_secret_access_key=s\n")
     (tmp_path / "config").write_text("[profile archive]\nregion=ap-south-1\n")
-    for _, _, headers, _ in put_with_both(server, connect(server, access_key=None, secret_key=None, profile="archive")):
+    for _, _, headers, _ in put_with_both(server, connect(server, access_key=None, secret_key=None)):
         assert "Credential=PROFILE/" in headers["authorization"]
         assert "/ap-south-1/s3/" in headers["authorization"]
 
@@ -267,9 +268,14 @@ def test_session(server):
         assert headers["x-amz-security-token"] == "token"
 
 
-def test_role(server, monkeypatch):
+def test_role(server, tmp_path, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL_STS", server.url)
-    connection = connect(server, region="us-east-1", role_arn="arn:aws:iam::1:role/r", external_id="ext")
+    monkeypatch.setenv("AWS_PROFILE", "reader")
+    (tmp_path / "credentials").write_text("[archive]\naws_access_key_id=i\naws_secret_access_key=s\n")
+    (tmp_path / "config").write_text(
+        "[profile reader]\nrole_arn=arn:aws:iam::1:role/r\nexternal_id=ext\nsource_profile=archive\n"
+    )
+    connection = connect(server, region="us-east-1", access_key=None, secret_key=None)
     storage = S3Store("bucket", "", connection)
     for key in (ODD + "k", "k"):
         storage.write(key, [b"x"], metadata={})
@@ -338,9 +344,7 @@ def test_unknown_certificate_authority_is_refused(https):
     assert https.requests == []
 
 
-@pytest.mark.parametrize(
-    "settings", [{"profile": "nobody"}, {"verify": "/nowhere/ca.pem"}, {"endpoint_url": "no url"}, {"access_key": None}]
-)
+@pytest.mark.parametrize("settings", [{"verify": "/nowhere/ca.pem"}, {"endpoint_url": "no url"}, {"access_key": None}])
 def test_settings_that_cannot_be_used_are_configuration_errors(server, settings):
     if settings == {"access_key": None}:
         settings = {"access_key": None, "secret_key": None}
@@ -348,12 +352,17 @@ def test_settings_that_cannot_be_used_are_configuration_errors(server, settings)
         connect(server, **settings).clients("bucket")
 
 
+def test_an_unknown_profile_is_a_configuration_error(server, monkeypatch):
+    monkeypatch.setenv("AWS_PROFILE", "no-such-profile")
+    with pytest.raises(ConfigurationError):
+        connect(server, access_key=None, secret_key=None).clients("bucket")
+
+
 def test_repr_shows_no_secrets():
     connection = S3Connection(
         access_key="AK",
         secret_key="very-secret",
         session_token="very-secret",
-        external_id="very-secret",
         proxies={"http": "http://user:very-secret@proxy"},
         session=boto3.session.Session("AK", "very-secret"),
     )
