@@ -41,7 +41,7 @@ $(OLDEST)/.installed: pyproject.toml constraints.txt
 		apache-airflow-providers-openlineage hypothesis jsonschema pytest pytest-timeout pytest-xdist
 	@touch $@
 
-lint: setup ## ruff, mypy --strict, import-linter
+lint: setup ## ruff, mypy --strict on the package, import-linter
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy

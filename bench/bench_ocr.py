@@ -63,7 +63,7 @@ def ours(image: PlantedImage) -> tuple[list[Box], bool]:
     """Search text as the policy `ocr` does."""
     found: list[FoundText] = list(TextFinder.shared().find([image.dataset.pixel_array])[0])
     boxes = [tuple(text.rectangle) for text in found if text.confidence >= SURE]
-    return boxes, any(UNSURE <= text.confidence < SURE for text in found)  # type: ignore[return-value]
+    return boxes, any(UNSURE <= text.confidence < SURE for text in found)
 
 
 def varied(seed: int) -> tuple[Dataset, list[Box], int]:
@@ -120,7 +120,7 @@ def print_varied(seed: int, count: int) -> None:
             walls.append(time.perf_counter() - wall)
             processor.append(time.process_time() - cpu)
         shape = (dataset.Rows, dataset.Columns)
-        mask = mask_of([tuple(region.rectangle) for region in regions if region.rectangle], shape)  # type: ignore[misc]
+        mask = mask_of([tuple(region.rectangle) for region in regions if region.rectangle], shape)
         misses = sum(share_hidden(box, mask) < 0.9 for box in boxes)
         reach = size // 2 + 6
         near = mask_of([(x0 - reach, y0 - reach, x1 + reach, y1 + reach) for x0, y0, x1, y1 in boxes], shape)

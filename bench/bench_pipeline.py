@@ -182,7 +182,7 @@ class Stage:
             transfers=TRANSFERS // 2,
             batch_objects=100_000,
             batch_bytes=2**40,
-            **options,  # type: ignore[arg-type]
+            **options,
         )
         planned = plan_run(configuration, self.connections)
 
@@ -211,7 +211,7 @@ class Stage:
             cursor.execute("CREATE TABLE IF NOT EXISTS script (field text, original text, pseudonym text)")
 
             def generate(item: object, value: object, field: object, dicom: object) -> str:
-                name, original = field.element.keyword, str(field.element.value)  # type: ignore[attr-defined]
+                name, original = field.element.keyword, str(field.element.value)
                 cursor.execute("SELECT pseudonym FROM script WHERE field = %s AND original = %s", (name, original))
                 row = cursor.fetchone()
                 if row:

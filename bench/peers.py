@@ -43,7 +43,7 @@ class _Deid:
         self.known: dict[str, str] = {}
 
     def generate(self, item: object, value: object, field: object, dicom: object) -> str:
-        original = str(field.element.value)  # type: ignore[attr-defined]
+        original = str(field.element.value)
         return self.known.setdefault(original, f"1.2.3.{len(self.known) + 1}")
 
     def object(self, data: bytes) -> bytes:
@@ -126,7 +126,7 @@ def collection(name: str) -> Callable[[bytes], bytes]:
     if name == "deid":
         return _Deid().object
     if name == "dicom-anonymizer":
-        return lambda data: bytes(dicom_anonymizer(data)())  # type: ignore[call-overload]
+        return lambda data: bytes(dicom_anonymizer(data)())
     if name == "dicognito":
         from dicognito.anonymizer import Anonymizer
 
@@ -138,7 +138,7 @@ def collection(name: str) -> Callable[[bytes], bytes]:
             return _write(dataset)
 
         return by_dicognito
-    return lambda data: bytes(dcmanon(data)())  # type: ignore[call-overload]
+    return lambda data: bytes(dcmanon(data)())
 
 
 def gdcmanon_seconds(data: bytes, *, objects: int = 100) -> float | None:

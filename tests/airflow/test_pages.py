@@ -220,7 +220,7 @@ def test_a_picture(pages: Pages) -> None:
     whole = {**pages.object_fields("pixel-risk"), "projection": "maximum", "whole_group": "true"}
     answer = pages.post(path, "uma", whole)
     assert (answer.headers["x-frames"], answer.headers["x-objects"]) == ("4", "4")
-    assert len(pages.events("held-object-shown")[-1]["objects"]) == 4  # type: ignore[arg-type]
+    assert len(pages.events("held-object-shown")[-1]["objects"]) == 4
 
 
 def test_a_picture_that_cannot_be_drawn(pages: Pages) -> None:

@@ -35,7 +35,7 @@ def an_object(*extra: Element) -> bytes:
 
 
 @pytest.fixture
-def deid(tmp_path: Path):  # type: ignore[no-untyped-def]
+def deid(tmp_path: Path):
     """Run deid with a recipe's lines."""
 
     def run(lines: str, data: bytes) -> Dataset:
@@ -54,7 +54,7 @@ def pseudonyms(lines: str, data: bytes) -> tuple[Dataset, dict[Identifier, str]]
     """Run the engine as it is by default, with pseudonyms from a mapping."""
     found: dict[Identifier, str] = {}
 
-    def resolve(identifiers):  # type: ignore[no-untyped-def]
+    def resolve(identifiers):
         for one in identifiers:
             found.setdefault(one, f"2.25.{len(found) + 1}" if one.kind is IdentifierKind.UID else f"P{len(found) + 1}")
         return found
@@ -63,7 +63,7 @@ def pseudonyms(lines: str, data: bytes) -> tuple[Dataset, dict[Identifier, str]]
     return dcmread(io.BytesIO(result.to_bytes())), found
 
 
-def test_comment_after_a_field(deid) -> None:  # type: ignore[no-untyped-def]
+def test_comment_after_a_field(deid) -> None:
     lines = "REMOVE PatientID # not needed\n"
     assert "PatientID" in deid(lines, an_object())
     assert "PatientID" not in ours(lines, an_object())
@@ -72,14 +72,14 @@ def test_comment_after_a_field(deid) -> None:  # type: ignore[no-untyped-def]
 @pytest.mark.parametrize(
     "line", ["remove PatientID", "ERASE PatientID", "REMOVE startwith:Patient", "REMOVE PatientNam"]
 )
-def test_invalid_values(deid, line: str) -> None:  # type: ignore[no-untyped-def]
+def test_invalid_values(deid, line: str) -> None:
     # deid takes no notice of the line (or, for an unknown verb, empties): without a message.
     assert "PatientID" in deid(line + "\n", an_object())
     with pytest.raises(RecipeError):
         Recipe.parse(HEAD + line + "\n")
 
 
-def test_undefined_names(deid) -> None:  # type: ignore[no-untyped-def]
+def test_undefined_names(deid) -> None:
     before = dcmread(io.BytesIO(an_object())).PatientID
     for value in ("var:nobody", "func:nobody"):
         assert deid(f"REPLACE PatientID {value}\n", an_object()).PatientID == before
@@ -87,7 +87,7 @@ def test_undefined_names(deid) -> None:  # type: ignore[no-untyped-def]
             engine_for(HEAD + f"REPLACE PatientID {value}\n")
 
 
-def test_function_that_returns_nothing(deid) -> None:  # type: ignore[no-untyped-def]
+def test_function_that_returns_nothing(deid) -> None:
     data = an_object()
     lines = "REPLACE PatientID func:silent\n"
     assert deid(lines, data).PatientID == dcmread(io.BytesIO(data)).PatientID
@@ -98,7 +98,7 @@ def test_function_that_returns_nothing(deid) -> None:  # type: ignore[no-untyped
 
 
 @pytest.mark.parametrize("date", ["00000000", "UNKNOWN", "20200101-20200201"])
-def test_date_that_cannot_be_read(deid, date: str) -> None:  # type: ignore[no-untyped-def]
+def test_date_that_cannot_be_read(deid, date: str) -> None:
     data = an_object(element("StudyDate", date))
     with pytest.raises(Exception, match=r".*"):  # whatever dateutil raises
         deid("JITTER StudyDate 3\n", data)
@@ -108,21 +108,21 @@ def test_date_that_cannot_be_read(deid, date: str) -> None:  # type: ignore[no-u
     assert result.notes == {Reason.DATE_EMPTIED: 1}
 
 
-def test_precision_of_a_shifted_date_and_time(deid) -> None:  # type: ignore[no-untyped-def]
+def test_precision_of_a_shifted_date_and_time(deid) -> None:
     data = an_object(element("AcquisitionDateTime", "20200228101112"))
     lines = "JITTER AcquisitionDateTime 2\n"
     assert str(deid(lines, data).AcquisitionDateTime) == "20200301101112.000000"
     assert str(ours(lines, data).AcquisitionDateTime) == "20200301101112"
 
 
-def test_added_transfer_syntax(deid) -> None:  # type: ignore[no-untyped-def]
+def test_added_transfer_syntax(deid) -> None:
     # deid writes a transfer syntax that the data set does not have, and nothing can read the object.
     lines = "ADD TransferSyntaxUID 1.2.3\n"
     assert deid(lines, an_object()).file_meta.TransferSyntaxUID == "1.2.3"
     assert ours(lines, an_object()).file_meta.TransferSyntaxUID == datasets.EXPLICIT_LE
 
 
-def test_media_storage_instance_follows(deid) -> None:  # type: ignore[no-untyped-def]
+def test_media_storage_instance_follows(deid) -> None:
     lines = "REPLACE SOPInstanceUID func:generate_value\n"
     theirs = deid(lines, an_object())
     assert theirs.file_meta.MediaStorageSOPInstanceUID != theirs.SOPInstanceUID
@@ -131,7 +131,7 @@ def test_media_storage_instance_follows(deid) -> None:  # type: ignore[no-untype
     assert "SourceApplicationEntityTitle" not in mine.file_meta
 
 
-def test_references_follow(deid) -> None:  # type: ignore[no-untyped-def]
+def test_references_follow(deid) -> None:
     before = dcmread(io.BytesIO(an_object()))
     lines = "REPLACE StudyInstanceUID func:generate_value\n"
     theirs = deid(lines, an_object())
@@ -158,21 +158,21 @@ def test_every_value_of_an_identifier_is_mapped() -> None:
     assert list(mine.StudyInstanceUID) == expected
 
 
-def test_deidentification_attributes_are_valid(deid) -> None:  # type: ignore[no-untyped-def]
+def test_deidentification_attributes_are_valid(deid) -> None:
     lines = "ADD PatientIdentityRemoved Yes\n"
     assert deid(lines, an_object()).PatientIdentityRemoved == "Yes"
     mine, _ = pseudonyms(lines, an_object())
     assert mine.PatientIdentityRemoved == "YES"
 
 
-def test_private_elements(deid) -> None:  # type: ignore[no-untyped-def]
+def test_private_elements(deid) -> None:
     tag = 0x00091011
     assert tag in deid("REMOVE PatientID\n", an_object())
     mine, _ = pseudonyms("REMOVE PatientID\n", an_object())
     assert tag not in mine
 
 
-def test_objects_that_are_not_dicom_are_not_changed(deid) -> None:  # type: ignore[no-untyped-def]
+def test_objects_that_are_not_dicom_are_not_changed(deid) -> None:
     lines = "ADD PatientIdentityRemoved YES\n"
     text = b"This is a letter, not an image. " * 20
     assert deid(lines, text).PatientIdentityRemoved == "YES"
@@ -181,7 +181,7 @@ def test_objects_that_are_not_dicom_are_not_changed(deid) -> None:  # type: igno
     assert caught.value.reason is Reason.NOT_DICOM
 
 
-def test_values_of_several_names(deid) -> None:  # type: ignore[no-untyped-def]
+def test_values_of_several_names(deid) -> None:
     # deid splits the text of the list, "['A^B', 'C^D']", and searches its brackets as a regular expression.
     data = an_object(element("OperatorsName", ["Torvel^Anna", "Quist^Bo"]), element("ImageComments", "Torvel was here"))
     sections = 'FORMAT dicom\n%values people\nSPLIT OperatorsName by="^"\n%header\nREMOVE values:people\n'
@@ -194,7 +194,7 @@ def test_values_of_several_names(deid) -> None:  # type: ignore[no-untyped-def]
 @pytest.mark.parametrize("length", ["defined", "undefined"])
 def test_private_sequences_have_their_creator(length: str, tmp_path: Path) -> None:
     # To deid a private sequence of undefined length has no creator, so that no rule can select it by name.
-    data = datasets.part10(datasets.mr_elements(1), datasets.Encoding(sequences=length))  # type: ignore[arg-type]
+    data = datasets.part10(datasets.mr_elements(1), datasets.Encoding(sequences=length))
     path = tmp_path / "recipe.dicom"
     path.write_text(f"{HEAD}BLANK contains:Sequence\n")
     assert len(by_deid(data, path)[0x2001105F].value) == (1 if length == "undefined" else 0)
@@ -211,7 +211,7 @@ def test_values_in_a_sequence(tmp_path: Path) -> None:
     assert "ReferencedStudySequence" in dcmread(io.BytesIO(by_engine(data, engine_for(sections))))
 
 
-def test_values_are_text_not_patterns(deid) -> None:  # type: ignore[no-untyped-def]
+def test_values_are_text_not_patterns(deid) -> None:
     data = an_object(element("PatientID", "C.T"), element("Modality", "CAT"))
     sections = "FORMAT dicom\n%values ids\nFIELD PatientID\n%header\nREMOVE values:ids\n"
     mine = dcmread(io.BytesIO(by_engine(data, engine_for(sections))))
@@ -219,7 +219,7 @@ def test_values_are_text_not_patterns(deid) -> None:  # type: ignore[no-untyped-
     assert mine.Modality == "CAT"
 
 
-def test_sequence_in_a_sequence_of_its_own_tag(deid) -> None:  # type: ignore[no-untyped-def]
+def test_sequence_in_a_sequence_of_its_own_tag(deid) -> None:
     inner = [element("ValueType", "TEXT"), element("TextValue", "as before")]
     tree = [[element("ValueType", "CONTAINER"), element("ContentSequence", [inner])]]
     data = an_object(element("ContentSequence", tree))

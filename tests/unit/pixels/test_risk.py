@@ -183,7 +183,7 @@ FACE = CT._replace(recognizable_visual_features="YES")
 )
 def test_decision(facts: ObjectFacts, match: FilterMatch, policy: str, expected: PixelDecision | Reason) -> None:
     """Hold beats blank beats clean, and a label clears only what it says and only where it blanks something."""
-    settings = Settings(pixel_risk=policy)  # type: ignore[arg-type]
+    settings = Settings(pixel_risk=policy)
     if isinstance(expected, PixelDecision):
         assert decide_pixels(facts, match, settings) == expected
     else:

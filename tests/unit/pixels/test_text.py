@@ -57,7 +57,7 @@ def hidden(image: PlantedImage, syntax: str = EXPLICIT) -> list[float]:
 )
 def test_planted_text_is_hidden(seed: int, options: dict[str, object]) -> None:
     """In each interpretation: a wrong rendering (inverted, swapped, clipped) finds nothing."""
-    image = planted_image(seed, **options)  # type: ignore[arg-type]
+    image = planted_image(seed, **options)
     assert min(hidden(image)) > 0.9
 
 

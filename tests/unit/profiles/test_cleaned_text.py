@@ -14,7 +14,7 @@ CLEAN_TEXT = "dicom_deid.engine.descriptors:clean_text"
 OPEN = Settings(residuals="redact-token", pixel_risk="allow", documents="allow", private_elements="keep")
 
 
-def outcome(recipe: str, data: bytes):  # type: ignore[no-untyped-def]
+def outcome(recipe: str, data: bytes):
     result = Deidentifier(Recipe.parse(recipe), OPEN).deidentify(data, lambda _: {})
     return dcmread(io.BytesIO(result.to_bytes()))
 

@@ -77,7 +77,7 @@ def an_object(row: Row, sop_class: str) -> bytes:
     return part10([*(e for e in base if e.tag != tag), subject])
 
 
-def resolve(identifiers):  # type: ignore[no-untyped-def]
+def resolve(identifiers):
     forms = {IdentifierKind.UID: "2.25.", IdentifierKind.DATE_OFFSET: "-"}
     return {one: f"{forms.get(one.kind, 'P')}{number}" for number, one in enumerate(identifiers, 31)}
 

@@ -83,7 +83,7 @@ def report(*tree: list[Element], encoding: Encoding = EXPLICIT, extra: Sequence[
     return part10(elements, encoding)
 
 
-def resolve(identifiers):  # type: ignore[no-untyped-def]
+def resolve(identifiers):
     forms = {IdentifierKind.UID: "2.25.", IdentifierKind.DATE_OFFSET: "-"}
     return {one: f"{forms.get(one.kind, 'P')}{number}" for number, one in enumerate(identifiers, 31)}
 

@@ -133,7 +133,7 @@ def test_composite_actions_are_resolved_by_type(rule: str, sop_class: str, expec
     """Facts of PS3.3: catches a type that is read for another attribute, place or SOP class."""
     recipe = Recipe.parse(f"FORMAT dicom\n%header\n{rule}\n")
     (only,) = recipe.rules
-    element = ElementName.of(only.field.tag)  # type: ignore[attr-defined]
+    element = ElementName.of(only.field.tag)
     steps = CompiledRecipe(recipe, types_of(sop_class)).steps(element)
     assert [step.action.value for step in steps] == ([expected] if expected else [])
     assert CompiledRecipe(recipe).depends_on_sop_class
