@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 import pytest
+from tools.module_list import PAGE, module_list
 
 from dicom_deid.cli import main
 
@@ -65,3 +66,7 @@ def test_files_named_by_the_architecture_page_exist() -> None:
     assert len(named) > 50
     missing = [name for name in named if not ((ROOT / name).exists() or (package / name).exists())]
     assert [name for name in missing if "/" in name or not list(package.rglob(name))] == []
+
+
+def test_the_list_of_modules_is_as_written() -> None:
+    assert PAGE.read_text(encoding="utf-8") == module_list(), "run python -m tools.module_list"
