@@ -27,6 +27,17 @@ def is_body_word(text: str) -> bool:
     return text.casefold() in _body_words()
 
 
+def is_name(text: str) -> bool:
+    """Tell whether a text is a common surname or given name."""
+    return text.casefold() in _names()
+
+
+@cache
+def _names() -> frozenset[str]:
+    lines = Path(__file__).with_name("names.txt").read_text(encoding="utf-8").splitlines()
+    return _with_plain(word for line in lines if line[:1] != "#" for word in line.split())
+
+
 @cache
 def _body_words() -> frozenset[str]:
     return _with_plain(word for section, word in _listed() if section in _BODY)
