@@ -65,6 +65,7 @@ WITH erased AS (
 )
 DELETE FROM index_object WHERE series_number IN (SELECT series_number FROM erased);
 DELETE FROM patient_term WHERE project_id = %(project)s AND patient_hash = ANY (%(patients)s::bytea[]);
+DELETE FROM archive_word WHERE project_id = %(project)s AND patient_hash = ANY (%(patients)s::bytea[]);
 DELETE FROM decided_object t USING pg_temp.erased_object o WHERE t.scope_id = o.scope_id AND t.key_hash = o.key_hash;
 DELETE FROM held_object t USING pg_temp.erased_object o WHERE t.object_id = o.object_id;
 DELETE FROM batch_item i USING batch b, pg_temp.erased_object o
@@ -99,6 +100,8 @@ DELETE FROM index_object WHERE store_id IN (SELECT source_id FROM sources);
 DELETE FROM index_source WHERE project_id = %(project)s;
 DELETE FROM patient WHERE project_id = %(project)s;
 DELETE FROM patient_term WHERE project_id = %(project)s;
+DELETE FROM archive_word WHERE project_id = %(project)s;
+DELETE FROM archive_word_snapshot WHERE project_id = %(project)s;
 UPDATE project SET deleted_at = clock_timestamp(), secret = '' WHERE project_id = %(project)s;
 WITH gone AS (DELETE FROM mapping WHERE project_id = %(project)s RETURNING 1) SELECT count(*) FROM gone
 """

@@ -200,6 +200,10 @@ WITH gone AS (
     AND r.finished_at <= clock_timestamp() - make_interval(days => %s) RETURNING b.batch_id
 ), items AS (
     DELETE FROM batch_item i USING gone WHERE i.batch_id = gone.batch_id RETURNING 1
+), snapshots AS (
+    DELETE FROM archive_word_snapshot s WHERE taken_at <= clock_timestamp() - make_interval(days => %s)
+    AND NOT EXISTS (SELECT FROM run JOIN work_scope w USING (scope_id)
+                    WHERE w.project_id = s.project_id AND run.state = 'running')
 )
 SELECT count(*) FROM items
 """
@@ -426,7 +430,7 @@ def prune(connection: DatabaseConnection, days: int) -> int:
 
     Which objects are done stays known, and the audit is not touched.
     """
-    rows = connection.query("removing finished plans", _PRUNE, (days,))
+    rows = connection.query("removing finished plans", _PRUNE, (days, days))
     return int(rows[0][0])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import zlib
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Container, Mapping
 from functools import partial
 from threading import Lock
 from typing import Any, NamedTuple
@@ -118,6 +118,8 @@ class Deidentifier:
     variables
         Values for ``var:NAME``, by name. ``patient_offset`` is the patient's own number of days unless it is
         given here.
+    archive_words
+        Words that may stay in free text cleaned by vocabulary because they occur for many patients of the project.
 
     Raises
     ------
@@ -132,13 +134,14 @@ class Deidentifier:
         *,
         functions: Mapping[str, Callable[..., Any]] | None = None,
         variables: Mapping[str, Any] | None = None,
+        archive_words: Container[str] = (),
     ) -> None:
         self.recipe = recipe
         self.settings = settings or Settings()
         self.compiled = CompiledRecipe(recipe)
         self._functions = dict(functions or {})
         if self.settings.free_text == "vocabulary":
-            self._functions |= vocabulary_functions(recipe)
+            self._functions |= vocabulary_functions(recipe, archive_words)
             self.recipe = with_free_text_rules(recipe, self.compiled)
             self.compiled = CompiledRecipe(self.recipe)
         self._variables = dict(variables or {})

@@ -112,12 +112,36 @@ class TextCleaner:
         field
             The element: ``field.element.value`` is its value, or a list of values.
         """
-        text = field.element.value
-        values = [text] if isinstance(text, str) or not hasattr(text, "__iter__") else list(text)
-        return "\\".join(self._cleaned(str(one)) for one in values if one is not None)
+        return "\\".join(self._cleaned(text) for text in _values(field))
 
     def _cleaned(self, text: str) -> str:
         return self._clean_short(text) if len(text) <= _SHORT else self._clean(text)
+
+
+class VocabularyCleaner(TextCleaner):
+    """Leaves only the tokens that a vocabulary vouches for.
+
+    What is recognised by its form is removed first: the numbers in a date are tokens that would pass alone.
+
+    Parameters
+    ----------
+    vocabulary
+        The vocabulary.
+    """
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        super().__init__(lambda text: vocabulary.mask(without_identifiers(text)))
+        self._unknown_words = lru_cache(maxsize=4096)(lambda text: vocabulary.unknown_words(without_identifiers(text)))
+
+    def unknown_words(self, field: Any) -> set[str]:
+        """Return the words of an element that are masked and that the archive could vouch for."""
+        return {word for text in _values(field) for word in self._unknown_words(text)}
+
+
+def _values(field: Any) -> list[str]:
+    text = field.element.value
+    values = [text] if isinstance(text, str) or not hasattr(text, "__iter__") else list(text)
+    return [str(one) for one in values if one is not None]
 
 
 class Unchanged:
@@ -146,14 +170,6 @@ def without_identifiers(text: str) -> str:
         kept.append(text[end:first])
         end = max(end, last)
     return _BLANKS.sub(" ", " ".join((*filter(None, kept), text[end:]))).strip()
-
-
-def by_vocabulary(vocabulary: Vocabulary) -> TextCleaner:
-    """Return a cleaner that leaves only the tokens that a vocabulary vouches for.
-
-    What is recognised by its form is removed first: the numbers in a date are tokens that would pass alone.
-    """
-    return TextCleaner(lambda text: vocabulary.mask(without_identifiers(text)))
 
 
 clean_text = TextCleaner(without_identifiers)

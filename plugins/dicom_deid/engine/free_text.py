@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from functools import cache
 from typing import Any
 
 from dicom_deid.dicom.part10 import read_header
-from dicom_deid.engine.descriptors import by_vocabulary, without_identifiers
+from dicom_deid.engine.descriptors import VocabularyCleaner, without_identifiers
 from dicom_deid.engine.element_refs import iter_elements
 from dicom_deid.engine.residuals.search import Residual
 from dicom_deid.engine.vocabulary import Vocabulary
@@ -36,9 +36,9 @@ def with_free_text_rules(recipe: Recipe, compiled: CompiledRecipe) -> Recipe:
     return Recipe.combine(recipe, Recipe("free-text", added)) if added else recipe
 
 
-def vocabulary_functions(recipe: Recipe) -> dict[str, Callable[..., Any]]:
+def vocabulary_functions(recipe: Recipe, archive_words: Container[str]) -> dict[str, Callable[..., Any]]:
     """Return the cleaning function of recipes, which then leaves only what the vocabulary vouches for."""
-    return {CLEAN_TEXT: by_vocabulary(Vocabulary(recipe.vocabulary))}
+    return {CLEAN_TEXT: VocabularyCleaner(Vocabulary(recipe.vocabulary, archive_words))}
 
 
 def is_in_free_text(residual: Residual) -> bool:

@@ -13,11 +13,13 @@ from itertools import groupby, islice
 
 from dicom_deid import __version__
 from dicom_deid.database import AuditRow, BatchItem, Database, Deletion, Lease, Mapping, Run
+from dicom_deid.database.archive_words import ArchiveWords, read_snapshot
 from dicom_deid.database.patient_terms import PatientTerms
 from dicom_deid.database.source_index import SourceIndex
 from dicom_deid.engine import Deidentifier
 from dicom_deid.exceptions import ConfigurationError, DicomDeidError, ObjectStoreError, Quarantine
 from dicom_deid.identifiers import Identifier
+from dicom_deid.pipeline.archive_words import BatchWords
 from dicom_deid.pipeline.configuration import RunConfiguration
 from dicom_deid.pipeline.connections import Connections, ObjectStores
 from dicom_deid.pipeline.engine import make_deidentifier
@@ -143,18 +145,21 @@ def run_batch(
     ObjectStoreError, DatabaseError
         The object store or the database is unavailable; a retry resumes.
     """
-    deidentifier = make_deidentifier(configuration)
     with connections.open(configuration) as (database, object_stores):
         lease = database.lease(batch_id, worker, configuration.lease_seconds)
         if lease is None:
             if not database.is_finished(batch_id):
                 raise BatchHeld
             return BatchResult(taken=False)
+        project = database.project(configuration.project)
+        archive_words = None
+        if configuration.archive_words:
+            archive_words = read_snapshot(database.connection, project, configuration.archive_words)
+        deidentifier = make_deidentifier(configuration, archive_words)
         _check_unchanged(lease.run, run_id, deidentifier, configuration)
         # Objects recorded by an earlier attempt are scanned again for their patients' terms.
         items = lease.items(recorded=configuration.settings.residuals != "off")
         to_do = [item for item in items if not item.recorded]
-        project = database.project(configuration.project)
         index = SourceIndex(database.connection, project, lease.run.request.source)
         recorder = _BatchRecorder(
             database,
@@ -166,6 +171,7 @@ def run_batch(
             recorded,
         )
         recorder.delete_left_over()
+        words = BatchWords()
         stop = _StopFlag(should_stop)
         executor = PipelineExecutor(
             _processor(
@@ -174,6 +180,7 @@ def run_batch(
                 object_stores,
                 run_id,
                 PatientTerms(database.connection, project, lease.run.started_at),
+                archive_words,
             ),
             _BatchLedger(lease, database.mapping(project)),
             transfers=configuration.transfers,
@@ -183,6 +190,8 @@ def run_batch(
         with _rare_garbage_collection(), closing(executor.run(recorder.announce(items), stop)) as groups:
             for results in groups:
                 recorder.add(results)
+                words.add(result.words for result in results if result.words is not None)
+        words.store(database.connection, project, bound=configuration.word_patients)
         return recorder.close(stopped=stop.is_set)
 
 
@@ -201,6 +210,7 @@ def _processor(
     object_stores: ObjectStores,
     run_id: str,
     stored_terms: PatientTerms,
+    archive_words: ArchiveWords | None,
 ) -> ObjectProcessor:
     metadata = {
         "recipe-digest": deidentifier.recipe.digest,
@@ -208,7 +218,7 @@ def _processor(
         "deidentified-by": f"dicom-deid {__version__}",
         "run": run_id,
     }
-    return ObjectProcessor(deidentifier, configuration, object_stores, metadata, stored_terms)
+    return ObjectProcessor(deidentifier, configuration, object_stores, metadata, stored_terms, archive_words)
 
 
 def _return_large_buffers() -> None:

@@ -48,6 +48,12 @@ class RunConfiguration:
         Values of ``var:NAME``; dotted paths (``package.module:function``) of ``func:NAME``.
     project_rules
         Recipe text that is added to the recipes: the active device rules of the project when the run was planned.
+    word_patients
+        With `free_text = vocabulary`: a word that no list has may stay if it occurs for at least this many patients of
+        the project.
+    archive_words
+        Digest of the snapshot of these words that the run was planned with. Objects that were cleaned with fewer words
+        are not processed again for it.
     destination_key_template
         Template of destination keys, see `KeyTemplate`.
     org_root, single_patient_id, uid_strategy, max_date_offset_days
@@ -102,6 +108,8 @@ class RunConfiguration:
     variables: Mapping[str, str | int | float] = field(default_factory=dict)
     functions: Mapping[str, str] = field(default_factory=dict)
     project_rules: str = ""
+    word_patients: int = 20
+    archive_words: str = ""
     destination_key_template: str = DEFAULT_TEMPLATE
     org_root: str | None = None
     single_patient_id: str | None = None
@@ -246,6 +254,7 @@ class RunConfiguration:
 
 _POSITIVE = (
     "limit",
+    "word_patients",
     "max_batches",
     "batch_objects",
     "batch_bytes",

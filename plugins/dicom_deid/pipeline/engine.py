@@ -7,6 +7,7 @@ import logging
 from collections import OrderedDict
 from threading import Lock
 
+from dicom_deid.database.archive_words import ArchiveWords
 from dicom_deid.database.quarantine import ItemDecision
 from dicom_deid.engine import Deidentifier
 from dicom_deid.engine.pixels.text import require_ocr
@@ -23,7 +24,7 @@ PROJECT_RULES = "project-rules"
 """Name of the recipe with the device rules of the project, in messages and digests."""
 
 _MAX_COMPILED = 64
-_compiled: OrderedDict[tuple[str, str, str], Deidentifier] = OrderedDict()
+_compiled: OrderedDict[tuple[str, str, str, str], Deidentifier] = OrderedDict()
 _compiled_lock = Lock()
 
 
@@ -35,8 +36,15 @@ def amend(configuration: RunConfiguration, decision: ItemDecision) -> RunConfigu
     )
 
 
-def make_deidentifier(configuration: RunConfiguration) -> Deidentifier:
-    """Return the engine of a run; compiled once per process for the same recipes and settings.
+def make_deidentifier(configuration: RunConfiguration, archive_words: ArchiveWords | None = None) -> Deidentifier:
+    """Return the engine of a run; compiled once per process for the same recipes, settings and words.
+
+    Parameters
+    ----------
+    configuration
+        The run.
+    archive_words
+        The words that the archive vouches for.
 
     Raises
     ------
@@ -49,16 +57,16 @@ def make_deidentifier(configuration: RunConfiguration) -> Deidentifier:
     recipe = Recipe.resolve(*configuration.recipes)
     if configuration.project_rules:
         recipe = Recipe.combine(recipe, Recipe.parse(f"{FORMAT_LINE}{configuration.project_rules}", PROJECT_RULES))
-    key = (recipe.name, recipe.digest, configuration.digest)
+    key = (recipe.name, recipe.digest, configuration.digest, archive_words.key if archive_words else "")
     with _compiled_lock:
         if key not in _compiled:
-            _compiled[key] = _compile(recipe, configuration)
+            _compiled[key] = _compile(recipe, configuration, archive_words)
             if len(_compiled) > _MAX_COMPILED:
                 _compiled.popitem(last=False)
         return _compiled[key]
 
 
-def _compile(recipe: Recipe, configuration: RunConfiguration) -> Deidentifier:
+def _compile(recipe: Recipe, configuration: RunConfiguration, archive_words: ArchiveWords | None) -> Deidentifier:
     for warning in recipe.warnings:
         _LOG.warning("%s", warning)
     deidentifier = Deidentifier(
@@ -66,6 +74,7 @@ def _compile(recipe: Recipe, configuration: RunConfiguration) -> Deidentifier:
         configuration.settings,
         functions=configuration.load_functions(),
         variables=dict(configuration.variables),
+        archive_words=archive_words or (),
     )
     template = KeyTemplate.parse(configuration.destination_key_template)
     template.check(deidentifier.compiled, follows_references=configuration.settings.follow_uid_references)

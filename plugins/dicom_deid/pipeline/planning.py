@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from dicom_deid.database import AccessReason, Database, PlanSummary, RunReport, RunRequest, RunState
+from dicom_deid.database.archive_words import take_snapshot
 from dicom_deid.database.quarantine import list_decided_objects, project_rules
 from dicom_deid.database.source_index import CohortAnswer, record_answers
 from dicom_deid.objects import SourceObject
@@ -74,7 +75,10 @@ def plan_run(
     with connections.open(configuration) as (database, object_stores), ExitStack() as resources:
         database.upgrade()
         database.project(configuration.project, configuration.project_options, create=create_project)
-        configuration = configuration.replace(project_rules=project_rules(database.connection, configuration.project))
+        configuration = configuration.replace(
+            project_rules=project_rules(database.connection, configuration.project),
+            archive_words=_snapshot_of_words(database, configuration),
+        )
         deidentifier = make_deidentifier(configuration)
         request = RunRequest(
             project=configuration.project,
@@ -91,6 +95,9 @@ def plan_run(
         )
         database.store_recipe(deidentifier.recipe.digest, deidentifier.recipe.name, str(deidentifier.recipe))
         run_id = database.start_run(request)
+        # A run that is planned again keeps its words.
+        words = str(database.run(run_id).request.parameters.get("archive_words", ""))
+        configuration = configuration.replace(archive_words=words)
         answers: tuple[CohortAnswer, ...] = ()
         listing: Iterable[SourceObject]
         if list_objects is not None:
@@ -122,6 +129,13 @@ def plan_run(
             is_whole_listing=list_objects is None and configuration.cohort is None,
         )
     return PlannedRun(run_id, summary, configuration, answers)
+
+
+def _snapshot_of_words(database: Database, configuration: RunConfiguration) -> str:
+    if configuration.settings.free_text != "vocabulary":
+        return ""
+    project = database.project(configuration.project)
+    return take_snapshot(database.connection, project, patients=configuration.word_patients)
 
 
 def configuration_of_run(database: Database, run_id: str) -> RunConfiguration:

@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 from dicom_deid import __version__
 from dicom_deid.database import AuditRow, BatchItem, Intent, ObjectIdentity
+from dicom_deid.database.archive_words import ArchiveWords
 from dicom_deid.database.audit import NO_IDENTITY
 from dicom_deid.database.patient_terms import PatientTerms
 from dicom_deid.database.quarantine import DeviceFacts, ItemDecision
@@ -24,6 +25,7 @@ from dicom_deid.engine import AnalysisResult, Deidentifier, DeidentifyResult, Se
 from dicom_deid.exceptions import ConfigurationError, DicomDeidError, ObjectStoreError, Quarantine
 from dicom_deid.objects import SourceRange
 from dicom_deid.objectstore import ObjectStore, WriteMethod, WriteResult, write_parts
+from dicom_deid.pipeline.archive_words import ObjectWords
 from dicom_deid.pipeline.configuration import RunConfiguration
 from dicom_deid.pipeline.connections import ObjectStores
 from dicom_deid.pipeline.destination import KeyTemplate
@@ -71,6 +73,8 @@ class ObjectResult:
         Of a failed object, the exception of the object store.
     index_entry
         For the index of the source; None if the object could not be analysed.
+    words
+        For the words of the archive; None if the object was not cleaned by vocabulary.
     reading, rewriting, writing
         Seconds spent in each stage.
     """
@@ -78,6 +82,7 @@ class ObjectResult:
     row: AuditRow
     error: Exception | None = None
     index_entry: IndexEntry | None = None
+    words: ObjectWords | None = None
     reading: float = 0.0
     rewriting: float = 0.0
     writing: float = 0.0
@@ -88,6 +93,7 @@ class _Attempt:
     """State of one object in this attempt."""
 
     item: BatchItem
+    counts_words: bool = False
     fetched: FetchedObject | None = None
     destination_key: str = ""
     seconds: dict[str, float] = field(default_factory=dict)
@@ -134,10 +140,11 @@ class _Attempt:
             selection=selection,
             identity=_identity(analysis) if analysis and not written else NO_IDENTITY,
         )
-        entry = None
+        entry = words = None
         if analysis is not None:
             entry = index_entry(analysis, source_object(self.item), is_listed=False)
-        return ObjectResult(row, error, entry, **self.seconds)
+            words = ObjectWords.of(analysis) if self.counts_words else None
+        return ObjectResult(row, error, entry, words, **self.seconds)
 
 
 class ObjectProcessor:
@@ -155,6 +162,8 @@ class ObjectProcessor:
         Written beside each object; no PHI.
     stored_terms
         The search terms of earlier runs.
+    archive_words
+        The words that the archive vouches for.
     """
 
     def __init__(
@@ -164,6 +173,7 @@ class ObjectProcessor:
         object_stores: ObjectStores,
         metadata: Mapping[str, str],
         stored_terms: PatientTerms | None = None,
+        archive_words: ArchiveWords | None = None,
     ) -> None:
         self._deidentifier = deidentifier
         self._configuration = configuration
@@ -177,6 +187,7 @@ class ObjectProcessor:
         self._selection = configuration.selection
         self._searches_residuals = configuration.settings.residuals != "off"
         self._patient_terms = RunPatientTerms(stored_terms)
+        self._archive_words = archive_words
         self._amended: dict[ItemDecision, Deidentifier] = {}
 
     def process(self, item: BatchItem) -> Steps[ObjectResult]:
@@ -192,7 +203,7 @@ class ObjectProcessor:
             # Done in an earlier attempt: only its patient's terms are needed, to search later objects for them.
             yield self._scan_header(item)
             return None
-        attempt = _Attempt(item)
+        attempt = _Attempt(item, self._configuration.settings.free_text == "vocabulary")
         try:
             # Leave out what reviewers, criteria or withdrawals exclude.
             left_out = self._leave_out(attempt)
@@ -395,7 +406,7 @@ class ObjectProcessor:
         if decision is None or not (decision.rules or decision.settings != "{}"):
             return self._deidentifier
         if decision not in self._amended:
-            self._amended[decision] = make_deidentifier(amend(self._configuration, decision))
+            self._amended[decision] = make_deidentifier(amend(self._configuration, decision), self._archive_words)
         return self._amended[decision]
 
     def _device_of(self, item: BatchItem) -> DeviceFacts | None:

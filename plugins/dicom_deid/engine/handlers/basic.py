@@ -70,6 +70,7 @@ class ObjectWalk(Walk):
         "read_data_set",
         "rules",
         "signatures",
+        "unknown_words",
         "value_lists",
     )
 
@@ -109,6 +110,8 @@ class ObjectWalk(Walk):
         self.read_data_set: Callable[[], Dataset] | None = None
         # The values collected by the lists of %values, for recipes that have such lists.
         self.value_lists: ValueLists | None = None
+        # Words of free text that were masked and that the archive could vouch for.
+        self.unknown_words: set[str] = set()
         # Whether a ContentSequence stays that no rule for content items cleans.
         self.has_content = False
         # Whether the object may refer to content items by their position; None until it was looked up.
@@ -121,6 +124,7 @@ class ObjectWalk(Walk):
         self.counts = other.counts
         self.noted = other.noted
         self.value_lists = other.value_lists
+        self.unknown_words = other.unknown_words
 
     def note(self, reason: Reason, times: int = 1) -> None:
         """Count a reason that is noted on the object."""

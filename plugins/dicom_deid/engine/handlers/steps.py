@@ -90,9 +90,12 @@ class FunctionSource:
         self.item = item
         # See `descriptors.TextCleaner`.
         self.cleans = getattr(function, "cleans", False) is True
+        self._unknown_words = getattr(function, "unknown_words", None) if self.cleans else None
 
     def value_for(self, element: ElementContext, value: bytes) -> Any:
         """Call the function."""
+        if self._unknown_words is not None:
+            element.walk.unknown_words |= self._unknown_words(element.field(value))
         data_set = None if self.cleans else element.data_set()
         return call(self.function, self.name, self.item, element.field(value), data_set)
 

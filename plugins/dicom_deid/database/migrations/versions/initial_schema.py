@@ -62,6 +62,29 @@ COMMENT ON TABLE patient_term IS 'What runs removed from the objects of a patien
 COMMENT ON COLUMN patient_term.patient_hash IS 'Keyed hash of the original PatientID, as in mapping.';
 COMMENT ON COLUMN patient_term.term IS 'AES-256-GCM of kind, value and tag under a key of the project.';
 
+CREATE TABLE archive_word (
+    project_id integer NOT NULL REFERENCES project,
+    word_hash bytea NOT NULL,
+    patient_hash bytea NOT NULL,
+    word bytea NOT NULL,
+    is_name boolean NOT NULL DEFAULT false,
+    PRIMARY KEY (project_id, word_hash, patient_hash)
+);
+COMMENT ON TABLE archive_word IS 'Words of free text that no list has, one row per patient up to a bound per word.';
+COMMENT ON COLUMN archive_word.word_hash IS 'The first 128 bits of a keyed hash of the word.';
+COMMENT ON COLUMN archive_word.word IS 'AES-256-GCM of the word under a key of the project.';
+COMMENT ON COLUMN archive_word.is_name IS 'Whether it was in a person''s name: then the archive does not vouch for it.';
+CREATE INDEX archive_word_patient ON archive_word (project_id, patient_hash);
+
+CREATE TABLE archive_word_snapshot (
+    project_id integer NOT NULL REFERENCES project,
+    digest text NOT NULL,
+    words bytea NOT NULL,
+    taken_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    PRIMARY KEY (project_id, digest)
+);
+COMMENT ON TABLE archive_word_snapshot IS 'Hashes of the words that the archive vouched for when a run was planned.';
+
 CREATE TABLE mapping (
     project_id integer NOT NULL REFERENCES project,
     kind text NOT NULL,
@@ -578,8 +601,8 @@ DROP FUNCTION last_attempts(uuid[], timestamptz);
 DROP TABLE cohort_line, index_object, index_series, index_source;
 DROP TABLE held_object, decided_object, decision;
 DROP TABLE audit, audit_link, audit_event, chain_head, release, deletion, withdrawn, withdrawal, write_intent,
-    batch_item, batch, run, processed_object, source_series, rules, work_scope, recipe, mapping, patient_term, patient,
-    key_check, secret, project;
+    batch_item, batch, run, processed_object, source_series, rules, work_scope, recipe, mapping, patient_term,
+    archive_word, archive_word_snapshot, patient, key_check, secret, project;
 DROP FUNCTION audit_is_append_only();
 """
 
