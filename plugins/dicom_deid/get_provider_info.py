@@ -119,6 +119,12 @@ _CONNECTION_TYPE = {
             enum=["stored", "derived"],
             default="stored",
         ),
+        "patient_key": _field(
+            "Patient key",
+            "Whether a PatientID identifies a patient alone (default), or with its IssuerOfPatientID.",
+            enum=["", "id", "id-and-issuer"],
+            default="",
+        ),
         "max_date_offset_days": {
             "label": "Largest date offset",
             "description": "Maximum number of days by which the dates of a patient are shifted.",

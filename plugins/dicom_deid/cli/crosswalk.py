@@ -79,6 +79,22 @@ def lookup(
         sys.exit(1)
 
 
+@crosswalk.command()
+@click.option("--project", required=True, help="The project.")
+@database_options
+def ambiguous(project: str, database: str | None, data_directory: Path | None, schema: str) -> None:
+    """List the pseudonyms of patients whose PatientID has several issuers, or whose study has several patients.
+
+    `lookup` finds their originals. The columns are: why, number of issuers or of the study in this list, pseudonym.
+    """
+    with database_access(database, data_directory) as access, _open(access, schema) as db:
+        found = db.ambiguous_patients(db.project(project, create=False))
+    writer = csv.writer(sys.stdout)
+    for each in found:
+        why = "study" if each.study else "issuers"
+        writer.writerow((why, each.study or each.issuers, each.pseudonym))
+
+
 @crosswalk.command("import")
 @click.argument("file", type=click.File("r", encoding="utf-8-sig"))
 @click.option("--project", required=True, help="The project; made when it does not exist.")

@@ -353,6 +353,8 @@ def _print_summary(planned: PlannedRun, totals: RunReport, withdrawn: int) -> No
     console.print(f"Run {planned.run_id}")
     console.print(f"Audit head {totals.audit_head}", soft_wrap=True)
     console.print(table)
+    for warning in totals.run.warnings:
+        console.print(f"Warning: {warning}")
     if not summary.listed:
         console.print("No object was found there: the source is a bucket, a folder in one, or a directory.")
     elif not summary.planned:

@@ -4,7 +4,7 @@ The order in which a run uses it::
 
     with Database.connect(url, keys=KeyRing.from_environment()) as database:
         database.upgrade()
-        project = database.project("study-a", ProjectOptions(org_root="2.25"))  # options are fixed on creation
+        project = database.project("study-a", {"org_root": "2.25"})  # options are fixed on creation
         run_id = database.start_run(RunRequest(project="study-a", source=..., destination=..., recipe_name=...,
                                                recipe_digest=..., settings_digest=...))
         summary = database.plan(run_id, store.list(), max_batches=1000)  # -> PlanSummary

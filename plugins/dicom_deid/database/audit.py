@@ -44,6 +44,7 @@ class ObjectIdentity(NamedTuple):
     study_instance_uid: str = ""
     series_instance_uid: str = ""
     sop_instance_uid: str = ""
+    issuer_of_patient_id: str = ""
 
     def __repr__(self) -> str:
         return "ObjectIdentity(...)"

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Mapping as MappingType
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TextIO
+from typing import Any, Self, TextIO
 
 from dicom_deid.database import erasure, runs, schema, withdrawals
+from dicom_deid.database.ambiguous import AmbiguousPatient, list_ambiguous
 from dicom_deid.database.audit_queries import AuditRecord, Queries, source_keys
 from dicom_deid.database.connection import DEFAULT_SCHEMA, DatabaseConnection
 from dicom_deid.database.crosswalk import AccessReason, Crosswalk
@@ -21,7 +23,7 @@ from dicom_deid.database.keys import KeyRing, check_keys, register_active_key
 from dicom_deid.database.leases import Lease
 from dicom_deid.database.mapping import Mapping
 from dicom_deid.database.plan import OnChange, PlanLimits, Planner, PlanSummary, prune
-from dicom_deid.database.projects import Project, ProjectOptions, open_project, project_names
+from dicom_deid.database.projects import Project, open_project, project_names
 from dicom_deid.database.reconcile import Reconciliation, reconcile
 from dicom_deid.database.rotation import keys_in_use, rotate
 from dicom_deid.database.runs import ABANDONED_HOURS, Run, RunReport, RunRequest, RunState
@@ -111,19 +113,30 @@ class Database:
         """Upgrade the schema to this version; nothing happens when it is, and several may do so at once."""
         schema.upgrade(self.connection)
 
-    def project(self, name: str, options: ProjectOptions | None = None, *, create: bool = True) -> Project:
-        """Return the project of that name, created with `options` (or the defaults) on first use.
+    def project(self, name: str, options: MappingType[str, Any] | None = None, *, create: bool = True) -> Project:
+        """Return the project of that name, created on first use.
 
-        With `create=False` a project that does not exist is an error.
+        Parameters
+        ----------
+        name
+            Its name.
+        options
+            Fields of :class:`ProjectOptions`: what the project must have, or is created with.
+        create
+            Create the project if it does not exist; otherwise it is an error.
 
         Raises
         ------
         ConfigurationError
-            It has other options than those given, or the key ring does not decrypt its secret.
+            It was created with other options, or the key ring does not decrypt its secret.
         """
-        if name not in self._projects or options is not None:
-            self._projects[name] = open_project(self.connection, self.keys, name, options, create=create)
+        if name not in self._projects or options:
+            self._projects[name] = open_project(self.connection, self.keys, name, options or {}, create=create)
         return self._projects[name]
+
+    def ambiguous_patients(self, project: Project) -> list[AmbiguousPatient]:
+        """Return the patients of a project whose identifiers may mix up people."""
+        return list_ambiguous(self.connection, project.project_id)
 
     def mapping(self, project: Project) -> Mapping:
         """Return the mapping of a project, with a cache of its own."""

@@ -15,8 +15,9 @@ from dicom_deid.database.hash_chain import record_event
 from dicom_deid.database.keys import KeyRing
 from dicom_deid.database.mapping import bound_to, keyed_hash_of
 from dicom_deid.database.projects import Project, original_cipher
+from dicom_deid.database.source_index import IndexedIdentifiers, index_hashes
 from dicom_deid.exceptions import ConfigurationError
-from dicom_deid.identifiers import IdentifierKind
+from dicom_deid.identifiers import IdentifierKind, without_issuer
 
 # The identifiers of a study or series that another patient has too are not deleted: they are that patient's as well.
 _CHOOSE = """
@@ -60,7 +61,8 @@ WITH gone AS (
 UPDATE withdrawal SET state = 'erased' WHERE withdrawal_id IN (SELECT withdrawal_id FROM gone) AND state = 'finished';
 WITH erased AS (
     DELETE FROM index_series s USING index_source i WHERE i.source_id = s.store_id AND i.project_id = %(project)s
-      AND s.patient IN (SELECT encode(substr(hash, 1, 16), 'hex')::uuid FROM unnest(%(patients)s::bytea[]) w (hash))
+      AND EXISTS (SELECT FROM unnest(%(index_patients)s::uuid[], %(index_issuers)s::uuid[]) w (patient, issuer)
+                  WHERE w.patient = s.patient AND (w.issuer IS NULL OR w.issuer = s.issuer))
     RETURNING s.series_number
 )
 DELETE FROM index_object WHERE series_number IN (SELECT series_number FROM erased);
@@ -136,6 +138,7 @@ def erase_patients(
         "project": project.project_id,
         "patients": [keyed_hash_of(project, IdentifierKind.PATIENT_ID, each) for each in originals],
         "offsets": [keyed_hash_of(project, IdentifierKind.DATE_OFFSET, each) for each in originals],
+        **_index_parameters(project, originals),
     }
     with connection.transaction(doing):
         connection.query(
@@ -163,6 +166,17 @@ def erase_patients(
         }
         record_event(connection, chain_key, "patient-erased", body, project=project.name)
     return int(erased)
+
+
+def _index_parameters(project: Project, originals: Sequence[str]) -> dict[str, list[str | None]]:
+    """Return how the index of a source has patients; the issuer counts only if it is part of the patient key."""
+    if project.options.patient_key == "id":
+        patients = [IndexedIdentifiers(patient_id=each) for each in originals]
+    else:
+        split = map(without_issuer, originals)
+        patients = [IndexedIdentifiers(patient_id=each, issuer_of_patient_id=issuer) for each, issuer in split]
+    hashes = [index_hashes(project, each) for each in patients]
+    return {"index_patients": [each[0] for each in hashes], "index_issuers": [each[1] for each in hashes]}
 
 
 def _original_of(connection: DatabaseConnection, ring: KeyRing, project: Project, value: str) -> str:

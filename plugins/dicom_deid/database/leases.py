@@ -17,7 +17,7 @@ from dicom_deid.database.connection import DatabaseConnection
 from dicom_deid.database.deletions import COLUMNS as DELETION_COLUMNS
 from dicom_deid.database.deletions import Deletion, read_deletions
 from dicom_deid.database.errors import LeaseLost
-from dicom_deid.database.mapping import keyed_hash_of
+from dicom_deid.database.mapping import issuer_term, keyed_hash_of
 from dicom_deid.database.projects import Project, decrypt_source_key
 from dicom_deid.database.pseudonyms import normalised
 from dicom_deid.database.quarantine import decisions_of_batch, settle_held
@@ -78,21 +78,21 @@ ORDER BY i.item
 """
 
 _ADD_SERIES = """
-INSERT INTO source_series (project_id, series_hash, study_hash, accession_hash, patient_hash)
-SELECT DISTINCT %(project)s, series, study, accession, patient
-FROM unnest(%(series)s::bytea[], %(studies)s::bytea[], %(accessions)s::bytea[], %(patients)s::bytea[])
-    w (series, study, accession, patient)
-ORDER BY series, study, accession, patient ON CONFLICT DO NOTHING;
+INSERT INTO source_series (project_id, series_hash, study_hash, accession_hash, patient_hash, issuer_hash)
+SELECT DISTINCT %(project)s, series, study, accession, patient, issuer
+FROM unnest(%(series)s::bytea[], %(studies)s::bytea[], %(accessions)s::bytea[], %(patients)s::bytea[],
+            %(issuers)s::bytea[]) w (series, study, accession, patient, issuer)
+ORDER BY series, study, accession, patient, issuer ON CONFLICT DO NOTHING;
 """
 
 _WANTED = """
 wanted AS (
     SELECT w.*, s.series_number FROM unnest(
         %(items)s::integer[], %(destination_keys)s::text[], %(series)s::bytea[], %(studies)s::bytea[],
-        %(accessions)s::bytea[], %(patients)s::bytea[], %(instances)s::bytea[])
-        w (item, destination_key, series, study, accession, patient, instance)
+        %(accessions)s::bytea[], %(patients)s::bytea[], %(issuers)s::bytea[], %(instances)s::bytea[])
+        w (item, destination_key, series, study, accession, patient, issuer, instance)
     JOIN source_series s ON s.project_id = %(project)s AND s.series_hash = w.series AND s.study_hash = w.study
-        AND s.accession_hash = w.accession AND s.patient_hash = w.patient
+        AND s.accession_hash = w.accession AND s.patient_hash = w.patient AND s.issuer_hash = w.issuer
 )
 """
 
@@ -389,6 +389,10 @@ class Lease:
             items=[item.item_id for item in items],
             destination_keys=list(destination_keys),
             patients=[self._hash(IdentifierKind.PATIENT_ID, each.patient_id) for each in identities],
+            issuers=[
+                self._hash(IdentifierKind.PATIENT_ID, of and issuer_term(of))
+                for of in (each.issuer_of_patient_id for each in identities)
+            ],
             accessions=[self._hash(IdentifierKind.ACCESSION_NUMBER, each.accession_number) for each in identities],
             studies=[self._hash(IdentifierKind.UID, each.study_instance_uid) for each in identities],
             series=[self._hash(IdentifierKind.UID, each.series_instance_uid) for each in identities],

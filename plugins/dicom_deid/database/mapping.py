@@ -73,6 +73,11 @@ def keyed_hash_of(project: Project, kind: IdentifierKind, value: str) -> bytes:
     return hmac.digest(project.hash_key, f"{kind.value}\0{value}".encode(), "sha256")
 
 
+def issuer_term(issuer: str) -> str:
+    """Return what is hashed of an IssuerOfPatientID, which is no PatientID itself."""
+    return f"issuer {issuer}"
+
+
 def bound_to(kind: str, keyed_hash: bytes) -> bytes:
     """Return what an encrypted original is bound to, so that it can be decrypted in its own row only."""
     return kind.encode() + b"\0" + keyed_hash

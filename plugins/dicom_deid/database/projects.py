@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hmac
 import secrets
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal, get_args
 from uuid import UUID
 
 from dicom_deid.database.connection import DatabaseConnection
@@ -15,7 +16,7 @@ from dicom_deid.database.hash_chain import chain_key, record_event
 from dicom_deid.database.keys import KEY_BYTES, Cipher, KeyRing, derive, register_active_key
 from dicom_deid.database.pseudonyms import checked_org_root, problem_of
 from dicom_deid.exceptions import ConfigurationError
-from dicom_deid.identifiers import IdentifierKind
+from dicom_deid.identifiers import IdentifierKind, PatientKey
 
 UidStrategy = Literal["stored", "derived"]
 
@@ -37,12 +38,15 @@ class ProjectOptions:
         cannot be looked up backwards in the crosswalk then.
     max_date_offset_days
         Dates of a patient move by 1 to this many days, either way.
+    patient_key
+        `id`: equal PatientIDs are one patient. `id-and-issuer`: only if their IssuerOfPatientID is equal too.
     """
 
     org_root: str = "2.25"
     single_patient_id: str | None = None
     uid_strategy: UidStrategy = "stored"
     max_date_offset_days: int = 365
+    patient_key: PatientKey = "id"
 
     def __post_init__(self) -> None:
         checked_org_root(self.org_root)
@@ -50,10 +54,17 @@ class ProjectOptions:
             raise ConfigurationError("uid_strategy is `stored` or `derived`.")
         if not 1 <= self.max_date_offset_days <= 36500:
             raise ConfigurationError("max_date_offset_days is from 1 to 36500.")
+        if self.patient_key not in get_args(PatientKey):
+            raise ConfigurationError("patient_key is `id` or `id-and-issuer`.")
         if self.single_patient_id is not None:
             problem = problem_of(IdentifierKind.PATIENT_ID, self.single_patient_id, self.max_date_offset_days)
             if problem:
                 raise ConfigurationError(f"single_patient_id {problem}.")
+
+
+PROJECT_OPTIONS = tuple(option.name for option in fields(ProjectOptions))
+"""Names of the options, which are columns of the table `project`."""
+_OPTIONS = ", ".join(PROJECT_OPTIONS)
 
 
 @dataclass(frozen=True)
@@ -115,28 +126,32 @@ def open_project(
     connection: DatabaseConnection,
     ring: KeyRing,
     name: str,
-    options: ProjectOptions | None = None,
+    options: Mapping[str, Any],
     *,
     create: bool = True,
 ) -> Project:
-    """Return the project of that name, created with `options` when there is none.
+    """Return the project of that name, created with `options` (and defaults for the others) when there is none.
 
     Raises
     ------
     ConfigurationError
-        The project has other options, or was deleted; or there is none and `create` is False.
+        The project was created with other options, or was deleted; or there is none and `create` is False.
     """
     found = _find(connection, ring, name)
     if found is None and create:
-        _create(connection, ring, name, options or ProjectOptions())
+        _create(connection, ring, name, ProjectOptions(**options))
         found = _find(connection, ring, name)
     if found is None:
         names = [found for (found,) in connection.query("reading the projects", "SELECT name FROM project")]
         similar = get_close_matches(name, names, n=1)
         hint = f"did you mean {similar[0]!r}?" if similar else "create it, or name one that exists."
         raise ConfigurationError(f"There is no project {name!r}: {hint}")
-    if options is not None and options != found.options:
-        _refuse(found, options)
+    differing = [option for option, value in options.items() if getattr(found.options, option) != value]
+    if differing:
+        raise ConfigurationError(
+            f"Project {name!r} was created with another {', '.join(differing)}; these cannot be changed. "
+            "Use the project's own, or another project."
+        )
     return found
 
 
@@ -149,8 +164,7 @@ def project_names(connection: DatabaseConnection) -> list[str]:
 def _find(connection: DatabaseConnection, ring: KeyRing, name: str) -> Project | None:
     rows = connection.query(
         "reading the project",
-        "SELECT deleted_at, project_id, secret, key_id, org_root, single_patient_id, uid_strategy, "
-        "max_date_offset_days FROM project WHERE name = %s",
+        f"SELECT deleted_at, project_id, secret, key_id, {_OPTIONS} FROM project WHERE name = %s",  # noqa: S608
         (name,),
     )
     if not rows:
@@ -158,9 +172,8 @@ def _find(connection: DatabaseConnection, ring: KeyRing, name: str) -> Project |
     deleted_at, project_id, secret, key_id, *options = rows[0]
     if deleted_at is not None:
         raise ConfigurationError(f"Project {name!r} was deleted on {deleted_at:%Y-%m-%d}; choose another name.")
-    names = [option.name for option in fields(ProjectOptions)]
     decrypted = ring.cipher(key_id, SECRET_PURPOSE).decrypt(bytes(secret), name.encode())
-    return Project(project_id, name, ProjectOptions(**dict(zip(names, options, strict=True))), decrypted)
+    return Project(project_id, name, ProjectOptions(**dict(zip(PROJECT_OPTIONS, options, strict=True))), decrypted)
 
 
 def _create(connection: DatabaseConnection, ring: KeyRing, name: str, options: ProjectOptions) -> None:
@@ -174,9 +187,8 @@ def _create(connection: DatabaseConnection, ring: KeyRing, name: str, options: P
     with connection.transaction(doing):
         made = connection.query(
             doing,
-            "INSERT INTO project (name, secret, key_id, org_root, single_patient_id, uid_strategy, "
-            "max_date_offset_days) VALUES (%(name)s, %(secret)s, %(key_id)s, %(org_root)s, %(single_patient_id)s, "
-            "%(uid_strategy)s, %(max_date_offset_days)s) ON CONFLICT DO NOTHING RETURNING project_id",
+            f"INSERT INTO project (name, secret, key_id, {_OPTIONS}) VALUES (%(name)s, %(secret)s, %(key_id)s, "  # noqa: S608
+            f"{', '.join(f'%({name})s' for name in PROJECT_OPTIONS)}) ON CONFLICT DO NOTHING RETURNING project_id",
             {
                 "name": name,
                 "secret": cipher.encrypt(secrets.token_bytes(KEY_BYTES), name.encode()),
@@ -186,15 +198,3 @@ def _create(connection: DatabaseConnection, ring: KeyRing, name: str, options: P
         )
         if made:
             record_event(connection, key, "project-created", asdict(options), project=name)
-
-
-def _refuse(project: Project, wanted: ProjectOptions) -> None:
-    differing = [
-        option.name
-        for option in fields(ProjectOptions)
-        if getattr(wanted, option.name) != getattr(project.options, option.name)
-    ]
-    raise ConfigurationError(
-        f"Project {project.name!r} was created with another {', '.join(differing)}; these cannot be changed. "
-        "Use the project's own, or another project."
-    )

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from dicom_deid import __version__
+from dicom_deid.database.ambiguous import count_ambiguous
 from dicom_deid.database.connection import DatabaseConnection
 from dicom_deid.database.hash_chain import EVENTS, links_of, record_event
 from dicom_deid.exceptions import ConfigurationError
@@ -81,11 +82,30 @@ class Run:
     planned_bytes: int
     started_at: datetime
     finished_at: datetime | None
+    patients_of_several_issuers: int
+    studies_of_several_patients: int
 
     @property
     def recorded_since(self) -> datetime:
         """An instant before which the audit has no row of the run, so that partitions of earlier months are skipped."""
         return self.started_at.replace(hour=0, minute=0, second=0, microsecond=0)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the identifiers of its patients say of the source, as counts."""
+        found = []
+        if self.patients_of_several_issuers:
+            found.append(
+                f"{self.patients_of_several_issuers} PatientIDs have several issuers (IssuerOfPatientID) and are one "
+                "patient each here. If these are different people, use a project with the patient key `id-and-issuer`."
+            )
+        if self.studies_of_several_patients:
+            found.append(
+                f"{self.studies_of_several_patients} studies have objects of several patients, which have different "
+                "pseudonyms."
+            )
+        look_up = f" `dicom-deid crosswalk ambiguous --project {self.request.project}` lists their pseudonyms."
+        return [f"{warning}{look_up}" for warning in found]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,7 +221,8 @@ class RunReport(Totals):
 
 _RUN = (
     "SELECT r.run_id::text, r.request, r.scope_id, r.rules_id, s.project_id, r.state, r.listed, r.already_done, "
-    "r.planned, r.planned_bytes, r.started_at, r.finished_at FROM run r JOIN work_scope s USING (scope_id) "
+    "r.planned, r.planned_bytes, r.started_at, r.finished_at, r.patients_of_several_issuers, "
+    "r.studies_of_several_patients FROM run r JOIN work_scope s USING (scope_id) "
 )
 
 
@@ -357,6 +378,7 @@ def finish_run(connection: DatabaseConnection, chain_key: bytes, run_id: str, st
     run = find_run(connection, run_id)
     parameters = {"run": run_id, "batch": None, **done_parameters(connection, run)}
     connection.query(doing, SETTLE_DONE, parameters)
+    ambiguous = count_ambiguous(connection, run_id, run.project_id)
     report = report_run(connection, run_id)
     with connection.transaction(doing):
         connection.query(
@@ -376,10 +398,15 @@ def finish_run(connection: DatabaseConnection, chain_key: bytes, run_id: str, st
             "listed": run.listed,
             "already_done": run.already_done,
             "planned": run.planned,
+            **ambiguous,
         }
         record_event(connection, chain_key, "run-finished", body, run_id=run_id, project=run.request.project)
         connection.query(
-            doing, "UPDATE run SET state = %s, finished_at = clock_timestamp() WHERE run_id = %s", (state, run_id)
+            doing,
+            "UPDATE run SET state = %(state)s, finished_at = clock_timestamp(), "
+            "patients_of_several_issuers = %(patients_of_several_issuers)s, "
+            "studies_of_several_patients = %(studies_of_several_patients)s WHERE run_id = %(run)s",
+            {"run": run_id, "state": state, **ambiguous},
         )
 
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 from dicom_deid.database.connection import DatabaseConnection
-from dicom_deid.database.mapping import keyed_hash_of
+from dicom_deid.database.mapping import issuer_term, keyed_hash_of
 from dicom_deid.database.projects import Project, decrypt_source_key, source_key_hash
 from dicom_deid.database.pseudonyms import normalised
 from dicom_deid.database.runs import split_source
@@ -274,12 +274,12 @@ class SourceIndex:
             encrypted = self._project.source_key_cipher.encrypt(
                 key.encode("utf-8", "surrogateescape"), UUID(key_hash).bytes
             )
-            instance = self._hash(IdentifierKind.UID, entry.sop_instance_uid)
+            instance = index_hash(self._project, IdentifierKind.UID, entry.sop_instance_uid)
             row = (key_hash, encrypted, listed.size, listed.etag, listed.version_id, moment, instance)
             for name, value in zip(columns, row, strict=True):
                 values[name].append(value)
-            for name, value in zip(hashed, self._hashes(entry.identifiers), strict=True):
-                values[name].append(value or self._hash(IdentifierKind.UID, ""))
+            for name, value in zip(hashed, index_hashes(self._project, entry.identifiers), strict=True):
+                values[name].append(value or index_hash(self._project, IdentifierKind.UID, ""))
             values["attributes"].append(json.dumps(entry.attributes, sort_keys=True))
         with self._connection.transaction("adding to the index"):
             self._connection.query(
@@ -326,7 +326,7 @@ class SourceIndex:
         list of CohortAnswer
             One per line, in the order of the numbers.
         """
-        hashes = [self._hashes(identifiers) for _, identifiers, _ in lines]
+        hashes = [index_hashes(self._project, identifiers) for _, identifiers, _ in lines]
         parameters: dict[str, Any] = {
             name: [each[position] for each in hashes]
             for position, name in enumerate(("patient", "issuer", "accession", "study", "series"))
@@ -338,7 +338,7 @@ class SourceIndex:
         doing = "looking up a cohort"
         self._connection.query(doing, _LINES, parameters)
         rows = self._connection.query(
-            doing, _MATCH, {"store": self._store_id, "no_issuer": self._hash(IdentifierKind.UID, "")}
+            doing, _MATCH, {"store": self._store_id, "no_issuer": index_hash(self._project, IdentifierKind.UID, "")}
         )
         return [CohortAnswer(number=number, status=status, objects=objects) for number, status, objects in rows]
 
@@ -353,22 +353,24 @@ class SourceIndex:
                 moment = last_modified or datetime.now(UTC)
                 yield SourceObject(key.removeprefix(self._prefix), size, etag, moment, version_id)
 
-    def _hashes(self, of: IndexedIdentifiers) -> tuple[str | None, ...]:
-        issuer = of.issuer_of_patient_id
-        return (
-            self._hash(IdentifierKind.PATIENT_ID, of.patient_id),
-            self._hash(IdentifierKind.PATIENT_ID, issuer and f"issuer {issuer}"),
-            self._hash(IdentifierKind.ACCESSION_NUMBER, of.accession_number),
-            self._hash(IdentifierKind.UID, of.study_instance_uid),
-            self._hash(IdentifierKind.UID, of.series_instance_uid),
-        )
 
-    def _hash(self, kind: IdentifierKind, value: str | None) -> str | None:
-        """Return the first 128 bits of the keyed hash of a value; one and the same for all that are empty."""
-        if value is None:
-            return None
-        plain = normalised(value)
-        return keyed_hash_of(self._project, kind if plain else IdentifierKind.UID, plain)[:_HASH_BYTES].hex()
+def index_hash(project: Project, kind: IdentifierKind, value: str) -> str:
+    """Return the first 128 bits of the keyed hash of a value; one and the same for all that are empty."""
+    plain = normalised(value)
+    return keyed_hash_of(project, kind if plain else IdentifierKind.UID, plain)[:_HASH_BYTES].hex()
+
+
+def index_hashes(project: Project, of: IndexedIdentifiers) -> tuple[str | None, ...]:
+    """Return the hashes of patient, issuer, accession number, study and series; None for what is not given."""
+    issuer = of.issuer_of_patient_id
+    values = (
+        (IdentifierKind.PATIENT_ID, of.patient_id),
+        (IdentifierKind.PATIENT_ID, issuer and issuer_term(issuer)),
+        (IdentifierKind.ACCESSION_NUMBER, of.accession_number),
+        (IdentifierKind.UID, of.study_instance_uid),
+        (IdentifierKind.UID, of.series_instance_uid),
+    )
+    return tuple(None if value is None else index_hash(project, kind, value) for kind, value in values)
 
 
 def count_archive(connection: DatabaseConnection, project: Project) -> list[ArchiveCount]:

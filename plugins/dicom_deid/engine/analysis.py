@@ -10,12 +10,13 @@ from dicom_deid.engine.handler_table import HandlerTable
 from dicom_deid.engine.handlers.basic import ObjectWalk
 from dicom_deid.engine.references import MODALITIES, well_known_uids
 from dicom_deid.engine.residuals.search import RemovedValues
-from dicom_deid.identifiers import Identifier
+from dicom_deid.identifiers import Identifier, IdentifierKind, with_issuer
 from dicom_deid.objects import SourceRange
 from dicom_deid.reasons import Reason
 from dicom_deid.recipe import CompiledRecipe
 
 _US_BYTES = 2
+_OF_PATIENT = (IdentifierKind.PATIENT_ID, IdentifierKind.DATE_OFFSET)
 
 
 class AnalysisResult:
@@ -44,6 +45,7 @@ class AnalysisResult:
         "handler_table",
         "header",
         "instance",
+        "issuer",
         "meta",
         "removed",
         "size",
@@ -77,6 +79,8 @@ class AnalysisResult:
         # The transfer syntax of the new object.
         self.transfer_syntax_uid = header.transfer_syntax.uid
         self.instance: Identifier | None = None
+        # The IssuerOfPatientID, if the patient key includes it.
+        self.issuer = ""
         # The walk over the file meta information, where it is not rebuilt.
         self.meta: ObjectWalk | None = None
         # The values that the rules remove, unless the residual search is off.
@@ -87,7 +91,19 @@ class AnalysisResult:
     @property
     def identifiers(self) -> tuple[Identifier, ...]:
         """The identifiers whose pseudonyms the object needs, each once."""
-        return tuple(self.walk.identifiers)
+        if not self.issuer:
+            return tuple(self.walk.identifiers)
+        return tuple(dict.fromkeys(map(self.keyed, self.walk.identifiers)))
+
+    def keyed(self, identifier: Identifier) -> Identifier:
+        """Return an identifier of the object, with the issuer if the patient key includes it.
+
+        The issuer of the root data set is that of each PatientID in the object.
+        """
+        kind, value = identifier
+        if kind not in _OF_PATIENT or value == self.original("StudyInstanceUID"):
+            return identifier
+        return Identifier(kind, with_issuer(value, self.issuer))
 
     @property
     def pixel_data(self) -> tuple[int, int | None] | None:
@@ -119,9 +135,14 @@ class AnalysisResult:
         return self.walk.data[found[0] : found[1]].decode("ascii", "replace").strip("\0 ")
 
     @property
+    def patient_id(self) -> str:
+        """The original PatientID, with its issuer if the patient key includes it. PHI."""
+        return with_issuer(self.original("PatientID"), self.issuer)
+
+    @property
     def patient(self) -> str:
         """The original PatientID, or StudyInstanceUID if the object has none. PHI."""
-        return self.original("PatientID") or self.original("StudyInstanceUID")
+        return self.patient_id or self.original("StudyInstanceUID")
 
     def original(self, keyword: str) -> str:
         """Return the original value of a captured identifier, or an empty string. PHI."""

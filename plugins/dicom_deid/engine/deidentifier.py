@@ -57,7 +57,7 @@ from dicom_deid.engine.residuals.search import (
 from dicom_deid.engine.residuals.terms import SearchTerms
 from dicom_deid.engine.settings import Settings
 from dicom_deid.exceptions import ConfigurationError, Quarantine
-from dicom_deid.identifiers import Identifier, IdentifierKind
+from dicom_deid.identifiers import Identifier, IdentifierKind, PatientKey
 from dicom_deid.reasons import Reason
 from dicom_deid.recipe import NO_PRESENCE, CompiledRecipe, ElementName, Presence, Recipe, types_of
 
@@ -120,6 +120,8 @@ class Deidentifier:
         given here.
     archive_words
         Words that may stay in free text cleaned by vocabulary because they occur for many patients of the project.
+    patient_key
+        Whether a PatientID identifies a patient alone, or with its issuer.
 
     Raises
     ------
@@ -135,8 +137,10 @@ class Deidentifier:
         functions: Mapping[str, Callable[..., Any]] | None = None,
         variables: Mapping[str, Any] | None = None,
         archive_words: Container[str] = (),
+        patient_key: PatientKey = "id",
     ) -> None:
         self.recipe = recipe
+        self._key_includes_issuer = patient_key == "id-and-issuer"
         self.settings = settings or Settings()
         self.compiled = CompiledRecipe(recipe)
         self._functions = dict(functions or {})
@@ -204,6 +208,8 @@ class Deidentifier:
         """
         walk, header = analysis.walk, analysis.header
         encoding = header.transfer_syntax.encoding
+        if analysis.issuer:
+            pseudonyms = {each: pseudonyms[analysis.keyed(each)] for each in walk.identifiers}
         edits = self._final_edits(walk, (analysis.start, analysis.end), encoding, pseudonyms)
         self._search_written(analysis, edits, encoding)
         order = BIG_ENDIAN if header.transfer_syntax.encoding.big_endian else LITTLE_ENDIAN
@@ -437,6 +443,8 @@ class Deidentifier:
             obj.size,
         )
         analysis.meta = meta
+        if self._key_includes_issuer:
+            analysis.issuer = walk.captured_text("IssuerOfPatientID")
         if meta is None:
             self._collect_meta_instance_uid(analysis)
         return analysis

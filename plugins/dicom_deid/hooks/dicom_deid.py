@@ -13,7 +13,7 @@ from dicom_deid.hooks.connections import get_connection
 if TYPE_CHECKING:
     from dicom_deid.database import KeyRing
 
-PROJECT_OPTIONS = ("org_root", "single_patient_id", "uid_strategy", "max_date_offset_days")
+PROJECT_OPTIONS = ("org_root", "single_patient_id", "uid_strategy", "max_date_offset_days", "patient_key")
 """Connection fields that are options of the project, fixed when it is created."""
 
 

@@ -74,7 +74,7 @@ class DicomReportOperator(DicomDeidOperator):
         excess = _excess(report, allowed)
         self._counts = {
             **_counts(run_id, report),
-            "warnings": [*_nothing_listed(report, configuration.source), *excess],
+            "warnings": [*_nothing_listed(report, configuration.source), *report.run.warnings, *excess],
         }
         for warning in self._counts["warnings"]:
             self.log.warning("%s", warning)

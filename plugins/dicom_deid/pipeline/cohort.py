@@ -15,7 +15,7 @@ from dicom_deid.database import AccessReason, Database, Project
 from dicom_deid.database.crosswalk_import import write_csv
 from dicom_deid.database.source_index import CohortAnswer, IndexedIdentifiers, SourceIndex
 from dicom_deid.exceptions import ConfigurationError
-from dicom_deid.identifiers import IdentifierKind
+from dicom_deid.identifiers import IdentifierKind, PatientKey, with_issuer
 from dicom_deid.objects import SourceObject
 from dicom_deid.objectstore import S3Connection, open_object_store
 from dicom_deid.pipeline.configuration import RunConfiguration
@@ -77,8 +77,14 @@ class CohortLine:
         )
         return any(given)
 
+    def patient(self, patient_key: PatientKey) -> str | None:
+        """Return the original of the patient's pseudonym: the PatientID, with its issuer if that is part of the key."""
+        if self.patient_id is None or patient_key == "id":
+            return self.patient_id
+        return with_issuer(self.patient_id, self.issuer_of_patient_id or "")
 
-def load_cohort(url: str, connection: S3Connection | None = None) -> list[CohortLine]:
+
+def load_cohort(url: str, connection: S3Connection | None = None, patient_key: PatientKey = "id") -> list[CohortLine]:
     """Read a cohort list from ``s3://bucket/key`` or a path.
 
     Raises
@@ -93,7 +99,7 @@ def load_cohort(url: str, connection: S3Connection | None = None) -> list[Cohort
         raise ConfigurationError(f"There is no cohort list at {url}.")
     if found.size > _MAX_BYTES:
         raise ConfigurationError(f"{url}: the list is larger than {_MAX_BYTES >> 20} MiB. Cut it into several runs.")
-    return read_cohort(bytes(store.read(name, etag=found.etag, size=found.size)), name)
+    return read_cohort(bytes(store.read(name, etag=found.etag, size=found.size)), name, patient_key)
 
 
 class MatchedCohort(NamedTuple):
@@ -124,7 +130,7 @@ def match_cohort(configuration: RunConfiguration, connections: Connections) -> I
     if configuration.cohort is None:
         yield None
         return
-    lines = load_cohort(configuration.cohort, connections.source)
+    lines = load_cohort(configuration.cohort, connections.source, configuration.patient_key or "id")
     source = open_object_store(configuration.source, connections.source).url
     start = source.rstrip("/") + "/"
     # A connection of its own: the matched objects are read from it while another one plans them.
@@ -147,9 +153,9 @@ def import_pseudonyms(database: Database, project: Project, lines: Iterable[Coho
         A patient has another pseudonym in the project, or a pseudonym is taken; nothing was imported.
     """
     given = {
-        (IdentifierKind.PATIENT_ID, line.patient_id): line.pseudonym
+        (IdentifierKind.PATIENT_ID, patient): line.pseudonym
         for line in lines
-        if line.patient_id and line.pseudonym
+        if (patient := line.patient(project.options.patient_key)) and line.pseudonym
     }
     if not given:
         return 0
@@ -159,7 +165,7 @@ def import_pseudonyms(database: Database, project: Project, lines: Iterable[Coho
     return database.import_crosswalk(project, file, access)
 
 
-def read_cohort(data: bytes, name: str) -> list[CohortLine]:
+def read_cohort(data: bytes, name: str, patient_key: PatientKey = "id") -> list[CohortLine]:
     """Read a cohort list.
 
     Parameters
@@ -169,6 +175,8 @@ def read_cohort(data: bytes, name: str) -> list[CohortLine]:
         tab. Column names are those of `COLUMNS`, in any case and order.
     name
         Name of the file, for messages.
+    patient_key
+        Whether equal PatientIDs of two issuers are one patient, which has one pseudonym.
 
     Returns
     -------
@@ -184,7 +192,7 @@ def read_cohort(data: bytes, name: str) -> list[CohortLine]:
     lines = [_line(number, values, name) for number, values in rows]
     if not lines:
         raise ConfigurationError(f"{name}: the list has no lines below its header.")
-    _check_pseudonyms(lines, name)
+    _check_pseudonyms(lines, name, patient_key)
     return lines
 
 
@@ -281,16 +289,17 @@ def _line(number: int, values: dict[str, str], name: str) -> CohortLine:
     return line
 
 
-def _check_pseudonyms(lines: Iterable[CohortLine], name: str) -> None:
+def _check_pseudonyms(lines: Iterable[CohortLine], name: str, patient_key: PatientKey) -> None:
     """Refuse two pseudonyms for one patient, and one pseudonym for two."""
     pseudonym_of: dict[str, CohortLine] = {}
     patient_of: dict[str, CohortLine] = {}
     for line in lines:
-        if line.patient_id is None or line.pseudonym is None:
+        patient = line.patient(patient_key)
+        if patient is None or line.pseudonym is None:
             continue
-        first = pseudonym_of.setdefault(line.patient_id, line)
+        first = pseudonym_of.setdefault(patient, line)
         if first.pseudonym != line.pseudonym:
             raise ConfigurationError(f"{name}, lines {first.number} and {line.number}: two pseudonyms of one patient.")
         first = patient_of.setdefault(line.pseudonym, line)
-        if first.patient_id != line.patient_id:
+        if first.patient(patient_key) != patient:
             raise ConfigurationError(f"{name}, lines {first.number} and {line.number}: one pseudonym of two patients.")

@@ -10,10 +10,11 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from dicom_deid.database.projects import ProjectOptions
+from dicom_deid.database.projects import PROJECT_OPTIONS, ProjectOptions
 from dicom_deid.engine.settings import Settings
 from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.field_checks import check_fields, check_names
+from dicom_deid.identifiers import PatientKey
 from dicom_deid.pipeline.destination import DEFAULT_TEMPLATE, KeyTemplate
 from dicom_deid.pipeline.fetch import LARGE_OBJECT_BYTES
 from dicom_deid.recipe import load_function
@@ -56,7 +57,7 @@ class RunConfiguration:
         are not processed again for it.
     destination_key_template
         Template of destination keys, see `KeyTemplate`.
-    org_root, single_patient_id, uid_strategy, max_date_offset_days
+    org_root, single_patient_id, uid_strategy, max_date_offset_days, patient_key
         Options of the project, fixed when it is created; None to use the project's own.
     cohort
         ``s3://bucket/key`` or path of a cohort list: only objects that its lines name are planned, from the index of
@@ -115,6 +116,7 @@ class RunConfiguration:
     single_patient_id: str | None = None
     uid_strategy: Literal["stored", "derived"] | None = None
     max_date_offset_days: int | None = None
+    patient_key: PatientKey | None = None
     cohort: str | None = None
     select: str = ""
     exclude: str = ""
@@ -155,7 +157,7 @@ class RunConfiguration:
                 raise ConfigurationError(f"{name} must be a whole number of at least 1.")
         check_fields(self)
         KeyTemplate.parse(self.destination_key_template)
-        _ = self.project_options, self.selection
+        _ = ProjectOptions(**self.project_options), self.selection
         _check_quarantine(self.quarantine, self.destination, self.source)
         _check_window(self.after, self.before)
 
@@ -170,10 +172,9 @@ class RunConfiguration:
         return _instant("older_than", self.older_than)
 
     @property
-    def project_options(self) -> ProjectOptions | None:
-        """The options that the project must have, or is created with; None to accept any."""
-        given = {name: getattr(self, name) for name in _PROJECT_OPTIONS if getattr(self, name) is not None}
-        return ProjectOptions(**given) if given else None
+    def project_options(self) -> dict[str, Any]:
+        """The options that the project must have, or is created with."""
+        return {name: getattr(self, name) for name in PROJECT_OPTIONS if getattr(self, name) is not None}
 
     @property
     def selection(self) -> Selection:
@@ -195,6 +196,8 @@ class RunConfiguration:
         }
         if self.project_rules:
             relevant["project_rules"] = self.project_rules
+        if self.patient_key == "id-and-issuer":
+            relevant["patient_key"] = self.patient_key
         return hashlib.sha256(json.dumps(relevant, sort_keys=True).encode()).hexdigest()
 
     def load_functions(self) -> dict[str, Callable[..., Any]]:
@@ -265,9 +268,6 @@ _POSITIVE = (
     "restore_days",
     "max_date_offset_days",
 )
-
-
-_PROJECT_OPTIONS = ("org_root", "single_patient_id", "uid_strategy", "max_date_offset_days")
 
 
 def _settings(values: Mapping[str, Any]) -> Settings:

@@ -75,6 +75,7 @@ def _compile(recipe: Recipe, configuration: RunConfiguration, archive_words: Arc
         functions=configuration.load_functions(),
         variables=dict(configuration.variables),
         archive_words=archive_words or (),
+        patient_key=configuration.patient_key or "id",
     )
     template = KeyTemplate.parse(configuration.destination_key_template)
     template.check(deidentifier.compiled, follows_references=configuration.settings.follow_uid_references)

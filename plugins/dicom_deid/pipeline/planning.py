@@ -29,7 +29,7 @@ class PlannedRun:
     summary
         Counts of the plan, with one reference per batch.
     configuration
-        The configuration for the batches: it holds the device rules of the project.
+        The configuration for the batches: it holds the patient key and the device rules of the project.
     cohort
         The answer to each line of the cohort list.
     """
@@ -74,8 +74,9 @@ def plan_run(
     make_deidentifier(configuration)
     with connections.open(configuration) as (database, object_stores), ExitStack() as resources:
         database.upgrade()
-        database.project(configuration.project, configuration.project_options, create=create_project)
+        project = database.project(configuration.project, configuration.project_options, create=create_project)
         configuration = configuration.replace(
+            patient_key=project.options.patient_key,
             project_rules=project_rules(database.connection, configuration.project),
             archive_words=_snapshot_of_words(database, configuration),
         )
@@ -107,7 +108,6 @@ def plan_run(
             if cohort is None:
                 listing = object_stores.source.list()
             else:
-                project = database.project(configuration.project)
                 access = AccessReason(
                     person=configuration.triggered_by or "unknown", reason=f"cohort list of run {run_id}"
                 )

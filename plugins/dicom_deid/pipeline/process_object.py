@@ -220,8 +220,7 @@ class ObjectProcessor:
             analysis = fetched.analysis
             terms = analysis.removed.patient_terms if analysis.removed is not None else frozenset()
             instance = analysis.original("SOPInstanceUID") or None
-            patient_id = analysis.original("PatientID")
-            reply = yield PendingObject(analysis.identifiers, patient_id, analysis.patient, terms, instance)
+            reply = yield PendingObject(analysis.identifiers, analysis.patient_id, analysis.patient, terms, instance)
             attempt.since = time.perf_counter()
 
             # Search the object for what other objects of the patient gave.
@@ -420,7 +419,8 @@ class ObjectProcessor:
 def _identity(analysis: AnalysisResult) -> ObjectIdentity:
     """Return the original identifiers that an object can be withdrawn by; PHI."""
     return ObjectIdentity(
-        patient_id=analysis.original("PatientID"),
+        patient_id=analysis.patient_id,
+        issuer_of_patient_id=analysis.original("IssuerOfPatientID"),
         accession_number=analysis.original("AccessionNumber"),
         study_instance_uid=analysis.original("StudyInstanceUID"),
         series_instance_uid=analysis.original("SeriesInstanceUID"),

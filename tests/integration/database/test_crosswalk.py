@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from dicom_deid.database import AccessReason, Database, KeyRing, ProjectOptions
+from dicom_deid.database import AccessReason, Database, KeyRing
 from dicom_deid.database.crosswalk_import import write_csv
 from dicom_deid.database.mapping import Mapping
 from dicom_deid.exceptions import ConfigurationError, DatabaseError
@@ -50,7 +50,7 @@ def test_who_and_why_are_not_optional(person, reason):
 
 
 def test_shared_pseudonyms_lead_back_to_all_their_originals(database):
-    project = database.project("single", ProjectOptions(single_patient_id="ONE"))
+    project = database.project("single", {"single_patient_id": "ONE"})
     patients = [Identifier(IdentifierKind.PATIENT_ID, str(number)) for number in range(5)]
     database.mapping(project).resolve(patients)
     pairs = database.crosswalk(project).originals_of(IdentifierKind.PATIENT_ID, ["ONE"], ASKED)
@@ -58,7 +58,7 @@ def test_shared_pseudonyms_lead_back_to_all_their_originals(database):
 
 
 def test_derived_uids_are_looked_up_forwards_only(database):
-    project = database.project("derived", ProjectOptions(uid_strategy="derived"))
+    project = database.project("derived", {"uid_strategy": "derived"})
     original = Identifier(IdentifierKind.UID, "1.2.3")
     pseudonym = database.mapping(project).resolve([original])[original]
     assert database.crosswalk(project).pseudonyms_of(IdentifierKind.UID, ["1.2.3"], ASKED) == [(original, pseudonym)]

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from dicom_deid.database import Database, KeyRing, ProjectOptions, pseudonyms
+from dicom_deid.database import Database, KeyRing, pseudonyms
 from dicom_deid.database.mapping import Mapping
 from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.identifiers import Identifier, IdentifierKind
@@ -109,7 +109,7 @@ def test_a_batch_of_new_originals_costs_two_round_trips_and_a_known_one_at_most_
 
 
 def test_pseudonyms_have_the_forms_of_the_desktop_application(database):
-    project = database.project("forms", ProjectOptions(org_root="1.2.826.0.1.3680043.10.999", max_date_offset_days=10))
+    project = database.project("forms", {"org_root": "1.2.826.0.1.3680043.10.999", "max_date_offset_days": 10})
     mapping = database.mapping(project)
     found = mapping.resolve([Identifier(kind, f"x{number}") for kind in IdentifierKind for number in range(50)])
     for (kind, _), pseudonym in found.items():
@@ -162,7 +162,7 @@ def test_projects_cannot_be_linked(database):
 
 
 def test_a_single_patient_id_keeps_date_offsets_per_patient(database):
-    project = database.project("single", ProjectOptions(single_patient_id="TRIAL-1"))
+    project = database.project("single", {"single_patient_id": "TRIAL-1"})
     patients = [Identifier(IdentifierKind.PATIENT_ID, str(number)) for number in range(20)]
     offsets = [Identifier(IdentifierKind.DATE_OFFSET, str(number)) for number in range(20)]
     found = database.mapping(project).resolve(patients + offsets)
@@ -171,7 +171,7 @@ def test_a_single_patient_id_keeps_date_offsets_per_patient(database):
 
 
 def test_derived_uids_need_no_row_and_are_the_same_everywhere(database, second):
-    options = ProjectOptions(uid_strategy="derived")
+    options = {"uid_strategy": "derived"}
     identifiers = [Identifier(IdentifierKind.UID, f"1.2.{number}") for number in range(500)]
     before = database.connection.round_trips
     mapping = database.mapping(database.project("derived", options))
@@ -187,10 +187,10 @@ def test_derived_uids_need_no_row_and_are_the_same_everywhere(database, second):
 
 
 def test_options_are_fixed_and_the_error_names_which(database):
-    database.project("fixed", ProjectOptions(max_date_offset_days=10))
+    database.project("fixed", {"max_date_offset_days": 10})
     assert database.project("fixed").options.max_date_offset_days == 10
     with pytest.raises(ConfigurationError, match="another org_root, max_date_offset_days;"):
-        database.project("fixed", ProjectOptions(org_root="1.2.3"))
+        database.project("fixed", {"org_root": "1.2.3"})
 
 
 def test_another_key_ring_is_refused(store_url, database):

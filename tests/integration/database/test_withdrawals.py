@@ -21,7 +21,6 @@ from dicom_deid.database import (
     Intent,
     KeyRing,
     ObjectIdentity,
-    ProjectOptions,
     WithdrawalRequest,
 )
 from dicom_deid.database.connection import DatabaseConnection
@@ -262,7 +261,7 @@ def test_the_memory_of_a_withdrawal_that_was_deleted_by_hand_is_found(released):
 
 
 def test_a_value_that_means_several_patients_is_refused(database, steps):
-    project = database.project("one", ProjectOptions(single_patient_id="ONE"))
+    project = database.project("one", {"single_patient_id": "ONE"})
     run = steps.begin(project="one")
     process(database, run, database.plan(run, listing(20)).batches, "one")
     with pytest.raises(ConfigurationError, match="several patients"):

@@ -16,6 +16,7 @@ CREATE TABLE project (
     single_patient_id text,
     uid_strategy text NOT NULL CHECK (uid_strategy IN ('stored', 'derived')),
     max_date_offset_days integer NOT NULL CHECK (max_date_offset_days > 0),
+    patient_key text NOT NULL CHECK (patient_key IN ('id', 'id-and-issuer')),
     secret bytea NOT NULL,
     key_id text NOT NULL,
     created_at timestamptz NOT NULL DEFAULT now(),
@@ -140,7 +141,8 @@ CREATE TABLE source_series (
     study_hash bytea NOT NULL,
     accession_hash bytea NOT NULL,
     patient_hash bytea NOT NULL,
-    UNIQUE (project_id, series_hash, study_hash, accession_hash, patient_hash)
+    issuer_hash bytea NOT NULL,
+    UNIQUE (project_id, series_hash, study_hash, accession_hash, patient_hash, issuer_hash)
 );
 COMMENT ON TABLE source_series IS 'One row per series, by which the objects of a patient or study are found.';
 CREATE INDEX source_series_patient ON source_series (project_id, patient_hash);
@@ -196,7 +198,10 @@ CREATE TABLE run (
     planned bigint NOT NULL DEFAULT 0,
     planned_bytes bigint NOT NULL DEFAULT 0,
     started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    finished_at timestamptz
+    finished_at timestamptz,
+    -- Counted when the run ends.
+    patients_of_several_issuers bigint NOT NULL DEFAULT 0,
+    studies_of_several_patients bigint NOT NULL DEFAULT 0
 );
 CREATE INDEX run_scope ON run (scope_id) WHERE state = 'running';
 
