@@ -18,7 +18,8 @@ from dicom_deid.identifiers import IdentifierKind
 _KNOWN = """
 SELECT w.place, t.patient_hash, t.term_hash, t.term
 FROM unnest(%(patients)s::bytea[]) WITH ORDINALITY w (patient_hash, place)
-JOIN patient_term t ON t.project_id = %(project)s AND t.patient_hash = w.patient_hash AND t.recorded_at < %(before)s
+JOIN patient_term t ON t.project_id = %(project)s AND t.patient_hash = w.patient_hash
+    AND (%(before)s::timestamptz IS NULL OR t.recorded_at < %(before)s)
 ORDER BY w.place, t.recorded_at, t.term_hash
 """
 
@@ -41,13 +42,17 @@ class PatientTerms:
     project
         Its secret encrypts the terms.
     before
-        Terms that were recorded later are not returned.
+        Terms that were recorded later are not returned; None to return all.
     """
 
-    def __init__(self, connection: DatabaseConnection, project: Project, before: datetime) -> None:
+    def __init__(self, connection: DatabaseConnection, project: Project, before: datetime | None) -> None:
         self._connection = connection
         self._project = project
         self._before = before
+
+    def of_all_runs(self) -> PatientTerms:
+        """Return the same with the terms of all runs, also of this one."""
+        return PatientTerms(self._connection, self._project, None)
 
     def known(self, patients: Collection[str]) -> dict[str, list[str]]:
         """Return the terms of patients by their original PatientIDs, in the order in which they were recorded. PHI."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Container, Mapping
 from functools import partial
@@ -12,6 +11,7 @@ from typing import Any, NamedTuple
 
 from pydicom import Dataset
 
+from dicom_deid.dicom.deflate import deflate, inflate
 from dicom_deid.dicom.mixed_vrs import with_uniform_vrs
 from dicom_deid.dicom.part10 import FileHeader, begins_as, meta_is_implicit, read_header, write_header
 from dicom_deid.dicom.rewrite import splice
@@ -61,7 +61,6 @@ from dicom_deid.identifiers import Identifier, IdentifierKind, PatientKey
 from dicom_deid.reasons import Reason
 from dicom_deid.recipe import NO_PRESENCE, CompiledRecipe, ElementName, Presence, Recipe, types_of
 
-_INFLATED_PIECE = 2**20
 _NOT_CAPTURED = (0, 0, DEFAULT_CHARACTER_SET, -1, 0)
 _SOP_CLASS_UID = 0x00080016
 _REQUIRED = (("SOPClassUID", _SOP_CLASS_UID), ("StudyInstanceUID", 0x0020000D), ("SeriesInstanceUID", 0x0020000E))
@@ -236,6 +235,9 @@ class Deidentifier:
             )
             self._search_written(analysis, meta_edits, meta_encoding)
             head = b"".join(splice(analysis.source, 0, header.data_set_start, meta_edits, LITTLE_ENDIAN))
+            if not head and not first:
+                # Neither file meta information nor an element is left.
+                raise Quarantine(Reason.EMPTY_OBJECT)
         if pieces[0].__class__ is bytes:
             pieces[0] = head + pieces[0]
         else:
@@ -390,7 +392,7 @@ class Deidentifier:
             return _ObjectBytes(data, header, data, header.data_set_start, partial, length, whole)
         if partial:
             raise NeedMoreDataError(size or 0)
-        inflated, end = self._inflate(data, header)
+        inflated, end = inflate(data, header.data_set_start, self.settings.max_inflated_bytes)
         source = data if not data[end:].strip(b"\0") else data[:end]
         return _ObjectBytes(source, header, inflated, 0, False, length, length)
 
@@ -705,31 +707,10 @@ class Deidentifier:
             raise Quarantine(Reason.MALFORMED, "(0008,0016)")
         return write_header(sop_class, instance, analysis.transfer_syntax_uid)
 
-    def _inflate(self, data: bytes, header: FileHeader) -> tuple[bytes, int]:
-        """Inflate in pieces, up to the limit; bytes after the deflated data set are ignored."""
-        inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-        pieces: list[bytes] = []
-        size, rest = 0, memoryview(data)[header.data_set_start :]
-        while rest and not inflater.eof:
-            try:
-                piece = inflater.decompress(rest, _INFLATED_PIECE)
-            except zlib.error:
-                raise Quarantine(Reason.MALFORMED, "deflated data set", header.data_set_start) from None
-            rest = memoryview(inflater.unconsumed_tail)
-            pieces.append(piece)
-            size += len(piece)
-            if size > self.settings.max_inflated_bytes:
-                raise Quarantine(Reason.INFLATED_TOO_LARGE, "deflated data set", header.data_set_start)
-        if not inflater.eof:
-            raise Quarantine(Reason.TRUNCATED, "deflated data set", len(data))
-        return b"".join(pieces), len(data) - len(inflater.unused_data)
-
     def _deflated(self, analysis: AnalysisResult, edits: list[Edit], pieces: list[Any]) -> bytes | memoryview:
         if not edits:
             return memoryview(analysis.source)[analysis.header.data_set_start :]
-        deflater = zlib.compressobj(zlib.Z_DEFAULT_COMPRESSION, zlib.DEFLATED, -zlib.MAX_WBITS)
-        deflated = b"".join([*(deflater.compress(piece) for piece in pieces), deflater.flush()])
-        return deflated + b"\0" if len(deflated) % 2 else deflated
+        return deflate(pieces)
 
 
 def _read_before(rule: int, walk: ObjectWalk, span: tuple[int, int], edits: list[Edit], encoding: Encoding) -> Dataset:

@@ -39,6 +39,8 @@ class PendingObject:
         The patient, and the values that the rules remove from this object; PHI.
     ordering_key
         Objects with the same key are written one after the other, in the order of the items.
+    is_unreadable
+        It was recorded by an earlier attempt, and cannot be read any more for its patient and terms.
     """
 
     identifiers: Collection[Identifier] = ()
@@ -46,6 +48,7 @@ class PendingObject:
     patient: str = ""
     terms: SearchTerms = frozenset()
     ordering_key: Hashable = None
+    is_unreadable: bool = False
 
 
 class MemoryRequest(NamedTuple):

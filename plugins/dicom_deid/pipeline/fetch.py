@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from pydicom.filereader import read_dataset
 
+from dicom_deid.dicom.deflate import inflated_size
 from dicom_deid.dicom.part10 import read_header
 from dicom_deid.engine import AnalysisResult, Deidentifier, NeedMoreDataError, SearchTerms
 from dicom_deid.engine.free_text import read_free_texts
@@ -38,7 +39,6 @@ LARGE_OBJECT_BYTES = 64 * 2**20
 
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 _META_BYTES = 8 * 2**10
-_INFLATED_PIECE = 2**20
 _PIXEL_DATA = re.compile(rb"\xe0\x7f\x10\x00")
 """The tag (7FE0,0010) in little endian."""
 
@@ -77,7 +77,7 @@ class MoreMemoryNeeded(Exception):
     Parameters
     ----------
     size
-        Bytes of the inflated data set.
+        Bytes of the inflated data set; of a large object, which was not read yet, their bound and its own bytes.
     """
 
     def __init__(self, size: int) -> None:
@@ -121,26 +121,23 @@ def fetch_object(
     """
     if size < large_object_bytes:
         data = store.read(key, etag=etag, size=size, version_id=version_id)
-        if max_inflated_bytes is not None and _DEFLATED in bytes(data[:_META_BYTES]):
-            inflated = _inflated_size(data, deidentifier.settings.max_inflated_bytes)
-            if inflated > max_inflated_bytes:
-                raise MoreMemoryNeeded(inflated)
+        _require_memory(deidentifier, data, size, max_inflated_bytes)
         return FetchedObject(data, len(data), _analyse(deidentifier, data), sha256=hashlib.sha256(data).hexdigest())
-    return _read_large(deidentifier, store, key, size, etag, version_id)
+    return _read_large(deidentifier, store, key, size, etag, version_id, max_inflated_bytes)
 
 
-def _inflated_size(data: Buffer, limit: int) -> int:
-    """Return the size of an inflated data set without keeping it, or a size above the limit."""
-    rest: Buffer = data[read_header(bytes(data[:_META_BYTES])).data_set_start :]
-    inflater, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
-    try:
-        while rest and not inflater.eof and size <= limit:
-            size += len(inflater.decompress(rest, _INFLATED_PIECE))
-            rest = inflater.unconsumed_tail
-    except zlib.error:
-        # The analysis reports the error.
-        return size
-    return size
+def _require_memory(deidentifier: Deidentifier, data: Buffer, size: int, room: int | None) -> None:
+    """Raise an exception if a deflated object, or its beginning, needs more memory than there is room for."""
+    beginning = bytes(data[:_META_BYTES])
+    if room is None or _DEFLATED not in beginning:
+        return
+    limit = deidentifier.settings.max_inflated_bytes
+    if len(data) == size:
+        needed, _ = inflated_size(data, read_header(beginning).data_set_start, limit)
+    else:
+        needed = size + limit if size >= LARGE_OBJECT_BYTES else 0
+    if needed > room:
+        raise MoreMemoryNeeded(needed)
 
 
 def _analyse(deidentifier: Deidentifier, data: Buffer) -> AnalysisResult:
@@ -172,11 +169,18 @@ def _begin_of_last_pixel_data(data: Buffer) -> int | None:
 
 
 def _read_large(
-    deidentifier: Deidentifier, store: ObjectStore, key: str, size: int, etag: str | None, version_id: str | None
+    deidentifier: Deidentifier,
+    store: ObjectStore,
+    key: str,
+    size: int,
+    etag: str | None,
+    version_id: str | None,
+    max_inflated_bytes: int | None,
 ) -> FetchedObject:
     read = _reader(store, key, etag, version_id)
 
     def analyse(data: bytes) -> AnalysisResult:
+        _require_memory(deidentifier, data, size, max_inflated_bytes)
         analysis = deidentifier.analyse(data, size=size)
         # The bytes that were read may end exactly between two elements.
         if analysis.pixel_data is None and len(data) < size:
@@ -226,19 +230,28 @@ def analyse_header(deidentifier: Deidentifier, store: ObjectStore, listed: Sourc
 
 
 def read_patient_terms(
-    deidentifier: Deidentifier, store: ObjectStore, key: str, *, size: int, etag: str, version_id: str | None
+    deidentifier: Deidentifier,
+    store: ObjectStore,
+    key: str,
+    *,
+    size: int,
+    etag: str,
+    version_id: str | None,
+    max_inflated_bytes: int | None = None,
 ) -> tuple[str, SearchTerms]:
     """Read the header of an object, and return its patient and the values that the rules remove.
 
     Raises
     ------
-    Quarantine, ObjectStoreError
+    MoreMemoryNeeded, Quarantine, ObjectStoreError
         As for `fetch_object`.
     """
-    read = _reader(store, key, etag, version_id)
-    return _read_until_analysed(
-        read, size, HEADER_SCAN_BYTES, lambda data: deidentifier.patient_terms(data, size=size)
-    )[1]
+
+    def terms_of(data: bytes) -> tuple[str, SearchTerms]:
+        _require_memory(deidentifier, data, size, max_inflated_bytes)
+        return deidentifier.patient_terms(data, size=size)
+
+    return _read_until_analysed(_reader(store, key, etag, version_id), size, HEADER_SCAN_BYTES, terms_of)[1]
 
 
 def fetch_free_texts(

@@ -27,9 +27,17 @@ class RunPatientTerms:
     def __init__(self, stored: PatientTerms | None) -> None:
         self._stored = stored
         self._index = PatientTermIndex()
+        # Patients whose terms were read again, with those of this run.
+        self._read_again: set[str] | None = None
 
     def add_and_get(self, group: Sequence[PendingObject]) -> list[SearchTerms]:
-        """Add the terms of objects, and return for each those that were known of its patient before."""
+        """Add the terms of objects, and return for each those that were known of its patient before.
+
+        Should an object of an earlier attempt be unreadable, all stored terms are used: more than that attempt knew of
+        some objects, and never less.
+        """
+        if self._stored is not None and self._read_again is None and any(each.is_unreadable for each in group):
+            self._stored, self._read_again = self._stored.of_all_runs(), set()
         self._load(group)
         found, new = [], dict[str, SearchTerms]()
         for pending in group:
@@ -48,7 +56,11 @@ class RunPatientTerms:
         if self._stored is None:
             return
         fresh = {pending.patient for pending in group if _is_stored(pending.patient)}
-        fresh = {patient for patient in fresh if patient not in self._index}
+        if self._read_again is None:
+            fresh = {patient for patient in fresh if patient not in self._index}
+        else:
+            fresh -= self._read_again
+            self._read_again |= fresh
         for patient, texts in self._stored.known(fresh).items():
             self._index.add_and_get(patient, frozenset(map(_term_of, texts)))
 

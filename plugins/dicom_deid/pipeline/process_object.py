@@ -6,12 +6,12 @@ import hashlib
 import logging
 import re
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from threading import Semaphore
-from typing import Final
+from typing import Final, TypeVar
 from urllib.parse import quote
 
 from dicom_deid import __version__
@@ -52,6 +52,7 @@ from dicom_deid.pipeline.patient_terms import RunPatientTerms
 from dicom_deid.reasons import Outcome, Reason
 
 _LOG = logging.getLogger(__name__)
+Read = TypeVar("Read")
 
 _NOT_COPIED: Final = frozenset({Reason.OBJECT_VANISHED, Reason.OBJECT_CHANGED, Reason.WORKER_DIED})
 """Reasons of quarantined objects that cannot, or should not, be read again to be copied."""
@@ -201,7 +202,7 @@ class ObjectProcessor:
         """
         if item.recorded:
             # Done in an earlier attempt: only its patient's terms are needed, to search later objects for them.
-            yield self._scan_header(item)
+            yield (yield from self._scan_recorded(item))
             return None
         attempt = _Attempt(item, self._configuration.settings.free_text == "vocabulary")
         try:
@@ -213,7 +214,10 @@ class ObjectProcessor:
 
             # Read the object (of a large one all but the pixel data), and analyse it: which identifiers need a
             # pseudonym, what do the rules remove, and is any of that left elsewhere in the object?
-            fetched = attempt.fetched = yield from self._fetch(deidentifier, item)
+            large = self._configuration.large_object_bytes
+            fetched = attempt.fetched = yield from self._with_memory(
+                item, fetch_object, deidentifier, large_object_bytes=large
+            )
             attempt.end_stage("reading")
 
             # Look up the pseudonyms. They are committed when the reply comes.
@@ -257,7 +261,7 @@ class ObjectProcessor:
         if attempt.fetched is None and result.row.outcome is Outcome.QUARANTINED and self._searches_residuals:
             # It is not written, but later objects of the patient are searched for its terms.
             try:
-                pending = self._scan_header(item)
+                pending = yield from self._scan_header(item)
             except Exception as error:
                 return self._not_written(attempt, error)
             yield pending
@@ -282,24 +286,26 @@ class ObjectProcessor:
         """
         return self._patient_terms.add_and_get(group)
 
-    def _fetch(self, deidentifier: Deidentifier, item: BatchItem) -> Generator[MemoryRequest, Reply, FetchedObject]:
-        """Read and analyse an object; a deflated one is read again when its inflated size fits into memory."""
-        fetch = partial(
-            fetch_object,
+    def _with_memory(
+        self, item: BatchItem, read: Callable[..., Read], deidentifier: Deidentifier, **options: int
+    ) -> Generator[MemoryRequest, Reply, Read]:
+        """Read an object; a deflated one is read again when its inflated size fits into memory."""
+        read = partial(
+            read,
             deidentifier,
             self._stores.source,
             item.key,
             size=item.size,
             etag=item.etag,
             version_id=item.version_id,
-            large_object_bytes=self._configuration.large_object_bytes,
+            **options,
         )
         try:
-            return fetch(max_inflated_bytes=item.size)
+            return read(max_inflated_bytes=item.size)
         except MoreMemoryNeeded as need:
             inflated = need.size
         yield MemoryRequest(inflated)
-        return fetch()
+        return read()
 
     def _leave_out(self, attempt: _Attempt) -> ObjectResult | None:
         """Return the result of an object that is not processed; None if it is."""
@@ -328,7 +334,24 @@ class ObjectProcessor:
             version_id=item.version_id,
         )
 
-    def _scan_header(self, item: BatchItem) -> PendingObject:
+    def _scan_recorded(self, item: BatchItem) -> Generator[MemoryRequest, Reply, PendingObject]:
+        """Read the header of a recorded object; if it cannot be read any more, its terms are in the database.
+
+        Raises
+        ------
+        ObjectStoreError, ConfigurationError
+            The store is unavailable.
+        """
+        try:
+            return (yield from self._scan_header(item))
+        except (ObjectStoreError, ConfigurationError) as error:
+            try:
+                self._stores.check()
+            except ConfigurationError:
+                raise error from None
+            return PendingObject(is_unreadable=True)
+
+    def _scan_header(self, item: BatchItem) -> Generator[MemoryRequest, Reply, PendingObject]:
         """Read only the header to collect the patient's terms; there are none if it is no readable DICOM.
 
         Raises
@@ -337,16 +360,9 @@ class ObjectProcessor:
             It could not be read now: without its terms later objects cannot be searched for them.
         """
         try:
-            patient, terms = read_patient_terms(
-                self._deidentifier,
-                self._stores.source,
-                item.key,
-                size=item.size,
-                etag=item.etag,
-                version_id=item.version_id,
-            )
-        except Quarantine:
-            return PendingObject()
+            patient, terms = yield from self._with_memory(item, read_patient_terms, self._deidentifier)
+        except Quarantine as problem:
+            return PendingObject(is_unreadable=item.recorded and problem.reason in _NOT_COPIED)
         return PendingObject(patient=patient, terms=terms)
 
     def _write(

@@ -11,8 +11,8 @@ from tests.support.killable import POINTS
 from tests.support.runs import CALM, RunEnvironment
 
 from dicom_deid.engine import PatientTermIndex
-from dicom_deid.exceptions import Quarantine
-from dicom_deid.pipeline import RunConfiguration, plan_run
+from dicom_deid.exceptions import ObjectStoreError, Quarantine
+from dicom_deid.pipeline import RunConfiguration, plan_run, process_object
 from dicom_deid.pipeline.engine import make_deidentifier
 from dicom_deid.pipeline.preview_pseudonyms import PreviewPseudonyms
 from dicom_deid.score.identity import Patient
@@ -86,6 +86,42 @@ def test_originals_of_a_quarantined_object_are_found_also_in_a_retry(place: RunE
         "2.dcm": ("quarantined", "residual-found"),
         "3.dcm": ("quarantined", "not-dicom"),
         "4.dcm": ("quarantined", "residual-found"),
+    }
+
+
+@pytest.mark.parametrize("problem", ["deleted", "replaced", "unreadable"])
+def test_a_recorded_object_that_cannot_be_read_again_blocks_nothing(place, monkeypatch, problem: str) -> None:
+    """What the first attempt learned from it is in the database: the objects behind it are searched for it."""
+    place.put(
+        {
+            "1.dcm": an_object(1, "P-10", "Doe^John"),
+            "2.dcm": an_object(2, "P-10", "", "axial"),
+            "3.dcm": an_object(3, "P-10", "", "seen with Doe"),
+            "4.dcm": an_object(4, "P-11", "", "seen with Doe"),
+        }
+    )
+    stopped = configuration(place, transfers=1, in_flight_bytes=1)
+    planned = plan_run(stopped, place.connections)
+    asked = iter([False, True])
+    first = place.work(stopped, planned, should_stop=lambda: next(asked, True))
+    assert first.outcomes == {"1.dcm": ("deidentified", None)}
+    if problem == "deleted":
+        place.s3.client().delete_object(Bucket=place.bucket, Key="in/1.dcm")
+    elif problem == "replaced":
+        place.put({"1.dcm": b"another object"})
+    else:
+        original = process_object.read_patient_terms
+
+        def fails(engine, store, key, **options):
+            if key == "1.dcm":
+                raise ObjectStoreError("reading an object: the store answered 500")
+            return original(engine, store, key, **options)
+
+        monkeypatch.setattr(process_object, "read_patient_terms", fails)
+    assert place.work(stopped, planned).outcomes == {
+        "2.dcm": ("deidentified", None),
+        "3.dcm": ("quarantined", "residual-found"),
+        "4.dcm": ("deidentified", None),
     }
 
 

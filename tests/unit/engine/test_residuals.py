@@ -10,6 +10,7 @@ from tests.support.datasets import Element, Encoding, element
 from tests.support.engine import RULES_ALONE, found_in, read, rules, run
 
 from dicom_deid.engine import Deidentifier
+from dicom_deid.engine.residuals import search
 from dicom_deid.exceptions import Quarantine
 from dicom_deid.reasons import Reason
 
@@ -312,15 +313,23 @@ def brute_force(text):
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.lists(_TOKENS, min_size=5, max_size=5), st.sampled_from(ENCODINGS), st.integers(0, 31))
-def test_every_word_in_every_element_that_is_left_is_found_once(texts, encoding, removed):
-    """Against a count letter by letter: catches a word at the edge of what a rule took out, or counted twice."""
+@given(
+    st.lists(_TOKENS, min_size=5, max_size=5),
+    st.sampled_from(ENCODINGS),
+    st.integers(0, 31),
+    st.sampled_from([search._BLOCK, 131, 250]),
+)
+def test_every_word_in_every_element_that_is_left_is_found_once(texts, encoding, removed, block):
+    """Against a count letter by letter: catches a word at the edge of a block or a removed value, or counted twice."""
     values = {keyword: "".join(tokens) for keyword, tokens in zip(_KEYWORDS, texts, strict=True)}
     kept = [keyword for number, keyword in enumerate(_KEYWORDS) if not removed >> number & 1]
     recipe = "REPLACE PatientName x\n" + "".join(f"REMOVE {each}\n" for each in _KEYWORDS if each not in kept)
     elements = [element(keyword, value if keyword in kept else "Annika") for keyword, value in values.items()]
     named = [element("PatientName", "Berg^Annika"), element("SOPInstanceUID", "1.2.3"), element("PatientSex", "F")]
-    new = searched(datasets.part10([*named, *elements], encoding), "report", recipe)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(search, "_BLOCK", block)
+        patched.setattr(search, "_OVERLAP", 100)
+        new = searched(datasets.part10([*named, *elements], encoding), "report", recipe)
     assert new.notes.get(Reason.RESIDUAL_REPORTED, 0) == sum(brute_force(values[keyword]) for keyword in kept)
 
 

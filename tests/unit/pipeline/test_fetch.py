@@ -1,7 +1,9 @@
 """A large object is examined up to its pixel data and after it, and nothing of it is copied unexamined."""
 
 import hashlib
-from functools import cache
+import os
+import tracemalloc
+from functools import cache, partial
 
 import pytest
 from hypothesis import given, settings
@@ -20,7 +22,7 @@ from dicom_deid.engine import Deidentifier, Settings
 from dicom_deid.exceptions import Quarantine
 from dicom_deid.objects import SourceRange
 from dicom_deid.pipeline import fetch
-from dicom_deid.pipeline.fetch import MoreMemoryNeeded, fetch_object
+from dicom_deid.pipeline.fetch import MoreMemoryNeeded, fetch_object, read_patient_terms
 from dicom_deid.pipeline.preview_pseudonyms import PreviewPseudonyms
 from dicom_deid.reasons import Reason
 from dicom_deid.recipe import Recipe
@@ -183,11 +185,16 @@ def test_native_pixel_data_at_the_end_is_not_copied():
     assert len(fetched.analysis.source) < len(data) - 256 * 2000 + 1
 
 
+def deflated(count, content=bytes):
+    plain = [each for each in ct_elements(3, rows=1024, columns=512) if each.tag != 0x7FE00010]
+    frames = element("NumberOfFrames", str(count // 2**20))
+    pixels = element("PixelData", content(count), "OW")
+    return part10([*plain, frames, pixels], Encoding(transfer_syntax=DEFLATED_LE))
+
+
 def test_a_deflated_object_asks_for_the_memory_that_it_needs():
     """Objects of a few KB may inflate to hundreds of MB each: their bytes must be counted before they are inflated."""
-    plain = [each for each in ct_elements(3, rows=2, columns=2) if each.tag != 0x7FE00010]
-    pixels = element("PixelData", bytes(5 * 2**20), "OW")
-    data = part10([*plain, pixels], Encoding(transfer_syntax=DEFLATED_LE))
+    data = deflated(5 * 2**20)
     assert len(data) < 2**16
     with pytest.raises(MoreMemoryNeeded) as caught:
         fetch_object(DEIDENTIFIER, Bytes(data), "k", size=len(data), max_inflated_bytes=len(data))
@@ -195,14 +202,51 @@ def test_a_deflated_object_asks_for_the_memory_that_it_needs():
     assert caught.value.size == len(fetched.analysis.walk.data) > 5 * 2**20
 
 
-def test_an_object_that_inflates_beyond_the_limit_is_counted_up_to_it_and_quarantined():
-    limited = Deidentifier(Recipe.named("desktop"), Settings(residuals="off", max_inflated_bytes=2**20))
-    pixels = element("PixelData", bytes(64 * 2**20), "OW")
-    plain = [each for each in ct_elements(3, rows=2, columns=2) if each.tag != 0x7FE00010]
-    data = part10([*plain, pixels], Encoding(transfer_syntax=DEFLATED_LE))
+def test_an_object_that_inflates_beyond_the_limit_is_quarantined_before_it_is_in_memory():
+    limited = Deidentifier(Recipe.named("desktop"), Settings(residuals="off", max_inflated_bytes=8 * 2**20))
+    data = deflated(64 * 2**20)
+    tracemalloc.start()
+    for room in (len(data), None):
+        with pytest.raises(Quarantine) as refused:
+            fetch_object(limited, Bytes(data), "k", size=len(data), max_inflated_bytes=room)
+        assert refused.value.reason is Reason.INFLATED_TOO_LARGE
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4 * 2**20
+
+
+@pytest.mark.parametrize("residuals", ["off", "quarantine"])
+def test_a_deflated_object_is_in_memory_once(residuals):
+    """Catches pieces that are joined, copies of what is searched, and a second reader that inflates the pixels too."""
+    recipe = Recipe.resolve("desktop", "devices")
+    with_filters = Deidentifier(recipe, Settings(residuals=residuals, pixel_risk="allow"))
+    data = deflated(40 * 2**20)
+    tracemalloc.start()
+    fetched = fetch_object(with_filters, Bytes(data), "k", size=len(data))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(fetched.analysis.walk.data) > 40 * 2**20
+    assert peak < 52 * 2**20
+
+
+def test_the_header_scan_of_a_deflated_object_asks_for_memory_too():
+    """A retry scans many recorded objects at the same time."""
+    data = deflated(5 * 2**20)
+    read = partial(read_patient_terms, DEIDENTIFIER, Bytes(data), "k", size=len(data), etag="e", version_id=None)
+    with pytest.raises(MoreMemoryNeeded):
+        read(max_inflated_bytes=len(data))
+    patient, terms = read()
+    assert patient
+    assert terms
+
+
+def test_a_large_deflated_object_asks_for_memory_before_it_is_read(monkeypatch):
+    monkeypatch.setattr(fetch, "LARGE_OBJECT_BYTES", 2**20)
+    data = deflated(3 * 2**20, os.urandom)
+    store = Bytes(data)
+    read = partial(fetch_object, DEIDENTIFIER, store, "k", size=len(data), large_object_bytes=2**20)
     with pytest.raises(MoreMemoryNeeded) as caught:
-        fetch_object(limited, Bytes(data), "k", size=len(data), max_inflated_bytes=len(data))
-    assert caught.value.size < 4 * 2**20
-    with pytest.raises(Quarantine) as refused:
-        fetch_object(limited, Bytes(data), "k", size=len(data))
-    assert refused.value.reason is Reason.INFLATED_TOO_LARGE
+        read(max_inflated_bytes=len(data))
+    assert caught.value.size == len(data) + DEIDENTIFIER.settings.max_inflated_bytes
+    assert store.read_bytes <= fetch.FIRST_BYTES
+    assert len(read().analysis.walk.data) > 3 * 2**20

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
+from dicom_deid.dicom.deflate import deflate
 from dicom_deid.dicom.part10 import FileHeader
 from dicom_deid.dicom.vr import is_vr
 from dicom_deid.dicom.walk import NeedMoreDataError
@@ -96,7 +97,8 @@ class PixelAndDocumentPolicy:
         if walk.partial:
             raise NeedMoreDataError(size)
         uid, (pixels, vr) = header.transfer_syntax.uid, _pixels(walk, header)
-        return without_embedded_planes(cleaned, read_data_set(source), pixels, uid, walk.planes_removed, vr=vr)
+        dataset = _DataSet(walk, header, source)()
+        return without_embedded_planes(cleaned, dataset, pixels, uid, walk.planes_removed, vr=vr)
 
     def _decide_and_clean(self, walk: ObjectWalk, header: FileHeader, source: bytes, size: int) -> CleanedPixels | None:
         facts = _facts(walk, header)
@@ -110,7 +112,7 @@ class PixelAndDocumentPolicy:
             walk.note(allowed)
         if not facts.has_pixel_data:
             return None
-        dataset = _DataSet(source)
+        dataset = _DataSet(walk, header, source)
         match = self._match(walk, header, dataset)
         decision = decide_pixels(facts, match, self._settings)
         if decision.allowed is not None:
@@ -163,16 +165,25 @@ class PixelAndDocumentPolicy:
 class _DataSet:
     """Reads the data set of an object when it is first needed; most objects do not need it."""
 
-    __slots__ = ("_found", "_source")
+    __slots__ = ("_found", "_header", "_source", "_walk")
 
-    def __init__(self, source: bytes) -> None:
+    def __init__(self, walk: ObjectWalk, header: FileHeader, source: bytes) -> None:
+        self._walk = walk
+        self._header = header
         self._source = source
         self._found: Dataset | None = None
 
     def __call__(self) -> Dataset:
         if self._found is None:
-            self._found = read_data_set(self._source)
+            self._found = read_data_set(self._beginning())
         return self._found
+
+    def _beginning(self) -> bytes:
+        """Return the object; a deflated one without its pixels, which pydicom would inflate."""
+        found, start = self._walk.pixel_data, self._header.data_set_start
+        if found is None or not self._header.transfer_syntax.deflated:
+            return self._source
+        return self._source[:start] + deflate([memoryview(self._walk.data)[: found[0]]])
 
 
 def _require_no_text(dataset: Dataset, pixels: memoryview, uid: str, vr: str, blanked: Sequence[Region]) -> None:

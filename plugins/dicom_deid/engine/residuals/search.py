@@ -42,6 +42,8 @@ _FREE_TEXT_VRS = CHARACTER_SET_VRS | {"AE", "OB", "OW", "UN", "UR"}
 # Longer values are no names, identifiers or addresses; longer sequences are read again for each object.
 _MAX_ORIGINAL, _MAX_CACHED = 1024, 4096
 _MIN_UID = 9
+# A search copies this many bytes at a time; the longest original and the words beside it are shorter than the overlap.
+_BLOCK, _OVERLAP = 2**24, 2**16
 _SOP_INSTANCE_UID = 0x00080018
 # So many UIDs are found sooner one by one than by an automaton that has to be built first.
 _FEW_UIDS = 32
@@ -138,17 +140,21 @@ def find_residuals(
     list of Residual
         In the order of the bytes. The search stops after `MAX_HITS`.
     """
-    pieces = _left(walk, start, end)
-    searched = b"\0".join([walk.data[first:last] for first, last in pieces]).lower()
-    uid_hits = list(_uid_hits(searched, removed.uids))
     matchers = matchers_for(removed.terms, removed.codecs)
-    hits = [hit for matcher in matchers for hit in matcher.matches(searched, MAX_HITS)]
-    found = _verified(walk, start, end, encoding, hits + uid_hits, pieces)
-    if len(hits) > MAX_HITS >= len(found):
-        # Most are parts of other words: those behind them count.
-        hits = [hit for matcher in matchers for hit in matcher.matches(searched)]
-        found = _verified(walk, start, end, encoding, hits + uid_hits, pieces)
-    return found
+    found: dict[tuple[int, int], Residual] = {}
+    for pieces in _blocks(_left(walk, start, end)):
+        searched = b"\0".join([walk.data[first:last] for first, last in pieces]).lower()
+        uid_hits = list(_uid_hits(searched, removed.uids))
+        hits = [hit for matcher in matchers for hit in matcher.matches(searched, MAX_HITS)]
+        verified = _verified(walk, start, end, encoding, hits + uid_hits, pieces)
+        if len(hits) > MAX_HITS >= len(verified):
+            # Most are parts of other words: those behind them count.
+            hits = [hit for matcher in matchers for hit in matcher.matches(searched)]
+            verified = _verified(walk, start, end, encoding, hits + uid_hits, pieces)
+        found |= {(residual.start, residual.end): residual for residual in verified}
+        if len(found) > MAX_HITS:
+            break
+    return list(found.values())
 
 
 def redacted(data: bytes, residuals: Iterable[Residual]) -> bytes:
@@ -292,6 +298,26 @@ def _left(walk: ObjectWalk, start: int, end: int) -> list[tuple[int, int]]:
         return left
     first, until = walk.pixel_data
     return list(_without(left, first, end if until is None else until))
+
+
+def _blocks(pieces: Sequence[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
+    """Yield pieces in groups of bounded size, of which copies are made; parts of a cut piece overlap.
+
+    What is cut at the end of one part is whole in the next.
+    """
+    block: list[tuple[int, int]] = []
+    size = 0
+    for start, last in pieces:
+        first = start
+        while size + last - first > _BLOCK:
+            block.append((first, first + _BLOCK - size))
+            yield block
+            first += max(_BLOCK - size - _OVERLAP, 0)
+            block, size = [], 0
+        block.append((first, last))
+        size += last - first
+    if block:
+        yield block
 
 
 def _without(pieces: Iterable[tuple[int, int]], first: int, last: int) -> Iterator[tuple[int, int]]:
