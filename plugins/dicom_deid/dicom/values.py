@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
@@ -23,6 +24,10 @@ from dicom_deid.reasons import Reason
 _DELIMITERS = {0x0D, 0x0A, 0x09, 0x0C, 0x5C}
 _PERSON_NAME_DELIMITERS = {0x5E, 0x3D, 0x5C}
 _ESCAPE = b"\x1b"
+# ISO 2022 IR 58.
+_SIMPLIFIED_CHINESE, _SIMPLIFIED_CHINESE_ESCAPE = "iso_ir_58", b"\x1b$)A"
+# ISO 2022 IR 100.
+_LATIN = "latin_1"
 
 
 _ASCII = bytes(range(0x20, 0x7F))
@@ -85,7 +90,8 @@ def decode_text(value: bytes, vr: str, codecs: tuple[str, ...]) -> str:
 
 def _decode(value: bytes, codecs: tuple[str, ...], delimiters: set[int]) -> str:
     if _ESCAPE in value and len(codecs) > 1:
-        return decode_bytes(value, list(codecs), delimiters)
+        # Python's codec for simplified Chinese leaves the escape sequence in the text.
+        return decode_bytes(value, list(codecs), delimiters).replace(_SIMPLIFIED_CHINESE_ESCAPE.decode(), "")
     return value.decode(codecs[0])
 
 
@@ -127,10 +133,10 @@ def _encode(text: str, vr: str, codecs: tuple[str, ...]) -> bytes:
     pattern = "([" + "".join(re.escape(chr(delimiter)) for delimiter in sorted(delimiters)) + "])"
     try:
         encoded = b"".join(
-            part.encode("ascii") if part.isascii() else encode_string(part, list(codecs))
+            part.encode("ascii") if part.isascii() else _with_escapes(part, codecs)
             for part in re.split(pattern, text)
         )
-        is_same = decode_bytes(encoded, list(codecs), delimiters) == text
+        is_same = _decode(encoded, codecs, delimiters) == text
     except (LookupError, UnicodeError):
         is_same = False
     if not is_same:
@@ -138,10 +144,25 @@ def _encode(text: str, vr: str, codecs: tuple[str, ...]) -> bytes:
     return encoded
 
 
+def _with_escapes(part: str, codecs: tuple[str, ...]) -> bytes:
+    """Encode a part of a text, which is not ASCII, with the escape sequences of its character sets."""
+    if _SIMPLIFIED_CHINESE in codecs:
+        with suppress(UnicodeError):
+            return _SIMPLIFIED_CHINESE_ESCAPE + part.encode("gb2312")
+    if codecs[0] == DEFAULT_CHARACTER_SET[0] and _LATIN in codecs:
+        # The default repertoire is ASCII; pydicom takes it for Latin-1, which has an escape sequence of its own.
+        codecs = ("ascii", *codecs[1:])
+    return bytes(encode_string(part, list(codecs)))
+
+
 def to_python(tag: int, vr: str, value: bytes, encoding: Encoding, codecs: tuple[str, ...]) -> Any:
     """Decode a value as pydicom does: a string, a number, bytes, or a list of them."""
     raw = RawDataElement(BaseTag(tag), vr, len(value), value, 0, encoding.implicit, not encoding.big_endian)
-    return convert_value(vr, raw, list(codecs))
+    converted = convert_value(vr, raw, list(codecs))
+    if _SIMPLIFIED_CHINESE in codecs and _ESCAPE in value and vr in CHARACTER_SET_VRS and vr != "PN":
+        parts = [part.replace(_SIMPLIFIED_CHINESE_ESCAPE.decode(), "") for part in texts(converted)]
+        return parts if isinstance(converted, MultiValue) else parts[0]
+    return converted
 
 
 def texts(value: Any) -> list[str]:

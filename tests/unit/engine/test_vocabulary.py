@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from pydicom import Dataset, dcmread
 from tests.support.datasets import element, part10
 from tests.support.engine import pseudonyms
 
+from dicom_deid.dicom.values import character_set, decode_text
 from dicom_deid.engine import Deidentifier, Settings
 from dicom_deid.engine.descriptors import without_identifiers
 from dicom_deid.engine.vocabulary import Vocabulary
@@ -133,3 +135,48 @@ def test_the_examples_of_the_page_are_what_the_engine_writes() -> None:
     text, masked = (part.strip() for part in example.split("->"))
     assert Vocabulary().mask(without_identifiers(text)) == masked
     assert without_identifiers("MRN: 12-34-567 knee") == "knee"
+
+
+MULTI_BYTE = {
+    "Korean": ("\\ISO 2022 IR 149", b"CT knee \x1b$)C\xb1\xe8", b"\x1b$)C\xb1\xe8\xc8\xf1\xc1\xdf knee"),
+    "Japanese": ("\\ISO 2022 IR 87", b"knee \x1b$B:8\x1b(B", b"\x1b$B;3ED\x1b(B knee"),
+    "Japanese and Korean": (
+        "\\ISO 2022 IR 87\\ISO 2022 IR 149",
+        b"\x1b$B:8\x1b(B knee \x1b$)C\xb1\xe8",
+        b"\x1b$B;3ED\x1b(B knee \x1b$)C\xb1\xe8",
+    ),
+    "katakana and kanji": (
+        "ISO 2022 IR 13\\ISO 2022 IR 87",
+        b"\x1b$B:8\x1b(J knee \xd4",
+        b"\x1b$B;3ED\x1b(J knee \xd4\xcf\xc0\xde",
+    ),
+    "simplified Chinese": ("\\ISO 2022 IR 58", b"\x1b$)A\xd7\xf3 knee", b"\x1b$)A\xcd\xf5\xd0\xa1 knee"),
+    "Latin and Cyrillic": (
+        "\\ISO 2022 IR 100\\ISO 2022 IR 144",
+        b"\x1b-Ag\xe9n\xe9ral knee \x1b-L\xda\xde\xdb\xd5\xdd\xde",
+        b"\x1b-Ab\xe4rlach knee \x1b-L\xbb\xee\xd4\xd0",
+    ),
+    "GB 18030": ("GB18030", "左 knee".encode("gb18030"), "王小东 knee".encode("gb18030")),
+}
+"""A character set, a text of known words, and one with others."""
+
+
+@pytest.mark.parametrize("language", MULTI_BYTE)
+@pytest.mark.parametrize("more", ["", "known value"])
+def test_text_in_several_character_sets_keeps_its_bytes_or_its_escapes(language: str, more: str) -> None:
+    terms, known, unknown = MULTI_BYTE[language]
+    codecs, second = character_set(terms.encode()), b"\\" + known if more else b""
+    site = re.findall(r"\w+", decode_text(known, "LO", codecs))
+    recipe = Recipe.combine(Recipe.named("desktop"), Recipe.parse(f"FORMAT dicom\n%vocabulary\n{' '.join(site)}\n"))
+    settings = Settings(free_text="vocabulary", pixel_risk="allow", documents="allow")
+
+    def cleaned_bytes(value: bytes) -> bytes:
+        elements = [*IDENTITY, element("SpecificCharacterSet", terms), element("SeriesDescription", value)]
+        new = Deidentifier(recipe, settings).deidentify(part10(elements), pseudonyms).to_bytes()
+        at = new.index(b"\x08\x00\x3e\x10LO")
+        return new[at + 8 : at + 8 + int.from_bytes(new[at + 6 : at + 8], "little")].rstrip(b" \0")
+
+    assert cleaned_bytes(known + second) == known + second
+    masked = decode_text(cleaned_bytes(unknown + second), "LO", codecs)
+    assert masked == Vocabulary(site).mask(decode_text(unknown + second, "LO", codecs))
+    assert "*" in masked
