@@ -50,7 +50,36 @@ def _dates(day: date) -> dict[str, str]:
         "date, July 4, 1963": f"{month} {day.day}, {day.year}",
         "date, 4th of July 1963": f"{day.day}{_ordinal(day.day)} of {month} {day.year}",
         "date, July 4th 1963": f"{month} {day.day}{_ordinal(day.day)} {day.year}",
+        **{
+            f"date, {language}": written.format(day=day.day, month=months.split()[day.month - 1], year=day.year)
+            for language, (written, months) in _MONTHS.items()
+        },
+        "date, Japanese or Chinese": f"{day.year}年{day.month}月{day.day}日",
     }
+
+
+_MONTHS = {
+    "German": (
+        "{day}. {month} {year}",
+        "Januar Februar März April Mai Juni Juli August September Oktober November Dezember",
+    ),
+    "French": (
+        "{day} {month} {year}",
+        "janvier février mars avril mai juin juillet août septembre octobre novembre décembre",
+    ),
+    "Italian": (
+        "{day} {month} {year}",
+        "gennaio febbraio marzo aprile maggio giugno luglio agosto settembre ottobre novembre dicembre",
+    ),
+    "Spanish": (
+        "{day} de {month} de {year}",
+        "enero febrero marzo abril mayo junio julio agosto septiembre octubre noviembre diciembre",
+    ),
+    "Dutch": (
+        "{day} {month} {year}",
+        "januari februari maart april mei juni juli augustus september oktober november december",
+    ),
+}
 
 
 def _ordinal(number: int) -> str:
@@ -61,7 +90,18 @@ def identifiers(patient: Patient, instance_uid: str) -> dict[str, str]:
     """Return what identifies a patient, as other people than the archive may write it, by kind."""
     family, given = patient.name.split("^")
     street, town = patient.address.split(", ")
+    number = patient.other_id
+    birth = patient.birth_date
+    transcribed = family.translate(str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue"}))
     return {
+        **({"name, umlauts as two letters": transcribed} if transcribed != family else {}),
+        **({"name, prefix joined": family.replace(" ", "")} if " " in family else {}),
+        "number in groups": f"{number[:3]}-{number[3:6]}-{number[6:]}",
+        "number with zeros before": f"000{number}",
+        "number after letters": f"MRN{number}",
+        "PatientID, its number": patient.patient_id[2:],
+        "date of birth, 630704": birth.strftime("%y%m%d"),
+        "date of birth, month and year": f"{month_name[birth.month]} {birth.year}",
         "family name": family,
         "given name": given,
         "name, given family": f"{given} {family}",
@@ -98,8 +138,6 @@ def beyond(rng: random.Random, patient: Patient) -> dict[str, str]:
     return {
         f"family name of {length}, a letter wrong": family[:at] + wrong + family[at + 1 :],
         **initials,
-        "PatientID, a part": patient.patient_id[2:],
-        "date, 630704": patient.birth_date.strftime("%y%m%d"),
         "year of birth": str(patient.birth_date.year),
     }
 
@@ -212,9 +250,12 @@ def planting(rng: random.Random, *, is_beyond: bool = False) -> Planting:
     """Draw an object with one identifier planted in it: one that is searched, or one beyond that."""
     encoding = rng.choice(list(ENCODINGS))
     terms, draw = ENCODINGS[encoding]
-    patient = replace(Patient.draw(rng), name=f"{draw(rng)}^{draw(rng)}")
+    prefix = rng.choice(("", "", "De La ", "Van der ")) if encoding == "ASCII" and not is_beyond else ""
+    patient = replace(Patient.draw(rng), name=f"{prefix}{draw(rng)}^{draw(rng)}")
     instance = uid(rng)
     kinds = beyond(rng, patient) if is_beyond else identifiers(patient, instance)
+    codecs = convert_encodings(terms or [""])
+    kinds = {kind: text for kind, text in kinds.items() if _is_encodable(text, codecs)}
     kind, identifier = rng.choice(list(kinds.items()))
     writing = rng.choice(list(WRITINGS))
     place = rng.choice(PLACES)
@@ -223,12 +264,17 @@ def planting(rng: random.Random, *, is_beyond: bool = False) -> Planting:
     text = f"{before}{written} {sentence(rng)}"
     start = len(before) + written.casefold().find(identifier.casefold()[:1])
     dataset = an_object(patient, instance, terms)
-    codecs = convert_encodings(terms or [""])
     encoded = _encoded(text, codecs, place)
     tail = _place(dataset, place, text, encoded)
     forms = (_encoded(written, codecs, place), *((written.encode("utf-8"),) if place == "SR text (UT)" else ()))
     data = saved(dataset, encoded if place == "file meta information" else b"") + tail
     return Planting(kind, place, encoding, writing, data, text, start, start + len(identifier), forms)
+
+
+def _is_encodable(text: str, codecs: list[str]) -> bool:
+    """Tell whether a text can be written in the last character set of an object, which `_encoded` tries first."""
+    codec = "ascii" if codecs == ["iso8859"] else codecs[-1]
+    return text.encode(codec, "ignore").decode(codec, "ignore") == text
 
 
 def _encoded(text: str, codecs: list[str], place: str) -> bytes:

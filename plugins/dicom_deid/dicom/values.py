@@ -133,8 +133,7 @@ def _encode(text: str, vr: str, codecs: tuple[str, ...]) -> bytes:
     pattern = "([" + "".join(re.escape(chr(delimiter)) for delimiter in sorted(delimiters)) + "])"
     try:
         encoded = b"".join(
-            part.encode("ascii") if part.isascii() else _with_escapes(part, codecs)
-            for part in re.split(pattern, text)
+            part.encode("ascii") if part.isascii() else _with_escapes(part, codecs) for part in re.split(pattern, text)
         )
         is_same = _decode(encoded, codecs, delimiters) == text
     except (LookupError, UnicodeError):

@@ -74,6 +74,13 @@ def test_another_word_is_not(name: str, text: str) -> None:
     assert not finds(NAME, name, text)
 
 
+@pytest.mark.parametrize("codec", ["iso8859_5", "utf-8", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("text", ["Кузнецав", "(Кузнцов)", "КУЗНЕЦОВВ.", "Куздецов"])
+def test_a_misspelt_name_of_another_alphabet_is_found(text: str, codec: str) -> None:
+    assert finds(NAME, "Кузнецов^Иван", text, codec)
+    assert not finds(NAME, "Кузнецов^Иван", "Куз Кузница", codec)
+
+
 def test_a_name_that_is_a_part_of_the_body_counts_after_a_title() -> None:
     assert finds(NAME, "Head^Foot", "seen by Dr. Head")
 
@@ -129,6 +136,19 @@ def test_a_date_is_found_in_the_forms_of_eight_languages(text: str) -> None:
 @pytest.mark.parametrize("codec", ["latin-1", "utf-8", "utf-16-le"])
 def test_a_month_with_an_accent_is_found(codec: str) -> None:
     assert finds(DATE, "19630304", "am 4. März 1963 links", codec)
+
+
+def test_a_date_is_found_with_the_escapes_between_its_characters() -> None:
+    """In ISO 2022 IR 87 the digits are ASCII and the words for year, month and day are not."""
+    assert finds(DATE, "19630704", "1963年7月4日", "iso2022_jp")
+
+
+@pytest.mark.parametrize("text", ["4 MAR 1963", "Marezl", "Marfly"])
+def test_a_form_that_several_terms_have_is_read_as_each_of_them(text: str) -> None:
+    """The beginning of a month is also the first half of two names."""
+    terms = [SearchTerm(DATE, "19630304", 1), SearchTerm(NAME, "Marezk", 2), SearchTerm(NAME, "Marfoy", 3)]
+    data = text.lower().encode()
+    assert any(extent(data, hit, 0, len(data)) for hit in TermMatcher(terms, ("utf-8",)).matches(data))
 
 
 @pytest.mark.parametrize("text", ["July 1963", "07/1963", "630704", "Juli 1963"])

@@ -346,7 +346,12 @@ def _replacement(source: Source | None, element: ElementContext, value: bytes) -
     is_function = isinstance(source, FunctionSource)
     if element.vr == "SQ" and not (is_function and isinstance(new, Sequence | list)):
         raise Quarantine(Reason.INVALID_REPLACEMENT, tag_text(element.tag))
-    if is_function and value and element.vr in TEXT_VRS and new == join_values(texts(element.field(value).element.value)):
+    if (
+        is_function
+        and value
+        and element.vr in TEXT_VRS
+        and new == join_values(texts(element.field(value).element.value))
+    ):
         # Unchanged text keeps its bytes: several encodings of the same text are valid.
         return value
     return from_python(element.tag, element.vr, new, element.encoding, element.codecs)

@@ -18,7 +18,9 @@ _LETTERS_BEFORE = re.compile(rb"[a-z\x80-\xff]*$")
 _LETTERS_AFTER = re.compile(rb"[a-z\x80-\xff]*")
 _WIDE_BEFORE = re.compile(rb"(?:[a-z\x80-\xff]\0)*$")
 _WIDE_AFTER = re.compile(rb"(?:\0[a-z\x80-\xff])*")
-_CODECS = ("utf-8", "iso8859_1", "iso8859_2", "iso8859_5", "iso8859_7")
+_CODECS = ("utf-8", "utf-16-le", "utf-16-be", "iso8859_1", "iso8859_2", "iso8859_5", "iso8859_7")
+# First bytes of Greek, Cyrillic and Armenian letters in UTF-16; as single bytes they are no text.
+_WIDE_ALPHABETS = (3, 4, 5)
 _DAY_BEFORE = re.compile(rb"(?<!\d)(\d{1,2})(?:st|nd|rd|th|er|\xba|\xb0|\xc2\xba|\xc2\xb0)?[ .-]{0,2}(?:of |de )?$")
 _YEAR_AFTER = re.compile(rb"[a-z.\x80-\xff]{0,9}[ ,.-]{0,3}(?:de )?(\d{4}|\d{2})(?!\d)")
 _DAY_AND_YEAR_AFTER = re.compile(
@@ -111,14 +113,40 @@ def _is_letter(character: bytes) -> bool:
 def _misspelt(data: bytes, hit: Hit, first: int, last: int) -> tuple[int, int] | None:
     """Return the place of a word that differs by one edit from a name, half of which was found."""
     start, end = hit.start, hit.end
+    high = _high_byte(data[start:end])
+    if high is not None:
+        start, end = _wide_word(data, start, end, first, last, high)
+        is_part = start < hit.start if hit.boundary is WordBoundary.START else end > hit.end
+        return None if is_part else _if_one_edit(data, start, end, hit)
     is_wide = b"\0" in data[start:end]
     before = (_WIDE_BEFORE if is_wide else _LETTERS_BEFORE).search(data[max(first, start - _MAX_WORD) : start].lower())
     after = (_WIDE_AFTER if is_wide else _LETTERS_AFTER).match(data[end : min(last, end + _MAX_WORD)].lower())
     letters = (before[0] if before else b"", after[0] if after else b"")
     if letters[0] if hit.boundary is WordBoundary.START else letters[1]:
         return None
-    start, end = start - len(letters[0]), end + len(letters[1])
-    word = data[start:end].lower().replace(b"\0", b"")
+    return _if_one_edit(data, start - len(letters[0]), end + len(letters[1]), hit)
+
+
+def _high_byte(found: bytes) -> int | None:
+    """Return which of two bytes is the higher one if text is UTF-16 of another alphabet than Latin; else None."""
+    return next((at for at in (0, 1) if found[at::2] and set(found[at::2]) <= set(_WIDE_ALPHABETS)), None)
+
+
+def _wide_word(data: bytes, start: int, end: int, first: int, last: int, high: int) -> tuple[int, int]:
+    """Return where a word in UTF-16 begins and ends."""
+    least, most = max(first, start - _MAX_WORD), min(last, end + _MAX_WORD) - 1
+    while start - 2 >= least and data[start - 2 + high] in _WIDE_ALPHABETS:
+        start -= 2
+    while end < most and data[end + high] in _WIDE_ALPHABETS:
+        end += 2
+    return start, end
+
+
+def _if_one_edit(data: bytes, start: int, end: int, hit: Hit) -> tuple[int, int] | None:
+    """Return where a word is if it differs by one edit from a name of the term."""
+    word = data[start:end].lower()
+    if _high_byte(word) is None:
+        word = word.replace(b"\0", b"")
     if len(word) < MIN_FUZZY_NAME - 1 or _is_known_word(word):
         return None
     names = _names_of(hit.term.text)
@@ -141,7 +169,7 @@ def _names_of(text: str) -> tuple[tuple[bytes, int], ...]:
             for codec in () if name.isascii() else _CODECS:
                 encoded = cased.encode(codec, "ignore").lower()
                 if len(encoded) >= len(name):
-                    found[encoded, 2 if codec == "utf-8" else 1] = None
+                    found[encoded, 2 if codec.startswith("utf") else 1] = None
     return tuple(found)
 
 

@@ -30,6 +30,7 @@ _FEW_TERMS, _MAX_PATIENTS = 6, 4096
 _WINDOW = 1 << 18
 _PATIENT_GROUP = 0x0010
 _ESCAPES = re.compile(rb"\x1b[$()*+,-./]{1,2}[@-~]")
+_OUTER_ESCAPES = re.compile(rb"^\x1b[$()*+,-./]{1,2}[@-~]|\x1b[$()*+,-./]{1,2}[@-~]$")
 
 
 class TermMatcher:
@@ -48,16 +49,12 @@ class TermMatcher:
         dates = sorted(term for term in self.terms if term.kind is TermKind.DATE)
         self._dates = DateScanner(dates[MAX_DATES:]) if len(dates) > MAX_DATES else None
         spelled = self.terms.difference(dates[MAX_DATES:])
-        patterns: dict[bytes, tuple[WordBoundary, tuple[SearchTerm, ...]]] = {}
+        patterns: dict[bytes, list[tuple[WordBoundary, SearchTerm]]] = {}
         # Several elements hold the same value: the first of them is named.
         for term in {(term.kind, term.text): term for term in sorted(spelled, reverse=True)}.values():
             for text, boundary in spellings(term.kind, term.text)[: 1 if len(spelled) > _MAX_SPELLED_TERMS else None]:
                 for form in _forms(text, codecs):
-                    known = patterns.get(form)
-                    if known is None or boundary < known[0]:
-                        patterns[form] = boundary, (term,)
-                    elif boundary is known[0] is WordBoundary.MONTH:
-                        patterns[form] = boundary, (*known[1], term)
+                    _add_reading(patterns.setdefault(form, []), boundary, term)
         self._found = list(patterns.values())
         self._longest = max(map(len, patterns), default=0)
         self._automaton = (
@@ -84,16 +81,25 @@ class TermMatcher:
             for index, start, end in automaton.find_matches_as_indexes(window, overlapping=True):
                 if start >= _WINDOW:
                     continue
-                boundary, terms = self._found[index]
-                found = (Hit(begin + start, begin + end, boundary, term) for term in terms)
-                if boundary >= WordBoundary.TITLE:
-                    found = (hit for hit in found if extent(span, hit, 0, len(span)))
-                hits.extend(found)
+                for boundary, term in self._found[index]:
+                    hit = Hit(begin + start, begin + end, boundary, term)
+                    if boundary < WordBoundary.TITLE or extent(span, hit, 0, len(span)):
+                        hits.append(hit)
             if limit is not None and len(hits) > limit:
                 return hits[: limit + 1]
         if self._dates is not None:
             hits += (Hit(start, end, WordBoundary.WORD, term) for start, end, term in self._dates.matches(span))
         return hits if limit is None else hits[: limit + 1]
+
+
+def _add_reading(readings: list[tuple[WordBoundary, SearchTerm]], boundary: WordBoundary, term: SearchTerm) -> None:
+    """Add what a form may be: the loosest of the boundaries that are the word's own, and all that need more than it."""
+    if boundary >= WordBoundary.TITLE:
+        readings.append((boundary, term))
+    elif not readings or readings[0][0] >= WordBoundary.TITLE:
+        readings.insert(0, (boundary, term))
+    elif boundary < readings[0][0]:
+        readings[0] = boundary, term
 
 
 class MatcherCache:
@@ -162,7 +168,7 @@ def _forms(text: str, codecs: tuple[str, ...]) -> tuple[bytes, ...]:
     if text.isascii():
         # The same in every character set other than UTF-16, and there in both byte orders apart from an outer zero.
         return text.encode(), text.encode("utf-16-le")[:-1]
-    return tuple(dict.fromkeys(_encoded(text, codecs)))
+    return tuple(dict.fromkeys(filter(None, _encoded(text, codecs))))
 
 
 def _encoded(text: str, codecs: tuple[str, ...]) -> Iterator[bytes]:
@@ -173,8 +179,11 @@ def _encoded(text: str, codecs: tuple[str, ...]) -> Iterator[bytes]:
                 encoded = cased.encode(codec)
             except (LookupError, UnicodeError):
                 continue
-            # Without the outer zero the same bytes are found in both byte orders of UTF-16 where all letters are
-            # Latin. An escape is where a run of a character set begins, which may be before the name.
-            encoded = encoded.strip(b"\0") if codec.startswith("utf-16") else _ESCAPES.sub(b"", encoded)
-            if encoded:
-                yield encoded.lower()
+            if codec.startswith("utf-16"):
+                # Without the outer zero the same bytes are found in both byte orders where all letters are Latin.
+                yield encoded.strip(b"\0").lower()
+                continue
+            # An escape is where a run of a character set begins, which may be before the name; those between two runs
+            # are in the text too.
+            yield _ESCAPES.sub(b"", encoded).lower()
+            yield _OUTER_ESCAPES.sub(b"", encoded).lower()
