@@ -21,7 +21,7 @@ class ObjectWords(NamedTuple):
     Parameters
     ----------
     patient_id
-        The original PatientID.
+        The original PatientID, with its issuer where the project tells patients apart by it.
     words
         Words of free text that were masked and that the archive could vouch for.
     names
@@ -37,7 +37,7 @@ class ObjectWords(NamedTuple):
         """Return the words of an analysed object."""
         removed = analysis.removed
         names = {term.text for term in removed.terms if term.kind is TermKind.NAME} if removed is not None else ()
-        return cls(analysis.original("PatientID"), frozenset(analysis.walk.unknown_words), frozenset(names))
+        return cls(analysis.patient_id, frozenset(analysis.walk.unknown_words), frozenset(names))
 
 
 class BatchWords:
