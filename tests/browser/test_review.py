@@ -6,22 +6,25 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+import numpy as np
 import pydicom
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from numpy.typing import NDArray
+from playwright.sync_api import Page, expect
 from tests.browser.test_browser import PATIENCE, browser, check, log_in, page, picture
 from tests.support.airflow import PROJECT, Deployment, deployment
 from tests.support.datasets import part10, sr_elements
-from tests.support.held import BANNER_ROWS, COLUMNS, ROWS, Device, held_image
+from tests.support.held import COLUMNS, ROWS, Device, held_image
 from tests.support.runs import RunEnvironment
 
 from dicom_deid.database import Database
-from dicom_deid.database.quarantine import count_held, list_decisions
+from dicom_deid.database.quarantine import count_held, list_decisions, list_held_groups, project_rules
 from dicom_deid.engine.settings import Settings
 from dicom_deid.sandbox import Sandbox
 
@@ -35,10 +38,13 @@ pytestmark = [
 
 __all__ = ["browser", "page"]
 
-DEVICES = [Device("ACME", f"Echo {number}") for number in range(1, 4)]
-IMAGES = 8
+DEVICES = [Device("ACME", f"Echo {number:02}") for number in range(20)]
+OBJECTS = int(os.environ.get("DICOM_DEID_HELD_OBJECTS", "200"))
+"""Held images; ``make bench-review`` sets 1,000."""
+MOST_DECISIONS = 40
+MASKED, EXCLUDED = DEVICES[:-1], DEVICES[-1]
 OTHER_DECISIONS = {
-    "Echo 3": "Exclude",
+    EXCLUDED.model: "Exclude",
     "residual-found": "Overwrite",
     "structured-content": "Leave held",
     "not-dicom": "Leave held",
@@ -47,14 +53,26 @@ CT = "1.2.840.10008.5.1.4.1.1.2"
 
 
 class Held(NamedTuple):
-    """A deployment with held objects."""
+    """A deployment with held objects, and the images among them by source key."""
 
     airflow: Deployment
     place: RunEnvironment
+    images: Mapping[str, bytes]
 
     @property
     def pages(self) -> str:
         return f"{self.airflow.airflow.url}/dicom-deid"
+
+
+def banner_rows(device: Device) -> int:
+    """Return the height of the banner of a device: each has its own."""
+    return 4 + DEVICES.index(device)
+
+
+def image(device: Device, number: int, *, text: str = "") -> bytes:
+    """Return an image of two frames of one of the patients of a device."""
+    patient = f"{device.model[-2:]}P{number % 3}"
+    return held_image(device, number=number, patient_id=patient, frames=2, banner_rows=banner_rows(device), text=text)
 
 
 @pytest.fixture(scope="module")
@@ -63,24 +81,27 @@ def held(sandbox_servers: Sandbox) -> Iterator[Held]:
         airflow.airflow.wait_for_dags("dicom_deid_review")
         bucket = airflow.bucket(f"review-{uuid.uuid4().hex[:8]}").removeprefix("s3://")
         place = RunEnvironment(airflow.sandbox.s3, bucket, airflow.database_url, airflow.keys)
-        for device in DEVICES:
-            for number in range(IMAGES):
-                patient = f"{device.model[-1]}P{number % 3}"
-                place.put({f"{device.model}/{number}": held_image(device, number=number, patient_id=patient, frames=2)})
+        images = {
+            f"{device.model}/{number}": image(device, number)
+            for device in DEVICES
+            for number in range(OBJECTS // len(DEVICES))
+        }
         ct = Device("ACME", "CT")
         comment = held_image(
             ct, modality="CT", sop_class=CT, name="Quixote^Ana", patient_id="Q1", comment="saw Quixote"
         )
-        place.put({"comment": comment, "report": part10(sr_elements(1)), "text": b"no DICOM" * 40})
+        place.put({**images, "comment": comment, "report": part10(sr_elements(1)), "text": b"no DICOM" * 40})
         place.run(project=PROJECT, settings=Settings())
-        yield Held(airflow, place)
+        yield Held(airflow, place, images)
 
 
 def open_group(page: Page, held: Held, text: str) -> None:
+    """Follow the link of the only group whose row has the text."""
     page.goto(f"{held.pages}/quarantine")
     page.get_by_role("row", name=text).get_by_role("link").click()
     # Loaded with its script.
     page.wait_for_url(re.compile("/groups/"))
+    expect(page.locator("#decide")).to_have_attribute("data-ready", "yes")
 
 
 def draw(page: Page, left: float, top: float, right: float, bottom: float) -> None:
@@ -95,62 +116,124 @@ def draw(page: Page, left: float, top: float, right: float, bottom: float) -> No
     page.mouse.up()
 
 
-def objects_held(held: Held) -> int:
-    with Database.connect(held.airflow.database_url, keys=held.airflow.keys) as database:
-        return count_held(database.connection, {}).objects
+def record(page: Page) -> None:
+    """Send the decision, and wait until the page shows it."""
+    page.get_by_role("button", name="Record decision").click()
+    expect(page.locator("tbody a[href*=decision]").first).to_be_visible()
+
+
+def mask_by_mouse(page: Page, held: Held, device: Device) -> None:
+    """Look at the projection over the group, draw a rectangle, and make it a rule."""
+    count = OBJECTS // len(DEVICES)
+    shown = min(count, 50)
+    open_group(page, held, device.model)
+    page.get_by_label("Show").select_option("maximum:group")
+    expect(page.locator("#status")).to_have_text(f"maximum of {2 * shown} of {2 * shown} frames, {shown} objects")
+    draw(page, 0, 0, 1, banner_rows(device) / ROWS)
+    expect(page.locator("#rectangles li")).to_have_count(1)
+    if device is DEVICES[0]:
+        picture(page, "review")
+    page.get_by_label("rule of project").check()
+    record(page)
+
+
+def mask_by_keyboard(page: Page, held: Held, device: Device) -> None:
+    open_group(page, held, device.model)
+    page.get_by_role("button", name="Show picture").press("Enter")
+    expect(page.locator("#status")).to_have_text("1 of 2")
+    page.get_by_role("button", name="Add rectangle").press("Enter")
+    for side, value in (("left", 0), ("top", 0), ("right", COLUMNS), ("bottom", banner_rows(device))):
+        page.get_by_label(side, exact=True).fill(str(value))
+    page.get_by_label("rule of project").press("Space")
+    page.get_by_role("button", name="Record decision").press("Enter")
+    expect(page.locator("tbody a[href*=decision]").first).to_be_visible()
+
+
+def apply_decisions(page: Page, held: Held) -> None:
+    page.goto(f"{held.pages}/decisions")
+    page.get_by_role("button", name="Apply decisions").click()
+    expect(page.get_by_role("heading", name="Review started")).to_be_visible()
+    for run_id in page.locator("main li a").all_inner_texts():
+        assert held.airflow.airflow.wait_for_run("dicom_deid_review", run_id) == "success"
 
 
 @pytest.mark.parametrize("page", ["light"], indirect=True)
-def test_the_quarantine_is_cleared_in_a_browser(held: Held, browser: Browser, page: Page) -> None:
-    """A mask drawn by mouse, one typed by keyboard, one allowed, and other actions; then all are applied."""
+def test_the_quarantine_is_cleared_in_a_browser(held: Held, page: Page) -> None:
+    """Each device is masked by a rectangle that is drawn; every pixel of every released object is checked.
+
+    One device is masked by keyboard only, and other reasons get other actions.
+    """
     errors: list[str] = []
     log_in(page, held.airflow, "uma")
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(f"{held.pages}/quarantine")
     picture(page, "quarantine")
     check(page)
-    # By mouse: the projection over the group, a rectangle, a rule.
-    open_group(page, held, "Echo 1")
-    page.get_by_label("Show").select_option("maximum:group")
-    expect(page.locator("#status")).to_have_text(f"maximum of {2 * IMAGES} of {2 * IMAGES} frames, {IMAGES} objects")
-    draw(page, 0, 0, 1, BANNER_ROWS / ROWS)
-    expect(page.locator("#rectangles li")).to_have_count(1)
-    picture(page, "review")
-    page.get_by_label("rule of project").check()
-    page.get_by_role("button", name="Record decision").click()
-    expect(page.get_by_text("mask (1)").first).to_be_visible()
-    # By keyboard only.
-    open_group(page, held, "Echo 2")
-    page.get_by_role("button", name="Show picture").press("Enter")
-    expect(page.locator("#status")).to_have_text("1 of 2")
-    page.get_by_role("button", name="Add rectangle").press("Enter")
-    for side, value in (("left", 0), ("top", 0), ("right", COLUMNS), ("bottom", BANNER_ROWS)):
-        page.get_by_label(side, exact=True).fill(str(value))
-    page.get_by_role("button", name="Record decision").press("Enter")
-    expect(page.get_by_text("mask (2)").first).to_be_visible()
+    mask_by_keyboard(page, held, MASKED[-1])
+    for device in MASKED[:-1]:
+        mask_by_mouse(page, held, device)
     for text, action in OTHER_DECISIONS.items():
         open_group(page, held, text)
         page.get_by_role("radio", name=re.compile(f"^{action}")).check()
-        page.get_by_role("button", name="Record decision").click()
-        expect(page.locator("tbody a[href*=decision]").first).to_be_visible()
+        record(page)
     page.goto(f"{held.pages}/decisions")
     check(page)
-    page.get_by_role("button", name="Apply decisions").click()
-    expect(page.get_by_role("heading", name="Review started")).to_be_visible()
-    run_id = page.locator("main li a").inner_text()
-    assert held.airflow.airflow.wait_for_run("dicom_deid_review", run_id) == "success"
+    apply_decisions(page, held)
     assert errors == []
-    written = [pydicom.dcmread(io.BytesIO(data)) for data in held.place.get().values()]
-    images = [each for each in written if each.Modality == "US"]
-    assert len(written) == 2 * IMAGES + 1
-    assert len(images) == 2 * IMAGES
-    for image in images:
-        assert not image.pixel_array[:, :BANNER_ROWS].any()
-        assert image.pixel_array[:, BANNER_ROWS:].all()
-    assert objects_held(held) == 2
     with Database.connect(held.airflow.database_url, keys=held.airflow.keys) as database:
-        assert {each.person for each in list_decisions(database.connection)} == {"uma"}
+        decisions = list_decisions(database.connection)
+        left = count_held(database.connection, {})
         assert database.verify().problems == []
+    assert len(decisions) <= MOST_DECISIONS
+    assert {each.person for each in decisions} == {"uma"}
+    assert (left.groups, left.objects) == (2, 2)
+    assert_masked(held)
+
+
+def assert_masked(held: Held) -> None:
+    """Check that every image of a masked device is released, blank inside its mask and unchanged outside."""
+    expected = sorted(
+        masked_pixels(data, device).tobytes()
+        for device in MASKED
+        for key, data in held.images.items()
+        if key.startswith(f"{device.model}/")
+    )
+    written = [pydicom.dcmread(io.BytesIO(data)) for data in held.place.get().values()]
+    assert sorted(each.Modality for each in written) == ["CT"] + len(expected) * ["US"]
+    assert sorted(each.pixel_array.tobytes() for each in written if each.Modality == "US") == expected
+
+
+def masked_pixels(data: bytes, device: Device) -> NDArray[np.uint8]:
+    pixels: NDArray[np.uint8] = pydicom.dcmread(io.BytesIO(data)).pixel_array.copy()
+    pixels[:, : banner_rows(device)] = 0
+    return pixels
+
+
+@pytest.mark.parametrize("page", ["light"], indirect=True)
+def test_new_text_outside_a_mask_is_held_again(held: Held, page: Page) -> None:
+    """Later objects of a masked device are released by its rule, except one that shows text elsewhere."""
+    device = MASKED[0]
+    with Database.connect(held.airflow.database_url, keys=held.airflow.keys) as database:
+        assert f"equals ManufacturerModelName {device.model}" in project_rules(database.connection, PROJECT)
+    later = {"calm": image(device, 1000), "text": image(device, 1001, text="ROE JANE 4711")}
+    held.place.put(later, prefix="in/later")
+    configuration = held.place.configuration(
+        source=f"s3://{held.place.bucket}/in/later", project=PROJECT, settings=Settings(check_masks=True)
+    )
+    assert held.place.run(configuration).outcomes == {
+        "calm": ("deidentified", None),
+        "text": ("quarantined", "pixel-risk"),
+    }
+    log_in(page, held.airflow, "uma")
+    open_group(page, held, "text outside the regions that filters blank")
+    page.get_by_role("button", name="Show picture").click()
+    expect(page.locator("#status")).to_have_text("1 of 2")
+    for bottom in (banner_rows(device) / ROWS, 1):
+        draw(page, 0, 0, 1, bottom)
+    record(page)
+    apply_decisions(page, held)
+    with Database.connect(held.airflow.database_url, keys=held.airflow.keys) as database:
+        assert list_held_groups(database.connection, {"model": device.model}) == []
 
 
 @pytest.mark.parametrize("page", ["dark"], indirect=True)

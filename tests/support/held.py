@@ -1,10 +1,11 @@
-"""Images that the default settings hold: ultrasound with a banner of text, of several devices."""
+"""Images that the default settings hold: ultrasound with a bright banner, of several devices."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 from tests.support.datasets import Encoding, element, part10
 
 ULTRASOUND = "1.2.840.10008.5.1.4.1.1.6.1"
@@ -29,22 +30,26 @@ def held_image(
     frames: int = 1,
     modality: str = "US",
     sop_class: str = ULTRASOUND,
-    text_at: tuple[int, int] | None = None,
+    banner_rows: int = BANNER_ROWS,
+    text: str = "",
 ) -> bytes:
     """Return an 8-bit image with a bright banner in its first rows.
 
     Parameters
     ----------
-    text_at
-        Column and row of a further bright spot, outside the banner.
+    number
+        Distinguishes the objects of a patient.
+    text
+        A line that is burned in below the banner.
     """
     random = np.random.default_rng(number)
     pixels = random.integers(1, 90, (frames, ROWS, COLUMNS), dtype=np.uint8)
-    pixels[:, :BANNER_ROWS] = 255
-    if text_at is not None:
-        column, row = text_at
-        pixels[:, row : row + 6, column : column + 20] = 255
-    study = f"1.2.3.{sum(patient_id.encode())}"
+    pixels[:, :banner_rows] = 255
+    if text:
+        line = Image.new("L", (COLUMNS, ROWS))
+        ImageDraw.Draw(line).text((4, 24), text, fill=255, font=ImageFont.load_default(16))
+        pixels = np.maximum(pixels, np.asarray(line))
+    study = f"1.2.3.{int.from_bytes(patient_id.encode())}"
     elements = [
         element("SpecificCharacterSet", "ISO_IR 192"),
         element("SOPClassUID", sop_class),

@@ -46,6 +46,7 @@ from dicom_deid.pipeline.pictures import (
 from dicom_deid.pipeline.planning import configuration_of_run, plan_review
 from dicom_deid.pipeline.review import (
     NotReviewable,
+    Unreadable,
     content_tree,
     kind_of_view,
     read_unreadable,
@@ -191,8 +192,7 @@ def _print_text(
         click.echo(f"\nobject {each.link_id}:{each.number}  {each.detail}")
         try:
             if view == "unreadable":
-                read = read_unreadable(store, found)
-                click.echo(f"  pydicom reads {read.elements} elements{f', then {read.error}' if read.error else ''}")
+                _print_unreadable(read_unreadable(store, found, Reason(each.reason), each.detail), clear=clear)
             elif view == "report":
                 for line in content_tree(review_deidentifier(configuration), store, found):
                     click.echo(f"  {'  ' * line.level}{line.value_type} {line.concept}: {line.text}")
@@ -202,6 +202,17 @@ def _print_text(
                     click.echo(f"    {residual.text if clear else residual.masked}")
         except NotReviewable as problem:
             click.echo(f"  {problem}", err=True)
+
+
+def _print_unreadable(read: Unreadable, *, clear: bool) -> None:
+    problem = f", then raises {read.error}{f': {read.message}' if clear else ''}" if read.error else ""
+    lines = [
+        read.element and f"encoded there: {read.element}",
+        f"pydicom reads {read.elements} elements{read.last and f', the last {read.last}'}{problem}",
+        read.standard,
+    ]
+    for line in filter(None, lines):
+        click.echo(f"  {line}")
 
 
 @quarantine.command()

@@ -55,6 +55,7 @@ def copy(
     type=click.File("r", encoding="utf-8-sig"),
     help="CSV file of kind (patient, accession, study, series, object) and value; - for standard input.",
 )
+@click.option("--decision", type=int, help="What this quarantine decision released, and later its rule.")
 @click.option("--deleted-sources", is_flag=True, help="Objects whose source object is gone, as the last run found.")
 @click.option("--undo", metavar="ID", help="Lift this withdrawal instead: the next run writes its objects again.")
 @click.option("--resume", metavar="ID", help="Continue this withdrawal, which was stopped.")
@@ -64,6 +65,7 @@ def copy(
 def withdraw(
     project: str,
     file: TextIO | None,
+    decision: int | None,
     deleted_sources: bool,
     undo: str | None,
     resume: str | None,
@@ -86,7 +88,7 @@ def withdraw(
                 click.echo(f"The withdrawal of {count} objects was undone; the next run writes them again.")
                 return
             if not resume:
-                request = WithdrawalRequest(deleted_sources=deleted_sources, **_values(values, file))
+                request = WithdrawalRequest(decision=decision, deleted_sources=deleted_sources, **_values(values, file))
                 begun = db.withdraw(found, request, access_reason, dry_run=dry_run)
                 _print_withdrawal(begun)
                 resume = begun.withdrawal_id

@@ -164,6 +164,8 @@ class AuditRow:
         Attributes of a quarantined object, to group it for review; not part of the audit.
     selection
         Digest of the criteria that excluded the object; empty where no criterion did. Not part of the audit.
+    rule_decisions
+        Decisions of reviewers whose rules matched the pixels of a written object, by number. Not part of the audit.
     """
 
     item: BatchItem
@@ -184,6 +186,7 @@ class AuditRow:
     identity: ObjectIdentity = NO_IDENTITY
     device: DeviceFacts | None = None
     selection: str = ""
+    rule_decisions: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,7 +25,9 @@ from dicom_deid.objects import SourceObject
 from dicom_deid.reasons import Outcome
 
 _ITEM_NUMBER = re.compile(r"\[\d+\]")
-_OFFSET = re.compile(r" at byte \d+$")
+OFFSET = re.compile(r" at byte ([0-9]+)$")
+"""Offset of the detail of a quarantined object."""
+_RULE_LABEL = re.compile(r"decision ([0-9]+): ")
 
 
 class DecisionAction(StrEnum):
@@ -241,7 +243,20 @@ _APPLIED = """
 UPDATE decided_object d SET outcome = a.outcome, link_id = %(link)s, number = a.number, run_id = %(run)s
 FROM unnest(%(items)s::integer[], %(numbers)s::integer[], %(outcomes)s::text[]) a (item, number, outcome)
 JOIN batch_item i ON i.batch_id = %(batch)s AND i.item = a.item
-WHERE d.scope_id = %(scope)s AND d.key_hash = i.key_hash AND d.etag = i.etag AND a.outcome <> 'failed';
+JOIN decision c ON c.approved_at IS NOT NULL AND c.revoked_at IS NULL
+WHERE d.scope_id = %(scope)s AND d.key_hash = i.key_hash AND d.etag = i.etag AND a.outcome <> 'failed'
+  AND c.decision_id = d.decision_id;
+"""
+
+# Objects that no decision named and that were released because a device rule matched them.
+_BY_RULE = """
+INSERT INTO decided_object AS d (scope_id, key_hash, etag, decision_id, outcome, run_id, link_id, number)
+SELECT %(scope)s, i.key_hash, i.etag, c.decision_id, 'deidentified', %(run)s, %(link)s, a.number
+FROM unnest(%(rule_items)s::integer[], %(rule_numbers)s::integer[], %(rule_decisions)s::bigint[])
+    a (item, number, decision_id)
+JOIN batch_item i ON i.batch_id = %(batch)s AND i.item = a.item JOIN decision c USING (decision_id)
+ON CONFLICT (scope_id, key_hash, decision_id) DO UPDATE SET etag = excluded.etag, outcome = excluded.outcome,
+    run_id = excluded.run_id, link_id = excluded.link_id, number = excluded.number;
 """
 
 
@@ -263,20 +278,28 @@ def settle_held(
             held.append(_held(project, number, row))
         elif row.outcome is not Outcome.FAILED:
             done.append(row.item.key_hash)
+    by_rule = [
+        (row.item.item_id, number, decision) for number, row in enumerate(rows) for decision in row.rule_decisions
+    ]
     values = {
         **parameters,
+        "rule_items": [item for item, _, _ in by_rule],
+        "rule_numbers": [number for _, number, _ in by_rule],
+        "rule_decisions": [decision for _, _, decision in by_rule],
         "done": done,
         "held": json.dumps(held),
         "items": [row.item.item_id for row in rows],
         "numbers": list(range(len(rows))),
         "outcomes": [row.outcome.value for row in rows],
     }
-    connection.query("updating held objects", _RELEASE + (_HOLD if held else "") + _APPLIED, values)
+    connection.query(
+        "updating held objects", _RELEASE + (_HOLD if held else "") + _APPLIED + (_BY_RULE if by_rule else ""), values
+    )
 
 
 def _held(project: Project, number: int, row: Any) -> dict[str, object]:
     facts: DeviceFacts = row.device or DeviceFacts()
-    element = _ITEM_NUMBER.sub("[*]", _OFFSET.sub("", row.detail))
+    element = _ITEM_NUMBER.sub("[*]", OFFSET.sub("", row.detail))
     named: dict[str, object] = {
         "reason": row.reason.value,
         "modality": row.modality or facts.modality,
@@ -617,12 +640,18 @@ def revoke_decision(
 
 
 def list_released(connection: DatabaseConnection, decision_id: int) -> list[ReleasedObject]:
-    """Return the destination objects that were released by a decision."""
+    """Return the objects at the destination that were released by a decision, or later by its rule.
+
+    Objects that were withdrawn or superseded since are left out.
+    """
     rows = connection.query(
         "reading released objects",
         "SELECT a.destination, a.destination_key, a.recorded_at, a.run_id::text FROM decided_object d "
         "JOIN audit a ON a.run_id = d.run_id AND a.link_id = d.link_id AND a.number = d.number "
-        "WHERE d.decision_id = %s AND d.outcome = 'deidentified' ORDER BY a.destination_key",
+        "JOIN processed_object p USING (scope_id, key_hash) "
+        "WHERE d.decision_id = %s AND d.outcome = 'deidentified' "
+        "AND (p.destination_key, p.destination_etag) = (a.destination_key, a.destination_etag) "
+        "ORDER BY a.destination_key",
         (decision_id,),
     )
     return [ReleasedObject(*row) for row in rows]
@@ -636,7 +665,17 @@ def project_rules(connection: DatabaseConnection, project: str) -> str:
         "AND c.is_rule AND c.approved_at IS NOT NULL AND c.revoked_at IS NULL ORDER BY c.decision_id",
         (project,),
     )
-    return "".join(f"# decision {number}\n{rules.strip()}\n\n" for number, rules in rows)
+    return "".join(f"# decision {number}\n{_numbered(number, rules.strip())}\n\n" for number, rules in rows)
+
+
+def _numbered(number: int, rules: str) -> str:
+    return rules.replace("LABEL ", f"LABEL decision {number}: ", 1)
+
+
+def decision_of_rule(label: str) -> int | None:
+    """Return the number of the decision that a filter of `project_rules` belongs to, by its label."""
+    found = _RULE_LABEL.match(label)
+    return int(found[1]) if found else None
 
 
 def four_eyes_of_projects(connection: DatabaseConnection) -> dict[str, bool]:

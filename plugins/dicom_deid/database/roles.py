@@ -48,6 +48,7 @@ _GRANTS: Mapping[str, tuple[str, ...]] = {
         "UPDATE ON processed_object, run, batch, batch_item, write_intent, withdrawal, release, held_object",
         "UPDATE ON decided_object",
         "INSERT, DELETE ON held_object",
+        "INSERT ON decided_object",
         "DELETE ON batch, batch_item, write_intent, withdrawn, deletion, index_series, index_object, cohort_line",
         f"INSERT ({_EVENT_COLUMNS}) ON audit_event",
         _HEAD,

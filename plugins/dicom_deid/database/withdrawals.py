@@ -34,6 +34,8 @@ class WithdrawalRequest:
     ----------
     patients, accession_numbers, studies, series, objects
         PatientIDs, AccessionNumbers, and Study, Series and SOP Instance UIDs.
+    decision
+        Released objects that a decision of a reviewer released, or later its rule.
     deleted_sources
         Released objects whose source object is gone, as the last whole listing found.
     whole_project
@@ -45,12 +47,13 @@ class WithdrawalRequest:
     studies: Sequence[str] = field(default=(), repr=False)
     series: Sequence[str] = field(default=(), repr=False)
     objects: Sequence[str] = field(default=(), repr=False)
+    decision: int | None = None
     deleted_sources: bool = False
     whole_project: bool = False
 
     def __post_init__(self) -> None:
         named = (self.patients, self.accession_numbers, self.studies, self.series, self.objects)
-        if not (any(named) or self.deleted_sources or self.whole_project):
+        if not (any(named) or self.decision or self.deleted_sources or self.whole_project):
             raise ConfigurationError("Say what to withdraw: patients, accession numbers, studies, series or objects.")
 
 
@@ -121,7 +124,12 @@ UNION SELECT d.scope_id, d.key_hash, d.object_id FROM processed_object d JOIN wo
     WHERE project_id = %(project)s AND instance_hash = ANY (%(instances)s::uuid[])
 UNION SELECT d.scope_id, d.key_hash, d.object_id FROM processed_object d JOIN work_scope USING (scope_id)
     WHERE project_id = %(project)s AND (%(whole)s OR %(deleted)s AND d.source_deleted_at IS NOT NULL
-                                        AND d.destination_key IS NOT NULL);
+                                        AND d.destination_key IS NOT NULL)
+UNION SELECT d.scope_id, d.key_hash, d.object_id
+    FROM decided_object c JOIN processed_object d USING (scope_id, key_hash) JOIN work_scope USING (scope_id)
+    JOIN audit a ON (a.run_id, a.link_id, a.number) = (c.run_id, c.link_id, c.number)
+    WHERE project_id = %(project)s AND c.decision_id = %(decision)s AND c.outcome = 'deidentified'
+      AND (d.destination_key, d.destination_etag) = (a.destination_key, a.destination_etag);
 ANALYZE pg_temp.chosen_object;
 DELETE FROM pg_temp.chosen_object c USING processed_object d
 WHERE d.scope_id = c.scope_id AND d.key_hash = c.key_hash AND d.withdrawal_id IS NOT NULL;
@@ -257,6 +265,7 @@ def begin_withdrawal(
         "withdrawal": withdrawal_id,
         "whole": request.whole_project,
         "deleted": request.deleted_sources,
+        "decision": request.decision,
     }
     try:
         with connection.transaction(doing):
@@ -271,6 +280,7 @@ def begin_withdrawal(
                 "reason": access.reason,
                 "identifiers": identifiers,
                 "pseudonyms": hashes.pseudonyms,
+                "decision": request.decision,
                 "deleted_sources": request.deleted_sources,
                 "whole_project": request.whole_project,
                 "objects": objects,

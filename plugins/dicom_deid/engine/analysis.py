@@ -14,6 +14,7 @@ from dicom_deid.identifiers import Identifier, IdentifierKind, with_issuer
 from dicom_deid.objects import SourceRange
 from dicom_deid.reasons import Reason
 from dicom_deid.recipe import CompiledRecipe
+from dicom_deid.recipe.filters import Filter
 
 _US_BYTES = 2
 _OF_PATIENT = (IdentifierKind.PATIENT_ID, IdentifierKind.DATE_OFFSET)
@@ -221,6 +222,11 @@ class DeidentifyResult:
     def notes(self) -> dict[Reason, int]:
         """Reasons noted on the object, and how often."""
         return dict(self._walk.noted)
+
+    @property
+    def filters(self) -> tuple[Filter, ...]:
+        """The pixel filters of the recipe that match the object."""
+        return self._walk.filters
 
     def to_bytes(self) -> bytes:
         """Return the whole object.

@@ -19,7 +19,7 @@ from dicom_deid.database import AuditRow, BatchItem, Intent, ObjectIdentity
 from dicom_deid.database.archive_words import ArchiveWords
 from dicom_deid.database.audit import NO_IDENTITY
 from dicom_deid.database.patient_terms import PatientTerms
-from dicom_deid.database.quarantine import DeviceFacts, ItemDecision
+from dicom_deid.database.quarantine import DeviceFacts, ItemDecision, decision_of_rule
 from dicom_deid.database.source_index import IndexEntry
 from dicom_deid.engine import AnalysisResult, Deidentifier, DeidentifyResult, SearchTerms
 from dicom_deid.exceptions import ConfigurationError, DicomDeidError, ObjectStoreError, Quarantine
@@ -29,7 +29,7 @@ from dicom_deid.pipeline.archive_words import ObjectWords
 from dicom_deid.pipeline.configuration import RunConfiguration
 from dicom_deid.pipeline.connections import ObjectStores
 from dicom_deid.pipeline.destination import KeyTemplate
-from dicom_deid.pipeline.engine import amend, make_deidentifier
+from dicom_deid.pipeline.engine import PROJECT_RULES, amend, make_deidentifier
 from dicom_deid.pipeline.executor import MemoryRequest, PendingObject, Reply, Steps
 from dicom_deid.pipeline.fetch import (
     HEADER_SCAN_BYTES,
@@ -140,6 +140,7 @@ class _Attempt:
             device=device,
             selection=selection,
             identity=_identity(analysis) if analysis and not written else NO_IDENTITY,
+            rule_decisions=_rule_decisions(rewritten) if rewritten else (),
         )
         entry = words = None
         if analysis is not None:
@@ -442,6 +443,12 @@ def _identity(analysis: AnalysisResult) -> ObjectIdentity:
         series_instance_uid=analysis.original("SeriesInstanceUID"),
         sop_instance_uid=analysis.original("SOPInstanceUID"),
     )
+
+
+def _rule_decisions(rewritten: DeidentifyResult) -> tuple[int, ...]:
+    """Return the decisions whose device rules match the pixels of an object."""
+    of_project = (each.label for each in rewritten.filters if each.source == PROJECT_RULES)
+    return tuple(number for number in map(decision_of_rule, of_project) if number is not None)
 
 
 def _replaced_etag(attempt: _Attempt) -> str | None:

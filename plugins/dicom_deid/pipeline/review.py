@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import io
 import re
+import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
-import pydicom
 from pydicom.dataset import Dataset
+from pydicom.filereader import read_partial
+from pydicom.valuerep import EXPLICIT_VR_LENGTH_32
 
+from dicom_deid.database.quarantine import OFFSET
+from dicom_deid.dicom.tags import tag_text
+from dicom_deid.dicom.vr import is_vr
 from dicom_deid.engine import Deidentifier
 from dicom_deid.exceptions import DicomDeidError, Quarantine
 from dicom_deid.objects import SourceObject, SourceRange
@@ -41,6 +46,30 @@ _VIEWS = {
     Reason.STRUCTURED_CONTENT: "report",
     Reason.RESIDUAL_FOUND: "residual",
 }
+
+_FILE = "PS3.10 section 7.1: a file begins with a preamble of 128 bytes and the prefix DICM."
+_STANDARD = {
+    Reason.EMPTY_OBJECT: _FILE,
+    Reason.NOT_DICOM: _FILE,
+    Reason.DICOMDIR: "PS3.10 section 8.6: a DICOMDIR holds the directory of a file-set, no SOP instance.",
+    Reason.TRUNCATED: (
+        "PS3.5 section 7.1: as many bytes of value follow as Value Length says; section 7.5: a sequence or item of "
+        "undefined length ends with a delimitation item."
+    ),
+    Reason.MALFORMED: (
+        "PS3.5 section 7.1: an element is a tag, a VR if the transfer syntax is explicit, a length and a value of that "
+        "length, in ascending order of tags; section 6.2: which values a VR allows; section 7.5: how sequences nest."
+    ),
+    Reason.UNSUPPORTED_TRANSFER_SYNTAX: "PS3.5 section 10 and annex A: the transfer syntaxes of the standard.",
+    Reason.UNSUPPORTED_CHARACTER_SET: "PS3.3 section C.12.1.1.2: the character sets of the standard.",
+    Reason.PIXEL_DATA_UNREADABLE: "PS3.5 section 8 and annex A.4: native and encapsulated pixel data.",
+    Reason.MISSING_IDENTIFIER: (
+        "PS3.3 sections C.12.1, C.7.2.1 and C.7.3.1: SOPInstanceUID, StudyInstanceUID and SeriesInstanceUID have a "
+        "value (type 1)."
+    ),
+}
+_PIXEL_DATA = 0x7FE00008
+_UNDEFINED = 0xFFFFFFFF
 
 
 def kind_of_view(reason: Reason) -> str:
@@ -92,18 +121,33 @@ class ContentLine(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """Result of reading an object with pydicom that the engine cannot read.
+    """What is wrong with an object that the engine cannot read, and how far pydicom reads it.
 
     Parameters
     ----------
+    offset
+        Byte at which the engine stopped; None if the object as a whole is refused.
+    element
+        The beginning of the element there, as it is encoded: tag, VR, length, and how many bytes follow.
+    standard
+        What the standard says, with the section; empty if the limit is ours.
     elements
-        Elements that pydicom could read.
+        Elements of the root data set that pydicom read.
+    last
+        Tag and VR of the last one, and the byte where its value begins.
     error
-        Type of the exception; empty if it read the header without one.
+        Type of the exception that pydicom raised; empty if it read the header without one.
+    message
+        Message of the exception: may hold values, PHI.
     """
 
+    offset: int | None
+    element: str
+    standard: str
     elements: int
+    last: str
     error: str
+    message: str = field(repr=False)
 
 
 def residual_texts(deidentifier: Deidentifier, storage: ObjectStore, stored: SourceObject) -> list[ResidualText]:
@@ -197,26 +241,62 @@ def _meaning(item: Dataset, keyword: str) -> str:
     return ""
 
 
-def read_unreadable(storage: ObjectStore, stored: SourceObject) -> Unreadable:
-    """Return what pydicom says about the header of an object.
+def read_unreadable(storage: ObjectStore, stored: SourceObject, reason: Reason, detail: str = "") -> Unreadable:
+    """Return what is wrong with an object, and how far pydicom reads its header.
+
+    Parameters
+    ----------
+    storage, stored
+        The object.
+    reason, detail
+        Why it is held, and where, as in the audit.
 
     Raises
     ------
     NotReviewable
         The object is gone, or another by now.
     """
-    elements = 0
+    found = OFFSET.search(detail)
+    offset = int(found[1]) if found else None
+    reached: list[tuple[int, str | None, int]] = []
+    error = message = ""
     try:
-        dataset = pydicom.dcmread(open_object(storage, stored), stop_before_pixels=True, force=True)
-        for _ in dataset.iterall():
-            elements += 1
+        file = open_object(storage, stored)
+        element = "" if offset is None else _encoded_element(file, offset, stored.size)
+        file.seek(0)
+
+        def reach(tag: int, vr: str | None, _length: int) -> bool:
+            reached.append((int(tag), vr, file.tell()))
+            return int(tag) >= _PIXEL_DATA
+
+        read_partial(file, stop_when=reach, force=True)
     except Quarantine as quarantine:
         raise NotReviewable(f"The object cannot be read: {quarantine.reason.advice.meaning}") from None
     except DicomDeidError:
         raise
-    except Exception as error:
-        return Unreadable(elements, type(error).__name__)
-    return Unreadable(elements, "")
+    except Exception as problem:
+        error, message = type(problem).__name__, str(problem)[:_MAX_TEXT]
+    last = ""
+    if reached:
+        tag, vr, position = reached[-1]
+        last = f"{tag_text(tag)}{f' {vr}' if vr else ''}, its value at byte {position}"
+    return Unreadable(offset, element, _STANDARD.get(reason, ""), len(reached), last, error, message)
+
+
+def _encoded_element(file: BinaryIO, offset: int, size: int) -> str:
+    """Return tag, VR and length of the element at an offset, in little endian; empty where no element begins."""
+    file.seek(offset)
+    start = file.read(12)
+    if len(start) < 8:
+        return f"{len(start)} bytes are left of {size}, too few for an element"
+    group, element = struct.unpack_from("<HH", start)
+    vr, length = "", struct.unpack_from("<I", start, 4)[0]
+    if is_vr(start[4:6]):
+        vr = f" {start[4:6].decode('ascii')}"
+        is_long = length >> 16 == 0 and len(start) == 12 and start[4:6].decode("ascii") in EXPLICIT_VR_LENGTH_32
+        length = struct.unpack_from("<I", start, 8)[0] if is_long else length >> 16
+    text = "undefined" if length == _UNDEFINED else f"{length} bytes"
+    return f"({group:04x},{element:04x}){vr}, length {text}; {size - offset} of {size} bytes are left"
 
 
 def _rewritten(deidentifier: Deidentifier, storage: ObjectStore, stored: SourceObject) -> tuple[Elements, Elements]:

@@ -144,7 +144,7 @@ def text(
 
     def read() -> dict[str, Any]:
         if view == "unreadable":
-            return {"unreadable": read_unreadable(store, stored)}
+            return {"unreadable": read_unreadable(store, stored, Reason(group.reason), chosen.detail)}
         deidentifier = review_deidentifier(configuration_of_run(database, chosen.run_id))
         if view == "report":
             return {"lines": content_tree(deidentifier, store, stored)}

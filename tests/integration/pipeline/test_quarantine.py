@@ -12,9 +12,9 @@ import pytest
 from numpy.typing import NDArray
 from tests.support.held import Device, held_image, held_images
 from tests.support.images import planted_image
-from tests.support.runs import RunEnvironment, cursor
+from tests.support.runs import RunEnvironment, cursor, small_ct
 
-from dicom_deid.database import Database
+from dicom_deid.database import AccessReason, Database, WithdrawalRequest
 from dicom_deid.database.quarantine import (
     DecisionAction,
     HeldGroup,
@@ -34,6 +34,7 @@ from dicom_deid.engine.settings import Settings
 from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.pipeline.decisions import make_decision
 from dicom_deid.pipeline.planning import plan_review
+from dicom_deid.pipeline.withdrawal import continue_withdrawal
 from dicom_deid.recipe.filters import Rectangle
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
@@ -199,6 +200,31 @@ def test_a_revoked_rule_no_longer_applies_and_names_what_it_released(place):
     assert {each.destination_key for each in released} == set(place.get())
     place.put({"later.dcm": held_image(Device("ACME", "Echo 1"))})
     assert place.run(settings=STRICT).outcomes["later.dcm"] == ("quarantined", "pixel-risk")
+
+
+def test_later_objects_of_a_revoked_rule_are_found_and_withdrawn(place):
+    """The rule released objects that no decision named; a run after the revocation holds them and forgets none."""
+    place.put(held_images(Device("ACME", "Echo 1"), patients=1, images=2))
+    place.run(settings=STRICT)
+    number = decide(place, held(place)[0], "mask", rectangles=[Rectangle(0, 0, 96, 8)], is_rule=True)
+    review(place)
+    place.put({"later.dcm": held_image(Device("ACME", "Echo 1")), "ct.dcm": small_ct(1)})
+    assert place.run(settings=STRICT).outcomes["later.dcm"] == ("deidentified", None)
+    with place.connections.open_database() as database:
+        released = revoke_decision(database.connection, database.chain_key, number, "bob")
+    assert len(released) == 3
+    assert set(place.run(settings=STRICT).outcomes.values()) == {("quarantined", "pixel-risk"), ("deidentified", None)}
+    with place.connections.open_database() as database:
+        assert list_released(database.connection, number) == released
+        project, access = database.project("test"), AccessReason(person="bob", reason="revoked")
+        begun = database.withdraw(project, WithdrawalRequest(decision=number), access)
+    continue_withdrawal(place.connections, "test", begun.withdrawal_id)
+    assert begun.objects == 3
+    assert set(place.get()) & {each.destination_key for each in released} == set()
+    assert len(place.get()) == 1
+    with place.connections.open_database() as database:
+        assert list_released(database.connection, number) == []
+        assert database.verify().problems == []
 
 
 def test_excluded_and_left_objects(place):

@@ -31,6 +31,7 @@ from dicom_deid.pipeline.pictures import (
     projection_picture,
 )
 from dicom_deid.pipeline.review import NotReviewable, content_tree, read_unreadable, residual_texts
+from dicom_deid.reasons import Reason
 from dicom_deid.recipe import Recipe
 
 OFF = Settings(residuals="off", pixel_risk="allow", documents="allow")
@@ -233,10 +234,27 @@ def test_a_content_tree_is_what_the_rules_would_leave(place):
     assert max(line.level for line in lines) >= 1
 
 
-@pytest.mark.parametrize("data", [b"no DICOM at all", part10(sr_elements(1))[:900]])
-def test_unreadable_objects(place, data):
-    store, found = stored(place, data)
-    assert read_unreadable(store, found).elements >= 0
+def test_unreadable_objects(place):
+    """The byte, the element that is encoded there, how far pydicom reads, and the section of the standard."""
+    whole = held_image(ECHO)
+    position = whole.index(b"\x10\x00\x20\x00LO")
+    lying = whole[: position + 6] + b"\xff\xfe" + whole[position + 8 :]
+    store, found = stored(place, lying)
+    read = read_unreadable(store, found, Reason.TRUNCATED, f"(0010,0020) at byte {position}")
+    assert read.offset == position
+    assert (
+        read.element == f"(0010,0020) LO, length {0xFEFF} bytes; {len(lying) - position} of {len(lying)} bytes are left"
+    )
+    assert read.last == f"(0010,0020) LO, its value at byte {position + 8}"
+    assert read.elements == 9
+    assert "PS3.5 section 7.1" in read.standard
+
+
+def test_what_is_no_dicom_has_no_elements(place):
+    store, found = stored(place, b"no DICOM at all")
+    read = read_unreadable(store, found, Reason.NOT_DICOM)
+    assert (read.offset, read.element) == (None, "")
+    assert "DICM" in read.standard
     with pytest.raises(NotReviewable):
         content_tree(Deidentifier(Recipe.named("desktop"), OFF), store, found)
 

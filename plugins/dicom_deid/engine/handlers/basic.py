@@ -39,6 +39,7 @@ from dicom_deid.exceptions import Quarantine
 from dicom_deid.identifiers import Identifier, IdentifierKind
 from dicom_deid.reasons import Reason
 from dicom_deid.recipe import ValueLists
+from dicom_deid.recipe.filters import Filter
 
 # A captured element of the root data set: start and end of its value, its codecs, the index of the edit that replaces
 # it (-1 if none does) and the layout of its header.
@@ -56,6 +57,7 @@ class ObjectWalk(Walk):
         "counts",
         "data_set",
         "encapsulated",
+        "filters",
         "followed",
         "group_lengths",
         "has_content",
@@ -85,6 +87,8 @@ class ObjectWalk(Walk):
         self.counts: dict[str, int] = {}
         self.followed = 0
         self.noted: dict[Reason, int] = {}
+        # The pixel filters of the recipe that match the object.
+        self.filters: tuple[Filter, ...] = ()
         # Indices of edits whose bytes depend on the pseudonyms, and of those that depend on all other edits.
         self.pending: list[int] = []
         self.group_lengths: list[int] = []

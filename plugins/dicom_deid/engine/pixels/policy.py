@@ -114,6 +114,7 @@ class PixelAndDocumentPolicy:
             return None
         dataset = _DataSet(walk, header, source)
         match = self._match(walk, header, dataset)
+        walk.filters = match.filters
         decision = decide_pixels(facts, match, self._settings)
         if decision.allowed is not None:
             walk.note(Reason.PIXEL_RISK_ALLOWED)

@@ -205,4 +205,5 @@
   }
   follow();
   choose();
+  form.dataset.ready = "yes";
 })();
