@@ -7,7 +7,7 @@ OLDEST := .venv-oldest
 OLDEST_AIRFLOW := $(shell sed -n 's/.*"apache-airflow>=\([0-9.]*\)".*/\1/p' pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-oldest-airflow lint dist bench bench-database bench-index bench-pipeline bench-devices bench-ocr bench-residuals score docs constraints clean
+.PHONY: help setup demo test test-fast test-oldest-airflow lint dist bench bench-database bench-index bench-pipeline bench-devices bench-ocr bench-review bench-residuals score docs constraints clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -64,6 +64,9 @@ bench-devices: setup ## what the device catalogue covers and holds; ARGS="--head
 
 bench-ocr: setup ## text search in pixels: recall and time
 	$(BIN)/python -m bench.bench_ocr $(ARGS)
+
+bench-review: setup ## review: clear 1,000 held objects of 20 devices in a browser
+	DICOM_DEID_HELD_OBJECTS=1000 $(BIN)/pytest tests/browser/test_review.py -q --durations 3 -k "cleared or new_text" $(ARGS)
 
 bench-residuals: setup-bench ## residual search: recall, false alarms and time
 	$(BIN)/python -m bench.bench_residuals $(ARGS)

@@ -140,8 +140,10 @@ class Queries:
         """Return how many source objects are in each state now; an object of many runs is counted once."""
         rows = self._connection.query(
             "counting objects",
-            "SELECT d.outcome, count(*) FROM processed_object d JOIN work_scope s USING (scope_id) "
-            "JOIN project p USING (project_id) WHERE d.outcome IS NOT NULL "
+            # Counted before the join, from the index alone.
+            "SELECT d.outcome, sum(d.objects)::bigint FROM "
+            "(SELECT scope_id, outcome, count(*) AS objects FROM processed_object GROUP BY 1, 2) d "
+            "JOIN work_scope s USING (scope_id) JOIN project p USING (project_id) WHERE d.outcome IS NOT NULL "
             "AND (%(project)s IS NULL OR p.name = %(project)s) GROUP BY 1",
             {"project": project},
         )

@@ -181,6 +181,7 @@ COMMENT ON COLUMN processed_object.instance_hash IS 'The first 128 bits of the k
 CREATE UNIQUE INDEX processed_object_id ON processed_object (object_id);
 CREATE INDEX processed_object_series ON processed_object (series_number);
 CREATE INDEX processed_object_instance ON processed_object (instance_hash);
+CREATE INDEX processed_object_outcome ON processed_object (scope_id, outcome);
 CREATE INDEX processed_object_deleted ON processed_object (scope_id) WHERE source_deleted_at IS NOT NULL;
 
 CREATE TABLE run (
