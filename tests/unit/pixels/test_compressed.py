@@ -9,6 +9,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import imagecodecs
 import jpeglib
 import numpy as np
 import pydicom.data
@@ -36,11 +37,14 @@ from dicom_deid.recipe.filters import Rectangle
 
 EXPLICIT = "1.2.840.10008.1.2.1"
 RLE, JPEG_LS, J2K = "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.90"
-BASELINE = "1.2.840.10008.1.2.4.50"
+BASELINE, J2K_LOSSY = "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.91"
+JPEG_LOSSLESS = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
+HTJ2K = ("1.2.840.10008.1.2.4.201", "1.2.840.10008.1.2.4.202")
 TOOLS = {BASELINE: "dcmdjpeg", RLE: "dcmdrle", JPEG_LS: "dcmdjpls"}
 TOLERANCE = 4
 """Two decoders of lossy JPEG may round and interpolate differently."""
-LOSSLESS = (RLE, JPEG_LS, J2K)
+LOSSLESS = (RLE, JPEG_LS, J2K, *JPEG_LOSSLESS, *HTJ2K)
+READ_BY_GDCM = (RLE, JPEG_LS, J2K, *JPEG_LOSSLESS)
 CORNER = [Region(True, Rectangle(0, 0, 10, 4)), Region(False, Rectangle(2, 1, 5, 3))]
 
 
@@ -52,9 +56,38 @@ def corner_mask(rows: int, columns: int) -> np.ndarray:
 
 
 def compressed(dataset: Dataset, syntax: str) -> Dataset:
+    if syntax in JPEG_LOSSLESS + HTJ2K:
+        return compressed_by_imagecodecs(dataset, syntax)
     # GDCM, which pydicom would take first, aborts on an odd number of pixels in RLE.
     plugin = "pyjpegls" if syntax == JPEG_LS else "pylibjpeg"
     dataset.compress(UID(syntax), encoding_plugin=plugin, generate_instance_uid=False)
+    return dataset
+
+
+def compressed_by_imagecodecs(dataset: Dataset, syntax: str) -> Dataset:
+    """Encode in syntaxes that pydicom has no encoder for; of signed samples all bits are encoded."""
+    frames = dataset.pixel_array
+    frames = frames if dataset.get("NumberOfFrames", 1) > 1 else frames[np.newaxis]
+    if syntax in JPEG_LOSSLESS and dataset.PhotometricInterpretation == "YBR_FULL":
+        raise ValueError("the encoder marks colours as RGB")
+    space = "RGB" if dataset.PhotometricInterpretation == "RGB" else "GRAYSCALE"
+    precision = dataset.BitsAllocated if dataset.PixelRepresentation else dataset.BitsStored
+    if syntax in HTJ2K:
+        encoded = [imagecodecs.htj2k_encode(frame, reversible=True, tlm=True, rgb=False) for frame in frames]
+    else:
+        encoded = [
+            imagecodecs.jpeg8_encode(
+                frame.view(f"u{frame.itemsize}"),
+                lossless=True,
+                bitspersample=precision,
+                colorspace=space,
+                outcolorspace=space,
+            )
+            for frame in frames
+        ]
+    dataset.add_new(0x7FE00010, "OB", encapsulate([bytes(frame) for frame in encoded]))
+    dataset["PixelData"].is_undefined_length = True
+    dataset.file_meta.TransferSyntaxUID = UID(syntax)
     return dataset
 
 
@@ -126,6 +159,11 @@ def test_lossless_comes_back_the_same(
     after = rewritten(dataset, cleaned).pixel_array.reshape(before.shape)
     mask = corner_mask(9, 14)
     assert np.array_equal(before[:, ~mask], after[:, ~mask])
+    if syntax in HTJ2K or (syntax in JPEG_LOSSLESS and signed):
+        # The codestream states that all bits are used.
+        stored = allocated
+        least = -(1 << (stored - 1)) if signed else 0
+        assert dataset.BitsStored == stored
     most = least + (1 << stored) - 1
     black = {"MONOCHROME1": most, "MONOCHROME2": least}.get(photometric, 0)
     assert (after[:, mask] == black).all()
@@ -144,7 +182,7 @@ def test_encoded_again_in_the_syntax_it_came_in(syntax: str, photometric: str) -
     assert 0x00282110 not in cleaned.elements, "nothing was lost"
 
 
-@pytest.mark.parametrize("syntax", [*LOSSLESS, EXPLICIT])
+@pytest.mark.parametrize("syntax", [*READ_BY_GDCM, EXPLICIT])
 @pytest.mark.parametrize("bits", [8, 12])
 def test_gdcm_reads_the_same(syntax: str, bits: int, tmp_path: Path) -> None:
     """A reader that shares no code with the codecs sees what pydicom sees."""
@@ -410,7 +448,7 @@ def test_frames_with_more_bits_than_the_header_says(syntax: str, recompress: boo
     check_readers(dataset, tmp_path)
 
 
-@pytest.mark.parametrize("syntax", LOSSLESS)
+@pytest.mark.parametrize("syntax", READ_BY_GDCM)
 @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2", "RGB"])
 @pytest.mark.parametrize(("rows", "columns", "frames"), [(33, 41, 1), (33, 41, 3), (32, 40, 2)])
 def test_three_readers_agree(
@@ -421,6 +459,30 @@ def test_three_readers_agree(
     cleaned = clean_pixels(header_of(dataset), dataset.PixelData, syntax, CORNER)
     assert cleaned is not None
     check_readers(rewritten(dataset, cleaned), tmp_path)
+
+
+@pytest.mark.parametrize("syntax", [J2K_LOSSY, "1.2.840.10008.1.2.4.203"])
+def test_lossy_jpeg_2000_becomes_uncompressed_and_keeps_its_history(syntax: str) -> None:
+    """A second lossy compression would lose more; that the first one lost something stays in the header."""
+    dataset = planted_image(6, rows=64, columns=80, bits=12).dataset
+    if syntax == J2K_LOSSY:
+        dataset.compress(UID(syntax), encoding_plugin="pylibjpeg", generate_instance_uid=False, j2k_cr=[4])
+    else:
+        frame = imagecodecs.htj2k_encode(dataset.pixel_array, level=20, reversible=False)
+        dataset.add_new(0x7FE00010, "OB", encapsulate([bytes(frame)]))
+        dataset["PixelData"].is_undefined_length = True
+        dataset.file_meta.TransferSyntaxUID = UID(syntax)
+    dataset.LossyImageCompression = "01"
+    dataset.LossyImageCompressionMethod = "ISO_15444_1"
+    before = dataset.pixel_array.copy()
+    cleaned = clean_pixels(header_of(dataset), dataset.PixelData, syntax, CORNER)
+    assert cleaned is not None
+    assert cleaned.notes[Reason.PIXELS_DECOMPRESSED] == 1
+    dataset = rewritten(dataset, cleaned)
+    assert dataset.file_meta.TransferSyntaxUID == EXPLICIT
+    assert (dataset.LossyImageCompression, dataset.LossyImageCompressionMethod) == ("01", "ISO_15444_1")
+    mask = corner_mask(64, 80)
+    assert np.array_equal(dataset.pixel_array[~mask], before[~mask])
 
 
 def test_twelve_bits_of_jpeg_extended() -> None:

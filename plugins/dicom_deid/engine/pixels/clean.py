@@ -86,8 +86,9 @@ def clean_pixels(
 
     Uncompressed frames are changed in place on one copy; no byte outside the regions changes. JPEG frames of 8 bits are
     changed in their coefficients, by whole coding units. Other compressed frames are decoded, blanked, and encoded
-    again in the same transfer syntax if that is lossless (RLE, JPEG-LS lossless, JPEG 2000 lossless) and returns the
-    same samples; otherwise they are written uncompressed. Nothing is compressed with loss a second time.
+    again in the same transfer syntax if that is lossless (RLE, JPEG lossless, JPEG-LS lossless, JPEG 2000 lossless,
+    HTJ2K lossless) and returns the same samples; otherwise they are written uncompressed. Nothing is compressed with
+    loss a second time.
 
     Parameters
     ----------
@@ -231,9 +232,10 @@ def _clean_compressed(
     cleaned = [bytes(blank_native(frame, single, blanked)) for frame in frames]
     elements = _described(header, lossy=lossy) | _laid_out(decoded)
     if recompress and codec.can_encode(transfer_syntax_uid):
-        value = codec.encode(cleaned, decoded, transfer_syntax_uid)
-        if value is not None:
-            return CleanedPixels(value, transfer_syntax_uid, True, "OB", elements)
+        encoded = codec.encode(cleaned, decoded, transfer_syntax_uid)
+        if encoded is not None:
+            value, stored = encoded
+            return CleanedPixels(value, transfer_syntax_uid, True, "OB", elements | _laid_out(stored))
     data = bytearray().join(cleaned)
     data += bytes(len(data) % 2)
     vr = "OW" if decoded.bits_allocated > 8 else "OB"

@@ -27,6 +27,10 @@ _DECODERS = dict.fromkeys((*_LIBJPEG, *_OPENJPEG, _RLE_LOSSLESS), "pylibjpeg") |
     (_JPEG_LS_LOSSLESS, "1.2.840.10008.1.2.4.81"), "pyjpegls"
 )
 _ENCODERS = {_JPEG_LS_LOSSLESS: "pyjpegls", _JPEG_2000_LOSSLESS: "pylibjpeg", _RLE_LOSSLESS: "pylibjpeg"}
+# Encoders that pydicom has no plugin for: imagecodecs, in the extra `codecs`.
+_HTJ2K_LOSSLESS = frozenset({"1.2.840.10008.1.2.4.201", "1.2.840.10008.1.2.4.202"})
+_JPEG_LOSSLESS = frozenset({"1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"})
+_BY_IMAGECODECS = _HTJ2K_LOSSLESS | _JPEG_LOSSLESS
 
 LOSSY = frozenset(f"1.2.840.10008.1.2.4.{last}" for last in (50, 51, 81, 203))
 """Transfer syntaxes that are always lossy."""
@@ -38,6 +42,9 @@ LARGEST_DECODED = 2**31
 """Bytes of all frames of an image, decoded, beyond which it is quarantined."""
 
 _LARGEST_OFFSET = 2**32 - 1
+
+_END_OF_JPEG = b"\xff\xd9"
+_FILL = b"\0\xff"
 
 
 JPEG_SEQUENTIAL = frozenset({"1.2.840.10008.1.2.4.50", _JPEG_EXTENDED})
@@ -79,7 +86,7 @@ def can_decode(transfer_syntax_uid: str) -> bool:
 
 def can_encode(transfer_syntax_uid: str) -> bool:
     """Return whether frames can be encoded in a transfer syntax without loss."""
-    return transfer_syntax_uid in _ENCODERS
+    return transfer_syntax_uid in _ENCODERS or transfer_syntax_uid in _BY_IMAGECODECS
 
 
 def decode(
@@ -138,9 +145,14 @@ def as_encoded(
         return layout
     from pydicom.encaps import generate_frames
 
+    is_jpeg = transfer_syntax_uid in _LIBJPEG
     try:
         frames = generate_frames(data, number_of_frames=layout.frames, extended_offsets=offsets)
-        found = {read_codestream(frame) for frame in frames}
+        # libjpeg decodes a truncated frame without an error.
+        found = {
+            None if is_jpeg and not frame.rstrip(_FILL).endswith(_END_OF_JPEG) else read_codestream(frame)
+            for frame in frames
+        }
     except Exception:  # pydicom raises many kinds for data that are not encapsulated frames
         raise Quarantine(Reason.PIXEL_DATA_UNREADABLE, PIXEL_DATA) from None
     (stated,) = found if len(found) == 1 else (None,)
@@ -306,7 +318,7 @@ def iterate(
         raise Quarantine(Reason.PIXEL_DATA_UNREADABLE, PIXEL_DATA)
 
 
-def encode(frames: Sequence[bytes], layout: Layout, transfer_syntax_uid: str) -> bytes | None:
+def encode(frames: Sequence[bytes], layout: Layout, transfer_syntax_uid: str) -> tuple[bytes, Layout] | None:
     """Encode frames without loss and verify the result.
 
     Parameters
@@ -320,21 +332,56 @@ def encode(frames: Sequence[bytes], layout: Layout, transfer_syntax_uid: str) ->
 
     Returns
     -------
-    bytes or None
-        Basic offset table and one fragment per frame, without the sequence delimitation item (PS3.5 section A.4); None
-        if the encoder fails or decoding gives other frames.
+    tuple of bytes and Layout, or None
+        Basic offset table and one fragment per frame, without the sequence delimitation item (PS3.5 section A.4), and
+        the layout, with BitsStored as the codestream states it; None if the encoder is missing or fails, or decoding
+        gives other frames.
     """
     from pydicom.encaps import encapsulate
-    from pydicom.pixels.encoders.base import get_encoder
 
-    encoder = get_encoder(transfer_syntax_uid)
-    options = _options(layout) | {"number_of_frames": 1}
-    if layout.samples > 1:
-        options["planar_configuration"] = 0
+    if transfer_syntax_uid in _HTJ2K_LOSSLESS or (transfer_syntax_uid in _JPEG_LOSSLESS and layout.signed):
+        # These encoders write all bits of the samples.
+        layout = layout.replace(bits_stored=layout.bits_allocated, high_bit=layout.bits_allocated - 1)
+    encode_frame = _by_imagecodecs if transfer_syntax_uid in _BY_IMAGECODECS else _by_pydicom
     try:
-        encoded = [encoder.encode(frame, encoding_plugin=_ENCODERS[transfer_syntax_uid], **options) for frame in frames]
+        encoded = [encode_frame(frame, layout, transfer_syntax_uid) for frame in frames]
         value = encapsulate(encoded, has_bot=sum(map(len, encoded)) + 8 * len(encoded) < _LARGEST_OFFSET)
         again = _decode(value, layout.replace(frames=len(frames)), transfer_syntax_uid)
     except Exception:  # codecs raise any exception; the frames can still be written uncompressed
         return None
-    return value if [frame for frame, _ in again] == list(frames) else None
+    return (value, layout) if [frame for frame, _ in again] == list(frames) else None
+
+
+def _by_pydicom(frame: bytes, layout: Layout, transfer_syntax_uid: str) -> bytes:
+    from pydicom.pixels.encoders.base import get_encoder
+
+    options = _options(layout) | {"number_of_frames": 1}
+    if layout.samples > 1:
+        options["planar_configuration"] = 0
+    return get_encoder(transfer_syntax_uid).encode(frame, encoding_plugin=_ENCODERS[transfer_syntax_uid], **options)
+
+
+def _by_imagecodecs(frame: bytes, layout: Layout, transfer_syntax_uid: str) -> bytes:
+    """Encode a frame as HTJ2K, in progression RPCL with tile-part lengths, or as lossless JPEG of selection value 1."""
+    import imagecodecs
+    import numpy as np
+
+    size = layout.bits_allocated // 8
+    shape = (layout.rows, layout.columns) + ((layout.samples,) if layout.samples > 1 else ())
+    if transfer_syntax_uid in _HTJ2K_LOSSLESS:
+        samples = np.frombuffer(frame, f"<{'i' if layout.signed else 'u'}{size}").reshape(shape)
+        return bytes(imagecodecs.htj2k_encode(samples, reversible=True, tlm=True, rgb=False))
+    samples = np.frombuffer(frame, f"<u{size}").reshape(shape)
+    if layout.samples > 1 and layout.photometric != "RGB":
+        raise ValueError("The encoder marks colours as RGB.")
+    # Without the names of colour spaces the encoder would convert the samples.
+    space = "RGB" if layout.samples > 1 else "GRAYSCALE"
+    encoded = imagecodecs.jpeg8_encode(
+        samples,
+        lossless=True,
+        predictor=1,
+        bitspersample=layout.bits_stored,
+        colorspace=space,
+        outcolorspace=space,
+    )
+    return bytes(encoded)

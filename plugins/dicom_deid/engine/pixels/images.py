@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 # rest.
 _OUTLIERS = (1.0, 99.0)
 _WORTH_A_SECOND_PICTURE = 0.6
+# An image is searched in colour too if the channels of this share of its pixels differ this much.
+_COLOURED = 64
+_LEAST_COLOURED = 0.0005
 
 
 def pictures(
@@ -90,15 +93,32 @@ def _rendered(array: NDArray[Any], photometric: str, header: Dataset) -> list[Pi
             colours = apply_color_lut(array, header)
         except (AttributeError, IndexError, KeyError, TypeError, ValueError):
             raise Quarantine(Reason.PIXEL_DATA_UNREADABLE, "Palette Color Lookup Table") from None
-        return [_stretched(colours[..., :3], 0, np.iinfo(colours.dtype).max)]
+        return _colours(colours[..., :3])
     if array.ndim == 3:
         if photometric.startswith("YBR") and array.dtype == np.uint8:
             array = convert_color_space(array, "YBR_FULL", "RGB")
-        return [_stretched(array, 0, np.iinfo(array.dtype).max if array.dtype == np.uint8 else array.max())]
+        return _colours(array)
     is_wide = array.dtype.itemsize > 1
     if photometric == "MONOCHROME1":
         array = array.max() - array.astype(np.int64)
     return _greys(array, is_wide=is_wide)
+
+
+def _colours(array: NDArray[Any]) -> list[Picture]:
+    """Return the brightness of a colour image and, if it shows colours that differ, the colours as well.
+
+    Each channel is stretched to its own range first: the detector misses letters in an image of one tint, and yellow
+    and orange ones, that it finds in grey. Letters that differ from their ground in colour alone need the colours.
+    """
+    import cv2
+    import numpy as np
+
+    channels = [_stretched(array[..., index], 0, int(array[..., index].max())) for index in range(3)]
+    colours = np.stack(channels, axis=-1)
+    grey = cv2.cvtColor(colours, cv2.COLOR_RGB2GRAY).astype(np.uint8, copy=False)
+    spread = np.maximum.reduce(channels) - np.minimum.reduce(channels)
+    is_coloured = np.count_nonzero(spread > _COLOURED) > _LEAST_COLOURED * spread.size
+    return [grey, colours] if is_coloured else [grey]
 
 
 def _plane(array: NDArray[Any], position: int) -> Picture:

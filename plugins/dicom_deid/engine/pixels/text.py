@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache, partial
 from importlib.util import find_spec
@@ -28,6 +27,8 @@ if TYPE_CHECKING:
 
 SURE = 0.6
 """Text of at least this confidence is blanked."""
+_CLEAR = 0.65
+"""A line that the detector is this certain of is not read."""
 UNSURE = 0.4
 """From this to `SURE` the object is quarantined; below, the finding is treated as anatomy or noise."""
 
@@ -37,9 +38,16 @@ _TILE = 960
 _OVERLAP = 160
 # A smaller picture is enlarged, so that its letters are of the size that the detector knows.
 _LEAST_SIDE = 512
-_THREADS = 2
+# Larger than twice the thickness of the strokes of small letters, so that a median over it shows the ground alone.
+_STROKES = 15
+# Ground is textured where this share of its pixels differs this much from what is around them.
+_TEXTURED = 0.1
+_TEXTURE = 20
+_AROUND = 31
 _BATCH = 16
 _LETTERS_THAT_COUNT = 3
+# What is larger is read in any case: large structures look like lines to the detector.
+_LARGEST_LETTERS = 64
 
 
 class FoundText(NamedTuple):
@@ -91,8 +99,8 @@ class TextFinder:
                 "Det.box_thresh": 0.3,
                 "Det.limit_side_len": _LEAST_SIDE,
                 "Rec.rec_batch_num": _BATCH,
-                # Batches run side by side in processes: more threads would only wait for each other.
-                "EngineConfig.onnxruntime.intra_op_num_threads": min(_THREADS, os.cpu_count() or 1),
+                # Batches run side by side in processes. A second thread on the other half of a core makes it slower.
+                "EngineConfig.onnxruntime.intra_op_num_threads": 1,
                 "EngineConfig.onnxruntime.inter_op_num_threads": 1,
             }
         )
@@ -115,32 +123,52 @@ class TextFinder:
             Rows x columns (grey) or rows x columns x 3 (RGB).
         """
         with self._lock:
-            detected = [
-                (index, corners, crop)
-                for index, picture in enumerate(pictures)
-                for left, top, tile in _tiles(picture)
-                for corners, crop in self._detected(tile, left, top)
-            ]
-            if not detected:
-                return [() for _ in pictures]
-            read = self._engine.recognize_txt([crop for _, _, crop in detected])
+            detected = [(index, box) for index, picture in enumerate(pictures) for box in self._detected(picture)]
+            doubtful = [box.crop for _, box in detected if not box.is_clear]
+            read = self._engine.recognize_txt(doubtful) if doubtful else None
+        confidences = map(_confidence, read.txts, read.scores) if read else iter(())
         found: list[list[FoundText]] = [[] for _ in pictures]
-        for (index, corners, _), text, score in zip(detected, read.txts, read.scores, strict=True):
-            if text.strip():
-                found[index].append(FoundText(_around(corners), _confidence(text, score)))
-        return [tuple(some) for some in found]
+        for index, box in detected:
+            found[index].append(FoundText(box.rectangle, 1.0 if box.is_clear else next(confidences)))
+        return [_with_ends(some) for some in found]
 
-    def _detected(self, tile: Picture, left: int, top: int) -> list[tuple[Any, Any]]:
-        """Return the corners of text in a tile, in pixels of the picture, and the text straightened."""
+    def _detected(self, picture: Picture) -> Iterator[_Detected]:
+        """Yield the lines of text in a picture, in its pixels."""
         import numpy as np
         from rapidocr.utils.process_img import get_rotate_crop_image
 
-        coloured = np.ascontiguousarray(np.stack([tile] * 3, axis=-1) if tile.ndim == 2 else tile[..., ::-1])
-        boxes = self._engine(coloured, use_det=True, use_cls=False, use_rec=False).boxes
-        return [
-            (box + np.array([left, top]), get_rotate_crop_image(coloured, np.array(box, np.float32)))
-            for box in (boxes if boxes is not None else ())
-        ]
+        for view in _views(picture):
+            for left, top, tile in _tiles(view):
+                coloured = np.ascontiguousarray(np.stack([tile] * 3, axis=-1) if tile.ndim == 2 else tile[..., ::-1])
+                lines = self._engine(coloured, use_det=True, use_cls=False, use_rec=False)
+                for corners, score in zip(lines.boxes, lines.scores, strict=True) if lines.boxes is not None else ():
+                    crop = get_rotate_crop_image(coloured, np.array(corners, np.float32))
+                    rectangle = _around(corners + np.array([left, top]))
+                    yield _Detected(rectangle, crop, score >= _CLEAR and min(crop.shape[:2]) <= _LARGEST_LETTERS)
+
+
+class _Detected(NamedTuple):
+    """A line that the detector found: its pixels, straightened, and whether it need not be read."""
+
+    rectangle: Rectangle
+    crop: Any
+    is_clear: bool
+
+
+def _views(picture: Picture) -> Iterator[Picture]:
+    """Yield a picture and, if it is grey and its ground textured, the picture without its ground.
+
+    A median keeps the edges of the ground and loses the strokes of letters, so that what differs from it is letters.
+    """
+    import cv2
+    import numpy as np
+
+    yield picture
+    if picture.ndim == 2:
+        ground = cv2.medianBlur(picture, _STROKES)
+        texture = cv2.absdiff(ground, cv2.blur(ground, (_AROUND, _AROUND)))
+        if np.count_nonzero(texture > _TEXTURE) > _TEXTURED * texture.size:
+            yield np.clip(128 + picture.astype(np.int16) - ground, 0, 255).astype(np.uint8)
 
 
 def _tiles(picture: Picture) -> Iterator[tuple[int, int, Picture]]:
@@ -161,10 +189,10 @@ def _starts(size: int) -> list[int]:
 
 
 def _around(corners: Any) -> Rectangle:
-    """Return the rectangle around four corners plus a margin: half a letter at the ends, soft edges elsewhere."""
+    """Return the rectangle around four corners plus a margin, which is larger at the ends of a line."""
     across, down = [float(x) for x, _ in corners], [float(y) for _, y in corners]
     width, height = max(across) - min(across), max(down) - min(down)
-    ends, edges = 2 + round(0.5 * min(width, height)), 2 + round(0.15 * min(width, height))
+    ends, edges = 2 + round(0.3 * min(width, height)), 2 + round(0.1 * min(width, height))
     beside, above = (ends, edges) if width >= height else (edges, ends)
     return Rectangle(
         int(min(across)) - beside,
@@ -178,6 +206,34 @@ def _confidence(text: str, score: float) -> float:
     """Return the recogniser's score, reduced for one or two letters because round anatomy reads as 0 or o."""
     letters = len(text.replace(" ", ""))
     return float(score) * min(1.0, letters / _LETTERS_THAT_COUNT)
+
+
+def _with_ends(found: Sequence[FoundText]) -> tuple[FoundText, ...]:
+    """Return findings with the confidence of a line beside them: the ends of lines are detected as pieces of their own.
+
+    Findings without any text are left out.
+    """
+    sure = [one.rectangle for one in found if one.confidence >= SURE]
+    ends = [
+        FoundText(one.rectangle, SURE)
+        if one.confidence < SURE and any(_continues(one.rectangle, line) for line in sure)
+        else one
+        for one in found
+    ]
+    return tuple(one for one in ends if one.confidence)
+
+
+def _continues(piece: Rectangle, line: Rectangle) -> bool:
+    """Return whether a piece is at an end of a line: it touches it, is as high, and no longer."""
+    along, across = ((0, 2), (1, 3)) if line.right - line.left >= line.bottom - line.top else ((1, 3), (0, 2))
+    thickness = line[across[1]] - line[across[0]]
+    middle = (piece[across[0]] + piece[across[1]]) / 2
+    return (
+        line[across[0]] <= middle < line[across[1]]
+        and piece[along[0]] <= line[along[1]] + thickness
+        and line[along[0]] <= piece[along[1]] + thickness
+        and piece[across[1]] - piece[across[0]] <= 1.5 * thickness
+    )
 
 
 def text_regions(
