@@ -7,7 +7,7 @@ OLDEST := .venv-oldest
 OLDEST_AIRFLOW := $(shell sed -n 's/.*"apache-airflow>=\([0-9.]*\)".*/\1/p' pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-oldest-airflow lint dist bench bench-database bench-index bench-pipeline bench-devices bench-ocr bench-review bench-residuals score docs constraints clean
+.PHONY: help setup demo test test-fast test-oldest-airflow lint dist bench bench-arrival bench-database bench-index bench-pipeline bench-devices bench-ocr bench-review bench-residuals score docs constraints clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -55,6 +55,9 @@ bench-database: setup ## database: set-based mapping and plan, beside row-at-a-t
 
 bench-index: setup ## index of a source: header scan, cohort lists, size
 	$(BIN)/python -m bench.bench_index $(ARGS)
+
+bench-arrival: setup ## arrivals: delay from stored to de-identified while the triggerer is killed
+	$(BIN)/python -m bench.bench_arrival $(ARGS)
 
 bench-pipeline: setup-bench ## pipeline: bucket to bucket, beside a plain copy and the script it replaces
 	$(BIN)/python -m bench.bench_pipeline $(ARGS)

@@ -75,6 +75,11 @@ _CONFIG = {
             "arrival_destination": _option(
                 "Destination of the example DAG ``dicom_deid_on_arrival``.", "", "s3://deidentified"
             ),
+            "arrival_queue": _option(
+                "URL of an SQS queue with the events of ``arrival_source``. Empty: the source is listed.",
+                "",
+                "https://sqs.eu-central-1.amazonaws.com/123456789012/arrivals",
+            ),
             "arrival_settle_seconds": _option(
                 "Seconds without a new object in a folder after which its objects are de-identified on arrival.",
                 "60.0",

@@ -1,5 +1,5 @@
 """Airflow triggers; import them from here."""
 
-from dicom_deid.triggers.arrivals import NewObjectsTrigger
+from dicom_deid.triggers.arrivals import NewObjectsTrigger, SettledMessagesTrigger
 
-__all__ = ["NewObjectsTrigger"]
+__all__ = ["NewObjectsTrigger", "SettledMessagesTrigger"]

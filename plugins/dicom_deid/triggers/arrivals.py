@@ -1,16 +1,23 @@
-"""Watch an object store for new objects, for stores that send no events."""
+"""Watch for new objects: by listing the store, or by the messages that it sends to a queue."""
 
 from __future__ import annotations
 
 import asyncio
+import json
+import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from importlib import import_module
+from math import ceil
 from typing import Any
 
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 from asgiref.sync import sync_to_async
 
 from dicom_deid.exceptions import DicomDeidError
+
+_RETRY_SECONDS = 10.0
 
 
 class NewObjectsTrigger(BaseEventTrigger):
@@ -83,3 +90,93 @@ class NewObjectsTrigger(BaseEventTrigger):
         source = open_object_store(self.source, s3_connection(self.source_conn_id))
         before = datetime.now(UTC) - timedelta(seconds=self.settle_seconds)
         return max((found.last_modified for found in settled_objects(source.list(), before)), default=None)
+
+
+class SettledMessagesTrigger(BaseEventTrigger):
+    """Fire when objects that a message queue announced have settled; the trigger of an `AssetWatcher`.
+
+    The messages are received by another trigger. They hold keys of objects, which may name patients, so they are
+    dropped: an event of this trigger says only that there is something to list. It also fires after a restart and every
+    `sweep_seconds`, for messages that were lost; the plan then finds what is done.
+
+    Parameters
+    ----------
+    messages
+        The trigger that receives messages, such as `MessageQueueTrigger` of the provider `common.messaging`.
+    settle_seconds
+        Seconds after a message until its object has settled, as in `DicomPlanOperator`.
+    sweep_seconds
+        Longest time without an event.
+
+    Examples
+    --------
+    >>> queue = MessageQueueTrigger(scheme="sqs", sqs_queue="https://...", waiter_delay=2)         # doctest: +SKIP
+    >>> watcher = AssetWatcher("arrivals", trigger=SettledMessagesTrigger(messages=queue))         # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        *,
+        messages: BaseEventTrigger | str,
+        settle_seconds: float = 60.0,
+        sweep_seconds: float = 3600.0,
+    ) -> None:
+        super().__init__()
+        # A text is the serialised form; Airflow does not accept nested arguments of a trigger.
+        self.messages = _trigger(*json.loads(messages)) if isinstance(messages, str) else messages
+        self.settle_seconds = settle_seconds
+        self.sweep_seconds = sweep_seconds
+        # Instants at which an event is due, in ascending order, at most one per second.
+        self._due: list[int] = []
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return class path and arguments."""
+        arguments = {
+            "messages": json.dumps(self.messages.serialize(), sort_keys=True),
+            "settle_seconds": self.settle_seconds,
+            "sweep_seconds": self.sweep_seconds,
+        }
+        return "dicom_deid.triggers.SettledMessagesTrigger", arguments
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Receive messages, and yield an event when the oldest one that was not reported has settled."""
+        self._announce()
+        receiving = asyncio.create_task(self._receive())
+        swept = time.monotonic()
+        try:
+            while True:
+                now = time.monotonic()
+                if now >= (self._due[0] if self._due else swept + self.sweep_seconds):
+                    self._due = [due for due in self._due if due > now]
+                    swept = now
+                    yield TriggerEvent({"settled_until": datetime.now(UTC).isoformat()})
+                await asyncio.sleep(1)
+        finally:
+            receiving.cancel()
+            with suppress(asyncio.CancelledError):
+                await receiving
+
+    async def _receive(self) -> None:
+        """Receive messages until cancelled; a queue that cannot be read is tried again."""
+        while True:
+            try:
+                async for _ in self.messages.run():
+                    self._announce()
+                # Some triggers end after their first event.
+                await asyncio.sleep(0.1)
+            except Exception as error:
+                # Each provider has errors of its own, whose text may quote a message.
+                self.log.error("The queue cannot be read (%s). It is tried again.", type(error).__name__)
+                await asyncio.sleep(_RETRY_SECONDS)
+
+    def _announce(self) -> None:
+        """Note that an event is due when what was announced now has settled."""
+        due = ceil(time.monotonic() + self.settle_seconds)
+        if not self._due or due > self._due[-1]:
+            self._due.append(due)
+
+
+def _trigger(path: str, arguments: dict[str, Any]) -> BaseEventTrigger:
+    module, _, name = path.rpartition(".")
+    trigger: BaseEventTrigger = getattr(import_module(module), name)(**arguments)
+    return trigger
