@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 REVIEW_DAG = "dicom_deid_review"
 """Id of the DAG that processes decided objects. Permission to trigger it is permission to review."""
 
+PREVIEW_KEY = "preview"
+"""XCom key of the report of a preview, which the tab of the DAG run shows."""
+
 PAGES = "/dicom-deid"
 """Path of the pages in Airflow's API server, below the path of `[api] base_url`."""
 

@@ -8,10 +8,14 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
+import boto3
 import pytest
+from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 from hypothesis import given
 from hypothesis import strategies as st
+from moto.server import ThreadedMotoServer
 from tests.support.airflow import PROJECT, Deployment, deployment
 from tests.support.runs import patients, series
 
@@ -19,7 +23,7 @@ from dicom_deid.database import Database
 from dicom_deid.objects import SourceObject
 from dicom_deid.pipeline.arrivals import settled_objects
 from dicom_deid.sandbox import S3Service, Sandbox
-from dicom_deid.triggers import NewObjectsTrigger
+from dicom_deid.triggers import NewObjectsTrigger, SettledMessagesTrigger
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 DAG, SETTLE = "dicom_deid_on_arrival", 5.0
@@ -75,6 +79,85 @@ def test_the_trigger_fires_once_for_what_has_settled(
     asyncio.run(watch())
     for key in ("study/1", "study/2"):
         client.delete_object(Bucket=s3_bucket, Key=key)
+
+
+@pytest.fixture
+def announced(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Any, str]]:
+    """A store that announces new objects of the bucket `incoming` on a queue: S3 client, and the queue's URL."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    extra = {"endpoint_url": f"http://{host}:{port}", "region_name": "us-east-1"}
+    monkeypatch.setenv(
+        "AIRFLOW_CONN_QUEUE", json.dumps({"conn_type": "aws", "login": "a", "password": "b", "extra": extra})
+    )
+    session = boto3.session.Session("a", "b", region_name="us-east-1")
+    s3, sqs = (session.client(name, endpoint_url=extra["endpoint_url"]) for name in ("s3", "sqs"))
+    url = sqs.create_queue(QueueName="arrivals")["QueueUrl"]
+    arn = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    s3.create_bucket(Bucket="incoming")
+    configuration = {"QueueConfigurations": [{"QueueArn": arn, "Events": ["s3:ObjectCreated:*"]}]}
+    s3.put_bucket_notification_configuration(Bucket="incoming", NotificationConfiguration=configuration)
+    sqs.purge_queue(QueueUrl=url)
+    yield s3, url
+    server.stop()
+
+
+def test_messages_of_a_queue_start_one_event_without_their_keys(announced: tuple[Any, str]) -> None:
+    """Catches a source key in Airflow's database, an event before the object settled, or one for each message."""
+    msg_queue = pytest.importorskip("airflow.providers.common.messaging.triggers.msg_queue")
+    pytest.importorskip("aiobotocore")
+    s3, url = announced
+    messages = msg_queue.MessageQueueTrigger(scheme="sqs", sqs_queue=url, aws_conn_id="queue", waiter_delay=1)
+    trigger = SettledMessagesTrigger(messages=messages, settle_seconds=3)
+    path, arguments = trigger.serialize()
+    assert path == "dicom_deid.triggers.SettledMessagesTrigger"
+    # Airflow hashes and stores arguments of these types as they are.
+    assert {type(value) for value in arguments.values()} <= {str, int, float}
+    trigger = SettledMessagesTrigger(**arguments)
+    assert trigger.serialize() == (path, arguments)
+
+    async def watch() -> None:
+        events = trigger.run()
+        # After a start there may be objects whose messages were lost.
+        await asyncio.wait_for(anext(events), 20)
+        waiting = asyncio.ensure_future(anext(events))
+        assert not (await asyncio.wait({waiting}, timeout=6))[0]
+        began = time.monotonic()
+        for number in range(3):
+            s3.put_object(Bucket="incoming", Key=f"Doe_Jane/{number}", Body=b"x")
+        event = await asyncio.wait_for(waiting, 30)
+        assert time.monotonic() - began > 3
+        assert "Doe" not in str(event.payload)
+        waiting = asyncio.ensure_future(anext(events))
+        assert not (await asyncio.wait({waiting}, timeout=6))[0]
+        waiting.cancel()
+
+    asyncio.run(watch())
+
+
+class Unreachable(BaseEventTrigger):
+    """A queue that fails, with a key in its message."""
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        return "x.Unreachable", {}
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        raise ValueError("Doe_Jane/1")
+        yield
+
+
+def test_a_queue_that_fails_does_not_end_the_watcher(caplog: pytest.LogCaptureFixture) -> None:
+    """Catches arrivals that wait for ever because the queue was away, or a source key in the log."""
+    trigger = SettledMessagesTrigger(messages=Unreachable(), settle_seconds=0, sweep_seconds=2)
+
+    async def watch() -> None:
+        events = trigger.run()
+        for _ in range(3):
+            await asyncio.wait_for(anext(events), 20)
+
+    asyncio.run(watch())
+    assert "Doe" not in caplog.text
 
 
 @pytest.fixture(scope="module")

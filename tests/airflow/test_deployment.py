@@ -137,10 +137,13 @@ def test_a_preview_writes_nothing(airflow: Deployment, done: Done) -> None:
     destination = airflow.bucket(f"dry-{uuid.uuid4().hex[:8]}")
     with Database.connect(airflow.database_url, keys=airflow.keys) as database:
         before = len(database.runs()), database.queries.crosswalk_sizes()
-        _, state = airflow.run(DAG, {"source": done.source, "destination": destination, "preview": True})
+        run_id, state = airflow.run(DAG, {"source": done.source, "destination": destination, "preview": True})
         assert state == "success"
         assert (len(database.runs()), database.queries.crosswalk_sizes()) == before
     assert airflow.sandbox.s3.client().list_objects_v2(Bucket=destination.removeprefix("s3://"))["KeyCount"] == 0
+    page = airflow.airflow.request("GET", f"/dicom-deid/dags/{DAG}/runs/{quote(run_id, safe='')}").raise_for_status()
+    assert "Rules that act" in page.text
+    assert "PatientName" in page.text
 
 
 @pytest.mark.parametrize(

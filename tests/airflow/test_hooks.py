@@ -20,6 +20,8 @@ from dicom_deid.hooks.aws import OWN_OPTIONS, s3_connection
 from dicom_deid.hooks.dicom_deid import DicomDeidHook
 from dicom_deid.hooks.postgres import database_url
 from dicom_deid.objectstore import S3Connection
+from dicom_deid.sandbox import S3Service
+from dicom_deid.sandbox.deployment import connection_documents
 
 KEYS = KeyRing.generate()
 
@@ -123,6 +125,8 @@ def test_a_role_is_assumed_with_all_its_arguments(monkeypatch: pytest.MonkeyPatc
         ({"extra": {"config_kwargs": {"s3": {"payload_signing_enabled": False}}}}, "payload signing"),
         ({"extra": {"config_kwargs": {"signature_version": "s3"}}}, "signature_version"),
         ({"extra": {"service_config": {"s3": {"extra_args": {}}}}}, "extra_args"),
+        ({"extra": {"config_kwargs": {"retries": {"mode": "adaptive"}}}}, r"mode in config_kwargs\.retries"),
+        ({"extra": {"endpiont_url": "https://s3.example.org"}}, "endpiont_url in its extra"),
     ],
 )
 def test_a_setting_without_effect_is_refused(
@@ -189,6 +193,28 @@ def test_a_wrong_database_connection_is_reported(
     """Catches an error of the driver where a message should say what to change."""
     with pytest.raises(ConfigurationError, match=message):
         database_url(connection(monkeypatch, "p2", **fields))
+
+
+@pytest.mark.parametrize("broken", [None, "dicom_deid_source", "dicom_deid_database"])
+def test_the_test_button_tries_the_stores_and_the_database(
+    monkeypatch: pytest.MonkeyPatch, s3: S3Service, postgres_url: str, broken: str | None
+) -> None:
+    """Catches a button that asks AWS for the credentials of another store, or that is green for a wrong password."""
+    storage = {"endpoint_url": s3.endpoint_url, "login": s3.access_key, "password": s3.secret_key}
+    for name, text in connection_documents(storage, postgres_url, KEYS, project="p").items():
+        document = json.loads(text)
+        if name == broken:
+            document["password"] = "wrong"
+        if name != "dicom_deid_destination":
+            connection(monkeypatch, name, **document)
+    good, text = DicomDeidHook().test_connection()
+    if broken is None:
+        assert good, text
+        assert "dicom_deid_source works, dicom_deid_destination does not exist, dicom_deid_database works" in text
+    else:
+        assert not good
+        assert broken == "dicom_deid_database" or broken in text
+    assert s3.secret_key not in text
 
 
 def test_the_project_connection(monkeypatch: pytest.MonkeyPatch) -> None:

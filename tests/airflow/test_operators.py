@@ -12,7 +12,9 @@ from typing import Any
 
 import pytest
 from airflow.providers.standard.operators.hitl import ApprovalOperator
-from airflow.sdk import DAG, exceptions
+from airflow.sdk import DAG, Asset, exceptions
+from airflow.sdk.definitions.asset import AssetUniqueKey
+from airflow.sdk.execution_time.context import OutletEventAccessor
 from airflow.utils.types import DagRunType
 from tests.support.runs import patients, series
 
@@ -294,6 +296,19 @@ def test_approval_and_release_are_audited(site: Site) -> None:
     assert all('"vic"' in body and f"s3://{site.bucket}/released" in body for _, body in events)
 
 
+@pytest.mark.skipif(not hasattr(OutletEventAccessor, "add_partitions"), reason="Airflow 3.3 is the first that has it")
+def test_an_asset_event_has_the_partition_of_the_run(site: Site) -> None:
+    """Catches a downstream DAG that cannot tell which month was de-identified."""
+    run, (batch,) = site.plan()
+    site.deidentify(run, batch)
+    asset = Asset("months")
+    context = site.context("report") | {"outlet_events": {asset: OutletEventAccessor(AssetUniqueKey.from_asset(asset))}}
+    DicomReportOperator(task_id="report", run=run, outlets=[asset], partition="2024-05").execute(context)
+    event = context["outlet_events"][asset]
+    assert event.partition_keys == {"2024-05"}
+    assert (event.extra["partition"], event.extra["deidentified"]) == ("2024-05", 12)
+
+
 def test_a_preview_is_skipped_by_the_others(site: Site) -> None:
     """Catches a report that fails after a preview, because there is no run."""
     run, batches = site.plan(preview=True)
@@ -307,8 +322,12 @@ def test_two_recipes_are_compared(site: Site) -> None:
     operator = DicomPreviewOperator(
         task_id="p", source=f"s3://{site.bucket}/in", sample=3, compare_with="ps3.15-basic", settings=CALM
     )
-    report = operator.execute(site.context("p"))
+    context = site.context("p")
+    operator.execute(context)
+    report = context["ti"].pushed["preview"]
     assert sum(report["objects"].values()) >= 6
+    assert report["rules"]
+    assert all(rule["elements"] for rule in report["rules"])
     differing = {each["name"]: (each["one"], each["other"]) for each in report["differences"]}
     assert differing["Patient's Birth Date"] == ("changed", "emptied")
     text = json.dumps(report)

@@ -11,7 +11,7 @@ that is triggered without a date processes all objects of the source.
 
 from datetime import datetime, timedelta
 
-from airflow.sdk import DAG
+from airflow.sdk import DAG, Asset
 
 from dicom_deid.airflow_compat import CronDataIntervalTimetable
 from dicom_deid.operators import DicomDeidTaskGroup, forms
@@ -40,4 +40,7 @@ with DAG(
         older_than=f"{{{{ dag_run.data_interval_end.isoformat() if {BY_TIME} else '' }}}}",
         skip_scheduled=True,
         max_active_batches=4,
+        # A DAG with PartitionedAssetTimetable gets one run per month (Airflow 3.3 and later).
+        outlets=[Asset("dicom_deid_months")],
+        partition=f"{{{{ {MONTH}.strftime('%Y-%m') if {MONTH} else '' }}}}",
     )

@@ -15,6 +15,7 @@ OWN_OPTIONS = (
     "server_side_encryption",
     "kms_key_id",
     "bucket_key",
+    "sse_customer_secret",
     "storage_class",
     "requester_pays",
     "checksum",
@@ -34,6 +35,12 @@ _CONFIG = {
 """botocore settings by the field of `S3Connection` that they set."""
 
 _HONOURED = {
+    "its extra": {
+        *("aws_access_key_id", "aws_secret_access_key", "aws_session_token", "session_kwargs", "profile_name"),
+        *("role_arn", "assume_role_method", "assume_role_kwargs"),
+        *("assume_role_with_saml", "assume_role_with_web_identity"),
+        *("endpoint_url", "region_name", "verify", "config_kwargs", "service_config", "dicom_deid"),
+    },
     "config_kwargs": {
         *_CONFIG,
         "proxies",
@@ -42,6 +49,7 @@ _HONOURED = {
         "retries",
         "s3",
     },
+    "config_kwargs.retries": {"max_attempts", "total_max_attempts"},
     "config_kwargs.s3": {"addressing_style", "payload_signing_enabled"},
     "service_config.s3": {"endpoint_url", "bucket_name"},
 }
@@ -89,10 +97,15 @@ def s3_connection(aws_conn_id: str | None) -> S3Connection | None:
 
 def _refuse_unknown(aws_conn_id: str, extra: Mapping[str, Any]) -> None:
     config = extra.get("config_kwargs") or {}
-    _check_keys(aws_conn_id, "config_kwargs", config, _HONOURED["config_kwargs"])
-    _check_keys(aws_conn_id, "config_kwargs.s3", config.get("s3") or {}, _HONOURED["config_kwargs.s3"])
-    service = (extra.get("service_config") or {}).get("s3") or {}
-    _check_keys(aws_conn_id, "service_config.s3", service, _HONOURED["service_config.s3"])
+    given = {
+        "its extra": extra,
+        "config_kwargs": config,
+        "config_kwargs.retries": config.get("retries") or {},
+        "config_kwargs.s3": config.get("s3") or {},
+        "service_config.s3": (extra.get("service_config") or {}).get("s3") or {},
+    }
+    for where, names in given.items():
+        _check_keys(aws_conn_id, where, names, _HONOURED[where])
     _check_keys(aws_conn_id, "dicom_deid", extra.get("dicom_deid") or {}, OWN_OPTIONS)
     if (config.get("s3") or {}).get("payload_signing_enabled") is False:
         raise ConfigurationError(
@@ -104,7 +117,7 @@ def _check_keys(aws_conn_id: str, where: str, given: Iterable[str], valid: Itera
     unknown = sorted(set(given) - set(valid))
     if unknown:
         raise ConfigurationError(
-            f"The extra of the connection {aws_conn_id!r} has {', '.join(unknown)} in {where}, which would have no "
+            f"The connection {aws_conn_id!r} has {', '.join(unknown)} in {where}, which would have no "
             f"effect here; valid are {', '.join(sorted(valid))}."
         )
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseHook
 
+from dicom_deid.airflow_compat import AirflowNotFoundException
 from dicom_deid.exceptions import ConfigurationError, DicomDeidError
 from dicom_deid.hooks.connections import get_connection
 
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
 PROJECT_OPTIONS = ("org_root", "single_patient_id", "uid_strategy", "max_date_offset_days", "patient_key")
 """Connection fields that are options of the project, fixed when it is created."""
+
+
+_USUAL_CONNECTIONS = ("dicom_deid_source", "dicom_deid_destination", "dicom_deid_database")
 
 
 class DicomDeidHook(BaseHook):
@@ -87,13 +91,37 @@ class DicomDeidHook(BaseHook):
         return KeyRing.parse(keys)
 
     def test_connection(self) -> tuple[bool, str]:
-        """Return whether keys and recipes can be read, and a message, for the connection form's test button."""
+        """Return whether the package can work, and a message, for the connection form's test button.
+
+        Keys and recipe are read. The connections of the stores and of the database are tried if they exist under their
+        usual ids, since the test button of an `aws` connection asks AWS STS, which other stores do not have.
+        """
         from dicom_deid.recipe import Recipe
 
         try:
-            self.get_conn()
+            keys = self.get_conn()
             recipe = Recipe.resolve(*self.recipes)
+            tried = [self._try(conn_id, keys) for conn_id in _USUAL_CONNECTIONS]
         except (DicomDeidError, ValueError) as error:
             return False, str(error)
         project = f"project {self.project}" if self.project else "no project: each task must name one"
-        return True, f"{project}; recipe {recipe.name}, {len(recipe.rules)} rules; keys are readable"
+        others = ", ".join(tried)
+        return True, f"{project}; recipe {recipe.name}, {len(recipe.rules)} rules; keys are readable; {others}"
+
+    def _try(self, conn_id: str, keys: KeyRing) -> str:
+        """Connect to the store or database of a connection; return what was found."""
+        from dicom_deid.database import Database
+        from dicom_deid.hooks.aws import s3_connection
+        from dicom_deid.hooks.postgres import database_url
+
+        try:
+            connection = BaseHook.get_connection(conn_id)
+        except AirflowNotFoundException:
+            return f"{conn_id} does not exist"
+        if connection.conn_type == "postgres":
+            with Database.connect(database_url(conn_id), schema=self.database_schema, keys=keys):
+                return f"{conn_id} works"
+        store = s3_connection(conn_id)
+        if store is not None:
+            store.check_credentials()
+        return f"{conn_id} works"

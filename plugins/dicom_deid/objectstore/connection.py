@@ -17,16 +17,19 @@ from urllib.parse import urlsplit
 import boto3
 import botocore.session
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError
+from botocore.exceptions import BotoCoreError, ClientError
 from botocore.loaders import Loader, create_loader
 from obstore.auth.boto3 import Boto3CredentialProvider
 from obstore.store import S3Store
 
 from dicom_deid.exceptions import ConfigurationError
+from dicom_deid.objectstore.errors import translate
 from dicom_deid.objectstore.retry import RetryPolicy
 
 # No total timeout: the read timeout already detects stalled transfers.
 _WHOLE_REQUEST = timedelta(hours=1)
+
+_CUSTOMER_KEY_BYTES = 32
 
 _LOGGERS_OF_KEYS = ("boto3", "botocore", "urllib3.connectionpool")
 """Loggers that log whole requests at DEBUG, including source keys, which may name patients."""
@@ -72,6 +75,9 @@ class S3Connection:
         Proxy URLs by scheme, such as ``{"https": "http://proxy:3128"}``.
     server_side_encryption, kms_key_id, bucket_key
         Encryption of new objects: ``AES256`` or ``aws:kms``, the key, and whether a bucket key is used.
+    sse_customer_secret
+        Key with which the store encrypts and decrypts all objects (SSE-C): 32 bytes in base64. The store keeps no copy
+        of it, and copies no parts on its side.
     storage_class
         Storage class of new objects.
     requester_pays
@@ -111,6 +117,7 @@ class S3Connection:
     server_side_encryption: str | None = None
     kms_key_id: str | None = None
     bucket_key: bool = False
+    sse_customer_secret: str | None = field(default=None, repr=False)
     storage_class: str | None = None
     requester_pays: bool = False
     checksum: Checksum = "sha256"
@@ -128,10 +135,22 @@ class S3Connection:
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ConfigurationError(f"the S3 connection's {name} must be one of: {', '.join(allowed)}")
+        if self.sse_customer_secret is not None:
+            self._check_customer_secret(self.sse_customer_secret)
         for name in ("requests_per_second", "bytes_per_second"):
             limit = getattr(self, name)
             if limit is not None and not (isinstance(limit, int | float) and limit > 0):
                 raise ConfigurationError(f"the S3 connection's {name} must be a number above 0")
+
+    def _check_customer_secret(self, secret: str) -> None:
+        try:
+            size = len(base64.b64decode(secret, validate=True))
+        except ValueError:
+            size = 0
+        if size != _CUSTOMER_KEY_BYTES or self.server_side_encryption is not None:
+            raise ConfigurationError(
+                "the S3 connection's sse_customer_secret must be 32 bytes in base64, without server_side_encryption"
+            )
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] = os.environ) -> S3Connection:
@@ -169,6 +188,22 @@ class S3Connection:
                 f"the S3 connection cannot be set up ({type(error).__name__}): check its endpoint, "
                 "credentials and certificate bundle"
             ) from None
+
+    def check_credentials(self) -> None:
+        """Ask the store for its buckets; it need not allow that, but must know the credentials.
+
+        Raises
+        ------
+        ConfigurationError, ObjectStoreError
+            The store cannot be reached, or does not accept the credentials; the message names the connection.
+        """
+        try:
+            self._boto3_client(self._session()).list_buckets()
+        except ClientError as error:
+            if error.response.get("Error", {}).get("Code") != "AccessDenied":
+                raise translate(error, f"connection {self.name}") from None
+        except BotoCoreError as error:
+            raise translate(error, f"connection {self.name}") from None
 
     @property
     def read_arguments(self) -> dict[str, Any]:
@@ -211,13 +246,22 @@ class S3Connection:
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
         )
-        return session.client(
+        client = session.client(
             "s3",
             endpoint_url=self.endpoint_url,
             region_name=self.region or session.region_name or "us-east-1",
             verify=None if self.verify is True else self.verify,
             config=config,
         )
+        if self.sse_customer_secret is not None:
+            client.meta.events.register("provide-client-params.s3", self._add_customer_secret)
+        return client
+
+    def _add_customer_secret(self, params: dict[str, Any], model: Any, **_: Any) -> None:
+        """Add the key of SSE-C to the requests that take one."""
+        if model.input_shape is not None and "SSECustomerKey" in model.input_shape.members:
+            params["SSECustomerAlgorithm"] = "AES256"
+            params["SSECustomerKey"] = base64.b64decode(self.sse_customer_secret or "")
 
     def _obstore_store(self, session: boto3.session.Session, client: Any, bucket: str) -> S3Store:
         # Follow what boto3 does: the configuration of an endpoint has many sources.
@@ -232,7 +276,8 @@ class S3Connection:
             "request_payer": self.requester_pays,
             "skip_signature": False,
             "unsigned_payload": False,
-            "server_side_encryption": self.server_side_encryption,
+            "server_side_encryption": "sse-c" if self.sse_customer_secret else self.server_side_encryption,
+            "sse_customer_key_base64": self.sse_customer_secret,
             "sse_kms_key_id": self.kms_key_id,
             "sse_bucket_key_enabled": self.bucket_key or None,
             "checksum_algorithm": "SHA256" if self.checksum == "sha256" else None,

@@ -189,8 +189,10 @@ class S3Store(S3Bucket):
         return S3Upload(self, key, metadata, "md5" if copies else self.connection.checksum, replaces)
 
     def can_copy_from(self, other: ObjectStore) -> bool:
-        """See `ObjectStore.can_copy_from`: both must have the same endpoint and region."""
-        return isinstance(other, S3Store) and self.endpoint == other.endpoint
+        """See `ObjectStore.can_copy_from`: both must have the same endpoint and region, and no key of SSE-C."""
+        if not isinstance(other, S3Store) or self.endpoint != other.endpoint:
+            return False
+        return not (self.connection.sse_customer_secret or other.connection.sse_customer_secret)
 
     def same_place(self, other: ObjectStore) -> bool:
         """See `ObjectStore.same_place`."""

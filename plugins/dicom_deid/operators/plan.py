@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from dicom_deid.links import RunPageLink
+from dicom_deid.links import PREVIEW_KEY, RunPageLink
 from dicom_deid.operators.arguments import LIMIT_MAXIMUM, boolean, check_conf, location, whole_number
 from dicom_deid.operators.base import DicomDeidOperator
 from dicom_deid.operators.forms import SETTINGS
@@ -164,9 +164,11 @@ class DicomPlanOperator(DicomDeidOperator):
         configuration = self.configuration(context)
         self._log_configuration(configuration)
         if boolean("preview", self.preview):
-            for line in describe_sample(self._sample(configuration, SAMPLE)):
+            report = self._sample(configuration, SAMPLE)
+            context["ti"].xcom_push(key=PREVIEW_KEY, value=report)
+            for line in describe_sample(report):
                 self.log.info(line)
-            return self._plan_nothing(context, "Preview only: the report is in the log of the planning task.")
+            return self._plan_nothing(context, "Preview only: the report is in the tab De-identification of the DAG run, and in this log.")
         create_project = boolean("create_project", self.create_project)
         planned = plan_run(
             configuration,

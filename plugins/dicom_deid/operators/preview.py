@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from dicom_deid.links import PREVIEW_KEY
 from dicom_deid.operators.arguments import check_conf, whole_number
 from dicom_deid.operators.lineage import run_lineage
 from dicom_deid.operators.plan import SAMPLE, DicomPlanOperator
@@ -20,7 +21,8 @@ class DicomPreviewOperator(DicomPlanOperator):
     """Report what each rule would do to a sample of the source; nothing is written.
 
     With `compare_with`, the sample is processed under both recipes, and the report names the elements that they treat
-    differently. The report is logged and returned; it holds tags, rules and counts, never a value.
+    differently. The report is logged and shown in the tab *De-identification* of the DAG run; it holds tags, rules and
+    counts, never a value.
 
     Parameters
     ----------
@@ -40,7 +42,7 @@ class DicomPreviewOperator(DicomPlanOperator):
         self.compare_with = compare_with
 
     def run_task(self, context: Context) -> dict[str, Any]:  # type: ignore[override]
-        """Process the sample and return the report.
+        """Process the sample and return its counts.
 
         Raises
         ------
@@ -57,9 +59,10 @@ class DicomPreviewOperator(DicomPlanOperator):
         self._log_configuration(configuration)
         other = self._other(configuration, self.compare_with) if self.compare_with else None
         report = self._sample(configuration, sample, other)
-        for line in describe_sample(report, comparing=other is not None):
+        for line in describe_sample(report):
             self.log.info(line)
-        return report
+        context["ti"].xcom_push(key=PREVIEW_KEY, value=report)
+        return {"objects": report["objects"], "quarantined": report["quarantined"]}
 
     def get_openlineage_facets_on_start(self) -> OperatorLineage[Any, Any]:
         """Return the source; nothing is written."""

@@ -34,7 +34,7 @@ class DicomDeidTaskGroup(TaskGroup):
         Prefix of the task ids.
     max_active_batches
         Batches that run at the same time in one DAG run.
-    max_quarantine_ratio, on_excess
+    max_quarantine_ratio, on_excess, partition
         See `DicomReportOperator`.
     outlets, on_success_callback
         Outlets and callback of the report task. Events of asset outlets carry the counts.
@@ -64,6 +64,7 @@ class DicomDeidTaskGroup(TaskGroup):
         max_active_batches: int = 8,
         max_quarantine_ratio: Any = 0.1,
         on_excess: Literal["fail", "warn"] = "warn",
+        partition: str | None = None,
         outlets: Sequence[Asset] = (),
         on_success_callback: Callable[[Context], None] | None = None,
         pool: str | None = None,
@@ -89,6 +90,7 @@ class DicomDeidTaskGroup(TaskGroup):
                 run=self.run,
                 max_quarantine_ratio=max_quarantine_ratio,
                 on_excess=on_excess,
+                partition=partition,
                 outlets=list(outlets),
                 on_success_callback=on_success_callback,
                 **connections,

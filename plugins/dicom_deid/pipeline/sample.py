@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import heapq
+import random
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import islice
+from itertools import groupby
 from typing import Any
 
 from dicom_deid.engine import Deidentifier
@@ -65,7 +67,7 @@ def preview_sample(
         selection=configuration.selection,
         listing=listing,
     )
-    return _report(summary, one.recipe)
+    return _report(summary, one.recipe, second.recipe if second else None)
 
 
 def sample_summary(
@@ -87,7 +89,7 @@ def sample_summary(
     one, other
         The engine, and one to compare it with.
     wanted
-        Number of objects of each modality. At most 50 times as many are read.
+        Number of objects of each modality. At most 50 times as many are read, drawn from the whole listing.
     limit
         Number of objects that are read at most.
     selection
@@ -97,7 +99,7 @@ def sample_summary(
     """
     summary = SampleSummary()
     most = min(limit or wanted * _READ_PER_WANTED, wanted * _READ_PER_WANTED)
-    objects = islice(source.list() if listing is None else listing, most)
+    objects = draw_objects(source.list() if listing is None else listing, most)
     chosen = (listed for listed in objects if not _is_excluded(selection, source, listed))
     for first, second in _previews(source, one, other, chosen):
         if summary.objects[first.modality] < wanted:
@@ -105,14 +107,52 @@ def sample_summary(
     return summary
 
 
-def describe_sample(report: Mapping[str, Any], *, comparing: bool = False) -> Iterator[str]:
+def draw_objects(listing: Iterable[SourceObject], count: int) -> list[SourceObject]:
+    """Return objects from as many folders as possible, the same ones at each call; few objects of many folders.
+
+    Parameters
+    ----------
+    listing
+        Objects in the order of their keys; read to its end, with at most `count` objects of a folder in memory.
+    count
+        Number of objects, if there are so many.
+    """
+    # The same sample for a recipe and its next version.
+    generator = random.Random(0)  # noqa: S311 - no secret
+    kept: list[tuple[int, float, SourceObject]] = []
+    for _, folder in groupby(listing, key=lambda found: found.key.rpartition("/")[0]):
+        for rank, found in enumerate(_reservoir(folder, count, generator)):
+            # The heap drops the objects that are not among the first of their folders.
+            entry = (-rank, generator.random(), found)
+            if len(kept) < count:
+                heapq.heappush(kept, entry)
+            else:
+                heapq.heappushpop(kept, entry)
+    return [found for _, _, found in sorted(kept, key=lambda entry: entry[:2], reverse=True)]
+
+
+def _reservoir(objects: Iterable[SourceObject], count: int, generator: random.Random) -> list[SourceObject]:
+    """Return that many objects, each with the same probability, in random order."""
+    drawn: list[SourceObject] = []
+    for number, found in enumerate(objects):
+        place = generator.randrange(number + 1)
+        if number < count:
+            drawn.append(found)
+            drawn[place], drawn[number] = drawn[number], drawn[place]
+        elif place < count:
+            drawn[place] = found
+    return drawn
+
+
+def describe_sample(report: Mapping[str, Any]) -> Iterator[str]:
     """Yield the report of `preview_sample` as lines of text."""
     yield f"Sample: {', '.join(f'{count} {modality}' for modality, count in report['objects'].items()) or 'empty'}"
     for rule in report["rules"]:
         yield f"{rule['elements']:6d} elements  {rule['source']}:{rule['line']}  {rule['rule']}"
+    yield f"{report['idle_rules']:6d} rules acted on no element"
     for reason, count in report["quarantined"].items():
         yield f"{count:6d} objects would be quarantined: {reason}"
-    if comparing and not report["differences"]:
+    if report["compared_with"] and not report["differences"]:
         yield "Both recipes treat the sample alike."
     for each in report["differences"]:
         yield f"{each['objects']:6d} objects  {each['tag']} {each['name']}: {each['one']} or {each['other']}"
@@ -145,14 +185,17 @@ def _previews(
         yield both[0], both[1] if other is not None else None
 
 
-def _report(summary: SampleSummary, recipe: Recipe) -> dict[str, Any]:
+def _report(summary: SampleSummary, recipe: Recipe, other: Recipe | None) -> dict[str, Any]:
     return {
         "recipe": recipe.name,
+        "compared_with": other.name if other else None,
         "objects": {modality or "unknown": count for modality, count in sorted(summary.objects.items())},
         "rules": [
             {"line": rule.line, "source": rule.source, "rule": str(rule), "elements": summary.rules[index]}
             for index, rule in enumerate(recipe.rules)
+            if summary.rules[index]
         ],
+        "idle_rules": sum(not summary.rules[index] for index in range(len(recipe.rules))),
         "actions": dict(sorted(summary.actions.items())),
         "notes": {str(reason): count for reason, count in summary.notes.most_common()},
         "quarantined": {str(reason): count for reason, count in summary.reasons.most_common()},

@@ -17,6 +17,8 @@ from asgiref.sync import sync_to_async
 
 from dicom_deid.exceptions import DicomDeidError
 
+_STEP_SECONDS = 5
+"""Events of messages are this far apart at least."""
 _RETRY_SECONDS = 10.0
 
 
@@ -126,7 +128,7 @@ class SettledMessagesTrigger(BaseEventTrigger):
         self.messages = _trigger(*json.loads(messages)) if isinstance(messages, str) else messages
         self.settle_seconds = settle_seconds
         self.sweep_seconds = sweep_seconds
-        # Instants at which an event is due, in ascending order, at most one per second.
+        # Instants at which an event is due, in ascending order.
         self._due: list[int] = []
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
@@ -171,7 +173,7 @@ class SettledMessagesTrigger(BaseEventTrigger):
 
     def _announce(self) -> None:
         """Note that an event is due when what was announced now has settled."""
-        due = ceil(time.monotonic() + self.settle_seconds)
+        due = _STEP_SECONDS * ceil((time.monotonic() + self.settle_seconds) / _STEP_SECONDS)
         if not self._due or due > self._due[-1]:
             self._due.append(due)
 

@@ -14,10 +14,12 @@ from dicom_deid.database import Run, Totals
 from dicom_deid.database.audit_queries import Queries
 from dicom_deid.engine.settings import Settings
 from dicom_deid.pipeline.configuration import RunConfiguration
+from dicom_deid.reasons import Reason
 from dicom_deid.web.access import can_locate, may_locate
 from dicom_deid.web.database import queries
 from dicom_deid.web.downloads import audit_csv_of, quarantine_csv_of
 from dicom_deid.web.forms import verified_form
+from dicom_deid.web.previews import preview_of
 from dicom_deid.web.rendering import duration, moment, page
 
 router = APIRouter()
@@ -58,9 +60,15 @@ def overview(
 
 @router.get("/dags/{dag_id}/runs/{dag_run_id}")
 def of_dag_run(request: Request, ask: Ask, user: GetUserDep, dag_id: str, dag_run_id: str) -> Response:
-    """Show the run of an Airflow DAG run: the tab of the DAG run in Airflow's UI."""
+    """Show the run of an Airflow DAG run, or its preview: the tab of the DAG run in Airflow's UI."""
     found = ask.find_airflow_run(dag_id, dag_run_id)
-    return _run_page(request, ask, user, found) if found else page("no_airflow_run.html", request)
+    if found:
+        return _run_page(request, ask, user, found)
+    report = preview_of(dag_id, dag_run_id, user)
+    if report is None:
+        return page("no_airflow_run.html", request)
+    reasons = [(Reason(code), count) for code, count in report["quarantined"].items()]
+    return page("preview.html", request, report=report, reasons=reasons)
 
 
 @router.get("/runs/{run_id}")

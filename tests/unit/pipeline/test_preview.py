@@ -1,16 +1,22 @@
-"""What a preview shows of elements that change their places."""
+"""What a preview shows of elements that change their places, and which objects it draws."""
 
 from __future__ import annotations
 
+from collections import Counter
+from datetime import UTC, datetime
 from itertools import product
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.support.datasets import COMPREHENSIVE_SR, code, content_item, element, part10
 
 from dicom_deid.engine import Deidentifier, Settings
+from dicom_deid.objects import SourceObject
 from dicom_deid.objectstore import LocalStore
 from dicom_deid.pipeline.preview import ChangeKind, preview_object
+from dicom_deid.pipeline.sample import draw_objects
 from dicom_deid.recipe import Recipe
 
 REMOVED = code("121022", "DCM", "Accession Number")
@@ -35,3 +41,23 @@ def test_items_are_shown_at_the_places_that_they_had(stays: tuple[bool, ...], tm
     texts = {change.path: change for change in preview.changes if change.path.endswith("(0040,a160)")}
     assert set(texts) == {f"(0040,a730)[{number}](0040,a160)" for number, each in enumerate(stays) if not each}
     assert {change.kind for change in texts.values()} <= {ChangeKind.REMOVED}
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(0, 60)), unique=True),
+    st.integers(min_value=1, max_value=40),
+)
+def test_a_sample_is_drawn_from_all_folders(drawn: list[tuple[str, int]], count: int) -> None:
+    """Catches a sample of the first folders of the listing, or one that has an object twice."""
+    listing = [
+        SourceObject(f"{folder}/{number:02}", 1, "e", datetime(2026, 1, 2, tzinfo=UTC))
+        for folder, number in sorted(drawn)
+    ]
+    sample = draw_objects(listing, count)
+    assert sample == draw_objects(listing, count)
+    assert len(sample) == len(set(sample)) == min(count, len(listing))
+    of_folder = Counter(found.key[0] for found in sample)
+    available = Counter(folder for folder, _ in drawn)
+    # No folder has an object that another one with objects left lacks.
+    unfilled = [of_folder[folder] for folder in available if of_folder[folder] < available[folder]]
+    assert not unfilled or max(of_folder.values()) <= min(unfilled) + 1
