@@ -38,7 +38,7 @@ _AUDITED = "SELECT source_etag, outcome, recorded_at FROM audit"
 
 @dataclass
 class Arrivals:
-    """What was stored: the folder of each ETag, and the newest object's time per folder."""
+    """Stored objects: the folder of each ETag, and the time of each folder's newest object."""
 
     folder_of: dict[str, int] = field(default_factory=dict)
     newest: dict[int, datetime] = field(default_factory=dict)
@@ -79,7 +79,9 @@ def store(sandbox: Sandbox, bucket: str, given: argparse.Namespace, arrivals: Ar
 def audited(running: Deployment) -> list[tuple[str, str, datetime]]:
     """Return ETag of the source, outcome and time of each audit row."""
     with Database.connect(running.database_url, keys=running.keys) as database:
-        return [(str(etag).strip('"'), str(outcome), at) for etag, outcome, at in database.connection.query("", _AUDITED)]
+        return [
+            (str(etag).strip('"'), str(outcome), at) for etag, outcome, at in database.connection.query("", _AUDITED)
+        ]
 
 
 def run(sandbox: Sandbox, given: argparse.Namespace, address: str, url: str, client: Any) -> None:
@@ -92,7 +94,9 @@ def run(sandbox: Sandbox, given: argparse.Namespace, address: str, url: str, cli
         "AIRFLOW__DICOM_DEID__ARRIVAL_DESTINATION": "s3://arrived",
         "AIRFLOW__DICOM_DEID__ARRIVAL_SETTLE_SECONDS": str(given.settle),
         "AIRFLOW__DICOM_DEID__ARRIVAL_QUEUE": url if given.watcher == "queue" else "",
-        "AIRFLOW_CONN_DICOM_DEID_QUEUE": json.dumps({"conn_type": "aws", "login": "a", "password": "b", "extra": extra}),
+        "AIRFLOW_CONN_DICOM_DEID_QUEUE": json.dumps(
+            {"conn_type": "aws", "login": "a", "password": "b", "extra": extra}
+        ),
     }
     arrivals = Arrivals()
     with deployment(sandbox, "bench", environment=environment) as running:
@@ -103,7 +107,13 @@ def run(sandbox: Sandbox, given: argparse.Namespace, address: str, url: str, cli
         running.airflow.request("PATCH", f"/api/v2/dags/{DAG}", json={"is_paused": False}).raise_for_status()
         storing = threading.Thread(
             target=store,
-            args=(sandbox, "arrivals", given, arrivals, lambda body: client.send_message(QueueUrl=url, MessageBody=body)),
+            args=(
+                sandbox,
+                "arrivals",
+                given,
+                arrivals,
+                lambda body: client.send_message(QueueUrl=url, MessageBody=body),
+            ),
         )
         storing.start()
         kills = 0
@@ -117,7 +127,7 @@ def run(sandbox: Sandbox, given: argparse.Namespace, address: str, url: str, cli
         deadline = time.monotonic() + given.patience
         while len(rows := audited(running)) < wanted and time.monotonic() < deadline:
             time.sleep(2)
-        # What is done twice would come now.
+        # Time for objects to be processed twice.
         time.sleep(given.settle + 20)
         rows = audited(running)
         runs = running.airflow.request("GET", f"/api/v2/dags/{DAG}/dagRuns").json()["total_entries"]

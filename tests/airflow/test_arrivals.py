@@ -148,7 +148,7 @@ class Unreachable(BaseEventTrigger):
 
 
 def test_a_queue_that_fails_does_not_end_the_watcher(caplog: pytest.LogCaptureFixture) -> None:
-    """Catches arrivals that wait for ever because the queue was away, or a source key in the log."""
+    """Catches a watcher that stops when the queue is away, or a source key in the log."""
     trigger = SettledMessagesTrigger(messages=Unreachable(), settle_seconds=0, sweep_seconds=2)
 
     async def watch() -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import astuple
 from datetime import UTC, date, datetime, timedelta
 from typing import NamedTuple
+from urllib.parse import quote
 
 import httpx
 import psycopg2

@@ -298,7 +298,7 @@ def test_approval_and_release_are_audited(site: Site) -> None:
 
 @pytest.mark.skipif(not hasattr(OutletEventAccessor, "add_partitions"), reason="Airflow 3.3 is the first that has it")
 def test_an_asset_event_has_the_partition_of_the_run(site: Site) -> None:
-    """Catches a downstream DAG that cannot tell which month was de-identified."""
+    """Catches a downstream DAG that does not know which month was de-identified."""
     run, (batch,) = site.plan()
     site.deidentify(run, batch)
     asset = Asset("months")

@@ -49,7 +49,15 @@ class Metrics:
 class Deployment:
     """Airflow, the servers under it, and what is needed to look into the store."""
 
-    def __init__(self, sandbox: Sandbox, airflow: AirflowSandbox, database_url: str, keys: KeyRing) -> None:
+    def __init__(
+        self,
+        sandbox: Sandbox,
+        airflow: AirflowSandbox,
+        database_url: str,
+        keys: KeyRing,
+        connections: Mapping[str, str] | None = None,
+    ) -> None:
+        self.connections = connections or {}
         self.sandbox = sandbox
         self.airflow = airflow
         self.database_url = database_url
@@ -84,29 +92,33 @@ def deployment(
     components: tuple[str, ...] = COMPONENTS,
     environment: Mapping[str, str] | None = None,
     executor: str = "LocalExecutor",
+    port: int | None = None,
+    connections_in_airflow: bool = True,
 ) -> Iterator[Deployment]:
-    """Start an Airflow with databases of its own, and stop it."""
+    """Start an Airflow with databases of its own, and stop it; it gets the connections unless only workers have them."""
     create_database(sandbox.postgres_url, f"{name}_airflow")
     create_database(sandbox.postgres_url, f"{name}_deid")
     database_url = sandbox.database_url(f"{name}_deid")
     keys = KeyRing.generate()
     s3 = sandbox.s3
     storage = {"endpoint_url": s3.endpoint_url, "login": s3.access_key, "password": s3.secret_key}
+    connections = connection_documents(storage, database_url, keys, project=PROJECT)
     home = Path(tempfile.mkdtemp(prefix="dicom-deid-airflow-"))
     airflow = AirflowSandbox(
         AirflowOptions(
             home=home,
             database_url=sandbox.database_url(f"{name}_airflow").replace("postgresql://", "postgresql+psycopg2://"),
             dags_folder=DAGS,
-            connections=connection_documents(storage, database_url, keys, project=PROJECT),
+            connections=connections if connections_in_airflow else {},
             users=USERS,
             executor=executor,
             environment=environment or {},
+            port=port,
         )
     )
     try:
         airflow.start(components, timeout=240)
-        yield Deployment(sandbox, airflow, database_url, keys)
+        yield Deployment(sandbox, airflow, database_url, keys, connections)
     finally:
         airflow.stop()
         shutil.rmtree(home, ignore_errors=True)

@@ -76,8 +76,8 @@ class S3Connection:
     server_side_encryption, kms_key_id, bucket_key
         Encryption of new objects: ``AES256`` or ``aws:kms``, the key, and whether a bucket key is used.
     sse_customer_secret
-        Key with which the store encrypts and decrypts all objects (SSE-C): 32 bytes in base64. The store keeps no copy
-        of it, and copies no parts on its side.
+        Key for SSE-C, 32 bytes in base64: the store encrypts and decrypts each object with it and does not keep it.
+        Large objects are not copied on the side of the store.
     storage_class
         Storage class of new objects.
     requester_pays

@@ -168,7 +168,9 @@ class DicomPlanOperator(DicomDeidOperator):
             context["ti"].xcom_push(key=PREVIEW_KEY, value=report)
             for line in describe_sample(report):
                 self.log.info(line)
-            return self._plan_nothing(context, "Preview only: the report is in the tab De-identification of the DAG run, and in this log.")
+            return self._plan_nothing(
+                context, "Preview only: the report is in the tab De-identification of the DAG run, and in this log."
+            )
         create_project = boolean("create_project", self.create_project)
         planned = plan_run(
             configuration,

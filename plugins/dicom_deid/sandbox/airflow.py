@@ -61,6 +61,8 @@ class AirflowOptions:
         Tasks at a time in one scheduler.
     environment
         Other environment variables; they override everything above.
+    port
+        Port of the API server; a free one if None.
     """
 
     home: Path
@@ -72,6 +74,7 @@ class AirflowOptions:
     executor: str = "LocalExecutor"
     parallelism: int = 4
     environment: Mapping[str, str] = field(default_factory=dict)
+    port: int | None = None
 
 
 class AirflowSandbox:
@@ -90,7 +93,8 @@ class AirflowSandbox:
 
     def __init__(self, options: AirflowOptions) -> None:
         self.options = options
-        self.port, log_port, trigger_port = free_ports(3)
+        free, log_port, trigger_port = free_ports(3)
+        self.port = options.port or free
         self.url = f"http://127.0.0.1:{self.port}"
         self.passwords = {user: secrets.token_urlsafe(12) for user in options.users}
         self.environment = self._environment(log_port, trigger_port)
@@ -157,6 +161,10 @@ class AirflowSandbox:
             )
         self._processes[name] = process
         return process
+
+    def process(self, name: str) -> subprocess.Popen[bytes]:
+        """Return the process of a component, by the name given to `start_component`."""
+        return self._processes[name]
 
     def stop_component(self, name: str, *, kill: bool = False) -> None:
         """Stop one component and its child processes.

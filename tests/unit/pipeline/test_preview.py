@@ -1,4 +1,4 @@
-"""What a preview shows of elements that change their places, and which objects it draws."""
+"""Previews: elements that change their places, and the objects of a sample."""
 
 from __future__ import annotations
 
