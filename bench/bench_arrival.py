@@ -1,8 +1,9 @@
 """Delay from stored to de-identified when objects arrive continuously, and what a dying triggerer loses.
 
 Objects are stored at a constant rate in folders, each is announced to an SQS queue (moto) as stores do, and the
-triggerer is killed again and again. Airflow with the example DAG `dicom_deid_on_arrival`, SeaweedFS and PostgreSQL run on this machine.
-Run it with `make bench-arrival`; `ARGS="--watcher listing"` lists the source instead of reading the queue.
+triggerer is killed again and again. Airflow with the example DAG `dicom_deid_on_arrival`, SeaweedFS and PostgreSQL run
+on this machine. Run it with `make bench-arrival`; `ARGS="--watcher listing"` lists the source instead of reading the
+queue.
 """
 
 from __future__ import annotations

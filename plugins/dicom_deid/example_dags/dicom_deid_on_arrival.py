@@ -1,8 +1,8 @@
 """De-identify studies when they have arrived.
 
-Set `[dicom_deid] arrival_source` and `arrival_destination` (`s3://bucket/prefix`) in Airflow's configuration. A run starts
-when nothing was added to a folder for a minute. The triggerer lists the source every ten seconds; if the store sends events
-to a queue, set `arrival_queue` to its URL, and the messages are read instead (needs
+Set `[dicom_deid] arrival_source` and `arrival_destination` (`s3://bucket/prefix`) in Airflow's configuration. A run
+starts when nothing was added to a folder for a minute. The triggerer lists the source every ten seconds; if the store
+sends events to a queue, set `arrival_queue` to its URL, and the messages are read instead (needs
 `apache-airflow-providers-common-messaging` and `apache-airflow-providers-amazon[aiobotocore]`).
 """
 
