@@ -95,7 +95,7 @@ def deployment(
     port: int | None = None,
     connections_in_airflow: bool = True,
 ) -> Iterator[Deployment]:
-    """Start an Airflow with databases of its own, and stop it; it gets the connections unless only workers have them."""
+    """Start an Airflow with databases of its own, and stop it; without connections if only workers have them."""
     create_database(sandbox.postgres_url, f"{name}_airflow")
     create_database(sandbox.postgres_url, f"{name}_deid")
     database_url = sandbox.database_url(f"{name}_deid")

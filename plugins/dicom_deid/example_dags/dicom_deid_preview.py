@@ -1,7 +1,7 @@
 """Report what a recipe would do to a sample of the archive, or where two recipes differ, before a run.
 
-Nothing is written and no pseudonym is stored. The report is in the tab *De-identification* of the DAG run and in the log of
-the task: rules and tags with counts, never a value.
+Nothing is written and no pseudonym is stored. The report is in the tab *De-identification* of the DAG run and in the
+log of the task: rules and tags with counts, never a value.
 """
 
 from datetime import timedelta
