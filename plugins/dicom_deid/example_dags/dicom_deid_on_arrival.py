@@ -10,6 +10,7 @@ from datetime import timedelta
 
 from airflow.configuration import conf
 from airflow.sdk import DAG, Asset, AssetWatcher
+from airflow.triggers.base import BaseEventTrigger
 
 from dicom_deid.operators import DicomDeidTaskGroup
 from dicom_deid.triggers import NewObjectsTrigger, SettledMessagesTrigger
@@ -19,6 +20,7 @@ DESTINATION = conf.get("dicom_deid", "arrival_destination", fallback="")
 SETTLE_SECONDS = conf.getfloat("dicom_deid", "arrival_settle_seconds", fallback=60.0)
 QUEUE = conf.get("dicom_deid", "arrival_queue", fallback="")
 
+trigger: BaseEventTrigger
 if QUEUE:
     from airflow.providers.common.messaging.triggers.msg_queue import MessageQueueTrigger
 
