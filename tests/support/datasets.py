@@ -620,3 +620,28 @@ KINDS = {"ct": ct_elements, "mr": mr_elements, "enhanced-mr": enhanced_mr_elemen
 def ct(seed: int, encoding: Encoding = Encoding(), **changes: Any) -> bytes:
     """Return a CT object, ready to be stored."""
     return part10(ct_elements(seed, **changes), encoding)
+
+
+def series(kind: str, seed: int, count: int) -> Iterator[list[Element]]:
+    """Yield the objects of one series: what differs is what a scanner writes anew for each image."""
+    for number, rng in enumerate((random.Random(seed + n) for n in range(count)), 1):
+        time = f"1014{number // 60 % 60:02d}.{rng.randrange(10**6):06d}"
+        of_instance = {
+            "SOPInstanceUID": uid(rng),
+            "InstanceNumber": number,
+            "InstanceCreationTime": time,
+            "AcquisitionTime": time,
+            "ContentTime": time,
+            "ImagePositionPatient": ["-190.0", "-361.5", str(-1201.5 + number * 3)],
+            "SliceLocation": str(-1201.5 + number * 3),
+            "XRayTubeCurrent": rng.randrange(150, 200),
+            "Exposure": rng.randrange(80, 99),
+            "SmallestImagePixelValue": rng.randrange(90),
+            "LargestImagePixelValue": rng.randrange(2000, 4095),
+        }
+        changed = {tag_for_keyword(keyword): value for keyword, value in of_instance.items()}
+        csa = {0x00291010: b"SV10" + rng.randbytes(900)}
+        yield [
+            one._replace(value=(changed | csa)[one.tag]) if one.tag in changed or one.tag in csa else one
+            for one in KINDS[kind](seed)
+        ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -31,6 +32,9 @@ _LONG_FORM = frozenset(vr.encode("ascii") for vr in LONG_FORM_VRS)
 _SOP_CLASS_UID = 0x0002
 _SOP_INSTANCE_UID = 0x0003
 _TRANSFER_SYNTAX_UID = 0x0010
+_GROUP_LENGTH_HEAD = b"\x02\x00\x00\x00UL\x04\x00"
+_INSTANCE_UID_HEAD = b"\x02\x00\x03\x00UI"
+_MAX_BEFORE_INSTANCE_UID = 256
 
 
 class FileHeader(NamedTuple):
@@ -126,7 +130,32 @@ def meta_is_implicit(data: bytes, start: int) -> bool:
     return not data[start + 4 : start + 6].isalpha()
 
 
-def _read_meta(data: bytes, pos: int) -> tuple[int, dict[int, bytes]]:
+def _read_meta(data: bytes, pos: int) -> tuple[int, Mapping[int, bytes]]:
+    """Return where the file meta information ends, and its values by element number."""
+    # Of the objects of a series only the instance UID differs.
+    instance = data.find(_INSTANCE_UID_HEAD, pos, pos + _MAX_BEFORE_INSTANCE_UID)
+    if instance >= 0 and data[pos : pos + 8] == _GROUP_LENGTH_HEAD:
+        end = pos + 12 + int.from_bytes(data[pos + 8 : pos + 12], "little")
+        start = instance + 8
+        after = start + int.from_bytes(data[start - 2 : start], "little")
+        values = _values_around(data[pos:instance], data[after:end]) if after <= end <= len(data) else None
+        if values is not None and data[end : end + 2] != b"\x02\x00":
+            return end, {**values, _SOP_INSTANCE_UID: data[start:after]}
+    return _read_each(data, pos)
+
+
+@lru_cache(maxsize=512)
+def _values_around(before: bytes, after: bytes) -> Mapping[int, bytes] | None:
+    """Return the values before and after the instance UID; None if either is not made of whole elements."""
+    try:
+        (before_end, values), (after_end, more) = _read_each(before, 0), _read_each(after, 0)
+    except (Quarantine, struct.error):
+        return None
+    is_whole = before_end == len(before) and after_end == len(after)
+    return {**values, **more} if is_whole and not {0, _SOP_INSTANCE_UID} & more.keys() else None
+
+
+def _read_each(data: bytes, pos: int) -> tuple[int, dict[int, bytes]]:
     values: dict[int, bytes] = {}
     size, end = len(data), -1
     implicit = meta_is_implicit(data, pos)

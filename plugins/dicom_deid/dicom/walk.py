@@ -28,6 +28,8 @@ SHORT: Final = 8
 LONG: Final = 12
 IMPLICIT: Final = 4
 _PAUSE: Final = 0
+# The element may begin a segment, which its handler handles as a whole.
+SEGMENT: Final = 1
 
 # Limit on nested sequences that are skipped, below Python's recursion limit.
 _MAX_SKIPPED_DEPTH: Final = 64
@@ -113,7 +115,7 @@ BIG_ENDIAN: Final = _byte_order(True)
 class Edit:
     """Replacement of the bytes in ``[start, end)`` of the parsed data; an insertion if they are equal.
 
-    An edit is a `RuleEdit` or a `SearchedEdit`: its class decides what the residual search does with it.
+    An edit is a `RuleEdit`, a `SearchedEdit` or one of a segment: its class decides what the residual search does.
 
     Parameters
     ----------
@@ -128,6 +130,8 @@ class Edit:
     start: int
     end: int
     new: bytes
+    is_searched = True
+    """Whether the residual search looks at the original bytes as if there were no edit."""
 
 
 class RuleEdit(Edit):
@@ -144,6 +148,7 @@ class RuleEdit(Edit):
     """
 
     __slots__ = ("item_context", "rule")
+    is_searched = False
 
     def __init__(self, start: int, end: int, new: bytes, item_context: ItemContext, rule: int = -1) -> None:
         self.start = start
@@ -205,7 +210,7 @@ class Walk:
         Whether `data` is only the beginning of the object.
     """
 
-    __slots__ = ("data", "edits", "partial", "resolved")
+    __slots__ = ("data", "edits", "partial", "recording", "resolved")
 
     def __init__(self, data: bytes, partial: bool = False) -> None:
         self.data = data
@@ -213,12 +218,39 @@ class Walk:
         # Number of handlers that were resolved for this object, and not found in the cache.
         self.resolved = 0
         self.edits: list[Edit] = []
+        self.recording: Recording | None = None
 
     def truncation_error(self, context: DatasetContext[Any], pos: int, needed: int) -> Exception:
         """Return the error for an element at `pos` that reaches to byte `needed`, beyond the end of the data."""
         if self.partial:
             return NeedMoreDataError(needed)
         return Quarantine(Reason.TRUNCATED, context.tag_path(self.data, pos), pos)
+
+
+class Recording:
+    """Where the elements of an object lie, recorded while it is parsed.
+
+    Attributes
+    ----------
+    data_sets
+        Of each data set and item, outer ones first: its context, and its elements with their start and end in bytes,
+        the codecs before them, and their handler.
+    """
+
+    __slots__ = ("data_sets", "left")
+
+    def __init__(self, limit: int) -> None:
+        self.left = limit
+        self.data_sets: list[tuple[DatasetContext[Any], list[RecordedElement]]] = []
+
+
+class RecordedElement(NamedTuple):
+    """One element of a `Recording`."""
+
+    start: int
+    end: int
+    codecs: tuple[str, ...]
+    handler: Any
 
 
 W = TypeVar("W", bound=Walk)
@@ -244,6 +276,10 @@ class ElementHandler(Generic[W]):
         """Handle the element at `pos`, whose value is in ``[start, end)``."""
         raise NotImplementedError
 
+    def handle_segment(self, walk: W, context: DatasetContext[W], pos: int, end: int, item_context: ItemContext) -> int:
+        """Handle the elements from `pos` on that are a segment, and return where it ends; for the form `SEGMENT`."""
+        raise NotImplementedError
+
     def handle_undefined(
         self, walk: W, context: DatasetContext[W], pos: int, start: int, item_context: ItemContext
     ) -> int:
@@ -259,7 +295,7 @@ class ElementHandler(Generic[W]):
         raise _overrun_error(walk, context, pos, stop, end)
 
 
-class _SkipHandler(ElementHandler[W]):
+class SkipHandler(ElementHandler[W]):
     """Skips an element that no handler is registered for and whose header is not `SHORT`."""
 
     __slots__ = ()
@@ -285,7 +321,7 @@ class _PauseHandler(ElementHandler[Any]):
 STOP: Final = _PauseHandler(_PAUSE)
 """Returned by `DatasetContext.resolve_handler` to stop before an element of the root data set."""
 _DELIMITATION: Final = _PauseHandler(_PAUSE)
-_SKIP: Final[dict[int, ElementHandler[Any]]] = {form: _SkipHandler(form) for form in (LONG, IMPLICIT)}
+_SKIP: Final[dict[int, ElementHandler[Any]]] = {form: SkipHandler(form) for form in (LONG, IMPLICIT)}
 
 
 class DatasetContext(Generic[W]):
@@ -421,6 +457,8 @@ def walk_unchecked(walk: W, context: DatasetContext[W], pos: int, end: int, item
     The hot loop: an element without a handler costs one slice, one look-up and one number. A negative position is the
     one after an item delimitation.
     """
+    if walk.recording is not None:
+        return _walk_recorded(walk, context, pos, end, item_context, walk.recording)
     if context.implicit:
         return _walk_implicit(walk, context, pos, end, item_context)
     data = walk.data
@@ -465,6 +503,40 @@ def _walk_implicit(walk: W, context: DatasetContext[W], pos: int, end: int, item
     return pos
 
 
+def _walk_recorded(
+    walk: W, context: DatasetContext[W], pos: int, end: int, item_context: ItemContext, recording: Recording
+) -> int:
+    """Do the same, and record the elements."""
+    data, head = walk.data, 4 if context.implicit else 6
+    elements: list[RecordedElement] = []
+    recording.data_sets.append((context, elements))
+    while pos < end:
+        handler = context.handlers.get(data[pos : pos + head])
+        if handler is None:
+            context.cache_handler(walk, pos, end)
+            continue
+        if handler is not SHORT and not handler.form:
+            return -(pos + 8) if handler is _DELIMITATION else pos
+        begin, codecs = pos, item_context.codecs
+        pos = walk_element(walk, context, pos, end, item_context, handler)
+        if recording.left > 0:
+            recording.left -= 1
+            elements.append(RecordedElement(begin, pos, codecs, handler))
+    return pos
+
+
+def walk_element(
+    walk: W, context: DatasetContext[W], pos: int, end: int, item_context: ItemContext, handler: Any
+) -> int:
+    """Handle or skip the element at `pos`, given its handler, and return where it ends."""
+    if handler is not SHORT:
+        return _handle(walk, context, pos, end, item_context, handler)
+    if not context.implicit:
+        return pos + 8 + int(context.order.u16.unpack_from(walk.data, pos + 6)[0])
+    length: int = context.order.u32.unpack_from(walk.data, pos + 4)[0]
+    return skip_fragments(walk, context, pos + 8) if length == UNDEFINED else pos + 8 + length
+
+
 def _with_location(problem: Quarantine, walk: Walk, context: DatasetContext[Any], pos: int) -> Quarantine:
     if problem.where:
         return problem
@@ -481,6 +553,8 @@ def _handle(
     elif form == LONG:
         start = pos + 12
         length = context.order.u32.unpack_from(walk.data, pos + 8)[0]
+    elif form == SEGMENT:
+        return handler.handle_segment(walk, context, pos, end, item_context)
     else:
         start = pos + 8
         length = context.order.u32.unpack_from(walk.data, pos + 4)[0]

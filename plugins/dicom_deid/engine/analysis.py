@@ -133,7 +133,7 @@ class AnalysisResult:
         found = self.walk.captured.get(keyword) if keyword in ("SOPClassUID", "Modality") else None
         if found is None:
             return ""
-        return self.walk.data[found[0] : found[1]].decode("ascii", "replace").strip("\0 ")
+        return found[0].decode("ascii", "replace").strip("\0 ")
 
     @property
     def patient_id(self) -> str:
@@ -152,10 +152,10 @@ class AnalysisResult:
     def number(self, keyword: str) -> int | None:
         """Return the value of a captured element of VR US, or None if it is missing or malformed."""
         found = self.walk.captured.get(keyword)
-        if found is None or found[1] - found[0] != _US_BYTES:
+        if found is None or len(found[0]) != _US_BYTES:
             return None
         byte_order: Literal["big", "little"] = "big" if self.header.transfer_syntax.encoding.big_endian else "little"
-        return int.from_bytes(self.walk.data[found[0] : found[1]], byte_order)
+        return int.from_bytes(found[0], byte_order)
 
     @property
     def sop_class_uid(self) -> str:

@@ -17,12 +17,11 @@ from dicom_deid.dicom.part10 import FileHeader, begins_as, meta_is_implicit, rea
 from dicom_deid.dicom.rewrite import splice
 from dicom_deid.dicom.tags import tag_text
 from dicom_deid.dicom.transfer_syntax import Encoding
-from dicom_deid.dicom.values import DEFAULT_CHARACTER_SET, decode_text, from_python
+from dicom_deid.dicom.values import DEFAULT_CHARACTER_SET, from_python
 from dicom_deid.dicom.vr import vr_of
 from dicom_deid.dicom.walk import (
     BIG_ENDIAN,
     LITTLE_ENDIAN,
-    LONG,
     Edit,
     ItemContext,
     LengthEdit,
@@ -41,9 +40,11 @@ from dicom_deid.engine.free_text import is_in_free_text, vocabulary_functions, w
 from dicom_deid.engine.functions import read_elements
 from dicom_deid.engine.handler_table import CAPTURED, HandlerTable, RootContext, RuleContext
 from dicom_deid.engine.handlers.basic import GroupLengthEdit, ObjectWalk, PendingEdit
+from dicom_deid.engine.handlers.private import NotInSegmentError
+from dicom_deid.engine.handlers.steps import FunctionSource
 from dicom_deid.engine.pixels import CleanedPixels
 from dicom_deid.engine.pixels.policy import PixelAndDocumentPolicy
-from dicom_deid.engine.references import MODALITIES, NON_PATIENT_CLASSES
+from dicom_deid.engine.references import NON_PATIENT_CLASSES
 from dicom_deid.engine.residuals.matcher import MAX_HITS
 from dicom_deid.engine.residuals.search import (
     RemovedValues,
@@ -55,19 +56,19 @@ from dicom_deid.engine.residuals.search import (
     where,
 )
 from dicom_deid.engine.residuals.terms import SearchTerms
+from dicom_deid.engine.segments import SegmentEdit, SegmentLearner, new_identifiers
 from dicom_deid.engine.settings import Settings
 from dicom_deid.exceptions import ConfigurationError, Quarantine
 from dicom_deid.identifiers import Identifier, IdentifierKind, PatientKey
 from dicom_deid.reasons import Reason
 from dicom_deid.recipe import NO_PRESENCE, CompiledRecipe, ElementName, Presence, Recipe, types_of
 
-_NOT_CAPTURED = (0, 0, DEFAULT_CHARACTER_SET, -1, 0)
+_NOT_CAPTURED = (b"", DEFAULT_CHARACTER_SET, -1, 0)
 _SOP_CLASS_UID = 0x00080016
 _REQUIRED = (("SOPClassUID", _SOP_CLASS_UID), ("StudyInstanceUID", 0x0020000D), ("SeriesInstanceUID", 0x0020000E))
 _MIXED_VRS = "VRs are explicit and implicit"
 # Preamble, prefix and the first element.
 _LEAST_HEADER = 144
-_IDENTIFIERS = frozenset(CAPTURED.values())
 # Limit on cached handler tables: one per combination of present elements (recipes with KEEP or `fields:`) and of types
 # (recipes with composite actions).
 _MAX_TABLES = 256
@@ -122,6 +123,11 @@ class Deidentifier:
     patient_key
         Whether a PatientID identifies a patient alone, or with its issuer.
 
+    Attributes
+    ----------
+    segments
+        What is remembered of elements that objects repeat; None if each element is handled by itself.
+
     Raises
     ------
     ConfigurationError
@@ -158,6 +164,14 @@ class Deidentifier:
         self._depends_on_sop_class = self.compiled.depends_on_sop_class
         self._is_plain = not self._depends_on_object and not self._depends_on_sop_class
         self._check_values()
+        sources = [self._default_table.source(rule.value) for rule in self.recipe.rules]
+        # Functions see the object as the rules before theirs have left it, which segments do not keep apart.
+        sees_object = any(isinstance(source, FunctionSource) and not source.cleans for source in sources)
+        self.segments = (
+            None
+            if sees_object
+            else SegmentLearner(len(self.recipe.rules), is_searched=self.settings.residuals != "off")
+        )
 
     def _check_values(self) -> None:
         problems = []
@@ -223,7 +237,7 @@ class Deidentifier:
             tail_edits = self._final_edits(analysis.tail, (0, analysis.tail_end), encoding, pseudonyms, bool(edits))
             self._search_written(analysis, tail_edits, encoding)
             pieces += splice(analysis.tail.data, 0, analysis.tail_end, tail_edits, order)
-        identifiers = _identifiers(walk, edits)
+        identifiers = new_identifiers(walk, edits)
         if header.transfer_syntax.deflated:
             pieces = [self._deflated(analysis, edits, pieces)]
         if analysis.meta is None:
@@ -344,7 +358,11 @@ class Deidentifier:
             residuals = find_residuals(tail, 0, analysis.tail_end, encoding, removed)
             if residuals:
                 self._report(analysis, residuals)
-        residuals = find_residuals(walk, analysis.start, analysis.end, encoding, removed)
+        try:
+            residuals = find_residuals(walk, analysis.start, analysis.end, encoding, removed)
+        except NotInSegmentError:
+            obj = _ObjectBytes.of(analysis)
+            return self.search_patient_terms(self._analyse_and_search(obj, segments=False), terms)
         if not residuals:
             return analysis
         searched = self._apply_residual_policy(_ObjectBytes.of(analysis), analysis, residuals)
@@ -397,9 +415,15 @@ class Deidentifier:
         return _ObjectBytes(source, header, inflated, 0, False, length, length)
 
     def _analyse(self, obj: _ObjectBytes) -> AnalysisResult:
+        try:
+            return self._analyse_and_search(obj, segments=True)
+        except NotInSegmentError:
+            return self._analyse_and_search(obj, segments=False)
+
+    def _analyse_and_search(self, obj: _ObjectBytes, *, segments: bool) -> AnalysisResult:
         header = obj.header
         encoding = header.transfer_syntax.encoding
-        analysis = self._walk_by_rules(obj)
+        analysis = self._walk_by_rules(obj, segments=segments)
         if self.settings.rebuild_file_meta:
             _require_identifiers(analysis)
         cleaned = self._pixel_policy.apply(analysis.walk, header, obj.file, obj.size)
@@ -417,23 +441,32 @@ class Deidentifier:
         residuals = find_residuals(analysis.walk, obj.start, analysis.end, encoding, removed)
         return self._apply_residual_policy(obj, analysis, residuals) if residuals else analysis
 
-    def _walk_by_rules(self, obj: _ObjectBytes) -> AnalysisResult:
+    def _walk_by_rules(self, obj: _ObjectBytes, *, segments: bool = False) -> AnalysisResult:
         sop_class_uid = obj.header.media_storage_sop_class_uid
         handler_table = self._default_table if self._is_plain else self._table_for(obj, sop_class_uid)
-        analysis = self._walk_object(obj, handler_table)
+        analysis = self._walk_object(obj, handler_table, segments=segments)
         if self._depends_on_sop_class and analysis.original("SOPClassUID") != sop_class_uid:
             # The SOP class is not certain: use the strictest types.
             return self._walk_object(obj, self._table_for(obj, ""))
         return analysis
 
-    def _walk_object(self, obj: _ObjectBytes, handler_table: HandlerTable) -> AnalysisResult:
+    def _walk_object(self, obj: _ObjectBytes, handler_table: HandlerTable, *, segments: bool = False) -> AnalysisResult:
         header = obj.header
         walk = ObjectWalk(obj.data, len(self.recipe.rules), obj.partial)
+        learner = self.segments if segments else None
+        if learner is not None:
+            walk.recording = learner.recording()
+            walk.segments = None if walk.recording is not None else []
         walk.encapsulated = header.transfer_syntax.encapsulated
         if self.compiled.needs_values:
             walk.value_lists = self._value_lists(obj, handler_table)
         meta = None if self.settings.rebuild_file_meta else self._walk_file_meta(obj, walk, handler_table)
         end = self._walk_root(walk, handler_table, handler_table.root(header.transfer_syntax.encoding), obj.start)
+        if walk.partial and walk.segments and walk.pixel_data is not None and walk.pixel_data[1] != obj.size:
+            # The values that the rules remove after the pixel data are searched for in the walk of these elements.
+            raise NotInSegmentError
+        if learner is not None:
+            learner.observe(walk, (walk.pixel_data[0] if walk.pixel_data is not None else end) - obj.start)
         if walk.keyed_by_study:
             self._key_by_study(walk, walk.captured_text("StudyInstanceUID"), walk.captured_text("PatientID"))
         analysis = AnalysisResult(
@@ -474,7 +507,7 @@ class Deidentifier:
         if data == obj.data:
             raise _refusal(residuals)
         file = data if obj.data is obj.file else obj.file
-        again = self._analyse(obj._replace(data=data, file=file))
+        again = self._analyse_and_search(obj._replace(data=data, file=file), segments=False)
         before = analysis.walk.noted.get(Reason.RESIDUAL_REMOVED, 0)
         again.walk.note(Reason.RESIDUAL_REMOVED, before + len(residuals))
         return again
@@ -542,7 +575,7 @@ class Deidentifier:
         elif new is not None:
             new.change(walk, pos, pos, b"", item_context)
             if tag in CAPTURED and len(walk.edits) > edits:
-                walk.captured[CAPTURED[tag]] = (pos, pos, item_context.codecs, edits, new.form)
+                walk.captured[CAPTURED[tag]] = (b"", item_context.codecs, edits, new.form)
 
     def _walk_file_meta(self, obj: _ObjectBytes, data_set: ObjectWalk, handler_table: HandlerTable) -> ObjectWalk:
         # Rules apply to file meta information that is not rebuilt. It is explicit VR little endian.
@@ -566,7 +599,7 @@ class Deidentifier:
             if (
                 not original.value
                 and edit.start == edit.end
-                and walk.captured.get("PatientID", _NOT_CAPTURED)[3] == index
+                and walk.captured.get("PatientID", _NOT_CAPTURED)[2] == index
             ):
                 # Nothing is inserted into an object that belongs to no study.
                 del walk.captured["PatientID"]
@@ -574,15 +607,15 @@ class Deidentifier:
                 continue
             if not original.value:
                 raise Quarantine(Reason.MISSING_IDENTIFIER, "(0020,000d)")
-            if isinstance(edit, PendingEdit):
-                edit.details = edit.handler.with_identifier(edit.details, original)
+            if isinstance(edit, PendingEdit | SegmentEdit):
+                edit.key_by(kind, original)
             walk.identifiers[original] = None
 
     def _collect_meta_instance_uid(self, analysis: AnalysisResult) -> None:
         # The file meta information needs an instance UID even if the data set has none.
         walk = analysis.walk
         found = walk.captured.get("SOPInstanceUID")
-        if found is not None and walk.data[found[0] : found[1]].strip(b"\0 "):
+        if found is not None and found[0].strip(b"\0 "):
             return
         uid = analysis.header.media_storage_sop_instance_uid
         if not uid:
@@ -655,10 +688,11 @@ class Deidentifier:
         stages: dict[int, list[int]] = {}
         for index in walk.pending:
             edit = final[index]
-            if isinstance(edit, PendingEdit) and edit.handler.stage is not None:
-                stages.setdefault(edit.handler.stage, []).append(index)
-            elif isinstance(edit, PendingEdit):
-                final[index] = edit.resolve(walk, pseudonyms)
+            if isinstance(edit, PendingEdit | SegmentEdit):
+                if edit.stage is None:
+                    final[index] = edit.resolve(walk, pseudonyms)
+                else:
+                    stages.setdefault(edit.stage, []).append(index)
         for stage in sorted(stages):
             walk.data_set, walk.read_data_set = None, partial(_read_before, stage, walk, span, final, encoding)
             for index in stages[stage]:
@@ -710,7 +744,7 @@ class Deidentifier:
         return write_header(sop_class, instance, analysis.transfer_syntax_uid)
 
     def _deflated(self, analysis: AnalysisResult, edits: list[Edit], pieces: list[Any]) -> bytes | memoryview:
-        if not edits:
+        if not any(_changes(edit, analysis.walk.data) for edit in edits):
             return memoryview(analysis.source)[analysis.header.data_set_start :]
         return deflate(pieces)
 
@@ -750,7 +784,7 @@ def _require_identifiers(analysis: AnalysisResult) -> None:
     walk = analysis.walk
     for keyword, tag in _REQUIRED:
         found = walk.captured.get(keyword)
-        if found is None or not walk.data[found[0] : found[1]].strip(b"\0 "):
+        if found is None or not found[0].strip(b"\0 "):
             sop_class = analysis.original("SOPClassUID") or analysis.header.media_storage_sop_class_uid
             if not sop_class or (tag != _SOP_CLASS_UID and sop_class not in NON_PATIENT_CLASSES):
                 raise Quarantine(Reason.MISSING_IDENTIFIER, tag_text(tag))
@@ -773,17 +807,3 @@ def _settle_signatures(walk: ObjectWalk, edits: list[Edit], changed: bool) -> No
 
 def _changes(edit: Edit, data: bytes) -> bool:
     return not isinstance(edit, LengthEdit | GroupLengthEdit) and data[edit.start : edit.end] != edit.new
-
-
-def _identifiers(walk: ObjectWalk, edits: list[Edit]) -> dict[str, str]:
-    identifiers = {}
-    for keyword, (start, end, codecs, index, form) in walk.captured.items():
-        if keyword not in _IDENTIFIERS:
-            continue
-        value = walk.data[start:end]
-        if index >= 0:
-            value = edits[index].new[12 if form == LONG else 8 :]
-        text = decode_text(value, "LO", codecs).strip("\0 ")
-        if text and (keyword != "Modality" or text in MODALITIES):
-            identifiers[keyword] = text
-    return identifiers

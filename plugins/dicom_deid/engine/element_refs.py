@@ -242,6 +242,7 @@ def iter_elements(
     nested: bool = True,
     partial: bool = False,
     wanted: Sequence[int] | None = None,
+    within: tuple[tuple[int, ...], str | None] = ((), None),
 ) -> list[ElementRef]:
     """List the elements of the data set that begins at `start`.
 
@@ -255,11 +256,13 @@ def iter_elements(
         Whether `data` is only the beginning of the object.
     wanted
         Positions in `data`, in order: only elements other than sequences that hold one of them are listed.
+    within
+        The path and the nested name of the sequence whose item the elements are in.
     """
     walk = _ElementRefWalk(data, hidden, nested, partial, wanted=wanted)
     order = BIG_ENDIAN if encoding.big_endian else LITTLE_ENDIAN
     with contextlib.suppress(TrailingBytesError):
-        context = _context((), None, encoding.implicit, order)
+        context = _context(*within, encoding.implicit, order)
         walk_elements(walk, context, start, len(data), ItemContext(context))
     return walk.listed
 

@@ -41,9 +41,10 @@ from dicom_deid.reasons import Reason
 from dicom_deid.recipe import ValueLists
 from dicom_deid.recipe.filters import Filter
 
-# A captured element of the root data set: start and end of its value, its codecs, the index of the edit that replaces
-# it (-1 if none does) and the layout of its header.
-Captured = tuple[int, int, tuple[str, ...], int, int]
+# A captured element of the root data set: its value, its codecs, the index of the edit that replaces it (-1 if none
+# does, `IN_SEGMENT` if that of a segment does) and the layout of its header.
+Captured = tuple[bytes, tuple[str, ...], int, int]
+IN_SEGMENT = -2
 
 
 class ObjectWalk(Walk):
@@ -70,7 +71,9 @@ class ObjectWalk(Walk):
         "pixel_data",
         "planes_removed",
         "read_data_set",
+        "repeated",
         "rules",
+        "segments",
         "signatures",
         "unknown_words",
         "value_lists",
@@ -120,6 +123,9 @@ class ObjectWalk(Walk):
         self.has_content = False
         # Whether the object may refer to content items by their position; None until it was looked up.
         self.content_references: bool | None = None
+        # The edits of segments; None where each element is handled by itself. And the number of bytes in segments.
+        self.segments: list[Any] | None = None
+        self.repeated = 0
 
     def share(self, other: ObjectWalk) -> None:
         """Use the counters and collections of the walk over another part of the same object."""
@@ -141,9 +147,13 @@ class ObjectWalk(Walk):
     def captured_text(self, keyword: str) -> str:
         """Return the original value of a captured element of the root data set, or an empty string."""
         found = self.captured.get(keyword)
-        if found is None:
-            return ""
-        return decode_text(self.data[found[0] : found[1]], "LO", found[2]).strip("\0 ")
+        return "" if found is None else identifier_text(found[0], found[1])
+
+
+@lru_cache(maxsize=8192)
+def identifier_text(value: bytes, codecs: tuple[str, ...]) -> str:
+    """Return the text of a captured value without padding; the objects of a series share most."""
+    return decode_text(value, "LO", codecs).strip("\0 ")
 
 
 Context = DatasetContext[ObjectWalk]
@@ -200,6 +210,15 @@ class PendingEdit(RuleEdit):
         self.details = details
         self.item_context = item_context
         self.rule = handler.rule
+
+    @property
+    def stage(self) -> int | None:
+        """The index of the rule before which the object is shown to a function, see `PendingHandler`."""
+        return self.handler.stage
+
+    def key_by(self, kind: IdentifierKind, original: Identifier) -> None:
+        """Use the study's or the patient's identifier as the original."""
+        self.details = self.handler.with_identifier(self.details, original)
 
     def resolve(self, walk: ObjectWalk, pseudonyms: Mapping[Identifier, str]) -> RuleEdit:
         """Return the edit with its bytes."""
@@ -742,9 +761,9 @@ def _frame_size(walk: ObjectWalk, context: Context) -> tuple[int, int]:
     sizes = []
     for keyword in ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated"):
         found = walk.captured.get(keyword)
-        if found is None or found[1] - found[0] != 2:
+        if found is None or len(found[0]) != 2:
             return 0, 0
-        sizes.append(context.order.u16.unpack_from(walk.data, found[0])[0])
+        sizes.append(context.order.u16.unpack(found[0])[0])
     rows, columns, samples, bits = sizes
     frames = walk.captured_text("NumberOfFrames") or "1"
     if bits % 8 or not frames.isdigit():
@@ -753,7 +772,7 @@ def _frame_size(walk: ObjectWalk, context: Context) -> tuple[int, int]:
 
 
 class CaptureUnchangedHandler(ElementHandler[ObjectWalk]):
-    """Records the position of a root element that no handler changes, and whose value is needed after the walk.
+    """Records the value of a root element that no handler changes, and whose value is needed after the walk.
 
     Parameters
     ----------
@@ -770,12 +789,12 @@ class CaptureUnchangedHandler(ElementHandler[ObjectWalk]):
     def handle(
         self, walk: ObjectWalk, context: Context, pos: int, start: int, end: int, item_context: ItemContext
     ) -> None:
-        """Record the position of the value."""
-        walk.captured[self.keyword] = (start, end, item_context.codecs, -1, self.form)
+        """Record the value."""
+        walk.captured[self.keyword] = (walk.data[start:end], item_context.codecs, -1, self.form)
 
 
 class CaptureHandler(ElementHandler[ObjectWalk]):
-    """Records the position of a root element whose value is needed after the walk.
+    """Records the value of a root element that is needed after the walk.
 
     Parameters
     ----------
@@ -795,8 +814,8 @@ class CaptureHandler(ElementHandler[ObjectWalk]):
     def handle(
         self, walk: ObjectWalk, context: Context, pos: int, start: int, end: int, item_context: ItemContext
     ) -> None:
-        """Record the position of the value and the edit that replaces it."""
+        """Record the value and the edit that replaces it."""
         edits = len(walk.edits)
         self.inner.handle(walk, context, pos, start, end, item_context)
         edit = edits if len(walk.edits) > edits else -1
-        walk.captured[self.keyword] = (start, end, item_context.codecs, edit, self.form)
+        walk.captured[self.keyword] = (walk.data[start:end], item_context.codecs, edit, self.form)

@@ -13,7 +13,7 @@ from importlib.resources import files
 
 from dicom_deid.dicom.tags import creator_of, reserved_block
 from dicom_deid.dicom.walk import ElementHandler, ItemContext, RuleEdit
-from dicom_deid.engine.handlers.basic import Context, ObjectWalk, RuleHandler, undefined_end
+from dicom_deid.engine.handlers.basic import IN_SEGMENT, Context, ObjectWalk, RuleHandler, undefined_end
 
 Decision = tuple[bool, ElementHandler[ObjectWalk] | None]
 """Whether a private element is kept, and its handler if it is."""
@@ -29,6 +29,10 @@ def safe_private_elements() -> frozenset[tuple[int, str | None, int]]:
     )
 
 
+class NotInSegmentError(Exception):
+    """The object must be walked without segments: one of them is not what it would be if walked by itself."""
+
+
 class PrivateBlock:
     """A private block that a creator reserved in one data set or item.
 
@@ -37,7 +41,7 @@ class PrivateBlock:
     creator
         The private creator.
     edit
-        Index of the edit that removes the creator for now, or -1 if it stays.
+        Index of the edit that removes the creator for now, -1 if it stays, or `IN_SEGMENT`.
     """
 
     __slots__ = ("creator", "edit")
@@ -48,6 +52,8 @@ class PrivateBlock:
 
     def keep_creator(self, walk: ObjectWalk) -> None:
         """Keep the creator, because an element of its block stays."""
+        if self.edit == IN_SEGMENT:
+            raise NotInSegmentError
         if self.edit >= 0:
             edit = walk.edits[self.edit]
             edit.end = edit.start
@@ -117,7 +123,7 @@ class PrivateHandler(RuleHandler):
                 # One tag has few creators in real archives; bound the memory for hostile ones.
                 self.by_creator.clear()
             found = self.by_creator[creator] = self.decide(creator)
-        if found[0] and block is not None and block.edit >= 0:
+        if found[0] and block is not None and block.edit != -1:
             block.keep_creator(walk)
         return found
 

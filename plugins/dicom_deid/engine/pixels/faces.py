@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from functools import lru_cache
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
 
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
 _CLASSES = frozenset(_STORAGE + last for last in ("2", "2.1", "2.2", "4", "4.1", "4.3", "4.4"))
@@ -55,8 +54,14 @@ FACE_ELEMENTS = {
 """Root elements that the assessment reads, in addition to SOPClassUID."""
 
 
-def face_facts(text: Callable[[str], str], rows: int, columns: int) -> FaceFacts:
-    """Return the facts of an object, given its root elements as text by keyword and its size in pixels."""
+def face_facts(values: Mapping[str, bytes], *, big_endian: bool) -> FaceFacts:
+    """Return the facts of an object, given the values of its root elements by keyword."""
+
+    def text(keyword: str) -> str:
+        return values[keyword].decode("iso8859").strip("\0 ")
+
+    order: Literal["big", "little"] = "big" if big_endian else "little"
+    rows, columns = (int.from_bytes(values[keyword][:2], order) for keyword in ("Rows", "Columns"))
     descriptions = ("StudyDescription", "SeriesDescription", "ProtocolName", "RequestedProcedureDescription")
     spacing = [_number(part) for part in text("PixelSpacing").split("\\")]
     across = max(rows * spacing[0], columns * spacing[-1]) if all(spacing) else _number(text("ReconstructionDiameter"))
@@ -77,7 +82,6 @@ def _number(text: str) -> float:
         return 0.0
 
 
-@lru_cache(maxsize=4096)
 def face_evidence(facts: FaceFacts) -> str:
     """Return why an image can show a face, or nothing.
 

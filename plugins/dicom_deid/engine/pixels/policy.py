@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import TYPE_CHECKING, Literal
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING
 
 from dicom_deid.dicom.deflate import deflate
 from dicom_deid.dicom.part10 import FileHeader
@@ -28,7 +28,7 @@ from dicom_deid.engine.pixels import (
     with_overlays,
     without_embedded_planes,
 )
-from dicom_deid.engine.pixels.faces import face_evidence, face_facts
+from dicom_deid.engine.pixels.faces import FACE_ELEMENTS, face_evidence, face_facts
 from dicom_deid.engine.pixels.filters import FilterMatch
 from dicom_deid.engine.profiles import Option
 from dicom_deid.engine.settings import Settings
@@ -43,6 +43,8 @@ _CLEANED_BY = {
     Option.CLEAN_STRUCTURED_CONTENT: Reason.STRUCTURED_CONTENT,
     Option.CLEAN_GRAPHICS: Reason.GRAPHIC_CONTENT,
 }
+
+_FACE_KEYWORDS = ("SOPClassUID", *FACE_ELEMENTS.values())
 
 
 class PixelAndDocumentPolicy:
@@ -126,12 +128,9 @@ class PixelAndDocumentPolicy:
 
     def _note_face(self, walk: ObjectWalk, header: FileHeader) -> None:
         """Note or refuse an image that can show a face, as the setting says."""
-        order: Literal["big", "little"] = "big" if header.transfer_syntax.encoding.big_endian else "little"
-        rows, columns = (
-            int.from_bytes(walk.data[found[0] : found[1]][:2], order) if (found := walk.captured.get(keyword)) else 0
-            for keyword in ("Rows", "Columns")
-        )
-        evidence = face_evidence(face_facts(partial(_text, walk), rows, columns))
+        captured = walk.captured
+        values = tuple([captured[one][0] if one in captured else b"" for one in _FACE_KEYWORDS])
+        evidence = _face_evidence(values, header.transfer_syntax.encoding.big_endian)
         if evidence and self._settings.faces == "hold":
             raise Quarantine(Reason.FACE_POSSIBLE, evidence)
         if evidence:
@@ -142,7 +141,7 @@ class PixelAndDocumentPolicy:
         if not self._filters:
             return FilterMatch()
         found = (walk.captured.get(name) for name in self._filters.captured.values())
-        values = tuple(None if one is None else walk.data[one[0] : one[1]] for one in found)
+        values = tuple(None if one is None else one[0] for one in found)
         return self._filters.match_captured((header.transfer_syntax.uid, walk.codecs, values), dataset)
 
     def _clean(
@@ -161,6 +160,12 @@ class PixelAndDocumentPolicy:
             recompress = self._settings.recompress_pixels
             cleaned = clean_pixels(dataset, pixels, uid, regions, recompress=recompress, vr=vr)
         return with_overlays(cleaned, dataset, overlays, overlay_regions, uid)
+
+
+@lru_cache(maxsize=4096)
+def _face_evidence(values: tuple[bytes, ...], big_endian: bool) -> str:
+    # The images of a series have the same values.
+    return face_evidence(face_facts(dict(zip(_FACE_KEYWORDS, values, strict=True)), big_endian=big_endian))
 
 
 class _DataSet:
@@ -216,7 +221,7 @@ def _overlays(walk: ObjectWalk, header: FileHeader, dataset: Dataset) -> list[Ov
 
 def _text(walk: ObjectWalk, keyword: str) -> str:
     found = walk.captured.get(keyword)
-    return "" if found is None else walk.data[found[0] : found[1]].decode("iso8859").strip("\0 ")
+    return "" if found is None else found[0].decode("iso8859").strip("\0 ")
 
 
 def _facts(walk: ObjectWalk, header: FileHeader) -> ObjectFacts:

@@ -7,7 +7,7 @@ rule wrote is not searched.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
 
@@ -19,8 +19,9 @@ from dicom_deid.dicom.vr import CHARACTER_SET_VRS, LONG_FORM_VRS, vr_of
 from dicom_deid.dicom.walk import ItemContext, RuleEdit
 from dicom_deid.engine.element_refs import ElementRef, iter_elements
 from dicom_deid.engine.handlers.basic import ObjectWalk
+from dicom_deid.engine.handlers.private import NotInSegmentError
 from dicom_deid.engine.residuals.boundaries import Hit, extent
-from dicom_deid.engine.residuals.matcher import MAX_HITS, matchers_for
+from dicom_deid.engine.residuals.matcher import MAX_HITS, TermMatcher, matchers_for
 from dicom_deid.engine.residuals.spellings import WordBoundary
 from dicom_deid.engine.residuals.terms import (
     SearchTerm,
@@ -30,6 +31,7 @@ from dicom_deid.engine.residuals.terms import (
     terms_of,
     vr_of_original,
 )
+from dicom_deid.engine.segments import Segment, SegmentEdit
 
 # How a changed element is searched: not at all, as one value, as a sequence or an item of structured content, by the
 # day of a date and time, as a UID, or as the UID of an instance.
@@ -59,10 +61,14 @@ _CODED_KEYWORDS = frozenset(
 _DEVICE_KEYWORDS = frozenset(("Manufacturer", "ManufacturerModelName", "SoftwareVersions", "DeviceSerialNumber"))
 _MIN_WHOLE_IDENTIFIER = 6
 _PATIENT_GROUP = 0x0010
+# Matchers of which a segment knows what they find in it.
+_MAX_FOUND = 16
 
 
-# Elements of one item that changed, whether their VRs are implicit, whether their byte order is big endian, and codecs.
-ChangedElements = tuple[list[bytes], bool, bool, tuple[str, ...]]
+# Elements of one item that changed, whether their VRs are implicit, whether their byte order is big endian, codecs; and
+# those of a segment.
+ChangedElements = tuple[Sequence[bytes], bool, bool, tuple[str, ...]]
+ChangedInSegment = tuple[tuple[ChangedElements, ...], frozenset[bytes]]
 
 
 class Residual(NamedTuple):
@@ -141,6 +147,8 @@ def find_residuals(
         In the order of the bytes. The search stops after `MAX_HITS`.
     """
     matchers = matchers_for(removed.terms, removed.codecs)
+    if walk.segments:
+        return _with_segments(walk, (start, end), encoding, removed, matchers)
     found: dict[tuple[int, int], Residual] = {}
     for pieces in _blocks(_left(walk, start, end)):
         searched = b"\0".join([walk.data[first:last] for first, last in pieces]).lower()
@@ -155,6 +163,103 @@ def find_residuals(
         if len(found) > MAX_HITS:
             break
     return list(found.values())
+
+
+def _with_segments(
+    walk: ObjectWalk,
+    span: tuple[int, int],
+    encoding: Encoding,
+    removed: RemovedValues,
+    matchers: Sequence[TermMatcher],
+) -> list[Residual]:
+    """Search an object with segments; what a matcher finds in a segment is looked up if it was searched before.
+
+    Raises
+    ------
+    NotInSegmentError
+        If there are so many hits, or so many bytes, that the search goes on in parts.
+    """
+    blocks = list(_blocks(_left(walk, *span)))
+    if len(blocks) > 1:
+        raise NotInSegmentError
+    pieces = blocks[0] if blocks else []
+    searched = b"\0".join([walk.data[first:last] for first, last in pieces]).lower()
+    segments = dict.fromkeys(edit.segment for edit in walk.segments or ())
+    in_segments: dict[Segment, list[Residual]] = {}
+    hits: list[Hit] = []
+    if any(_uid_hits(b"\0".join([searched, *map(_left_of, segments)]), removed.uids)):
+        hits += _uid_hits(searched, removed.uids)
+        in_segments = {one: _verified_in(one, list(_uid_hits(_left_of(one), removed.uids))) for one in segments}
+    for matcher in matchers:
+        new = []
+        for segment in segments:
+            known = segment.found.get(matcher)
+            if known is None:
+                new.append(segment)
+            elif known:
+                in_segments.setdefault(segment, []).extend(known)
+        hits += _search_new(matcher, searched, new, in_segments)
+    found = _verified(walk, *span, encoding, hits, pieces)
+    if not in_segments:
+        return found
+    found += _of_object(in_segments, walk, span, encoding)
+    # Several matchers find the same.
+    by_position = {(one.start, one.end): one for one in found}
+    return [one for _, one in sorted(by_position.items())]
+
+
+def _of_object(
+    in_segments: Mapping[Segment, list[Residual]], walk: ObjectWalk, span: tuple[int, int], encoding: Encoding
+) -> list[Residual]:
+    """Return what was found in segments with its position in the object."""
+    residuals = [_shifted(one, edit.start) for edit in walk.segments or () for one in in_segments.get(edit.segment, ())]
+    if not any(one.term.kind is TermKind.PLACE for one in residuals):
+        return residuals
+    devices = _device_names(walk.data[: span[1]], span[0], encoding, walk.partial)
+    return [one for one in residuals if one.term.kind is not TermKind.PLACE or one.term.text.casefold() not in devices]
+
+
+def _search_new(
+    matcher: TermMatcher, searched: bytes, segments: Sequence[Segment], in_segments: dict[Segment, list[Residual]]
+) -> list[Hit]:
+    """Return the hits in bytes, and add and keep what is found in segments that were not searched before."""
+    joined = b"\0".join([searched, *map(_left_of, segments)]) if segments else searched
+    hits = matcher.matches(joined, MAX_HITS)
+    if len(hits) > MAX_HITS:
+        raise NotInSegmentError
+    begin = len(searched) + 1
+    for segment in segments:
+        end = begin + len(_left_of(segment))
+        inside = [one for one in hits if begin <= one.start and one.end <= end]
+        found = _verified_in(segment, [one._replace(start=one.start - begin, end=one.end - begin) for one in inside])
+        if len(segment.found) >= _MAX_FOUND:
+            segment.found = {}
+        segment.found[matcher] = found
+        if found:
+            in_segments.setdefault(segment, []).extend(found)
+        begin = end + 1
+    return [hit for hit in hits if hit.end <= len(searched)]
+
+
+def _left_of(segment: Segment) -> bytes:
+    """Return the bytes that the rules left of a segment, in lower case."""
+    if segment.left is None:
+        pieces = _left(segment.walk, 0, segment.length)
+        segment.left = b"\0".join([segment.walk.data[first:last] for first, last in pieces]).lower()
+    return segment.left
+
+
+def _verified_in(segment: Segment, hits: list[Hit]) -> list[Residual]:
+    walk, context = segment.walk, segment.context
+    encoding = Encoding(context.implicit, context.order.big_endian)
+    pieces, within = _left(walk, 0, segment.length), (context.path, context.name)
+    return _verified(walk, 0, segment.length, encoding, hits, pieces, within) if hits else []
+
+
+def _shifted(residual: Residual, by: int) -> Residual:
+    listed = residual.listed
+    listed = listed._replace(start=listed.start + by, end=listed.end + by)
+    return Residual(listed, residual.start + by, residual.end + by, residual.term)
 
 
 def redacted(data: bytes, residuals: Iterable[Residual]) -> bytes:
@@ -211,7 +316,14 @@ def _collect(walk: ObjectWalk, changed: list[ChangedElements], uids: set[bytes])
     elements: list[bytes] = []
     for edit in walk.edits:
         start, end = edit.start, edit.end
-        if end - start < 10 or not isinstance(edit, RuleEdit):
+        if edit.is_searched or end - start < 10:
+            continue
+        if isinstance(edit, SegmentEdit):
+            of_segment = edit.segment.removed or _of_segment(edit.segment)
+            changed += of_segment[0]
+            uids |= of_segment[1]
+            continue
+        if not isinstance(edit, RuleEdit):
             continue
         item_context = edit.item_context
         if item_context is not last:
@@ -229,6 +341,15 @@ def _collect(walk: ObjectWalk, changed: list[ChangedElements], uids: set[bytes])
             uids.update(uid for uid in data[start + value : end].rstrip(b"\0 ").split(b"\\") if _is_own_uid(uid))
         elif role == _SEQUENCE or end - start < _MAX_ORIGINAL:
             elements.append(data[start:end])
+
+
+def _of_segment(segment: Segment) -> ChangedInSegment:
+    changed: list[ChangedElements] = []
+    uids: set[bytes] = set()
+    _collect(segment.walk, changed, uids)
+    removed = tuple((tuple(one[0]), *one[1:]) for one in changed if one[0]), frozenset(uids)
+    segment.removed = removed
+    return removed
 
 
 @lru_cache(maxsize=8192)
@@ -257,8 +378,10 @@ def _is_own_uid(uid: bytes) -> bool:
 
 def _removed(changed: tuple[ChangedElements, ...]) -> RemovedValues:
     """Return the search terms in changed elements, and the character sets of these."""
-    key = tuple((tuple(elements), *how) for elements, *how in changed if elements)
-    is_long = sum(len(one) for elements, *_ in changed for one in elements) > _MAX_CACHED
+    key = tuple(
+        [one if one[0].__class__ is tuple else (tuple(one[0]), one[1], one[2], one[3]) for one in changed if one[0]]
+    )
+    is_long = sum([len(one) for elements, *_ in changed for one in elements]) > _MAX_CACHED
     return _joined(key) if is_long else _removed_of_study(key)
 
 
@@ -286,7 +409,7 @@ def _left(walk: ObjectWalk, start: int, end: int) -> list[tuple[int, int]]:
     """Return where the bytes lie, in order, that no edit reaches and that are no pixels."""
     left = []
     for edit in walk.edits:
-        if isinstance(edit, RuleEdit):
+        if not edit.is_searched:
             first, last = edit.start, edit.end
             if first < last > start:
                 if first > start:
@@ -354,12 +477,19 @@ def _wide(uid: bytes) -> bytes:
 
 
 def _verified(
-    walk: ObjectWalk, start: int, end: int, encoding: Encoding, hits: list[Hit], pieces: Sequence[tuple[int, int]]
+    walk: ObjectWalk,
+    start: int,
+    end: int,
+    encoding: Encoding,
+    hits: list[Hit],
+    pieces: Sequence[tuple[int, int]],
+    within: tuple[tuple[int, ...], str | None] = ((), None),
 ) -> list[Residual]:
+    """Return the hits that count; `within` is the path and the nested name of the sequence that a segment is in."""
     if not hits:
         return []
     placed = [hit for hit in _placed(sorted(hits), pieces) if not _is_structured(walk, hit.start, encoding)]
-    return list(_in_text(walk, start, end, encoding, placed)) if placed else []
+    return list(_in_text(walk, start, end, encoding, placed, within)) if placed else []
 
 
 def _placed(hits: Sequence[Hit], pieces: Sequence[tuple[int, int]]) -> Iterator[Hit]:
@@ -396,11 +526,18 @@ def _begins_structured(head: bytes, implicit: bool, big_endian: bool) -> bool:
     return vr in _STRUCTURED_VRS and (implicit or head[4:6] == vr.encode())
 
 
-def _in_text(walk: ObjectWalk, start: int, end: int, encoding: Encoding, hits: Sequence[Hit]) -> Iterator[Residual]:
+def _in_text(
+    walk: ObjectWalk,
+    start: int,
+    end: int,
+    encoding: Encoding,
+    hits: Sequence[Hit],
+    within: tuple[tuple[int, ...], str | None],
+) -> Iterator[Residual]:
     """Yield the hits that are words of their own in an element that is searched."""
     data = walk.data if end == len(walk.data) else walk.data[:end]
     wanted = sorted({hit.start for hit in hits})
-    leaves = iter_elements(data, start, encoding, partial=walk.partial, wanted=wanted)
+    leaves = iter_elements(data, start, encoding, partial=walk.partial, wanted=wanted, within=within)
     devices = _device_names(data, start, encoding, walk.partial) if _has_place(hits) else frozenset()
     index = 0
     seen = set()
