@@ -4,7 +4,7 @@ ARG AIRFLOW_IMAGE=apache/airflow:3.3.2-python3.11
 
 FROM ${AIRFLOW_IMAGE} AS build
 WORKDIR /tmp/source
-COPY --chown=airflow:0 pyproject.toml README.md LICENSE ./
+COPY --chown=airflow:0 pyproject.toml README.md LICENSE NOTICE ./
 COPY --chown=airflow:0 plugins plugins
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /tmp/wheels .
 
@@ -14,7 +14,7 @@ COPY --chown=airflow:0 constraints.txt /tmp/constraints.txt
 RUN --mount=type=bind,from=build,source=/tmp/wheels,target=/tmp/wheels \
     wheel="$(echo /tmp/wheels/airflow_provider_dicom_deid-*.whl)" \
     && pip install --no-cache-dir --constraint /tmp/constraints.txt \
-        "${wheel}[codecs,ocr,parquet,sandbox]" apache-airflow-providers-celery redis
+        "${wheel}[codecs,ocr,parquet,review,sandbox]" apache-airflow-providers-celery redis
 RUN dicom-deid dags install /opt/airflow/dags
 
 # A new volume gets the owner and the mode of the directory that it is mounted on.

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import stat
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import compose_spec
 import pytest
 import yaml
+from hatchling.builders.wheel import WheelBuilder
 
 from dicom_deid.database import KeyRing
 from dicom_deid.sandbox.deployment import Addresses, write_secrets
 
 ROOT = Path(__file__).parents[2]
+DOCKERFILE = (ROOT / "Dockerfile").read_text()
 COMPOSE = (ROOT / "docker-compose.yaml").read_text()
 AIRFLOW = ("api-server", "scheduler", "dag-processor", "triggerer", "worker")
 
@@ -72,7 +76,7 @@ def test_ports_are_published_on_localhost_only(services: dict[str, Any]) -> None
 
 def test_nothing_runs_as_root(services: dict[str, Any]) -> None:
     """Catches an image whose processes run as root."""
-    users = re.findall(r"^USER (\S+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    users = re.findall(r"^USER (\S+)", DOCKERFILE, re.MULTILINE)
     assert users[-1] == "airflow"
     # The image of Redis leaves root only for a command that is redis-server itself; that of PostgreSQL always does.
     assert services["redis"]["user"] == "redis"
@@ -118,10 +122,23 @@ def test_connections_of_the_ui_are_not_overridden(services: dict[str, Any]) -> N
     assert "airflow connections import /run/dicom-deid/connections.json" in services["migrate"]["command"]
 
 
-def test_the_image_has_what_the_form_offers() -> None:
-    """Catches a form that offers text recognition in an image that lacks it."""
-    extras = re.search(r"\$\{wheel\}\[([\w,]+)\]", (ROOT / "Dockerfile").read_text())[1].split(",")
-    assert {"ocr", "codecs", "sandbox"} <= set(extras)
+def test_the_image_has_what_the_form_and_the_pages_offer() -> None:
+    """Catches text recognition in the form, or pictures on the review page, that the image cannot do."""
+    extras = re.search(r"\$\{wheel\}\[([\w,]+)\]", DOCKERFILE)[1].split(",")
+    assert {"ocr", "codecs", "review", "sandbox"} <= set(extras)
+
+
+def test_the_files_that_the_image_copies_make_the_wheel(tmp_path: Path) -> None:
+    """Catches a build of the image that fails, or leaves out a license, for a file that is not copied."""
+    (names,) = re.findall(r"^COPY --chown=airflow:0 (pyproject.toml .*) \./$", DOCKERFILE, re.MULTILINE)
+    for name in names.split():
+        shutil.copy(ROOT / name, tmp_path)
+    shutil.copytree(ROOT / "plugins", tmp_path / "plugins", ignore=shutil.ignore_patterns("__pycache__"))
+    # The build of `pip wheel`, without its download of the build requirements.
+    wheel = tmp_path / next(WheelBuilder(str(tmp_path)).build(directory=str(tmp_path), versions=["standard"]))
+    inside = zipfile.ZipFile(wheel).namelist()
+    assert {"LICENSE", "NOTICE"} <= {Path(name).name for name in inside if "/licenses/" in name}
+    assert "dicom_deid/example_dags/dicom_deid_on_demand.py" in inside
 
 
 def test_secrets_are_generated_once(tmp_path: Path) -> None:
