@@ -217,6 +217,20 @@ def test_a_quarantine_ratio_above_the_limit_is_a_warning(site: Site) -> None:
     assert site.report(run, max_quarantine_ratio=0.08)["warnings"] == []
 
 
+def test_an_object_deleted_from_the_destination_is_a_warning_of_the_report(site: Site) -> None:
+    run, batches = site.plan()
+    for batch in batches:
+        site.deidentify(run, batch)
+    assert site.report(run)["differences"] == {}
+    key = site.keys_of("out")[0]
+    site.s3.client().delete_object(Bucket=site.bucket, Key=key)
+    site.s3.client().put_object(Bucket=site.bucket, Key="out/another program's", Body=b"x")
+    counts = site.report(run)
+    assert counts["differences"] == {"lost": 1, "unknown": 1}
+    assert any("1 lost" in warning and "audit reconcile" in warning for warning in counts["warnings"])
+    assert site.report(run, reconcile=False)["differences"] == {}
+
+
 def test_a_source_without_objects_is_a_warning(site: Site) -> None:
     """Catches a misspelt prefix that ends in a green run over nothing."""
     run, batches = site.plan(prefix="no-such-folder/")

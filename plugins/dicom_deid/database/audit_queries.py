@@ -184,6 +184,16 @@ class Queries:
         names = ("outcomes", "reasons", "bytes_in", "bytes_out", "working_seconds")
         return Totals(seconds=seconds, **{name: recorded[name] for name in names})
 
+    def differences(self, run_id: UUID) -> Mapping[str, int]:
+        """Return how many objects of each kind differ between destination and audit, as the run's report found."""
+        rows = self._connection.query(
+            "reading the report of a run",
+            "SELECT body FROM audit_event WHERE kind = 'audit-reconciled' AND run_id = %s "
+            "ORDER BY event_id DESC LIMIT 1",
+            (str(run_id),),
+        )
+        return dict(json.loads(rows[0][0])["differences"]) if rows else {}
+
     def batches(self, run_id: UUID) -> list[BatchState]:
         """Return the states of a run's batches."""
         rows = self._connection.query(

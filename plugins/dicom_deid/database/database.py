@@ -330,10 +330,10 @@ class Database:
         return erasure.delete_project(self.connection, self.chain_key, project, access)
 
     def reconcile(
-        self, destination: str, listing: Iterable[SourceObject], access: AccessReason, *, repair: bool = False
+        self, destination: str, listing: Iterable[SourceObject], access: AccessReason, **options: Any
     ) -> Reconciliation:
         """Compare a destination with the audit; see :func:`dicom_deid.database.reconcile.reconcile`."""
-        return reconcile(self.connection, self.chain_key, destination, listing, access, repair=repair)
+        return reconcile(self.connection, self.chain_key, destination, listing, access, **options)
 
     def record_approval(self, run_id: str, release_to: str, access: AccessReason) -> None:
         """Record in the audit that a person approved the release of a run to a place.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
@@ -34,11 +34,26 @@ class Difference(StrEnum):
 
 
 class Found(NamedTuple):
-    """One difference."""
+    """One difference.
+
+    Parameters
+    ----------
+    difference, key
+        What differs, and where.
+    run_id
+        The run that wrote, or was about to write, the object.
+    etag
+        Of the object in the listing; None if it is not there.
+    """
 
     difference: Difference
     key: str
     run_id: str | None
+    etag: str | None = None
+
+
+Confirm = Callable[[Sequence[Found]], Sequence[Found]]
+"""Returns the differences that are still there, and the run of an unknown object if its metadata names it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +80,11 @@ class Reconciliation:
         return Counter(each.difference.value for each in self.found)
 
 
-_STAGE = """
-DROP TABLE IF EXISTS pg_temp.present, pg_temp.expected, pg_temp.difference;
-CREATE TEMP TABLE present (key text PRIMARY KEY, etag text NOT NULL)
+_DROP = """
+DROP TABLE IF EXISTS pg_temp.present, pg_temp.expected, pg_temp.writing, pg_temp.difference, pg_temp.confirmed
 """
+
+_STAGE = f"{_DROP}; CREATE TEMP TABLE present (key text PRIMARY KEY, etag text NOT NULL)"
 
 # What a worker with a live lease is writing at this moment is no difference.
 _COMPARE = """
@@ -79,12 +95,16 @@ FROM processed_object d JOIN work_scope s USING (scope_id)
 WHERE s.destination = %(destination)s AND d.destination_key IS NOT NULL;
 CREATE INDEX ON pg_temp.expected (key);
 ANALYZE pg_temp.expected;
+CREATE TEMP TABLE writing AS
+SELECT w.destination_key AS key FROM write_intent w JOIN batch b USING (batch_id)
+WHERE b.state = 'leased' AND b.expires_at > clock_timestamp();
 CREATE TEMP TABLE difference AS
 SELECT 'lost' AS difference, e.key, e.run_id, e.scope_id, e.object_id, e.etag
 FROM pg_temp.expected e LEFT JOIN pg_temp.present p USING (key) WHERE p.key IS NULL
 UNION ALL
 SELECT 'changed', e.key, e.run_id, e.scope_id, e.object_id, p.etag
 FROM pg_temp.expected e JOIN pg_temp.present p USING (key) WHERE p.etag <> e.etag
+  AND NOT EXISTS (SELECT FROM pg_temp.writing w WHERE w.key = p.key)
 UNION ALL
 SELECT CASE WHEN i.run_id IS NOT NULL THEN 'orphan' WHEN a.run_id IS NOT NULL THEN 'left-over' ELSE 'unknown' END,
     p.key, coalesce(i.run_id, a.run_id), coalesce(i.scope_id, a.scope_id), coalesce(i.object_id, a.object_id), p.etag
@@ -97,17 +117,30 @@ LEFT JOIN LATERAL (
     SELECT a.run_id, r.scope_id, a.object_id FROM audit a JOIN run r USING (run_id)
     WHERE a.destination_key = p.key AND a.destination = %(destination)s LIMIT 1) a ON true
 WHERE NOT EXISTS (SELECT FROM pg_temp.expected e WHERE e.key = p.key)
-  AND NOT EXISTS (
-    SELECT FROM write_intent w JOIN batch b USING (batch_id)
-    WHERE w.destination_key = p.key AND b.state = 'leased' AND b.expires_at > clock_timestamp());
-SELECT difference, key, run_id::text FROM pg_temp.difference ORDER BY key, difference
+  AND NOT EXISTS (SELECT FROM pg_temp.writing w WHERE w.key = p.key);
+SELECT difference, key, run_id::text, CASE WHEN difference <> 'lost' THEN etag END FROM pg_temp.difference
+ORDER BY key, difference
+"""
+
+# An unknown object that names a run of this database in its metadata is an orphan.
+_CONFIRM = """
+CREATE TEMP TABLE confirmed AS
+SELECT * FROM unnest(%(differences)s::text[], %(keys)s::text[], %(runs)s::uuid[]) c (difference, key, run_id);
+DELETE FROM pg_temp.difference x
+WHERE NOT EXISTS (SELECT FROM pg_temp.confirmed c WHERE c.difference = x.difference AND c.key = x.key);
+UPDATE pg_temp.difference x SET difference = 'orphan', run_id = r.run_id, scope_id = r.scope_id
+FROM pg_temp.confirmed c JOIN run r USING (run_id)
+WHERE x.difference = 'unknown' AND c.difference = 'unknown' AND c.key = x.key;
+SELECT x.difference, x.key, coalesce(x.run_id, c.run_id)::text, CASE WHEN x.difference <> 'lost' THEN x.etag END
+FROM pg_temp.difference x JOIN pg_temp.confirmed c USING (key) ORDER BY x.key, x.difference
 """
 
 _REPAIR = """
 UPDATE processed_object d SET outcome = NULL, destination_key = NULL, destination_etag = NULL, destination_size = NULL
 FROM pg_temp.difference x WHERE x.difference = 'lost' AND d.object_id = x.object_id;
 INSERT INTO deletion (run_id, scope_id, object_id, place, url, key, etag)
-SELECT x.run_id, x.scope_id, x.object_id, 'destination', %(destination)s, x.key, x.etag FROM pg_temp.difference x
+SELECT x.run_id, x.scope_id, coalesce(x.object_id, gen_random_uuid()), 'destination', %(destination)s, x.key, x.etag
+FROM pg_temp.difference x
 WHERE x.difference IN ('orphan', 'left-over') AND NOT EXISTS (
     SELECT FROM deletion o WHERE o.key = x.key AND o.url = %(destination)s AND o.place = 'destination');
 DELETE FROM write_intent w USING work_scope s, batch b
@@ -123,7 +156,9 @@ def reconcile(
     listing: Iterable[SourceObject],
     access: AccessReason,
     *,
+    confirm: Confirm,
     repair: bool = False,
+    run_id: str | None = None,
 ) -> Reconciliation:
     """Compare a destination with the intents and the audit.
 
@@ -131,9 +166,13 @@ def reconcile(
     ----------
     destination, listing
         The address, as in the runs, and all objects there.
+    confirm
+        Looks at the objects that differ: a worker may have written them since the listing.
     repair
         Forget lost objects, so that the next run writes them again, and list orphans and left-over objects to be
         deleted. Objects that something else wrote are never touched.
+    run_id
+        The run whose report the comparison is part of.
     """
     doing = "comparing the destination with the audit"
     connection.query(doing, _STAGE)
@@ -142,9 +181,17 @@ def reconcile(
     while chunk := list(islice(objects, _CHUNK)):
         count += len(chunk)
         connection.copy_in(doing, "pg_temp.present", "".join(copy_line(each.key, each.etag) for each in chunk))
+    found = _found(connection.query(doing, _COMPARE, {"destination": destination}))
+    if found:
+        seen = confirm(found)
+        parameters = {
+            "differences": [each.difference.value for each in seen],
+            "keys": [each.key for each in seen],
+            "runs": [each.run_id for each in seen],
+        }
+        found = _found(connection.query(doing, _CONFIRM, parameters))
+    result = Reconciliation(count, found, repair)
     with connection.transaction(doing):
-        rows = connection.query(doing, _COMPARE, {"destination": destination})
-        result = Reconciliation(count, tuple(Found(Difference(row[0]), row[1], row[2]) for row in rows), repair)
         if repair:
             connection.query(doing, _REPAIR, {"destination": destination})
         body = {
@@ -155,6 +202,10 @@ def reconcile(
             "differences": dict(result.counts),
             "repaired": repair,
         }
-        record_event(connection, chain_key, "audit-reconciled", body)
-        connection.query(doing, "DROP TABLE pg_temp.present, pg_temp.expected, pg_temp.difference")
+        record_event(connection, chain_key, "audit-reconciled", body, run_id=run_id)
+        connection.query(doing, _DROP)
     return result
+
+
+def _found(rows: Iterable[tuple[str, str, str | None, str | None]]) -> tuple[Found, ...]:
+    return tuple(Found(Difference(row[0]), *row[1:]) for row in rows)

@@ -75,6 +75,9 @@ class ObjectStore(Protocol):
     def find(self, key: str) -> SourceObject | None:
         """Return the object as a listing shows it, or None if there is none."""
 
+    def metadata(self, key: str) -> Mapping[str, str]:
+        """Return the metadata that an object was written with; none if there is no object."""
+
     def read(
         self,
         key: str,

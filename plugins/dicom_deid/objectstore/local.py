@@ -70,6 +70,11 @@ class LocalStore:
         except (FileNotFoundError, NotADirectoryError):
             return None
 
+    def metadata(self, key: str) -> Mapping[str, str]:
+        """Return nothing: files have no metadata."""
+        del key
+        return {}
+
     def read(
         self,
         key: str,

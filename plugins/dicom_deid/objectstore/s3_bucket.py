@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from dicom_deid.objects import SourceObject
 from dicom_deid.objectstore.connection import S3Connection
@@ -53,14 +53,24 @@ class S3Bucket:
 
     def find(self, key: str) -> SourceObject | None:
         """See `ObjectStore.find`."""
-        arguments = {"Bucket": self.bucket, "Key": self.full_key(key), **self.connection.read_arguments}
-        try:
-            head = self.call("looking at an object", lambda: self.client.head_object(**arguments))
-        except NotFound:
+        head = self._head(key)
+        if head is None:
             return None
         return SourceObject(
             key, head["ContentLength"], unquoted(head["ETag"]), head["LastModified"], head.get("VersionId")
         )
+
+    def metadata(self, key: str) -> Mapping[str, str]:
+        """See `ObjectStore.metadata`."""
+        head = self._head(key)
+        return {} if head is None else head["Metadata"]
+
+    def _head(self, key: str) -> dict[str, Any] | None:
+        arguments = {"Bucket": self.bucket, "Key": self.full_key(key), **self.connection.read_arguments}
+        try:
+            return self.call("looking at an object", lambda: self.client.head_object(**arguments))  # type: ignore[no-any-return]
+        except NotFound:
+            return None
 
     def condition_arguments(self, replaces: str | None) -> dict[str, str]:
         """Return the arguments of a boto3 call that writes only if the key is free, or holds what is replaced."""

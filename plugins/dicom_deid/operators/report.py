@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from dicom_deid.database import RunReport
+    from dicom_deid.pipeline import RunConfiguration
 
 
 class DicomReportOperator(DicomDeidOperator):
@@ -35,6 +36,9 @@ class DicomReportOperator(DicomDeidOperator):
     partition
         Partition key of the asset events (Airflow 3.3 and later), such as the month of a backfill. A DAG run that has
         a partition key of its own (3.2 and later) gives it to the events by itself.
+    reconcile
+        List the destination of a run that is done, compare it with the audit, and add the number of differences to the
+        counts. A listing takes about a second per 10,000 objects.
     """
 
     template_fields: Sequence[str] = ("run", "max_quarantine_ratio", "partition")
@@ -47,6 +51,7 @@ class DicomReportOperator(DicomDeidOperator):
         max_quarantine_ratio: float = 0.1,
         on_excess: Literal["fail", "warn"] = "warn",
         partition: str | None = None,
+        reconcile: bool = True,
         **kwargs: Any,
     ) -> None:
         kwargs.setdefault("trigger_rule", "all_done")
@@ -55,6 +60,7 @@ class DicomReportOperator(DicomDeidOperator):
         self.max_quarantine_ratio = max_quarantine_ratio
         self.on_excess = on_excess
         self.partition = partition
+        self.reconcile = reconcile
         self._counts: dict[str, Any] = {}
 
     def run_task(self, context: Context) -> dict[str, Any]:
@@ -74,13 +80,20 @@ class DicomReportOperator(DicomDeidOperator):
         RunPageLink.persist(context, self, run_id)
         report = report_run(self.connections, run_id=run_id)
         left = report.open + report.outcomes.get(Outcome.FAILED, 0)
+        differences = {} if left or not self.reconcile else self._differences(run_id, configuration)
         report = report_run(self.connections, run_id=run_id, state="failed" if left else "succeeded")
         self._log_report(report)
         excess = _excess(report, allowed)
         self._counts = {
             **_counts(run_id, report),
             "partition": self.partition or getattr(context["dag_run"], "partition_key", None),
-            "warnings": [*_nothing_listed(report, configuration.source), *report.run.warnings, *excess],
+            "differences": differences,
+            "warnings": [
+                *_nothing_listed(report, configuration.source),
+                *report.run.warnings,
+                *excess,
+                *_lost_or_orphaned(differences, configuration.destination),
+            ],
         }
         for warning in self._counts["warnings"]:
             self.log.warning("%s", warning)
@@ -106,6 +119,18 @@ class DicomReportOperator(DicomDeidOperator):
             size=self._counts.get("bytes_out"),
         )
 
+    def _differences(self, run_id: str, configuration: RunConfiguration) -> dict[str, int]:
+        from dicom_deid.database import AccessReason
+        from dicom_deid.pipeline.withdrawal import reconcile_destination
+
+        access = AccessReason(person=configuration.triggered_by or "unknown", reason=f"report of run {run_id}")
+        result = reconcile_destination(self.connections, configuration.destination, access, run_id=run_id)
+        differences = dict(result.counts)
+        self.log.info(
+            "Compared %d objects at the destination with the audit: %s", result.objects, differences or "equal"
+        )
+        return differences
+
     def _log_report(self, report: RunReport) -> None:
         self.log.info(
             "Listed %d objects, %d already done. De-identified %d, quarantined %d, failed %d; %.1f MB in %.1f s.",
@@ -126,6 +151,14 @@ class DicomReportOperator(DicomDeidOperator):
 
 def _nothing_listed(report: RunReport, source: str) -> list[str]:
     return [] if report.run.listed else [f"No object was listed at {source}: check the source and the prefix."]
+
+
+def _lost_or_orphaned(differences: Mapping[str, int], destination: str) -> list[str]:
+    found = ", ".join(f"{differences[name]} {name}" for name in ("lost", "changed", "orphan") if name in differences)
+    if not found:
+        return []
+    command = f"dicom-deid audit reconcile {destination}"
+    return [f"The destination differs from the audit ({found}): `{command}` lists the objects; --repair restores them."]
 
 
 def _excess(report: RunReport, allowed: float) -> list[str]:

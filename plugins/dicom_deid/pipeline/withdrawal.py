@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from functools import cache
+from functools import cache, partial
+from uuid import UUID
 
-from dicom_deid.database import AccessReason, Database, Deletion, Reconciliation, WithdrawalRequest
+from dicom_deid.database import AccessReason, Database, Deletion, Difference, Reconciliation, WithdrawalRequest
 from dicom_deid.database.deletions import Place
 from dicom_deid.database.projects import Project
+from dicom_deid.database.reconcile import Found
 from dicom_deid.exceptions import Quarantine
 from dicom_deid.objectstore import ObjectStore, open_object_store
 from dicom_deid.pipeline.connections import Connections
@@ -17,7 +19,10 @@ from dicom_deid.pipeline.planning import PlannedRun
 from dicom_deid.pipeline.process_object import quarantine_key
 from dicom_deid.reasons import Reason
 
+MAX_CONFIRMED = 10_000
+"""Of more differences between a destination and the audit, the objects are not looked at one by one."""
 _AT_ONCE = 500
+_LOOKED_AT_ONCE = 16
 
 
 def continue_withdrawal(
@@ -76,9 +81,16 @@ def finish_deletions(connections: Connections, database: Database, *, transfers:
 
 
 def reconcile_destination(
-    connections: Connections, destination: str, access: AccessReason, *, repair: bool = False
+    connections: Connections,
+    destination: str,
+    access: AccessReason,
+    *,
+    repair: bool = False,
+    run_id: str | None = None,
 ) -> Reconciliation:
     """Compare a destination with the intents and the audit.
+
+    It costs a listing, and one request for each object that differs, up to `MAX_CONFIRMED` of them.
 
     Parameters
     ----------
@@ -90,13 +102,41 @@ def reconcile_destination(
         Who asks, and why, for the audit.
     repair
         Delete orphans and left-over objects, and have the next run write lost objects again.
+    run_id
+        The run whose report the comparison is part of.
     """
     store = open_object_store(destination, connections.destination)
+    confirm = partial(_confirmed, store)
     with connections.open_database() as database:
-        result = database.reconcile(store.url, store.list(), access, repair=repair)
+        result = database.reconcile(store.url, store.list(), access, confirm=confirm, repair=repair, run_id=run_id)
         if repair:
             finish_deletions(connections, database)
     return result
+
+
+def _confirmed(store: ObjectStore, found: Sequence[Found]) -> Sequence[Found]:
+    """Return the differences that are still there; more than `MAX_CONFIRMED` are not what a run did meanwhile."""
+    if len(found) > MAX_CONFIRMED:
+        return found
+
+    def look(each: Found) -> Found | None:
+        now = store.find(each.key)
+        if (now and now.etag) != each.etag:
+            return None
+        if each.difference is Difference.UNKNOWN:
+            return each._replace(run_id=_run_of(store.metadata(each.key)))
+        return each
+
+    with ThreadPoolExecutor(_LOOKED_AT_ONCE) as pool:
+        return [each for each in pool.map(look, found) if each is not None]
+
+
+def _run_of(metadata: Mapping[str, str]) -> str | None:
+    """Return the run that wrote an object, by its metadata; None if they name none."""
+    try:
+        return str(UUID(metadata.get("run", "")))
+    except ValueError:
+        return None
 
 
 def _opener(connections: Connections) -> Callable[[Place, str], ObjectStore]:

@@ -85,6 +85,7 @@ def _run_page(request: Request, ask: Queries, user: GetUserDep, found: Run) -> R
         totals=ask.totals([found])[found.run_id],
         batches=ask.batches(UUID(found.run_id)),
         written=ask.written(found),
+        differences=ask.differences(UUID(found.run_id)),
         settings=settings_in_words(found.request.parameters),
         can_locate=can_locate(user),
     )

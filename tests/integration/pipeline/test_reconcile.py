@@ -6,6 +6,7 @@ import pytest
 from tests.support.runs import RunEnvironment, patients, series
 
 from dicom_deid.database import AccessReason, Difference, Intent
+from dicom_deid.objectstore import S3Store
 from dicom_deid.pipeline import plan_run
 from dicom_deid.pipeline.withdrawal import reconcile_destination
 
@@ -79,3 +80,55 @@ def test_an_object_that_a_dead_worker_wrote_is_found_by_its_intent_and_deleted(r
     assert compare(released) == {}
     assert released.query("SELECT count(*) FROM write_intent") == [(0,)]
     assert "written.dcm" not in released.get()
+
+
+def test_an_object_of_a_run_whose_intent_and_row_are_gone_is_named_by_its_metadata(released):
+    """As after a restore of the database: the object says itself which run wrote it."""
+    run_id = str(released.query("SELECT run_id FROM run")[0][0])
+    other = "11111111-2222-4333-8444-555555555555"
+    client = released.s3.client()
+    for key, metadata in {"ours": {"run": run_id}, "another": {"run": other}, "no": {"run": "text"}}.items():
+        client.put_object(Bucket=released.bucket, Key=f"out/{key}", Body=b"x", Metadata=metadata)
+    result = reconcile_destination(released.connections, f"s3://{released.bucket}/out", ACCESS, repair=True)
+    assert {(each.difference, each.key, each.run_id) for each in result.found} == {
+        (Difference.ORPHAN, "ours", run_id),
+        (Difference.UNKNOWN, "another", other),
+        (Difference.UNKNOWN, "no", None),
+    }
+    assert {"another", "no"} == set(released.get()) & {"ours", "another", "no"}
+    assert released.query("SELECT count(*) FROM deletion") == [(0,)]
+
+
+def test_what_a_run_writes_and_deletes_during_the_listing_is_no_difference(released, monkeypatch):
+    """Catches losses and unknown objects that another run's work makes up."""
+    original = S3Store.list
+
+    def list_then_work(store, start_after=None):
+        yield from list(original(store, start_after))
+        monkeypatch.setattr(S3Store, "list", original)
+        released.put(series(patients(3), 6))
+        released.run()
+
+    monkeypatch.setattr(S3Store, "list", list_then_work)
+    assert compare(released) == {}
+    assert len(released.get()) == 18
+
+
+def test_only_objects_that_differ_are_looked_at(released, monkeypatch):
+    released.s3.client().put_object(Bucket=released.bucket, Key="out/foreign", Body=b"x")
+    looked = []
+    original = S3Store._head
+    monkeypatch.setattr(S3Store, "_head", lambda store, key: looked.append(key) or original(store, key))
+    assert compare(released) == {Difference.UNKNOWN: {"foreign"}}
+    assert set(looked) == {"foreign"}
+
+
+def test_differences_found_by_the_report_of_a_run_are_read_for_its_page(released):
+    run_id = str(released.query("SELECT run_id FROM run")[0][0])
+    with released.connections.open_database() as database:
+        assert database.queries.differences(run_id) == {}
+    released.s3.client().delete_object(Bucket=released.bucket, Key=f"out/{min(released.get())}")
+    reconcile_destination(released.connections, f"s3://{released.bucket}/out", ACCESS, run_id=run_id)
+    with released.connections.open_database() as database:
+        assert database.queries.differences(run_id) == {"lost": 1}
+        assert database.verify().problems == []
