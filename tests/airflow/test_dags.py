@@ -120,6 +120,14 @@ def test_the_nightly_run_is_alone(parsed: dict[str, object]) -> None:
     assert (nightly["max_active_runs"], nightly.get("catchup", False)) == (1, False)
 
 
+def test_an_approval_is_retried_once_at_most(parsed: dict[str, object]) -> None:
+    """Catches retries that ask a person again: the scheduler reads their number from the serialised DAG."""
+    tasks = [each["__var"] for each in parsed["dags"]["dicom_deid_with_approval"]["tasks"]]
+    (retries,) = [task.get("retries", 0) for task in tasks if task["task_id"] == "approve"]
+    assert retries <= 1
+    assert max(task.get("retries", 0) for task in tasks) == 3
+
+
 def test_plugins_folder_gives_one_plugin(tmp_path: Path) -> None:
     """Airflow imports every file of plugins/; the package must register one plugin only."""
     script = """
