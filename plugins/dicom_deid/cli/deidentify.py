@@ -345,6 +345,8 @@ def _print_summary(planned: PlannedRun, totals: RunReport, withdrawn: int) -> No
         table.add_row("Still open", str(totals.open), "run the same command again")
     if totals.left_to_other_runs:
         table.add_row("Left to another run", str(totals.left_to_other_runs), "run the same command again after it")
+    if totals.lacking_terms:
+        table.add_row("To be searched again", str(totals.lacking_terms), "written before a name was known: run again")
     for code, count in sorted(totals.reasons.items()):
         table.add_row(f"  {code}", str(count), Reason(code).advice.what_to_do)
     table.add_row("Read", f"{totals.bytes_in / 1e6:.1f} MB", "")

@@ -166,6 +166,9 @@ class AuditRow:
         Digest of the criteria that excluded the object; empty where no criterion did. Not part of the audit.
     rule_decisions
         Decisions of reviewers whose rules matched the pixels of a written object, by number. Not part of the audit.
+    terms
+        Number of lasting terms of its patient that a written object was searched for; None if it was not searched. Not
+        part of the audit.
     """
 
     item: BatchItem
@@ -187,6 +190,7 @@ class AuditRow:
     device: DeviceFacts | None = None
     selection: str = ""
     rule_decisions: tuple[int, ...] = ()
+    terms: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

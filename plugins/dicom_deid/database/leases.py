@@ -18,6 +18,7 @@ from dicom_deid.database.deletions import COLUMNS as DELETION_COLUMNS
 from dicom_deid.database.deletions import Deletion, read_deletions
 from dicom_deid.database.errors import LeaseLost
 from dicom_deid.database.mapping import issuer_term, keyed_hash_of
+from dicom_deid.database.patient_terms import TERMS_LOCK
 from dicom_deid.database.projects import Project, decrypt_source_key
 from dicom_deid.database.pseudonyms import normalised
 from dicom_deid.database.quarantine import decisions_of_batch, settle_held
@@ -133,9 +134,11 @@ SELECT (SELECT count(*) FROM mine), (SELECT coalesce(array_agg(DISTINCT item), '
 
 _MINE = "SELECT 1 FROM batch WHERE batch_id = %(batch)s AND token = %(token)s FOR UPDATE"
 
-# The old object is deleted after the new one was written under another key, and both where the patient was withdrawn
+# The old object is deleted after the new one was written under another key, or was quarantined for what was not known
+# when the old one was written; and both where the patient was withdrawn
 # while the object was being written.
 _SETTLE = f"""
+SELECT pg_advisory_xact_lock_shared({TERMS_LOCK});
 {_ADD_SERIES}
 UPDATE batch_item i SET outcome = w.outcome FROM unnest(%(items)s::integer[], %(outcomes)s::text[]) w (item, outcome)
 WHERE i.batch_id = %(batch)s AND i.item = w.item;
@@ -144,21 +147,23 @@ WITH {_WANTED}, settled AS (
     RETURNING i.item, i.series_number, i.instance_hash, i.withdrawal_id
 ), state AS (
     SELECT i.key_hash, i.etag, i.version_id, o.outcome, o.reason, w.destination_key, o.destination_etag,
-        o.destination_size, o.is_done, o.selection, x.withdrawal_id, coalesce(x.series_number,
+        o.destination_size, o.is_done, o.selection, o.terms, x.withdrawal_id, coalesce(x.series_number,
             CASE WHEN w.series || w.study || w.accession || w.patient || w.instance <> '' THEN w.series_number END)
             AS series_number,
         coalesce(x.instance_hash, CASE WHEN w.instance <> '' THEN encode(substr(w.instance, 1, 16), 'hex')::uuid END)
             AS instance_hash
     FROM wanted w JOIN batch_item i ON i.batch_id = %(batch)s AND i.item = w.item
     JOIN unnest(%(items)s::integer[], %(outcomes)s::text[], %(reasons)s::text[], %(destination_etags)s::text[],
-                %(destination_sizes)s::bigint[], %(are_done)s::boolean[], %(selections)s::text[])
-        o (item, outcome, reason, destination_etag, destination_size, is_done, selection) ON o.item = w.item
+                %(destination_sizes)s::bigint[], %(are_done)s::boolean[], %(selections)s::text[],
+                %(terms)s::integer[])
+        o (item, outcome, reason, destination_etag, destination_size, is_done, selection, terms) ON o.item = w.item
     LEFT JOIN settled x ON x.item = w.item
 ), superseded AS (
     INSERT INTO deletion (run_id, scope_id, object_id, place, url, key, etag)
     SELECT %(run)s, d.scope_id, d.object_id, 'destination', %(destination)s, d.destination_key, d.destination_etag
     FROM processed_object d JOIN state s USING (key_hash)
-    WHERE d.scope_id = %(scope)s AND s.outcome = 'deidentified' AND d.destination_key <> s.destination_key
+    WHERE d.scope_id = %(scope)s AND (s.outcome = 'deidentified' AND d.destination_key <> s.destination_key
+        OR s.outcome = 'quarantined' AND d.lacks_terms AND d.destination_key IS NOT NULL)
     RETURNING {DELETION_COLUMNS}
 ), taken_back AS (
     INSERT INTO deletion (withdrawal_id, run_id, scope_id, object_id, place, url, key, etag)
@@ -170,12 +175,17 @@ WITH {_WANTED}, settled AS (
 ), updated AS (
     UPDATE processed_object d SET etag = s.etag, version_id = s.version_id, outcome = s.outcome, reason = s.reason,
         selection = nullif(s.selection, ''), rules_id = %(rules)s, package_version = %(package)s, run_id = %(run)s,
-        destination_key = CASE WHEN s.outcome = 'deidentified' THEN s.destination_key ELSE d.destination_key END,
+        destination_key = CASE WHEN s.outcome = 'deidentified' THEN s.destination_key
+            WHEN NOT (s.outcome = 'quarantined' AND d.lacks_terms) THEN d.destination_key END,
         destination_etag = CASE WHEN s.outcome = 'deidentified' THEN s.destination_etag ELSE d.destination_etag END,
         destination_size = CASE WHEN s.outcome = 'deidentified' THEN s.destination_size ELSE d.destination_size END,
         series_number = coalesce(s.series_number, d.series_number),
         instance_hash = coalesce(s.instance_hash, d.instance_hash),
-        withdrawal_id = coalesce(s.withdrawal_id, d.withdrawal_id)
+        withdrawal_id = coalesce(s.withdrawal_id, d.withdrawal_id),
+        terms = s.terms, lacks_terms = s.outcome = 'deidentified' AND s.terms IS NOT NULL AND s.terms < (
+            SELECT count(*) FROM source_series e JOIN patient_term t
+                ON t.project_id = e.project_id AND t.patient_hash = e.patient_hash AND t.is_lasting
+            WHERE e.series_number = coalesce(s.series_number, d.series_number))
     FROM state s WHERE d.scope_id = %(scope)s AND d.key_hash = s.key_hash AND s.is_done
 ), renewed AS (
     UPDATE batch SET expires_at = clock_timestamp() + make_interval(secs => %(seconds)s), in_flight = (
@@ -371,6 +381,7 @@ class Lease:
             "destination_etags": [row.destination_etag for row in rows],
             "destination_sizes": [row.destination_size for row in rows],
             "selections": [row.selection for row in rows],
+            "terms": [row.terms for row in rows],
             "are_done": [row.outcome not in _NEVER_DONE and row.reason not in _NEVER_DONE for row in rows],
         }
         with self._connection.transaction(doing):

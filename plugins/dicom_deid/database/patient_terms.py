@@ -15,6 +15,9 @@ from dicom_deid.database.mapping import keyed_hash_of
 from dicom_deid.database.projects import Project
 from dicom_deid.identifiers import IdentifierKind
 
+TERMS_LOCK = "hashtextextended(current_schema() || ' terms ' || %(project)s, 0)"
+"""SQL: the advisory lock between adding terms of a project's patients and recording its objects."""
+
 _KNOWN = """
 SELECT w.place, t.patient_hash, t.term_hash, t.term
 FROM unnest(%(patients)s::bytea[]) WITH ORDINALITY w (patient_hash, place)
@@ -25,11 +28,25 @@ ORDER BY w.place, t.recorded_at, t.term_hash
 
 # In one order, so that two workers that add terms of the same patients wait for each other in one direction only.
 _ADD = """
-INSERT INTO patient_term (project_id, patient_hash, term_hash, term)
-SELECT %(project)s, w.patient_hash, w.term_hash, w.term
-FROM unnest(%(patients)s::bytea[], %(hashes)s::bytea[], %(terms)s::bytea[]) w (patient_hash, term_hash, term)
-ORDER BY w.patient_hash, w.term_hash ON CONFLICT DO NOTHING
+WITH added AS (
+    INSERT INTO patient_term (project_id, patient_hash, term_hash, term, is_lasting)
+    SELECT %(project)s, w.patient_hash, w.term_hash, w.term, w.is_lasting
+    FROM unnest(%(patients)s::bytea[], %(hashes)s::bytea[], %(terms)s::bytea[], %(lasting)s::boolean[])
+        w (patient_hash, term_hash, term, is_lasting)
+    ORDER BY w.patient_hash, w.term_hash ON CONFLICT DO NOTHING RETURNING patient_hash, is_lasting
+)
+SELECT DISTINCT patient_hash FROM added WHERE is_lasting
 """
+
+# The lock waits for objects that are being recorded: they may have been searched without the terms just added.
+_MARK = f"""
+SELECT pg_advisory_xact_lock({TERMS_LOCK});
+UPDATE processed_object d SET lacks_terms = true FROM source_series s
+WHERE s.project_id = %(project)s AND s.patient_hash = ANY (%(patients)s::bytea[])
+  AND d.series_number = s.series_number AND d.destination_key IS NOT NULL AND NOT d.lacks_terms
+  AND d.terms < (SELECT count(*) FROM patient_term t WHERE t.project_id = s.project_id
+                 AND t.patient_hash = s.patient_hash AND t.is_lasting)
+"""  # noqa: S608 - constants
 
 
 class PatientTerms:
@@ -71,23 +88,40 @@ class PatientTerms:
             known.setdefault(wanted[place - 1], []).append(text)
         return known
 
-    def add(self, terms: Mapping[str, Collection[str]]) -> None:
-        """Store terms of patients, by their original PatientIDs; those that are stored already make no difference."""
+    def add(self, terms: Mapping[str, Mapping[str, bool]]) -> None:
+        """Store terms of patients, and mark objects that were written without them.
+
+        Parameters
+        ----------
+        terms
+            For each original PatientID the terms, and whether each is lasting: objects that were written before it was
+            known are planned again. Those that are stored already make no difference. PHI.
+        """
+        doing = "storing search terms"
         rows = [
-            (self._hash(patient), keyed_hash_of(self._project, IdentifierKind.PATIENT_ID, f"term {text}"), text)
+            (
+                self._hash(patient),
+                keyed_hash_of(self._project, IdentifierKind.PATIENT_ID, f"term {text}"),
+                text,
+                is_lasting,
+            )
             for patient, texts in terms.items()
-            for text in texts
+            for text, is_lasting in texts.items()
         ]
         if not rows:
             return
         cipher = self._project.term_cipher
         parameters = {
             "project": self._project.project_id,
-            "patients": [patient for patient, _, _ in rows],
-            "hashes": [term_hash for _, term_hash, _ in rows],
-            "terms": [cipher.encrypt(text.encode(), patient + term_hash) for patient, term_hash, text in rows],
+            "patients": [patient for patient, _, _, _ in rows],
+            "hashes": [term_hash for _, term_hash, _, _ in rows],
+            "terms": [cipher.encrypt(text.encode(), patient + term_hash) for patient, term_hash, text, _ in rows],
+            "lasting": [is_lasting for _, _, _, is_lasting in rows],
         }
-        self._connection.query("storing search terms", _ADD, parameters)
+        added = [patient for (patient,) in self._connection.query(doing, _ADD, parameters)]
+        if added:
+            with self._connection.transaction(doing):
+                self._connection.query(doing, _MARK, {"project": self._project.project_id, "patients": added})
 
     def _hash(self, patient: str) -> bytes:
         return keyed_hash_of(self._project, IdentifierKind.PATIENT_ID, pseudonyms.normalised(patient))

@@ -118,8 +118,8 @@ class PlanSummary:
         Objects in the batches, and their sizes summed.
     why
         Planned objects by why: `new`, `source` (another version was done), `recipe` or `settings` (done under others),
-        `criteria` (excluded by others), `retried` (quarantined before), `upgraded` (failed by a fault of an earlier
-        version of the package).
+        `criteria` (excluded by others), `terms` (written before a name or an identifier of its patient was known),
+        `retried` (quarantined before), `upgraded` (failed by a fault of an earlier version of the package).
     superseding
         Planned objects that replace an object at the destination, by why.
     deleted
@@ -162,6 +162,7 @@ WITH judged AS (
         WHEN d.selection IS NOT NULL THEN 'criteria'
         WHEN d.rules_id <> %(rules)s THEN
             CASE WHEN d.rules_id = ANY (%(same_recipe)s) THEN 'settings' ELSE 'recipe' END
+        WHEN d.lacks_terms THEN 'terms'
         WHEN %(retry)s THEN 'retried'
         ELSE 'upgraded' END AS why
     FROM pg_temp.listing i LEFT JOIN LATERAL (

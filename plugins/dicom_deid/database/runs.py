@@ -202,6 +202,9 @@ class RunReport(Totals):
         Planned objects that another run is processing.
     done_by_other_runs
         Planned objects that another run has done meanwhile, under the same rules.
+    lacking_terms
+        Objects from this source at this destination that were written before a name or an identifier of their patient
+        was known; the next run processes them again.
     attempts
         Audit rows.
     object_seconds
@@ -214,6 +217,7 @@ class RunReport(Totals):
     open: int = 0
     left_to_other_runs: int = 0
     done_by_other_runs: int = 0
+    lacking_terms: int = 0
     attempts: int = 0
     object_seconds: float = 0.0
     audit_head: str = ""
@@ -348,7 +352,7 @@ def _scope(connection: DatabaseConnection, project_id: int, request: RunRequest)
 
 IS_DONE = """(d.outcome IS NOT NULL AND d.etag = i.etag AND d.version_id IS NOT DISTINCT FROM i.version_id
     AND CASE WHEN d.selection IS NOT NULL THEN d.selection = %(selection)s ELSE d.rules_id = %(rules)s END
-    AND NOT (d.outcome = 'quarantined' AND
+    AND NOT d.lacks_terms AND NOT (d.outcome = 'quarantined' AND
         (%(retry)s OR d.reason = 'internal-error' AND d.package_version <> %(package)s)))"""
 """SQL condition: the processed object `d` is this version of the item `i`, and needs no work under the same rules.
 
@@ -505,7 +509,8 @@ SELECT count(*) FILTER (WHERE i.outcome IS NULL), count(*) FILTER (WHERE i.outco
        count(*) FILTER (WHERE i.outcome = 'done'),
        (SELECT extract(epoch FROM coalesce(finished_at, clock_timestamp()) - started_at)::float FROM run
         WHERE run_id = %(run)s),
-       (SELECT counter || ':' || encode(hash, 'hex') FROM chain_head WHERE chain = %(events)s)
+       (SELECT counter || ':' || encode(hash, 'hex') FROM chain_head WHERE chain = %(events)s),
+       (SELECT count(*) FROM processed_object WHERE scope_id = %(scope)s AND lacks_terms)
 FROM batch b JOIN batch_item i USING (batch_id) WHERE b.run_id = %(run)s
 """
 
@@ -523,10 +528,10 @@ def _working_seconds(connection: DatabaseConnection, run_id: str) -> float:
 def report_run(connection: DatabaseConnection, run_id: str) -> RunReport:
     """Return the totals of a run, from the audit."""
     run = find_run(connection, run_id)
-    parameters = {"run": run.run_id, "since": run.recorded_since, "events": EVENTS}
+    parameters = {"run": run.run_id, "since": run.recorded_since, "events": EVENTS, "scope": run.scope_id}
     totals = connection.query("adding up the run", _TOTALS, parameters)
     attempts, milliseconds = connection.query("adding up the run", _EFFORT, parameters)[0]
-    remaining, left, done, seconds, head = connection.query("adding up the run", _REMAINING, parameters)[0]
+    remaining, left, done, seconds, head, lacking = connection.query("adding up the run", _REMAINING, parameters)[0]
     outcomes: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
     for outcome, reason, count, _, _ in totals:
@@ -540,6 +545,7 @@ def report_run(connection: DatabaseConnection, run_id: str) -> RunReport:
         open=remaining,
         left_to_other_runs=left,
         done_by_other_runs=done,
+        lacking_terms=lacking,
         bytes_in=sum(row[3] for row in totals),
         bytes_out=sum(row[4] for row in totals),
         attempts=attempts,

@@ -144,6 +144,12 @@ class DicomReportOperator(DicomDeidOperator):
         )
         # Kept in the log, it later proves that no newer event of the audit was deleted.
         self.log.info("Head of the audit: %s", report.audit_head)
+        if report.lacking_terms:
+            self.log.info(
+                "%d objects were written before a name or an identifier of their patient was known; the next run "
+                "processes them again.",
+                report.lacking_terms,
+            )
         for code, count in sorted(report.reasons.items(), key=lambda each: -each[1]):
             advice = Reason(code).advice
             self.log.warning("  %6d  %s: %s %s", count, code, advice.meaning, advice.what_to_do)
@@ -178,6 +184,7 @@ def _counts(run_id: str, report: RunReport) -> dict[str, Any]:
         "deidentified": report.outcomes.get(Outcome.DEIDENTIFIED, 0),
         "quarantined": report.outcomes.get(Outcome.QUARANTINED, 0),
         "failed": report.outcomes.get(Outcome.FAILED, 0),
+        "lacking_terms": report.lacking_terms,
         "reasons": dict(report.reasons),
         "bytes_in": report.bytes_in,
         "bytes_out": report.bytes_out,

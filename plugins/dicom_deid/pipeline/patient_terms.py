@@ -12,6 +12,7 @@ from dicom_deid.engine.residuals.terms import SearchTerm, TermKind
 from dicom_deid.pipeline.executor import PendingObject
 
 # A patient without PatientID is identified by the study: its terms could not be erased with a patient.
+_PATIENT_GROUP = 0x0010
 _STUDY_UID = re.compile(r"[0-9]+(?:\.[0-9]+){3,}")
 
 
@@ -48,7 +49,11 @@ class RunPatientTerms:
                 new[pending.patient] = new.get(pending.patient, frozenset()) | added
         if self._stored is not None and new:
             self._stored.add(
-                {patient: sorted(map(_text_of, terms)) for patient, terms in new.items() if _is_stored(patient)}
+                {
+                    patient: {_text_of(term): is_lasting(term) for term in sorted(terms)}
+                    for patient, terms in new.items()
+                    if _is_stored(patient)
+                }
             )
         return found
 
@@ -63,6 +68,14 @@ class RunPatientTerms:
             self._read_again |= fresh
         for patient, texts in self._stored.known(fresh).items():
             self._index.add_and_get(patient, frozenset(map(_term_of, texts)))
+
+
+def is_lasting(term: SearchTerm) -> bool:
+    """Tell whether objects of the patient that were written before a term was known must be searched for it.
+
+    Names and what the patient module holds are; accession numbers, order numbers and dates are those of another study.
+    """
+    return term.kind is TermKind.NAME or term.tag >> 16 == _PATIENT_GROUP
 
 
 def _is_stored(patient: str) -> bool:

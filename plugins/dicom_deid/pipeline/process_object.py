@@ -48,7 +48,7 @@ from dicom_deid.pipeline.large import (
     source_object,
 )
 from dicom_deid.pipeline.object_file import read_device_facts
-from dicom_deid.pipeline.patient_terms import RunPatientTerms
+from dicom_deid.pipeline.patient_terms import RunPatientTerms, is_lasting
 from dicom_deid.reasons import Outcome, Reason
 
 _LOG = logging.getLogger(__name__)
@@ -95,6 +95,7 @@ class _Attempt:
 
     item: BatchItem
     counts_words: bool = False
+    terms: int | None = None
     fetched: FetchedObject | None = None
     destination_key: str = ""
     seconds: dict[str, float] = field(default_factory=dict)
@@ -139,6 +140,7 @@ class _Attempt:
             milliseconds=round(sum(self.seconds.values()) * 1000),
             device=device,
             selection=selection,
+            terms=self.terms,
             identity=_identity(analysis) if analysis and not written else NO_IDENTITY,
             rule_decisions=_rule_decisions(rewritten) if rewritten else (),
         )
@@ -229,6 +231,8 @@ class ObjectProcessor:
             attempt.since = time.perf_counter()
 
             # Search the object for what other objects of the patient gave.
+            if self._searches_residuals:
+                attempt.terms = sum(map(is_lasting, terms | reply.other_terms))
             if reply.other_terms:
                 fetched.analysis = deidentifier.search_patient_terms(analysis, reply.other_terms)
 

@@ -410,8 +410,9 @@ def test_a_deleted_project_holds_nothing_and_cannot_be_used_again(released, keys
 def test_the_search_terms_of_a_patient_last_and_are_erased_with_the_patient(released, store_url):
     project = released.project("p")
     terms = PatientTerms(released.connection, project, datetime.max.replace(tzinfo=UTC))
-    terms.add({"MRN-00001": ["Quellmann^Ada", "19630704"], "MRN-00002": ["Ystergaard^Bo"]})
-    terms.add({"MRN-00001": ["19630704"]})
+    of_first = {"Quellmann^Ada": True, "19630704": True}
+    terms.add({"MRN-00001": of_first, "MRN-00002": {"Ystergaard^Bo": True}})
+    terms.add({"MRN-00001": {"19630704": True}})
     assert {patient: sorted(known) for patient, known in terms.known(["MRN-00001", "MRN-00002", "x"]).items()} == {
         "MRN-00001": ["19630704", "Quellmann^Ada"],
         "MRN-00002": ["Ystergaard^Bo"],

@@ -12,7 +12,7 @@ from tests.support.runs import CALM, RunEnvironment
 
 from dicom_deid.engine import PatientTermIndex
 from dicom_deid.exceptions import ObjectStoreError, Quarantine
-from dicom_deid.pipeline import RunConfiguration, plan_run, process_object
+from dicom_deid.pipeline import RunConfiguration, plan_run, process_object, report_run
 from dicom_deid.pipeline.engine import make_deidentifier
 from dicom_deid.pipeline.preview_pseudonyms import PreviewPseudonyms
 from dicom_deid.score.identity import Patient
@@ -228,3 +228,50 @@ def test_terms_of_a_run_do_not_change_what_its_own_retry_finds(place: RunEnviron
     assert set(first.outcomes.values()) == {("deidentified", None)}
     place.put({"3.dcm": an_object(3, "P-10", "", "seen by Doe")})
     assert place.run(settings).outcomes["3.dcm"] == ("quarantined", "residual-found")
+
+
+def test_an_object_written_before_a_name_was_known_is_replaced_by_the_next_run(place: RunEnvironment) -> None:
+    """Whatever the order of arrival, the same objects are held; an accession number of another study plans nothing."""
+    place.put(
+        {
+            "1.dcm": an_object(1, "P-10", "", "John Doe, knee"),
+            "2.dcm": an_object(2, "P-10", "", "knee", AccessionNumber="A-77665"),
+            "3.dcm": an_object(3, "P-11", "", "John Doe, knee"),
+        }
+    )
+    first = place.run(configuration(place))
+    assert {outcome for outcome, _ in first.outcomes.values()} == {"deidentified"}
+    assert report(place, first).lacking_terms == 0
+    place.put({"4.dcm": an_object(4, "P-10", "Doe^John", AccessionNumber="A-99887")})
+    second = place.run(configuration(place))
+    assert second.planned.summary.why == {"new": 1}
+    assert report(place, second).lacking_terms == 2
+    third = place.run(configuration(place))
+    assert third.planned.summary.why == {"terms": 2}
+    assert third.planned.summary.superseding == {"terms": 2}
+    assert third.outcomes == {"1.dcm": ("quarantined", "residual-found"), "2.dcm": ("deidentified", None)}
+    assert report(place, third).lacking_terms == 0
+    # The copy that holds the name is deleted: of the three that remain one is the other patient's.
+    assert sum(b"Doe, knee" in data for data in place.get().values()) == 1
+    assert len(place.get()) == 3
+    assert place.run(configuration(place)).planned.summary.planned == 0
+
+
+def test_objects_of_a_patient_in_two_batches_at_a_time(place: RunEnvironment) -> None:
+    """Neither batch knows what the other finds; the next run does."""
+    place.put(
+        {
+            "1.dcm": an_object(1, "P-10", "", "John Doe, knee"),
+            "2.dcm": an_object(2, "P-10", "Doe^John"),
+        }
+    )
+    parts = configuration(place, batch_objects=1, batch_bytes=1)
+    first = place.run(parts)
+    assert len(first.planned.summary.batches) == 2
+    assert report(place, first).lacking_terms == 1
+    assert place.run(parts).outcomes == {"1.dcm": ("quarantined", "residual-found")}
+    assert place.run(parts).planned.summary.planned == 0
+
+
+def report(place: RunEnvironment, ran):
+    return report_run(place.connections, run_id=ran.planned.run_id)

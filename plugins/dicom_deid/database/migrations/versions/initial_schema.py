@@ -56,11 +56,13 @@ CREATE TABLE patient_term (
     patient_hash bytea NOT NULL,
     term_hash bytea NOT NULL,
     term bytea NOT NULL,
+    is_lasting boolean NOT NULL,
     recorded_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (project_id, patient_hash, term_hash)
 );
 COMMENT ON TABLE patient_term IS 'What runs removed from the objects of a patient and search for in the others.';
 COMMENT ON COLUMN patient_term.patient_hash IS 'Keyed hash of the original PatientID, as in mapping.';
+COMMENT ON COLUMN patient_term.is_lasting IS 'Whether objects that were written without it are written again.';
 COMMENT ON COLUMN patient_term.term IS 'AES-256-GCM of kind, value and tag under a key of the project.';
 
 CREATE TABLE archive_word (
@@ -171,6 +173,9 @@ CREATE TABLE processed_object (
     instance_hash uuid,
     withdrawal_id uuid,
     source_deleted_at timestamptz,
+    -- Number of lasting terms of the patient that it was searched for; null if it was not searched.
+    terms integer,
+    lacks_terms boolean NOT NULL DEFAULT false,
     PRIMARY KEY (scope_id, key_hash)
 );
 COMMENT ON TABLE processed_object IS 'The newest state of each source object that a worker has taken up.';
@@ -182,6 +187,8 @@ CREATE UNIQUE INDEX processed_object_id ON processed_object (object_id);
 CREATE INDEX processed_object_series ON processed_object (series_number);
 CREATE INDEX processed_object_instance ON processed_object (instance_hash);
 CREATE INDEX processed_object_outcome ON processed_object (scope_id, outcome);
+COMMENT ON COLUMN processed_object.lacks_terms IS 'Written before a lasting term of its patient was known.';
+CREATE INDEX processed_object_lacks_terms ON processed_object (scope_id) WHERE lacks_terms;
 CREATE INDEX processed_object_deleted ON processed_object (scope_id) WHERE source_deleted_at IS NOT NULL;
 
 CREATE TABLE run (
