@@ -207,7 +207,7 @@ def rule_params() -> dict[str, Param]:
             "Residual identifiers",
             "What to do with an original value that the rules removed and that is also found elsewhere in the object.",
             {
-                "quarantine": "Quarantine the object",
+                "quarantine": "Quarantine the object; redact the value where it is a whole identifier",
                 "remove-element": "Remove the element that holds it",
                 "redact-token": "Replace the words that match",
                 "report": "Only report it",

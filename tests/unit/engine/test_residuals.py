@@ -366,8 +366,41 @@ def test_an_identifier_that_repeats_another_is_redacted_and_does_not_hold_the_ob
 
 
 @pytest.mark.parametrize(
+    ("keyword", "value", "left"),
+    [
+        ("GantryID", "SOLOMON", "*******"),
+        ("PerformedProcedureStepID", "SOLOMON ", "*******"),
+        ("GantryID", "SOLOMON 2", ""),
+    ],
+)
+def test_a_name_that_is_a_whole_identifier_is_redacted_and_does_not_hold_the_object(keyword, value, left):
+    """Catches a station whose name users write as that of the operator; a part of an identifier still holds it."""
+    data = an_object(element("OperatorsName", "SOLOMON"), element(keyword, value))
+    recipe = RECIPE + "REMOVE OperatorsName\n"
+    if left:
+        assert read(searched(data, recipe=recipe))[keyword].value == left
+        return
+    with pytest.raises(Quarantine):
+        searched(data, recipe=recipe)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("Doe^BABYBOY", "newborn babyboy"),
+        ("Doe^(PEDI)", "Pedi-NICU newborn"),
+        ("Enter text", "report text"),
+    ],
+)
+def test_a_word_in_place_of_a_name_holds_no_object(name, text):
+    """Catches what is written into names of newborns and templates, found in descriptions."""
+    searched(an_object(element("PatientName", name), element("SeriesDescription", text)))
+
+
+@pytest.mark.parametrize(
     ("keyword", "value"),
     [
+        ("StudyID", "VL-Photo ( IO)"),
         ("StudyDescription", "CT BRAIN WO IVCON"),
         ("ProtocolName", "ED HEAD NEURO SEQ"),
         ("StationName", "SOMATOM X1"),

@@ -61,6 +61,7 @@ _CODED_KEYWORDS = frozenset(
 _DEVICE_KEYWORDS = frozenset(("Manufacturer", "ManufacturerModelName", "SoftwareVersions", "DeviceSerialNumber"))
 _MIN_WHOLE_IDENTIFIER = 6
 _PATIENT_GROUP = 0x0010
+_IDENTIFYING = (TermKind.IDENTIFIER, TermKind.PLACE, TermKind.NAME)
 # Matchers of which a segment knows what they find in it.
 _MAX_FOUND = 16
 
@@ -289,12 +290,13 @@ def _two_byte_mask(before: bytes) -> bytes:
 def repeats_identifier(residual: Residual) -> bool:
     """Tell whether a residual is what an identifier is made of: redacted, it leaves nothing of the person.
 
-    Information systems write the accession number into each identifier of an order, and devices the date into that of
-    a procedure step. The whole value of an element for the same kind of value counts, and a date in an identifier.
+    Information systems write the accession number into each identifier of an order, users the name of the station as
+    that of the operator, and devices the date into the identifier of a procedure step. The whole value of an element
+    for the same kind of value counts, a name that is a whole identifier or place, and a date in an identifier.
     """
     found, kind = residual.listed, residual.term.kind
     of_element = kind_of(found.element.tag, found.element.vr)
-    if kind in (TermKind.IDENTIFIER, TermKind.PLACE) and of_element is kind:
+    if of_element in _IDENTIFYING and kind in (of_element, TermKind.NAME):
         return found.end - found.start - (residual.end - residual.start) < 2
     return kind is TermKind.DATE and of_element is TermKind.IDENTIFIER
 

@@ -23,6 +23,7 @@ MIN_FUZZY_NAME = 6
 _MIN_PHRASE = 8
 _NAME_DELIMITERS = re.compile(r"[\^=\\,;/.()\s\u00b7\u30fb_-]+")
 _APOSTROPHES = re.compile("['’`´ʼ]")
+_NOT_LETTERS = re.compile(r"[\W\d_]+")
 _GROUP_DELIMITERS = re.compile(r"[\s+()./_-]+")
 # Where scripts without blanks between words begin: Han, Kana, Hangul.
 _UNBROKEN_SCRIPTS = "\u2e80"
@@ -39,7 +40,7 @@ _BETWEEN_PARTS = (" ", ", ", ",", "^", "=", "_", "-", ".", "\u3000", "\u00b7", "
 NO_NAMES = frozenset(
     (
         *("anon", "anonymous", "anonymized", "default", "dicom", "doctor", "female", "first", "last", "male", "miss"),
-        *("mister", "name", "none", "null", "patient", "phantom", "prof", "test", "unknown"),
+        *("enter", "mister", "name", "none", "null", "patient", "phantom", "prof", "test", "text", "unknown"),
         *("abu", "bin", "del", "den", "der", "des", "dos", "ibn", "las", "los", "van", "von"),
     )
 )
@@ -239,8 +240,9 @@ def _identifiers(text: str) -> Iterator[Spelling]:
         return
     digits = "".join(filter(str.isdigit, text))
     if not digits:
-        # Letters alone: as a whole token, unless they are an ordinary word.
-        if not is_word(text):
+        # Letters alone: as a whole token, unless they are ordinary words, and abbreviations beside one.
+        words = [word for word in _NOT_LETTERS.split(text) if len(word) >= MIN_NAME]
+        if not words or not all(map(is_word, words)):
             yield text, WordBoundary.WORD
         return
     is_short_number = len(digits) < MIN_NUMBER and not any(character.isalpha() for character in text)

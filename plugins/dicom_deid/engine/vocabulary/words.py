@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 
 # Sections whose words are so common in descriptions that a name equal to one of them says nothing where it is alone.
-_BODY = ("en anatomy", "en position")
+_BODY = ("en anatomy", "en position", "en patients")
 
 
 @cache
@@ -23,7 +23,7 @@ def is_word(text: str) -> bool:
 
 
 def is_body_word(text: str) -> bool:
-    """Tell whether a text is an English word for a part of the body or its position, such as "Hand" or "Long"."""
+    """Tell whether a text is an English word for a part of the body, its position or a kind of patient, as "Hand"."""
     return text.casefold() in _body_words()
 
 
