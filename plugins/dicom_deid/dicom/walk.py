@@ -132,6 +132,8 @@ class Edit:
     new: bytes
     is_searched = True
     """Whether the residual search looks at the original bytes as if there were no edit."""
+    item_context: ItemContext | None = None
+    """The context of the element, if the edit replaces a whole one."""
 
 
 class RuleEdit(Edit):
@@ -149,6 +151,7 @@ class RuleEdit(Edit):
 
     __slots__ = ("item_context", "rule")
     is_searched = False
+    item_context: ItemContext
 
     def __init__(self, start: int, end: int, new: bytes, item_context: ItemContext, rule: int = -1) -> None:
         self.start = start
@@ -165,17 +168,24 @@ class WrittenEdit(RuleEdit):
 
 
 class SearchedEdit(Edit):
-    """Edit whose new bytes may hold parts of the original: the original is searched as if no rule applied to it."""
+    """Edit whose new bytes may hold parts of the original: the original is searched as if no rule applied to it.
 
-    __slots__ = ()
+    Parameters
+    ----------
+    item_context
+        Of the element, if the edit replaces a whole element.
+    """
 
-    def __init__(self, start: int, end: int, new: bytes) -> None:
+    __slots__ = ("item_context",)
+
+    def __init__(self, start: int, end: int, new: bytes, item_context: ItemContext | None = None) -> None:
         self.start = start
         self.end = end
         self.new = new
+        self.item_context = item_context
 
 
-class LengthEdit(SearchedEdit):
+class LengthEdit(Edit):
     """Edit of the length field at `start`: the length grows by what the edits inside the element add.
 
     Parameters
@@ -196,7 +206,7 @@ class LengthEdit(SearchedEdit):
         self.last_edit = last_edit
 
 
-_PLACEHOLDER: Final = SearchedEdit(0, 0, b"")
+_PLACEHOLDER: Final[Edit] = SearchedEdit(0, 0, b"")
 
 
 class Walk:

@@ -14,6 +14,7 @@ from pydicom import Dataset
 from dicom_deid.dicom.deflate import deflate, inflate
 from dicom_deid.dicom.mixed_vrs import with_uniform_vrs
 from dicom_deid.dicom.part10 import FileHeader, begins_as, meta_is_implicit, read_header, write_header
+from dicom_deid.dicom.reread import check_written
 from dicom_deid.dicom.rewrite import splice
 from dicom_deid.dicom.tags import tag_text
 from dicom_deid.dicom.transfer_syntax import Encoding
@@ -706,6 +707,7 @@ class Deidentifier:
             edit = final[index]
             if isinstance(edit, GroupLengthEdit):
                 final[index] = edit.resolve(walk, itertools.islice(final, index + 1, None))
+        check_written(walk.data, final)
         return final
 
     def _search_written(self, analysis: AnalysisResult, edits: list[Edit], encoding: Encoding) -> None:

@@ -15,6 +15,7 @@ from itertools import accumulate
 from threading import Lock
 from typing import Any, NamedTuple
 
+from dicom_deid.dicom.reread import check_written
 from dicom_deid.dicom.rewrite import splice
 from dicom_deid.dicom.walk import (
     LONG,
@@ -30,7 +31,6 @@ from dicom_deid.dicom.walk import (
     RecordedElement,
     Recording,
     RuleEdit,
-    SearchedEdit,
     SequenceHandler,
     SkipHandler,
     TrailingBytesError,
@@ -72,13 +72,15 @@ _LOCAL = frozenset(
 _EDITS = frozenset({RuleEdit, LengthEdit, PendingEdit})
 
 
-class RenderedEdit(SearchedEdit):
+class RenderedEdit(Edit):
     """Edit of a segment with its bytes, and the new values of the identifiers in it, by keyword."""
 
     __slots__ = ("identifiers",)
 
     def __init__(self, start: int, end: int, new: bytes, identifiers: Mapping[str, str]) -> None:
-        super().__init__(start, end, new)
+        self.start = start
+        self.end = end
+        self.new = new
         self.identifiers = identifiers
 
 
@@ -271,6 +273,7 @@ class Segment:
                     details = edit.handler.with_identifier(details, keyed[kinds[index]])
                 copy = PendingEdit(edit.start, edit.end, edit.handler, details, edit.item_context)
                 final[index] = copy.resolve(noting, pseudonyms)
+        check_written(walk.data, final)
         new = b"".join(splice(walk.data, 0, self.length, final, self.context.order))
         return Rendered(new, new_identifiers(walk, final), tuple(noting.noted.items()))
 

@@ -612,7 +612,7 @@ class GroupLengthEdit(RuleEdit):
         self.item_context = item_context
         self.rule = -1
 
-    def resolve(self, walk: ObjectWalk, following: Iterable[Edit]) -> RuleEdit:
+    def resolve(self, walk: ObjectWalk, following: Iterable[Edit]) -> Edit:
         """Return the edit with the new length, or the removal of the element if the group is empty.
 
         Parameters
@@ -634,7 +634,7 @@ class GroupLengthEdit(RuleEdit):
         if length <= 0:
             return RuleEdit(self.pos, self.end, b"", self.item_context)
         new = self.item_context.context.order.u32.pack(length)
-        return RuleEdit(self.start, self.end, new, self.item_context)
+        return SearchedEdit(self.start, self.end, new)
 
 
 class OpaqueHandler(UnknownHandler[ObjectWalk]):

@@ -76,7 +76,7 @@ class AttributeHandler(DropHandler):
     ) -> None:
         """Replace the element."""
         # The new value may be made of the original one, which is searched as if no rule applied to it.
-        walk.edits.append(SearchedEdit(pos, end, self.attribute.encode(context)))
+        walk.edits.append(SearchedEdit(pos, end, self.attribute.encode(context), item_context))
         walk.count(self.action)
 
 
@@ -97,7 +97,7 @@ class MethodHandler(AttributeHandler):
             return
         value = b"\\".join(added if not earlier else [earlier, *added]).rstrip(b" ")
         attribute = self.attribute._replace(value=value + b" " * (len(value) % 2))
-        walk.edits.append(SearchedEdit(pos, end, attribute.encode(context)))
+        walk.edits.append(SearchedEdit(pos, end, attribute.encode(context), item_context))
         walk.count(self.action)
 
 

@@ -220,7 +220,7 @@ class MultiStepHandler(PendingHandler):
             return False
         # What a cleaning function leaves of a text is searched for residuals as if no rule applied to the element.
         edit = self.edit_class(pos, end, new, item_context, self.rule)
-        walk.edits.append(SearchedEdit(pos, end, new) if self.cleans else edit)
+        walk.edits.append(SearchedEdit(pos, end, new, item_context) if self.cleans else edit)
         return True
 
     def _pending_value(self, walk: ObjectWalk, value: bytes, item_context: ItemContext) -> PendingValue:
