@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPResponse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -216,6 +216,18 @@ def without_header(dropped: str) -> Callable[..., None]:
     def fault(handler: BaseHTTPRequestHandler, _request: Request, forward: Callable[[], Any]) -> None:
         response, content = forward()
         del response.headers[dropped]
+        answer(handler, response, content)
+
+    return fault
+
+
+def with_headers(added: Mapping[str, str]) -> Callable[..., None]:
+    """Add headers to the answer."""
+
+    def fault(handler: BaseHTTPRequestHandler, _request: Request, forward: Callable[[], Any]) -> None:
+        response, content = forward()
+        for name, value in added.items():
+            response.headers[name] = value
         answer(handler, response, content)
 
     return fault

@@ -92,8 +92,8 @@ class S3Connection:
         In a versioned bucket, delete the version of an object that is deleted, instead of keeping it below a delete
         marker.
     compare_etags
-        Compare the bytes of an object with its ETag where that is their MD5. None compares on ``http://`` endpoints,
-        because TLS detects damaged bytes by itself.
+        Compare the bytes of an object that is read as a whole with its ETag where that is their MD5, or with the
+        checksum that the store keeps of it. It takes 1.3 ms of processor time for 1 MB.
     connect_timeout, read_timeout
         Seconds to open a connection, and between two reads.
     retry
@@ -123,7 +123,7 @@ class S3Connection:
     checksum: Checksum = "sha256"
     conditional_writes: bool = True
     delete_versions: bool = False
-    compare_etags: bool | None = None
+    compare_etags: bool = True
     connect_timeout: float = 10.0
     read_timeout: float = 60.0
     retry: RetryPolicy = field(default_factory=RetryPolicy)

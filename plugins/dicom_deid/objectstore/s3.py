@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -30,6 +32,14 @@ from dicom_deid.reasons import Reason
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _MD5_ETAG = re.compile("[0-9a-f]{32}")
+_CHECKSUMS: dict[str, Callable[[Buffer], bytes]] = {
+    "ChecksumSHA256": lambda data: hashlib.sha256(data).digest(),
+    "ChecksumSHA1": lambda data: hashlib.sha1(data, usedforsecurity=False).digest(),
+    "ChecksumCRC32": lambda data: zlib.crc32(data).to_bytes(4, "big"),
+}
+"""Checksums that S3 keeps of an object if the program that wrote it asked for one."""
+_OTHER_ETAGS = 3
+"""After this many intact objects whose ETag is no MD5, and none whose ETag is, ETags are not compared."""
 _CONFIRM = RetryPolicy(max_attempts=3)
 """An object is gone after this many answers that say so."""
 
@@ -41,10 +51,10 @@ class S3Store(S3Bucket):
         self, bucket: str, prefix: str, connection: S3Connection | None = None, throttle: Throttle | None = None
     ) -> None:
         super().__init__(bucket, prefix, connection, throttle)
-        compares = self.connection.compare_etags
-        # TLS detects damaged bytes by itself.
-        self._compares_etags = self.endpoint[0].startswith("http:") if compares is None else compares
+        self._compares_etags = self.connection.compare_etags
         self._etags_are_md5 = False
+        # Objects whose bytes are right, and whose ETag is not their MD5.
+        self._other_etags = 0
 
     def check(self, *, writable: bool = False) -> None:
         """See `ObjectStore.check`; writing is tried with a multipart upload that is aborted at once."""
@@ -98,7 +108,7 @@ class S3Store(S3Bucket):
             if len(data) != last - (start or 0):
                 raise TransientError(f"reading an object: got {len(data)} of {last - (start or 0)} bytes")
             if not ranged and self._compares_etags:
-                self._compare_with_etag(data, found, damaged)
+                self._compare_with_etag(key, version_id, data, found, damaged)
             self._throttle.count_bytes(len(data))
             return data
 
@@ -112,11 +122,12 @@ class S3Store(S3Bucket):
         except (PreconditionFailed, RangeNotSatisfiable):
             raise Quarantine(Reason.OBJECT_CHANGED) from None
 
-    def _compare_with_etag(self, data: Buffer, etag: str, damaged: set[str]) -> None:
+    def _compare_with_etag(self, key: str, version_id: str | None, data: Buffer, etag: str, damaged: set[str]) -> None:
         """Compare a body with its ETag where that is an MD5; damaged bytes are read again.
 
-        Some stores and encryptions give other ETags of the same form: where the first body of this store differs from
-        its ETag twice in the same way, ETags are not compared any more.
+        The ETag of a multipart upload has another form. Where the body differs, the store is asked for its checksum of
+        the object and for its encryption: with a key of KMS or of the customer, ETags of the same form are no MD5. If
+        it tells nothing, and no object of the store has had an MD5 for its ETag, ETags are not compared any more.
 
         Parameters
         ----------
@@ -128,13 +139,36 @@ class S3Store(S3Bucket):
         digest = _md5([data])
         if digest == etag:
             self._etags_are_md5 = True
-        elif digest not in damaged:
+            return
+        is_intact = self._is_intact(key, version_id, data)
+        if is_intact:
+            self._other_etags += 1
+            self._compares_etags = self._etags_are_md5 or self._other_etags < _OTHER_ETAGS
+            return
+        if digest not in damaged:
             damaged.add(digest)
             raise TransientError("reading an object: the bytes differ from the ETag")
-        elif self._etags_are_md5:
+        if is_intact is False or self._etags_are_md5:
             raise Quarantine(Reason.OBJECT_DAMAGED)
-        else:
-            self._compares_etags = False
+        self._compares_etags = False
+
+    def _is_intact(self, key: str, version_id: str | None, data: Buffer) -> bool | None:
+        """Compare a body with the checksum that the store keeps of it.
+
+        Returns
+        -------
+        bool or None
+            True also if its encryption leaves nothing to compare; None if the store says nothing.
+        """
+        version = {} if version_id is None else {"VersionId": version_id}
+        head = self.head(key, ChecksumMode="ENABLED", **version) or {}
+        for name, checksum in _CHECKSUMS.items():
+            # That of a multipart upload is of its parts.
+            kept = head.get(name, "-")
+            if "-" not in kept:
+                return bool(kept == base64.b64encode(checksum(data)).decode())
+        is_encrypted = "kms" in head.get("ServerSideEncryption", "") or "SSECustomerAlgorithm" in head
+        return True if is_encrypted else None
 
     def write(
         self, key: str, parts: Sequence[Buffer], *, metadata: Mapping[str, str], replaces: str | None = None

@@ -53,7 +53,7 @@ class S3Bucket:
 
     def find(self, key: str) -> SourceObject | None:
         """See `ObjectStore.find`."""
-        head = self._head(key)
+        head = self.head(key)
         if head is None:
             return None
         return SourceObject(
@@ -62,11 +62,12 @@ class S3Bucket:
 
     def metadata(self, key: str) -> Mapping[str, str]:
         """See `ObjectStore.metadata`."""
-        head = self._head(key)
+        head = self.head(key)
         return {} if head is None else head["Metadata"]
 
-    def _head(self, key: str) -> dict[str, Any] | None:
-        arguments = {"Bucket": self.bucket, "Key": self.full_key(key), **self.connection.read_arguments}
+    def head(self, key: str, **arguments: str) -> dict[str, Any] | None:
+        """Return what boto3 says of an object, or None if there is none."""
+        arguments |= {"Bucket": self.bucket, "Key": self.full_key(key), **self.connection.read_arguments}
         try:
             return self.call("looking at an object", lambda: self.client.head_object(**arguments))  # type: ignore[no-any-return]
         except NotFound:

@@ -3,7 +3,10 @@
 Each test would catch a fault that is reported as success, leaves something behind, or ends a run that could go on.
 """
 
+import base64
+import hashlib
 import os
+import zlib
 from dataclasses import replace
 
 import pytest
@@ -12,7 +15,15 @@ from tests.support.fault_proxy import FaultProxy, times
 from tests.support.uploads import unfinished_uploads
 
 from dicom_deid.exceptions import ConfigurationError, ObjectStoreError, Quarantine
-from dicom_deid.objectstore import LocalStore, S3Store, SourceObject, SourceRange, WriteMethod, write_parts
+from dicom_deid.objectstore import (
+    LocalStore,
+    S3Connection,
+    S3Store,
+    SourceObject,
+    SourceRange,
+    WriteMethod,
+    write_parts,
+)
 from dicom_deid.reasons import Reason
 
 MEBIBYTE = 2**20
@@ -267,11 +278,72 @@ def test_an_object_that_is_damaged_in_the_store_has_a_reason(proxy, behind, dire
     assert caught.value.reason is Reason.OBJECT_DAMAGED
 
 
+def put_without_checksum(store, key):
+    answer = store.client.put_object(Bucket=store.bucket, Key=store.full_key(key), Body=b"content")
+    return answer["ETag"].strip('"')
+
+
 def test_a_store_whose_etags_are_no_md5_is_read_without_comparing(proxy, behind, direct):
-    """Encryption by KMS gives ETags of the same form: the objects of such a bucket must not be held."""
-    etag = direct.write("k", [b"content"], metadata={}).etag
+    """Some stores give other ETags of the same form, and keep no checksum: such objects must not be held."""
+    etag = put_without_checksum(direct, "k")
     proxy.fault = times(2, gets, fault_proxy.damage)
     assert len(behind.read("k", etag=etag, size=7)) == 7
+
+
+ENCRYPTIONS = [
+    {"x-amz-server-side-encryption": "aws:kms"},
+    {"x-amz-server-side-encryption": "aws:kms:dsse"},
+    {"x-amz-server-side-encryption-customer-algorithm": "AES256"},
+]
+
+
+@pytest.mark.parametrize("headers", ENCRYPTIONS, ids=lambda headers: next(iter(headers.values())))
+def test_an_object_with_an_encryption_key_of_its_own_is_not_held(proxy, behind, direct, headers):
+    """In one bucket some objects may have an MD5 for an ETag, and others, encrypted, an ETag of the same form."""
+    plain = direct.write("plain", [b"content"], metadata={}).etag
+    encrypted = put_without_checksum(direct, "encrypted")
+    assert behind.read("plain", etag=plain, size=7) == b"content"
+    # A body that differs from its ETag stands for an ETag that is no MD5.
+    is_encrypted = lambda request: request.path.endswith("encrypted")  # noqa: E731
+    say = fault_proxy.with_headers(headers)
+    proxy.fault = lambda handler, request, forward: (
+        is_encrypted(request)
+        and ((fault_proxy.damage if request.method == "GET" else say)(handler, request, forward) or True)
+    )
+    reads = len(proxy.seen)
+    assert len(behind.read("encrypted", etag=encrypted, size=7)) == 7
+    assert len(proxy.seen) - reads == 2, "one request more, and no second body"
+
+
+@pytest.mark.parametrize("name", ["sha256", "sha1", "crc32"])
+def test_the_checksum_that_the_store_keeps_decides(proxy, behind, direct, name):
+    """Also where ETags tell nothing: the first object of a store that is damaged is not de-identified."""
+    etag = direct.write("k", [b"content"], metadata={}).etag
+    checksums = {
+        "sha256": hashlib.sha256(b"content").digest(),
+        "sha1": hashlib.sha1(b"content").digest(),
+        "crc32": zlib.crc32(b"content").to_bytes(4, "big"),
+    }
+    kept = fault_proxy.with_headers({f"x-amz-checksum-{name}": base64.b64encode(checksums[name]).decode()})
+    proxy.fault = lambda handler, request, forward: (
+        (fault_proxy.damage if request.method == "GET" else kept)(handler, request, forward) or True
+    )
+    with pytest.raises(Quarantine) as caught:
+        behind.read("k", etag=etag, size=7)
+    assert caught.value.reason is Reason.OBJECT_DAMAGED
+
+
+def test_etags_of_multipart_uploads_are_not_compared(proxy, behind, direct):
+    upload = direct.open_multipart("k", metadata={})
+    upload.put_part(1, 0, b"content")
+    etag = upload.complete().etag
+    assert etag.endswith("-1")
+    assert behind.read("k", etag=etag, size=7) == b"content"
+    assert [request.method for request in proxy.seen] == ["GET"]
+
+
+def test_bodies_are_compared_over_tls_too():
+    assert S3Connection(endpoint_url="https://store.example").compare_etags
 
 
 @pytest.mark.parametrize("status", [404, 412])

@@ -117,8 +117,8 @@ def test_what_a_run_writes_and_deletes_during_the_listing_is_no_difference(relea
 def test_only_objects_that_differ_are_looked_at(released, monkeypatch):
     released.s3.client().put_object(Bucket=released.bucket, Key="out/foreign", Body=b"x")
     looked = []
-    original = S3Store._head
-    monkeypatch.setattr(S3Store, "_head", lambda store, key: looked.append(key) or original(store, key))
+    original = S3Store.head
+    monkeypatch.setattr(S3Store, "head", lambda store, key: looked.append(key) or original(store, key))
     assert compare(released) == {Difference.UNKNOWN: {"foreign"}}
     assert set(looked) == {"foreign"}
 
