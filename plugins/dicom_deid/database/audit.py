@@ -117,20 +117,23 @@ class BatchItem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Intent:
-    """The destination key that an object is about to be written to.
+    """What is about to be written of an object: the result, or a copy in quarantine.
 
     Parameters
     ----------
     item
         The source object.
     destination_key
-        Where it will be written.
+        Where the result will be written; empty for a copy in quarantine.
+    reason
+        Why it is quarantined, for a copy in quarantine.
     identity
         Its original identifiers.
     """
 
     item: BatchItem
-    destination_key: str
+    destination_key: str = ""
+    reason: Reason | None = None
     identity: ObjectIdentity = NO_IDENTITY
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Mapping as MappingType
+from contextlib import AbstractContextManager
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +26,7 @@ from dicom_deid.database.mapping import Mapping
 from dicom_deid.database.plan import OnChange, PlanLimits, Planner, PlanSummary, prune
 from dicom_deid.database.projects import Project, open_project, project_names
 from dicom_deid.database.reconcile import Reconciliation, reconcile
+from dicom_deid.database.released import Copy, releasing
 from dicom_deid.database.rotation import keys_in_use, rotate
 from dicom_deid.database.runs import ABANDONED_HOURS, Run, RunReport, RunRequest, RunState
 from dicom_deid.database.verify import Verification, verify
@@ -348,8 +350,14 @@ class Database:
         )
 
     def record_release(self, run_id: str, release_to: str, objects: int, person: str) -> None:
-        """Record that the objects of a run are copied to a place, where withdrawals find the copies."""
+        """Record that the objects of a run are copied to a place: first with 0 objects, then with their number."""
         runs.record_release(self.connection, self.chain_key, self.run(run_id), release_to, objects, person)
+
+    def releasing(
+        self, project: str, release_to: str, records: Sequence[AuditRecord]
+    ) -> AbstractContextManager[list[Copy]]:
+        """Record copies to a place of release while they are made: see `dicom_deid.database.released.releasing`."""
+        return releasing(self.connection, project, release_to, records)
 
     def projects(self) -> list[Project]:
         """Return all projects that were not deleted, by name."""

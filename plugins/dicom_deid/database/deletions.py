@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from dicom_deid.database.connection import DatabaseConnection
 from dicom_deid.database.projects import Project, decrypt_source_key
-from dicom_deid.database.runs import split_source
+from dicom_deid.database.runs import IS_HELD, split_source
 
 Place = Literal["destination", "release", "quarantine"]
 
@@ -56,10 +56,38 @@ def read_deletions(rows: Sequence[tuple[Any, ...]]) -> list[Deletion]:
     return [Deletion(**dict(zip(Deletion.__dataclass_fields__, row, strict=True))) for row in rows]
 
 
+# What workers that died had begun to write of withdrawn objects: there may be a copy without an audit row.
+_TAKE_OVER = f"""
+WITH dead AS (
+    DELETE FROM write_intent i WHERE i.withdrawal_id = %(withdrawal)s AND NOT EXISTS (
+        SELECT FROM batch b WHERE b.batch_id = i.batch_id AND b.state = 'leased'
+            AND b.expires_at > clock_timestamp() AND {IS_HELD})
+    RETURNING *
+), marked AS (
+    UPDATE processed_object d SET withdrawal_id = i.withdrawal_id,
+        series_number = coalesce(d.series_number, i.series_number),
+        instance_hash = coalesce(d.instance_hash, i.instance_hash)
+    FROM dead i WHERE d.scope_id = i.scope_id AND d.key_hash = i.key_hash
+)
+INSERT INTO deletion (withdrawal_id, scope_id, object_id, place, url, key, reason, key_hash, encrypted_key, etag,
+    run_id)
+SELECT i.withdrawal_id, i.scope_id, d.object_id, 'destination', s.destination, i.destination_key, NULL, NULL, NULL,
+    NULL, i.run_id
+FROM dead i JOIN processed_object d USING (scope_id, key_hash) JOIN work_scope s USING (scope_id) WHERE i.reason IS NULL
+UNION ALL
+SELECT i.withdrawal_id, i.scope_id, d.object_id, 'quarantine', r.request::jsonb #>> '{{parameters,quarantine}}', NULL,
+    i.reason, d.key_hash, d.encrypted_key, b.etag, i.run_id
+FROM dead i JOIN processed_object d USING (scope_id, key_hash) JOIN run r ON r.run_id = i.run_id
+LEFT JOIN batch_item b ON b.batch_id = i.batch_id AND b.item = i.item WHERE i.reason IS NOT NULL
+"""  # noqa: S608 - constants
+
+
 def pending_deletions(
     connection: DatabaseConnection, *, withdrawal_id: str | None = None, limit: int = 1000
 ) -> list[Deletion]:
     """Return the oldest deletions that are not done, of one withdrawal or, without one, of superseded objects."""
+    if withdrawal_id is not None:
+        connection.query("reading what must be deleted", _TAKE_OVER, {"withdrawal": withdrawal_id})
     return read_deletions(
         connection.query(
             "reading what must be deleted",

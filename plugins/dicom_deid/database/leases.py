@@ -22,7 +22,7 @@ from dicom_deid.database.patient_terms import TERMS_LOCK
 from dicom_deid.database.projects import Project, decrypt_source_key
 from dicom_deid.database.pseudonyms import normalised
 from dicom_deid.database.quarantine import decisions_of_batch, settle_held
-from dicom_deid.database.runs import SETTLE_DONE, Run, done_parameters, split_source
+from dicom_deid.database.runs import IS_HELD, SETTLE_DONE, Run, done_parameters, split_source
 from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.identifiers import IdentifierKind
 from dicom_deid.objects import WrittenObject
@@ -33,16 +33,9 @@ _NEVER_DONE = frozenset({Outcome.FAILED, Outcome.ARCHIVED, Reason.OBJECT_VANISHE
 
 _TWO_KEYS = "hashtext(current_schema() || ' batch'), (%(batch)s %% 2147483647)::integer"
 
-_HELD = """
-EXISTS (SELECT FROM pg_locks l WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2
-        AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-        AND l.classid::bigint = hashtext(current_schema() || ' batch')::bigint & 4294967295
-        AND l.objid::bigint = b.batch_id %% 2147483647)
-"""
-
 _LOOK = f"""
 SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || ' scope ' || %(scope)s, 0));
-SELECT b.state, b.expires_at > clock_timestamp() AND {_HELD} FROM batch b WHERE b.batch_id = %(batch)s FOR UPDATE
+SELECT b.state, b.expires_at > clock_timestamp() AND {IS_HELD} FROM batch b WHERE b.batch_id = %(batch)s FOR UPDATE
 """  # noqa: S608 - constants
 
 # An object that was being processed when its worker died is counted; every object gets its id before the first is read.
@@ -58,7 +51,7 @@ UPDATE batch_item SET outcome = NULL WHERE batch_id = %(batch)s AND outcome = 'l
 WITH other AS (
     SELECT i.key_hash, i.etag, i.version_id FROM batch b JOIN batch_item i USING (batch_id)
     WHERE b.scope_id = %(scope)s AND b.state = 'leased' AND b.run_id <> %(run)s AND b.expires_at > clock_timestamp()
-      AND (i.outcome IS NULL OR i.outcome = 'failed') AND {_HELD}
+      AND (i.outcome IS NULL OR i.outcome = 'failed') AND {IS_HELD}
 )
 UPDATE batch_item i SET outcome = 'left' FROM other o
 WHERE i.batch_id = %(batch)s AND (i.outcome IS NULL OR i.outcome = 'failed') AND o.key_hash = i.key_hash;
@@ -89,9 +82,10 @@ ORDER BY series, study, accession, patient, issuer ON CONFLICT DO NOTHING;
 _WANTED = """
 wanted AS (
     SELECT w.*, s.series_number FROM unnest(
-        %(items)s::integer[], %(destination_keys)s::text[], %(series)s::bytea[], %(studies)s::bytea[],
-        %(accessions)s::bytea[], %(patients)s::bytea[], %(issuers)s::bytea[], %(instances)s::bytea[])
-        w (item, destination_key, series, study, accession, patient, issuer, instance)
+        %(items)s::integer[], %(destination_keys)s::text[], %(reasons)s::text[], %(series)s::bytea[],
+        %(studies)s::bytea[], %(accessions)s::bytea[], %(patients)s::bytea[], %(issuers)s::bytea[],
+        %(instances)s::bytea[])
+        w (item, destination_key, reason, series, study, accession, patient, issuer, instance)
     JOIN source_series s ON s.project_id = %(project)s AND s.series_hash = w.series AND s.study_hash = w.study
         AND s.accession_hash = w.accession AND s.patient_hash = w.patient AND s.issuer_hash = w.issuer
 )
@@ -113,13 +107,15 @@ WITH mine AS (
     UPDATE batch SET expires_at = clock_timestamp() + make_interval(secs => %(seconds)s)
     WHERE batch_id = %(batch)s AND token = %(token)s RETURNING batch_id
 ), {_WANTED}, refused AS ({_IS_WITHDRAWN}), made AS (
-    INSERT INTO write_intent (batch_id, item, run_id, scope_id, key_hash, destination_key, series_number, instance_hash)
-    SELECT i.batch_id, i.item, %(run)s, %(scope)s, i.key_hash, w.destination_key, w.series_number,
+    INSERT INTO write_intent (batch_id, item, run_id, scope_id, key_hash, destination_key, reason, series_number,
+        instance_hash)
+    SELECT i.batch_id, i.item, %(run)s, %(scope)s, i.key_hash, w.destination_key, w.reason, w.series_number,
            CASE WHEN w.instance <> '' THEN encode(substr(w.instance, 1, 16), 'hex')::uuid END
     FROM wanted w JOIN batch_item i ON i.batch_id = %(batch)s AND i.item = w.item
     WHERE EXISTS (SELECT FROM mine) AND w.item NOT IN (SELECT item FROM refused) ORDER BY i.item
     ON CONFLICT (batch_id, item) DO UPDATE SET destination_key = excluded.destination_key, run_id = excluded.run_id,
-        series_number = excluded.series_number, instance_hash = excluded.instance_hash, withdrawal_id = NULL
+        reason = excluded.reason, series_number = excluded.series_number, instance_hash = excluded.instance_hash,
+        withdrawal_id = NULL
 ), kept AS (
     DELETE FROM deletion x USING wanted w
     WHERE x.withdrawal_id IS NULL AND x.place = 'destination' AND x.url = %(destination)s AND x.key = w.destination_key
@@ -135,8 +131,9 @@ SELECT (SELECT count(*) FROM mine), (SELECT coalesce(array_agg(DISTINCT item), '
 _MINE = "SELECT 1 FROM batch WHERE batch_id = %(batch)s AND token = %(token)s FOR UPDATE"
 
 # The old object is deleted after the new one was written under another key, or was quarantined for what was not known
-# when the old one was written; and both where the patient was withdrawn
-# while the object was being written.
+# when the old one was written; and both where the patient was withdrawn while the object was being written. What an
+# earlier attempt may have written of a withdrawn object, which has no row, is deleted too; a copy in quarantine is
+# deleted by the withdrawal.
 _SETTLE = f"""
 SELECT pg_advisory_xact_lock_shared({TERMS_LOCK});
 {_ADD_SERIES}
@@ -144,19 +141,20 @@ UPDATE batch_item i SET outcome = w.outcome FROM unnest(%(items)s::integer[], %(
 WHERE i.batch_id = %(batch)s AND i.item = w.item;
 WITH {_WANTED}, settled AS (
     DELETE FROM write_intent i USING wanted w WHERE i.batch_id = %(batch)s AND i.item = w.item
-    RETURNING i.item, i.series_number, i.instance_hash, i.withdrawal_id
+    RETURNING i.item, i.series_number, i.instance_hash, i.withdrawal_id, i.destination_key, i.reason
 ), state AS (
-    SELECT i.key_hash, i.etag, i.version_id, o.outcome, o.reason, w.destination_key, o.destination_etag,
+    SELECT i.key_hash, i.etag, i.version_id, o.outcome, w.reason, w.destination_key, o.destination_etag,
+        x.destination_key AS intended_key, x.reason AS intended_reason,
         o.destination_size, o.is_done, o.selection, o.terms, x.withdrawal_id, coalesce(x.series_number,
             CASE WHEN w.series || w.study || w.accession || w.patient || w.instance <> '' THEN w.series_number END)
             AS series_number,
         coalesce(x.instance_hash, CASE WHEN w.instance <> '' THEN encode(substr(w.instance, 1, 16), 'hex')::uuid END)
             AS instance_hash
     FROM wanted w JOIN batch_item i ON i.batch_id = %(batch)s AND i.item = w.item
-    JOIN unnest(%(items)s::integer[], %(outcomes)s::text[], %(reasons)s::text[], %(destination_etags)s::text[],
+    JOIN unnest(%(items)s::integer[], %(outcomes)s::text[], %(destination_etags)s::text[],
                 %(destination_sizes)s::bigint[], %(are_done)s::boolean[], %(selections)s::text[],
                 %(terms)s::integer[])
-        o (item, outcome, reason, destination_etag, destination_size, is_done, selection, terms) ON o.item = w.item
+        o (item, outcome, destination_etag, destination_size, is_done, selection, terms) ON o.item = w.item
     LEFT JOIN settled x ON x.item = w.item
 ), superseded AS (
     INSERT INTO deletion (run_id, scope_id, object_id, place, url, key, etag)
@@ -167,11 +165,18 @@ WITH {_WANTED}, settled AS (
     RETURNING {DELETION_COLUMNS}
 ), taken_back AS (
     INSERT INTO deletion (withdrawal_id, run_id, scope_id, object_id, place, url, key, etag)
-    SELECT s.withdrawal_id, %(run)s, d.scope_id, d.object_id, 'destination', %(destination)s, s.destination_key,
-        s.destination_etag
+    SELECT s.withdrawal_id, %(run)s, d.scope_id, d.object_id, 'destination', %(destination)s,
+        coalesce(s.destination_key, s.intended_key), s.destination_etag
     FROM processed_object d JOIN state s USING (key_hash)
-    WHERE d.scope_id = %(scope)s AND s.withdrawal_id IS NOT NULL AND s.outcome = 'deidentified'
+    WHERE d.scope_id = %(scope)s AND s.withdrawal_id IS NOT NULL AND s.outcome <> 'quarantined' AND s.intended_key <> ''
     RETURNING {DELETION_COLUMNS}
+), taken_from_quarantine AS (
+    INSERT INTO deletion (withdrawal_id, run_id, scope_id, object_id, place, url, reason, key_hash, encrypted_key, etag)
+    SELECT s.withdrawal_id, %(run)s, d.scope_id, d.object_id, 'quarantine', %(quarantine)s,
+        coalesce(s.intended_reason, s.reason), d.key_hash, d.encrypted_key, s.etag
+    FROM processed_object d JOIN state s USING (key_hash)
+    WHERE d.scope_id = %(scope)s AND s.withdrawal_id IS NOT NULL AND %(quarantine)s IS NOT NULL
+      AND (s.outcome = 'quarantined' OR s.intended_reason IS NOT NULL)
 ), updated AS (
     UPDATE processed_object d SET etag = s.etag, version_id = s.version_id, outcome = s.outcome, reason = s.reason,
         selection = nullif(s.selection, ''), rules_id = %(rules)s, package_version = %(package)s, run_id = %(run)s,
@@ -334,6 +339,7 @@ class Lease:
             [each.item for each in intents],
             [each.identity for each in intents],
             [each.destination_key for each in intents],
+            [each.reason for each in intents],
         )
         mine, refused = self._connection.query("recording what will be written", _INTEND, parameters)[0]
         if not mine:
@@ -373,11 +379,14 @@ class Lease:
             settings_digest=request.settings_digest,
         )
         parameters = self._identified(
-            [row.item for row in rows], [row.identity for row in rows], [row.destination_key for row in rows]
+            [row.item for row in rows],
+            [row.identity for row in rows],
+            [row.destination_key for row in rows],
+            [row.reason for row in rows],
         ) | {
             "package": __version__,
+            "quarantine": request.parameters.get("quarantine"),
             "outcomes": [row.outcome.value for row in rows],
-            "reasons": [row.reason and row.reason.value for row in rows],
             "destination_etags": [row.destination_etag for row in rows],
             "destination_sizes": [row.destination_size for row in rows],
             "selections": [row.selection for row in rows],
@@ -394,11 +403,16 @@ class Lease:
         return deletions
 
     def _identified(
-        self, items: Sequence[BatchItem], identities: Sequence[ObjectIdentity], destination_keys: Sequence[str | None]
+        self,
+        items: Sequence[BatchItem],
+        identities: Sequence[ObjectIdentity],
+        destination_keys: Sequence[str | None],
+        reasons: Sequence[Reason | None],
     ) -> dict[str, Any]:
         return self._parameters(
             items=[item.item_id for item in items],
             destination_keys=list(destination_keys),
+            reasons=[reason and reason.value for reason in reasons],
             patients=[self._hash(IdentifierKind.PATIENT_ID, each.patient_id) for each in identities],
             issuers=[
                 self._hash(IdentifierKind.PATIENT_ID, of and issuer_term(of))

@@ -27,7 +27,7 @@ _HEAD = "SELECT, INSERT, UPDATE ON chain_head"
 
 _READ = (
     "SELECT ON project, key_check, recipe, alembic_version, work_scope, rules, source_series, processed_object, run, "
-    "batch, batch_item, write_intent, withdrawal, withdrawn, deletion, release, secret, chain_head, audit_event, "
+    "batch, batch_item, write_intent, withdrawal, withdrawn, deletion, released_copy, secret, chain_head, audit_event, "
     "audit_link, audit, held_object, decision, decided_object, index_source, index_series, index_object, cohort_line"
 )
 
@@ -35,7 +35,7 @@ _GRANTS: Mapping[str, tuple[str, ...]] = {
     "writer": (
         _READ,
         "INSERT ON project, key_check, recipe, work_scope, rules, patient, source_series, processed_object, run",
-        "INSERT ON batch, batch_item, write_intent, withdrawal, withdrawn, deletion, release, secret, mapping",
+        "INSERT ON batch, batch_item, write_intent, withdrawal, withdrawn, deletion, released_copy, secret, mapping",
         "INSERT ON audit_link, audit, index_source, index_series, index_object, cohort_line",
         "UPDATE ON index_object",
         "UPDATE (patient_ids, accession_numbers, study_ids) ON project",
@@ -45,11 +45,12 @@ _GRANTS: Mapping[str, tuple[str, ...]] = {
         "UPDATE (taken_at) ON archive_word_snapshot",
         "DELETE ON archive_word_snapshot",
         "SELECT (project_id, kind, keyed_hash, pseudonym, is_unique, row_check) ON mapping",
-        "UPDATE ON processed_object, run, batch, batch_item, write_intent, withdrawal, release, held_object",
+        "UPDATE ON processed_object, run, batch, batch_item, write_intent, withdrawal, released_copy, held_object",
         "UPDATE ON decided_object",
         "INSERT, DELETE ON held_object",
         "INSERT ON decided_object",
-        "DELETE ON batch, batch_item, write_intent, withdrawn, deletion, index_series, index_object, cohort_line",
+        "DELETE ON batch, batch_item, write_intent, withdrawn, deletion, released_copy, index_series, index_object",
+        "DELETE ON cohort_line",
         f"INSERT ({_EVENT_COLUMNS}) ON audit_event",
         _HEAD,
         "USAGE ON SEQUENCE audit_link_link_id_seq",

@@ -443,21 +443,22 @@ def record_approval(
 def record_release(
     connection: DatabaseConnection, chain_key: bytes, run: Run, release_to: str, objects: int, person: str
 ) -> None:
-    """Record that the objects of a run were copied to a place, where a withdrawal must delete them too.
+    """Record that the objects of a run are copied to a place: before the first copy with 0 objects, then their number.
 
-    Call it before the first copy with 0 objects, and after the last with their number.
+    The copies themselves are in `released_copy`: see :mod:`dicom_deid.database.released`.
     """
-    doing = "recording the release"
-    with connection.transaction(doing):
-        connection.query(
-            doing,
-            "INSERT INTO release (run_id, url) VALUES (%s, %s) ON CONFLICT DO NOTHING",
-            (run.run_id, release_to.rstrip("/")),
-        )
-        kind = "release-finished" if objects else "release-begun"
-        body = {"person": person, "release_to": release_to, "objects": objects}
-        record_event(connection, chain_key, kind, body, run_id=run.run_id, project=run.request.project)
+    kind = "release-finished" if objects else "release-begun"
+    body = {"person": person, "release_to": release_to, "objects": objects}
+    record_event(connection, chain_key, kind, body, run_id=run.run_id, project=run.request.project)
 
+
+IS_HELD = """
+EXISTS (SELECT FROM pg_locks l WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2
+        AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+        AND l.classid::bigint = hashtext(current_schema() || ' batch')::bigint & 4294967295
+        AND l.objid::bigint = b.batch_id %% 2147483647)
+"""
+"""What holds of batch `b` while the session of the worker that has leased it is connected."""
 
 _ABANDONED = """
 SELECT r.run_id::text FROM run r WHERE r.state = 'running' AND (%(scope)s IS NULL OR r.scope_id = %(scope)s)

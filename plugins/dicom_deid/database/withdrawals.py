@@ -21,7 +21,7 @@ from dicom_deid.database.hash_chain import record_event
 from dicom_deid.database.mapping import keyed_hash_of
 from dicom_deid.database.projects import Project
 from dicom_deid.database.runs import chain_end
-from dicom_deid.exceptions import ConfigurationError
+from dicom_deid.exceptions import ConfigurationError, DicomDeidError
 from dicom_deid.identifiers import IdentifierKind
 from dicom_deid.reasons import Outcome
 
@@ -152,10 +152,9 @@ SELECT %(withdrawal)s::uuid, d.scope_id, d.object_id, 'destination', s.destinati
     d.destination_etag, d.run_id
 FROM pg_temp.chosen_object c JOIN processed_object d USING (scope_id, key_hash) JOIN work_scope s USING (scope_id)
 WHERE d.destination_key IS NOT NULL;
-INSERT INTO deletion (withdrawal_id, scope_id, object_id, place, url, key, run_id)
-SELECT DISTINCT %(withdrawal)s::uuid, c.scope_id, c.object_id, 'release', r.url, a.destination_key, r.run_id
-FROM pg_temp.chosen_object c JOIN audit a USING (object_id) JOIN release r ON r.run_id = a.run_id
-WHERE a.destination_key IS NOT NULL;
+INSERT INTO deletion (withdrawal_id, scope_id, object_id, place, url, key, etag)
+SELECT %(withdrawal)s::uuid, c.scope_id, c.object_id, 'release', r.url, r.key, r.etag
+FROM pg_temp.chosen_object c JOIN released_copy r USING (object_id);
 INSERT INTO deletion (withdrawal_id, scope_id, object_id, place, url, reason, key_hash, encrypted_key, etag, run_id)
 SELECT DISTINCT ON (c.object_id, r.request::jsonb #>> '{parameters,quarantine}', a.reason, a.source_etag)
     %(withdrawal)s::uuid, c.scope_id, c.object_id, 'quarantine', r.request::jsonb #>> '{parameters,quarantine}',
@@ -168,12 +167,14 @@ SELECT place, count(*) FROM deletion WHERE withdrawal_id = %(withdrawal)s GROUP 
 
 _DONE = """
 WITH gone AS (
-    DELETE FROM deletion WHERE deletion_id = ANY (%s) RETURNING deletion_id, scope_id, object_id, place
+    DELETE FROM deletion WHERE deletion_id = ANY (%s) RETURNING deletion_id, scope_id, object_id, place, url, key
 ), state AS (
     UPDATE processed_object d SET outcome = 'withdrawn', destination_key = NULL, destination_etag = NULL,
         destination_size = NULL
     FROM gone WHERE gone.place = 'destination' AND d.object_id = gone.object_id AND d.withdrawal_id IS NOT NULL
-), released AS (
+), copies AS (
+    DELETE FROM released_copy r USING gone WHERE gone.place = 'release' AND r.url = gone.url AND r.key = gone.key
+), held AS (
     DELETE FROM held_object h USING gone WHERE h.object_id = gone.object_id
 )
 SELECT deletion_id FROM gone
@@ -339,6 +340,25 @@ def open_withdrawals(connection: DatabaseConnection, project: Project | None = N
     return [withdrawal_id for (withdrawal_id,) in rows]
 
 
+class StillBeingWritten(DicomDeidError):
+    """Objects were being written when they were withdrawn; continuing later deletes them.
+
+    Parameters
+    ----------
+    withdrawal_id
+        The withdrawal.
+    objects
+        Their number.
+    """
+
+    def __init__(self, withdrawal_id: str, objects: int) -> None:
+        self.withdrawal_id = withdrawal_id
+        super().__init__(
+            f"{objects} objects were being written when they were withdrawn. Continue withdrawal {withdrawal_id} when "
+            "their batches have ended; a retry does that."
+        )
+
+
 def finish_withdrawal(connection: DatabaseConnection, chain_key: bytes, project: Project, withdrawal_id: str) -> None:
     """End a withdrawal after every copy is deleted; nothing happens when it has ended.
 
@@ -346,6 +366,8 @@ def finish_withdrawal(connection: DatabaseConnection, chain_key: bytes, project:
     ------
     ConfigurationError
         There is none of that id in the project, or copies of it are not deleted yet.
+    StillBeingWritten
+        A worker has objects of it in flight.
     """
     doing = "finishing the withdrawal"
     with connection.transaction(doing):
@@ -356,6 +378,11 @@ def finish_withdrawal(connection: DatabaseConnection, chain_key: bytes, project:
             raise ConfigurationError(
                 f"{left[0][0]} copies of withdrawal {withdrawal_id} are not deleted yet: continue it."
             )
+        writing = connection.query(
+            doing, "SELECT count(*) FROM write_intent WHERE withdrawal_id = %s", (withdrawal_id,)
+        )
+        if writing[0][0]:
+            raise StillBeingWritten(withdrawal_id, writing[0][0])
         body = {"state": "finished", **chain_end(connection, withdrawal_id)}
         record_event(connection, chain_key, "withdrawal-finished", body, run_id=withdrawal_id, project=project.name)
         connection.query(

@@ -89,8 +89,8 @@ class S3Connection:
         The store supports ``If-None-Match`` and ``If-Match`` of writes. If False, the key is looked up before a write
         instead, which does not detect another writer at the same instant.
     delete_versions
-        In a versioned bucket, delete the version of an object that is deleted, instead of keeping it below a delete
-        marker.
+        In a versioned bucket, delete all versions of an object that is deleted, and the older ones of an object that is
+        replaced. Otherwise they are kept.
     compare_etags
         Compare the bytes of an object that is read as a whole with its ETag where that is their MD5, or with the
         checksum that the store keeps of it. It takes 1.3 ms of processor time for 1 MB.

@@ -186,7 +186,9 @@ class S3Store(S3Bucket):
 
         try:
             self.check_condition(key, replaces)
-            return WrittenObject(key, size, self.call("writing an object", attempt))
+            written = WrittenObject(key, size, self.call("writing an object", attempt))
+            self.delete_replaced_version(key, replaces)
+            return written
         except PreconditionFailed as refused:
             existing = self.find(key)
             if existing is None and replaces is not None:
@@ -195,6 +197,7 @@ class S3Store(S3Bucket):
             if existing is None:
                 raise ObjectStoreError(f"{refused}, but no object is at the destination key") from None
             if holds_same_bytes(self, existing, parts):
+                self.delete_replaced_version(key, replaces)
                 return WrittenObject(key, size, existing.etag, existed=True)
             raise Quarantine(Reason.DESTINATION_CONFLICT) from None
 
@@ -202,14 +205,19 @@ class S3Store(S3Bucket):
         """See `ObjectStore.delete`."""
         existing = self.find(key)
         if existing is None:
+            if self.connection.delete_versions:
+                self.delete_old_versions(key)
             return False
         if etag not in (None, existing.etag):
             raise Quarantine(Reason.DESTINATION_CONFLICT)
         arguments = {"Bucket": self.bucket, "Key": self.full_key(key), **self.connection.read_arguments}
         if etag is not None and self.connection.conditional_writes:
             arguments["IfMatch"] = f'"{etag}"'
-        if self.connection.delete_versions and existing.version_id is not None:
-            arguments["VersionId"] = existing.version_id
+        if self.connection.delete_versions:
+            # First the older ones: each would become the object that readers see.
+            self.delete_old_versions(key)
+            if existing.version_id is not None:
+                arguments["VersionId"] = existing.version_id
         try:
             self.call("deleting an object", lambda: self.client.delete_object(**arguments))
         except PreconditionFailed:

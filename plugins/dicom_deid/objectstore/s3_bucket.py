@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, TypeVar
 
 from dicom_deid.objects import SourceObject
@@ -92,6 +93,26 @@ class S3Bucket:
         existing = self.find(key)
         if (existing and existing.etag) != replaces:
             raise PreconditionFailed("the key is taken, or holds another object")
+
+    def delete_replaced_version(self, key: str, replaces: str | None) -> None:
+        """Delete what a write has replaced, where versions are not kept."""
+        if replaces is not None and self.connection.delete_versions:
+            self.delete_old_versions(key)
+
+    def delete_old_versions(self, key: str) -> None:
+        """Delete all versions of a key but the newest; nothing happens in a bucket without versions."""
+        arguments = {"Bucket": self.bucket, **self.connection.read_arguments}
+        position: dict[str, str] = {}
+        while True:
+            request = partial(self.client.list_object_versions, Prefix=self.full_key(key), **position, **arguments)
+            page = self.call("listing the versions of an object", request)
+            for each in (*page.get("Versions", ()), *page.get("DeleteMarkers", ())):
+                if each["Key"] == self.full_key(key) and not each["IsLatest"]:
+                    gone = partial(self.client.delete_object, Key=each["Key"], VersionId=each["VersionId"], **arguments)
+                    self.call("deleting a version", gone)
+            if not page.get("IsTruncated") or page["NextKeyMarker"] != self.full_key(key):
+                return
+            position = {"KeyMarker": page["NextKeyMarker"], "VersionIdMarker": page["NextVersionIdMarker"]}
 
     def call(self, doing: str, request: Callable[[], Result]) -> Result:
         """Make a request at the allowed speed, retry it while that may help, and raise our exceptions."""

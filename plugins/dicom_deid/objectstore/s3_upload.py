@@ -118,6 +118,7 @@ class S3Upload:
         written = self._target.find(self._key)
         if written is None or written.size != self._size:
             raise ObjectStoreError("completing a multipart upload: the store shows another size than was sent")
+        self._target.delete_replaced_version(self._key, self._replaces)
         return WrittenObject(self._key, written.size, written.etag)
 
     def abort(self) -> None:

@@ -11,6 +11,7 @@ from pydicom.filereader import read_partial
 from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag
 
+from dicom_deid.database import ObjectIdentity
 from dicom_deid.database.quarantine import DeviceFacts
 from dicom_deid.exceptions import DicomDeidError, Quarantine
 from dicom_deid.objects import SourceObject
@@ -24,10 +25,11 @@ _READ_AT_ONCE = 2**18
 _MAX_FACT = 64
 _COLUMNS = 0x00280011
 _SHORTEST_WORD = 3
-# SOPClassUID, Modality, Manufacturer, ManufacturerModelName, PatientName, PatientID, SoftwareVersions,
-# StudyInstanceUID, Rows, Columns.
+# SOPClassUID, SOPInstanceUID, AccessionNumber, Modality, Manufacturer, ManufacturerModelName, PatientName, PatientID,
+# IssuerOfPatientID, SoftwareVersions, StudyInstanceUID, SeriesInstanceUID, Rows, Columns.
 _FACTS: list[BaseTag | int] = [
-    0x00080016, 0x00080060, 0x00080070, 0x00081090, 0x00100010, 0x00100020, 0x00181020, 0x0020000D, 0x00280010, _COLUMNS
+    0x00080016, 0x00080018, 0x00080050, 0x00080060, 0x00080070, 0x00081090, 0x00100010, 0x00100020, 0x00100021,
+    0x00181020, 0x0020000D, 0x0020000E, 0x00280010, _COLUMNS,
 ]  # fmt: skip
 
 
@@ -44,15 +46,15 @@ def open_object(storage: ObjectStore, stored: SourceObject, max_bytes: int = MAX
     return cast(BinaryIO, io.BufferedReader(cast(Any, _ObjectFile(storage, stored, max_bytes)), _READ_AT_ONCE))
 
 
-def read_device_facts(storage: ObjectStore, stored: SourceObject) -> DeviceFacts | None:
-    """Return the attributes of a held object that group the objects of one device.
+def read_header_facts(storage: ObjectStore, stored: SourceObject) -> tuple[DeviceFacts, ObjectIdentity] | None:
+    """Return the attributes of a held object that group the objects of one device, and its identifiers.
 
-    A value that holds a word of the patient's name or the PatientID is left out.
+    A value that holds a word of the patient's name or the PatientID is left out of the former.
 
     Returns
     -------
-    DeviceFacts or None
-        None if the header cannot be read.
+    tuple of DeviceFacts and ObjectIdentity, or None
+        None if the header cannot be read. The identifiers are PHI.
 
     Raises
     ------
@@ -66,7 +68,7 @@ def read_device_facts(storage: ObjectStore, stored: SourceObject) -> DeviceFacts
             force=True,
             specific_tags=_FACTS,
         )
-        return _device_facts(header)
+        return _device_facts(header), _identity(header)
     except DicomDeidError:
         raise
     except Exception:
@@ -94,6 +96,17 @@ def _device_facts(header: Dataset) -> DeviceFacts:
         columns=header.get("Columns"),
         patient_id=_text(header, "PatientID"),
         study_instance_uid=_text(header, "StudyInstanceUID"),
+    )
+
+
+def _identity(header: Dataset) -> ObjectIdentity:
+    return ObjectIdentity(
+        patient_id=_text(header, "PatientID"),
+        issuer_of_patient_id=_text(header, "IssuerOfPatientID"),
+        accession_number=_text(header, "AccessionNumber"),
+        study_instance_uid=_text(header, "StudyInstanceUID"),
+        series_instance_uid=_text(header, "SeriesInstanceUID"),
+        sop_instance_uid=_text(header, "SOPInstanceUID"),
     )
 
 

@@ -22,7 +22,8 @@ from dicom_deid.database.patient_terms import PatientTerms
 from dicom_deid.database.quarantine import DeviceFacts, ItemDecision, decision_of_rule
 from dicom_deid.database.source_index import IndexEntry
 from dicom_deid.engine import AnalysisResult, Deidentifier, DeidentifyResult, SearchTerms
-from dicom_deid.exceptions import ConfigurationError, DicomDeidError, ObjectStoreError, Quarantine
+from dicom_deid.exceptions import ConfigurationError, ObjectStoreError, Quarantine
+from dicom_deid.identifiers import with_issuer
 from dicom_deid.objects import SourceRange
 from dicom_deid.objectstore import ObjectStore, WriteMethod, WriteResult, write_parts
 from dicom_deid.pipeline.archive_words import ObjectWords
@@ -47,7 +48,7 @@ from dicom_deid.pipeline.large import (
     copy_unchanged,
     source_object,
 )
-from dicom_deid.pipeline.object_file import read_device_facts
+from dicom_deid.pipeline.object_file import read_header_facts
 from dicom_deid.pipeline.patient_terms import RunPatientTerms, is_lasting
 from dicom_deid.reasons import Outcome, Reason
 
@@ -98,6 +99,7 @@ class _Attempt:
     terms: int | None = None
     fetched: FetchedObject | None = None
     destination_key: str = ""
+    is_intended: bool = False
     seconds: dict[str, float] = field(default_factory=dict)
     since: float = field(default_factory=time.perf_counter)
 
@@ -119,6 +121,7 @@ class _Attempt:
         device: DeviceFacts | None = None,
         selection: str = "",
         rewritten: DeidentifyResult | None = None,
+        identity: ObjectIdentity = NO_IDENTITY,
     ) -> ObjectResult:
         """Return the result, with what was found out about the object."""
         analysis = self.fetched.analysis if self.fetched else None
@@ -141,7 +144,7 @@ class _Attempt:
             device=device,
             selection=selection,
             terms=self.terms,
-            identity=_identity(analysis) if analysis and not written else NO_IDENTITY,
+            identity=identity,
             rule_decisions=_rule_decisions(rewritten) if rewritten else (),
         )
         entry = words = None
@@ -248,6 +251,7 @@ class ObjectProcessor:
             attempt.since = time.perf_counter()
             if reply.is_refused:
                 return attempt.result(Outcome.EXCLUDED, detail="withdrawn")
+            attempt.is_intended = True
 
             # Write, unless the key is taken by an object that this project did not write for the same source object,
             # and describe what was written for the audit.
@@ -262,15 +266,7 @@ class ObjectProcessor:
                 rewritten=rewritten,
             )
         except Exception as error:
-            result = self._not_written(attempt, error)
-        if attempt.fetched is None and result.row.outcome is Outcome.QUARANTINED and self._searches_residuals:
-            # It is not written, but later objects of the patient are searched for its terms.
-            try:
-                pending = yield from self._scan_header(item)
-            except Exception as error:
-                return self._not_written(attempt, error)
-            yield pending
-        return result
+            return (yield from self._not_written(attempt, error))
 
     def cost(self, item: BatchItem) -> int:
         """Return the bytes that an object takes in memory while it is in flight.
@@ -391,16 +387,25 @@ class ObjectProcessor:
             streaming=self._streaming,
         )
 
-    def _not_written(self, attempt: _Attempt, error: Exception) -> ObjectResult:
+    def _not_written(self, attempt: _Attempt, error: Exception) -> Steps[ObjectResult]:
         """Return the result of an object that was not written, and do what follows from its outcome."""
         outcome, reason, detail = _classify(error)
         if reason is Reason.DESTINATION_CONFLICT:
             detail = attempt.destination_key
+        device, identity = None, NO_IDENTITY
         try:
-            self._follow_up(attempt.item, outcome, reason)
+            if outcome is Outcome.ARCHIVED and self._configuration.restore == "request":
+                self._stores.source.restore(attempt.item.key, days=self._configuration.restore_days)
+            elif outcome is Outcome.QUARANTINED:
+                device, identity = self._header_facts(attempt)
+                if (yield from self._is_withdrawn(attempt, reason, identity)):
+                    return attempt.result(Outcome.EXCLUDED, detail="withdrawn", identity=identity)
+                quarantine = self._stores.quarantine
+                if quarantine is not None and reason not in _NOT_COPIED:
+                    _copy_to_quarantine(self._stores.source, attempt.item, quarantine, reason)
         except Exception as second:
             _, reason, second_detail = _classify(second)
-            step = "requesting to restore it" if outcome is Outcome.ARCHIVED else "copying to quarantine"
+            step = "requesting to restore it" if outcome is Outcome.ARCHIVED else "holding it"
             outcome, error, detail = Outcome.FAILED, second, f"{step}: {second_detail}"
         attempt.end_stage("writing" if "reading" in attempt.seconds else "reading")
         return attempt.result(
@@ -409,16 +414,25 @@ class ObjectProcessor:
             detail=detail,
             error=error if outcome is Outcome.FAILED else None,
             sha256_in=attempt.fetched.sha256 if attempt.fetched else None,
-            device=self._device_of(attempt.item) if outcome is Outcome.QUARANTINED else None,
+            device=device,
+            identity=identity,
         )
 
-    def _follow_up(self, item: BatchItem, outcome: Outcome, reason: Reason) -> None:
-        """Copy a quarantined object, or request that an archived one is restored, as the run is configured."""
-        quarantine = self._stores.quarantine
-        if outcome is Outcome.ARCHIVED and self._configuration.restore == "request":
-            self._stores.source.restore(item.key, days=self._configuration.restore_days)
-        elif outcome is Outcome.QUARANTINED and quarantine is not None and reason not in _NOT_COPIED:
-            _copy_to_quarantine(self._stores.source, item, quarantine, reason)
+    def _is_withdrawn(
+        self, attempt: _Attempt, reason: Reason, identity: ObjectIdentity
+    ) -> Generator[MemoryRequest | PendingObject | Intent, Reply, bool]:
+        """Commit the intent to hold an object; return whether it was withdrawn, and must not even be copied."""
+        if attempt.fetched is None:
+            # It is not written, but later objects of the patient are searched for its terms.
+            pending = PendingObject()
+            if self._searches_residuals:
+                pending = yield from self._scan_header(attempt.item)
+            yield pending
+        if attempt.is_intended:
+            return False
+        reply = yield Intent(item=attempt.item, reason=reason, identity=identity)
+        attempt.since = time.perf_counter()
+        return reply.is_refused
 
     def _deidentifier_of(self, item: BatchItem) -> Deidentifier:
         """Return the engine for an object: with the rules and settings of the decision about it, if there is one."""
@@ -429,12 +443,18 @@ class ObjectProcessor:
             self._amended[decision] = make_deidentifier(amend(self._configuration, decision), self._archive_words)
         return self._amended[decision]
 
-    def _device_of(self, item: BatchItem) -> DeviceFacts | None:
-        """Return the attributes that group quarantined objects; None if the header cannot be read."""
+    def _header_facts(self, attempt: _Attempt) -> tuple[DeviceFacts | None, ObjectIdentity]:
+        """Return what is known of a quarantined object: how it is grouped, and how it can be withdrawn."""
         try:
-            return read_device_facts(self._stores.source, source_object(item))
-        except DicomDeidError:
-            return None
+            facts = read_header_facts(self._stores.source, source_object(attempt.item))
+        except Quarantine:
+            facts = None
+        device, identity = facts or (None, NO_IDENTITY)
+        if attempt.fetched is not None:
+            return device, _identity(attempt.fetched.analysis)
+        if self._configuration.patient_key == "id-and-issuer":
+            identity = identity._replace(patient_id=with_issuer(identity.patient_id, identity.issuer_of_patient_id))
+        return device, identity
 
 
 def _identity(analysis: AnalysisResult) -> ObjectIdentity:

@@ -5,10 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 
-from dicom_deid.objects import SourceObject, SourceRange
+from dicom_deid.database.released import Copy
+from dicom_deid.objects import SourceRange
 from dicom_deid.objectstore import ObjectStore, open_object_store, write_parts
 from dicom_deid.pipeline.connections import Connections
+from dicom_deid.pipeline.withdrawal import delete_unless_changed
+
+_AT_ONCE = 200
+"""Copies that are recorded together. A withdrawal waits until they are made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +44,8 @@ def release_run(
 ) -> ReleaseResult:
     """Copy what a run wrote to the release target, byte for byte, under the same keys.
 
-    Only objects that the audit records as written, with the same ETag, are released. Objects that are at the target
-    already stay as they are, so that a retry resumes.
+    Only objects that the audit records as written, with the same ETag, are released; withdrawn ones are not. Copies
+    that are at the target already stay as they are, so that a retry resumes. A copy of an earlier run is superseded.
 
     Parameters
     ----------
@@ -59,29 +65,42 @@ def release_run(
     Raises
     ------
     Quarantine
-        An object is not the one that was written, or the target holds a different object under its key.
+        An object is not the one that was written, or something else wrote a different object under its key at the
+        target.
     ObjectStoreError, DatabaseError
         The object store or the database failed; a retry resumes.
     """
-    with connections.open_database() as database:
-        destination = open_object_store(database.run(run_id).request.destination, connections.destination)
+    with connections.open_database() as database, ThreadPoolExecutor(transfers) as pool:
+        run = database.run(run_id)
+        destination = open_object_store(run.request.destination, connections.destination)
         target = open_object_store(release_to, connections.destination)
         target.check(writable=True)
         database.record_release(run_id, release_to, 0, person)
-        objects = [record.written for record in database.queries.written(database.run(run_id), limit=None)]
-
-    def copy(each: SourceObject) -> bool:
-        return not should_stop() and _copy(destination, each, target, run_id)
-
-    with ThreadPoolExecutor(transfers) as pool:
-        copied = sum(pool.map(copy, objects))
-    if copied:
-        with connections.open_database() as database:
+        records = iter(database.queries.written(run, limit=None))
+        copied, stopped = 0, False
+        while not stopped and (group := list(islice(records, _AT_ONCE))):
+            with database.releasing(run.request.project, target.url, group) as copies:
+                made = pool.map(lambda each: not should_stop() and _copy(destination, each, target, run_id), copies)
+                count = sum(made)
+            copied += count
+            stopped = count < len(copies)
+        if copied:
             database.record_release(run_id, release_to, copied, person)
-    return ReleaseResult(copied, stopped=copied < len(objects))
+    return ReleaseResult(copied, stopped=stopped)
 
 
-def _copy(destination: ObjectStore, each: SourceObject, target: ObjectStore, run_id: str) -> bool:
-    whole = [SourceRange(0, each.size)]
-    write_parts(destination, each, target, each.key, whole, metadata={"run": run_id, "deidentified-by": "dicom-deid"})
+def _copy(destination: ObjectStore, copy: Copy, target: ObjectStore, run_id: str) -> bool:
+    """Copy one object, then delete the copies under other keys that it supersedes."""
+    written = copy.written
+    copy.etag = write_parts(
+        destination,
+        written,
+        target,
+        written.key,
+        [SourceRange(0, written.size)],
+        metadata={"run": run_id, "deidentified-by": "dicom-deid"},
+        replaces=copy.replaces,
+    ).etag
+    for key, etag in copy.superseded:
+        delete_unless_changed(target, key, etag)
     return True

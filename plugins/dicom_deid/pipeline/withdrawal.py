@@ -53,6 +53,8 @@ def continue_withdrawal(
     ------
     ConfigurationError
         There is no such withdrawal, or a bucket cannot be used.
+    StillBeingWritten
+        A worker has withdrawn objects in flight; another call, when their batches have ended, continues.
     ObjectStoreError, DatabaseError
         The object store or the database failed; another call continues.
     """
@@ -74,7 +76,12 @@ def finish_deletions(connections: Connections, database: Database, *, transfers:
     total = 0
     with ThreadPoolExecutor(transfers) as pool:
         while group := database.pending_deletions(limit=_AT_ONCE):
-            list(pool.map(lambda each: _delete(open_store(each.place, each.url), each.key or "", each.etag), group))
+            list(
+                pool.map(
+                    lambda each: delete_unless_changed(open_store(each.place, each.url), each.key or "", each.etag),
+                    group,
+                )
+            )
             database.settle_deletions(group)
             total += len(group)
     return total
@@ -149,7 +156,7 @@ def _opener(connections: Connections) -> Callable[[Place, str], ObjectStore]:
     return open_store
 
 
-def _delete(store: ObjectStore, key: str, etag: str | None) -> None:
+def delete_unless_changed(store: ObjectStore, key: str, etag: str | None) -> None:
     """Delete an object, unless another one has taken its key since."""
     with suppress(Quarantine):
         store.delete(key, etag=etag)
@@ -193,7 +200,7 @@ def _delete_group(
     def delete(each: Deletion) -> None:
         store = open_store(each.place, each.url)
         for key, etag in _keys(project, each, sources.get(each.run_id, "")):
-            _delete(store, key, etag)
+            delete_unless_changed(store, key, etag)
 
     list(pool.map(delete, group))
     database.record_withdrawn(project, group)

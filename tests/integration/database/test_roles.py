@@ -187,7 +187,9 @@ def test_the_writer_withdraws_and_the_owner_erases(logins, steps):
     lease.finish()
     writer.finish_run(run, "succeeded")
     writer.store_recipe("ab" * 32, "desktop", "KEEP ALL")
-    writer.record_release(run, "s3://released", 0, "olga")
+    with writer.releasing("p", "s3://released", writer.queries.written(writer.run(run))) as copies:
+        for each in copies:
+            each.etag = "e"
     request = WithdrawalRequest(patients=["A"])
     with pytest.raises(ConfigurationError, match="may not do this"):
         reader.withdraw(reader.project("p", create=False), request, ASKED)

@@ -8,7 +8,9 @@ import hmac
 import json
 import re
 import subprocess
+import time
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import pytest
@@ -27,6 +29,7 @@ from dicom_deid.database.connection import DatabaseConnection
 from dicom_deid.database.keys import derive
 from dicom_deid.database.patient_terms import PatientTerms
 from dicom_deid.database.source_index import IndexedIdentifiers, IndexEntry, SourceIndex
+from dicom_deid.database.withdrawals import StillBeingWritten
 from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.identifiers import Identifier, IdentifierKind
 from dicom_deid.objects import SourceObject
@@ -224,14 +227,89 @@ def test_copies_after_approval_and_in_quarantine_are_withdrawn_too(database, ste
             lease.intend([Intent(item=item, destination_key=f"d/{item.item_id}", identity=known)])
             lease.record([steps.row(item)])
     lease.finish()
-    database.record_release(run, "s3://released/", 18, "olga")
+    with database.releasing("p", "s3://released", database.queries.written(database.run(run), limit=None)) as copies:
+        assert len(copies) == 18
     begun = database.withdraw(database.project("p"), WithdrawalRequest(patients=["MRN-00001"]), ACCESS)
     assert begun.deletions == {"destination": 9, "release": 9, "quarantine": 1}
     (copy,) = [each for each in database.pending_deletions(begun.withdrawal_id) if each.place == "quarantine"]
     assert copy.source_key(database.project("p"), "s3://in/") == "DOE^MRN-00001/10.dcm"
     assert (copy.url, copy.reason) == ("s3://held/", "pixel-risk")
     delete_copies(database, begun.withdrawal_id)
+    with database.releasing("p", "s3://released", database.queries.written(database.run(run), limit=None)) as copies:
+        assert len(copies) == 9
+    assert database.connection.query("test", "SELECT count(*) FROM released_copy") == [(9,)]
     assert database.verify().problems == []
+
+
+def test_a_withdrawal_waits_for_copies_that_are_being_made_and_finds_them(released, second):
+    """Catches an object that is copied to the place of release after its patient was withdrawn."""
+    (run,) = released.runs()
+    records = [each for each in released.queries.written(run, limit=None) if each.destination_etag == "etag-10"]
+    request = WithdrawalRequest(patients=["MRN-00001"])
+    with ThreadPoolExecutor(1) as pool, released.releasing("p", "s3://released", records) as (copy,):
+        withdrawing = pool.submit(second.withdraw, second.project("p"), request, ACCESS)
+        with pytest.raises(TimeoutError):
+            withdrawing.result(timeout=0.5)
+        copy.etag = "copied"
+    assert withdrawing.result(timeout=30).deletions == {"destination": 10, "release": 1}
+    pending = released.pending_deletions(withdrawing.result().withdrawal_id)
+    assert [each.etag for each in pending if each.place == "release"] == ["copied"]
+
+
+def end_session(database: Database, observer: Database) -> None:
+    """Close a connection and wait until PostgreSQL has noticed, as after the death of a worker."""
+    (pid,) = database.connection.query("test", "SELECT pg_backend_pid()")[0]
+    database.connection.close()
+    while observer.connection.query("test", "SELECT 1 FROM pg_stat_activity WHERE pid = %s", (pid,)):
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("is_held", [False, True])
+def test_what_a_dead_worker_wrote_of_a_withdrawn_patient_is_deleted(released, second, steps, is_held):
+    """Catches a copy without audit row: the worker died between the write and the record."""
+    run = steps.begin(parameters={"quarantine": "s3://held/"})
+    batch = released.plan(run, listing(50)).batches[0]
+    lease = second.lease(batch.batch_id, "worker")
+    what = {"reason": Reason.PIXEL_RISK} if is_held else {"destination_key": "d/orphan"}
+    item = lease.items()[0]
+    assert lease.intend([Intent(item=item, identity=identity(number_of(item)), **what)]) == set()
+    project = released.project("p")
+    begun = released.withdraw(project, WithdrawalRequest(patients=["MRN-00004"]), ACCESS)
+    assert released.pending_deletions(begun.withdrawal_id) == []
+    with pytest.raises(StillBeingWritten, match="1 objects were being written"):
+        released.finish_withdrawal(project, begun.withdrawal_id)
+    end_session(second, released)
+    (copy,) = released.pending_deletions(begun.withdrawal_id)
+    if is_held:
+        assert (copy.place, copy.url, copy.reason) == ("quarantine", "s3://held/", "pixel-risk")
+        assert copy.source_key(project, "s3://in/") == "DOE^MRN-00004/40.dcm"
+    else:
+        assert (copy.place, copy.key, copy.etag) == ("destination", "d/orphan", None)
+    delete_copies(released, begun.withdrawal_id)
+    assert released.open_withdrawals() == []
+    assert released.plan(steps.begin(), listing(50)).withdrawn == 1
+    assert released.verify().problems == []
+
+
+@pytest.mark.parametrize("first", ["dead", "failed"])
+def test_what_an_earlier_attempt_wrote_of_a_withdrawn_patient_is_deleted(released, second, steps, first):
+    batch = released.plan(steps.begin(), listing(50)).batches[0]
+    lease = second.lease(batch.batch_id, "worker")
+    item = lease.items()[0]
+    intent = Intent(item=item, destination_key="d/orphan", identity=identity(number_of(item)))
+    lease.intend([intent])
+    begun = released.withdraw(released.project("p"), WithdrawalRequest(patients=["MRN-00004"]), ACCESS)
+    if first == "dead":
+        end_session(second, released)
+        lease = second.lease(batch.batch_id, "another worker")
+        assert lease.intend([intent]) == {item.item_id}
+        deletions = lease.record([steps.row(item, Outcome.EXCLUDED)])
+    else:
+        # The write may have succeeded although its answer was lost.
+        deletions = lease.record([steps.row(item, Outcome.FAILED, reason=Reason.STORAGE_ERROR)])
+    assert [(each.key, each.withdrawal_id) for each in deletions] == [("d/orphan", begun.withdrawal_id)]
+    lease.finish()
+    assert delete_copies(released, begun.withdrawal_id) == ["d/orphan"]
 
 
 def test_an_undone_withdrawal_is_written_again(released, steps):

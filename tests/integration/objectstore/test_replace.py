@@ -2,9 +2,12 @@
 
 import os
 import threading
+import uuid
+from contextlib import ExitStack
 from dataclasses import replace
 
 import pytest
+from moto.server import ThreadedMotoServer
 
 from dicom_deid.exceptions import Quarantine
 from dicom_deid.objectstore import LocalStore, S3Store, SourceRange, WriteMethod, write_parts
@@ -115,3 +118,51 @@ def test_readers_find_one_version_or_the_other_at_any_time(store):
     reader.join()
     assert not missed
     assert seen <= {b"%d" % number for number in range(10)}
+
+
+@pytest.fixture(params=["seaweedfs", "moto"])
+def versioned(request, connection):
+    """Return a connection to a server, and a bucket with versions on it."""
+    with ExitStack() as stack:
+        if request.param == "moto":
+            server = ThreadedMotoServer(port=0, verbose=False)
+            server.start()
+            stack.callback(server.stop)
+            connection = replace(connection, endpoint_url="http://{}:{}".format(*server.get_host_and_port()))
+        bucket = f"versions-{uuid.uuid4().hex[:8]}"
+        client = connection.clients(bucket)[0]
+        client.create_bucket(Bucket=bucket)
+        client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+        yield connection, bucket
+
+
+@pytest.mark.parametrize("delete_versions", [True, False])
+def test_versions_are_deleted_or_kept_and_none_comes_back(versioned, delete_versions):
+    connection, bucket = versioned
+    key = "a/k"
+    store = S3Store(bucket, "out", replace(connection, delete_versions=delete_versions))
+
+    def versions():
+        found = store.client.list_object_versions(Bucket=bucket, Prefix=store.full_key(key))
+        return [each["Key"] for each in found.get("Versions", ())]
+
+    neighbour = store.write(f"{key}2", [b"of another key"], metadata={})
+    store.write(f"{key}2", [b"of another key too"], metadata={}, replaces=neighbour.etag)
+    neighbours = versions()
+    old = store.write(key, [b"with a name"], metadata={})
+    new = store.write(key, [b"without"], metadata={}, replaces=old.etag)
+    assert len(versions()) - len(neighbours) == (1 if delete_versions else 2)
+    large = write_parts(store, None, store, key, [os.urandom(33 * MEBIBYTE)], metadata={}, replaces=new.etag)
+    assert len(versions()) - len(neighbours) == (1 if delete_versions else 3)
+    assert store.delete(key, etag=large.etag)
+    assert store.find(key) is None
+    assert versions() == (neighbours if delete_versions else [*[store.full_key(key)] * 3, *neighbours])
+
+
+def test_old_versions_below_a_deleted_object_are_deleted_too(versioned):
+    connection, bucket = versioned
+    S3Store(bucket, "", connection).write("k", [b"old"], metadata={})
+    S3Store(bucket, "", connection).delete("k")
+    store = S3Store(bucket, "", replace(connection, delete_versions=True))
+    assert not store.delete("k")
+    assert not store.client.list_object_versions(Bucket=bucket).get("Versions")

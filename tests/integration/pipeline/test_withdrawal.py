@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from tests.support.datasets import ct_elements, element, part10
 from tests.support.killable_withdrawal import ACCESS, STAGES, patient_is_known
 from tests.support.runs import RunEnvironment, patients, series
 
 from dicom_deid.cli import main
+from dicom_deid.engine.settings import Settings
+from dicom_deid.exceptions import Quarantine
 from dicom_deid.pipeline.release import release_run
 
 ROOT = Path(__file__).parents[3]
@@ -78,6 +81,74 @@ def test_a_patient_withdraws(place, terminal):
         assert not patient_is_known(database, people[1].patient_id)
         assert patient_is_known(database, people[0].patient_id)
         assert database.verify().problems == []
+
+
+def run_with_copies(place):
+    """Run with copies of quarantined objects."""
+    return place.run(settings=Settings(residuals="off"), quarantine=f"s3://{place.bucket}-held/q")
+
+
+@pytest.fixture
+def held_bucket(place):
+    client = place.s3.client()
+    client.create_bucket(Bucket=f"{place.bucket}-held")
+    yield lambda: [each["Key"] for each in client.list_objects_v2(Bucket=f"{place.bucket}-held").get("Contents", ())]
+    for listed in client.list_objects_v2(Bucket=f"{place.bucket}-held").get("Contents", ()):
+        client.delete_object(Bucket=f"{place.bucket}-held", Key=listed["Key"])
+
+
+def held_objects(people, count):
+    """Return CT slices that say they show identifiers."""
+    mark = element("BurnedInAnnotation", "YES")
+    return {
+        f"{person.patient_id}/{number}.dcm": part10(
+            sorted([*ct_elements(number, rows=16, columns=16, patient=person), mark], key=lambda each: each.tag)
+        )
+        for person in people
+        for number in range(count)
+    }
+
+
+def test_copies_in_quarantine_are_withdrawn_and_later_ones_are_not_made(place, terminal, held_bucket):
+    people = patients(2)
+    place.put(held_objects(people, 2))
+    assert set(run_with_copies(place).outcomes.values()) == {("quarantined", "burned-in-annotation")}
+    assert len(held_bucket()) == 4
+    done = terminal("release", "withdraw", "--project", "test", "--patient", people[0].patient_id)
+    assert "quarantine: 2 copies" in done
+    assert len(held_bucket()) == 2
+    place.put(held_objects(people, 3))
+    later = run_with_copies(place)
+    assert sorted(later.outcomes.values()) == [("excluded", None), ("quarantined", "burned-in-annotation")]
+    assert sorted(key.split("/")[-2] for key in held_bucket()) == [people[1].patient_id] * 3
+
+
+def test_a_correction_is_released_in_place_of_what_was_released_before(place, tmp_path):
+    """The copies at the place of release are superseded, under the same key and under another one."""
+    place.put(series(patients(2), 3))
+    target = f"s3://{place.bucket}/released"
+
+    def release(ran):
+        return release_run(place.connections, run_id=ran.planned.run_id, release_to=target, person="vic").objects
+
+    assert release(place.run()) == 6
+    before = place.get("released")
+    recipe = tmp_path / "more.dicom"
+    recipe.write_text("FORMAT dicom\n%header\nREMOVE StationName\nREMOVE Manufacturer\n")
+    assert release(place.run(recipes=("desktop", str(recipe)))) == 6
+    corrected = place.get("released")
+    assert corrected == place.get()
+    assert corrected.keys() == before.keys()
+    assert all(corrected[key] != before[key] for key in before)
+    moved = place.run(recipes=("desktop", str(recipe)), destination_key_template="moved/{SOPInstanceUID}.dcm")
+    assert release(moved) == 6
+    assert place.get("released") == place.get()
+    # What something else wrote there is not replaced.
+    key = min(place.get("released"))
+    place.put({key: b"another program's"}, prefix="released")
+    with pytest.raises(Quarantine, match="destination-conflict"):
+        release(place.run(destination_key_template="moved/{SOPInstanceUID}.dcm"))
+    assert place.get("released")[key] == b"another program's"
 
 
 def test_a_project_ends(place, terminal):

@@ -256,13 +256,16 @@ CREATE TABLE write_intent (
     scope_id integer NOT NULL,
     key_hash uuid NOT NULL,
     destination_key text NOT NULL,
+    reason text,
     series_number bigint,
     instance_hash uuid,
     withdrawal_id uuid,
     intended_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     PRIMARY KEY (batch_id, item)
 );
-COMMENT ON TABLE write_intent IS 'Destination keys that a worker is about to write, until the audit rows are recorded.';
+COMMENT ON TABLE write_intent IS
+    'What a worker is about to write, until the audit rows are recorded; with a reason, a copy in quarantine.';
+CREATE INDEX write_intent_withdrawal ON write_intent (withdrawal_id) WHERE withdrawal_id IS NOT NULL;
 CREATE INDEX write_intent_key ON write_intent (destination_key);
 
 CREATE TABLE withdrawal (
@@ -301,13 +304,15 @@ CREATE TABLE deletion (
 COMMENT ON TABLE deletion IS 'Objects that must be deleted and are not yet: superseded or withdrawn.';
 CREATE INDEX deletion_withdrawal ON deletion (withdrawal_id);
 
-CREATE TABLE release (
-    run_id uuid NOT NULL REFERENCES run,
+CREATE TABLE released_copy (
     url text NOT NULL,
-    released_at timestamptz NOT NULL DEFAULT clock_timestamp(),
-    PRIMARY KEY (run_id, url)
+    key text NOT NULL,
+    object_id uuid NOT NULL,
+    etag text,
+    PRIMARY KEY (url, key)
 );
-COMMENT ON TABLE release IS 'Places where the objects of a run were copied after approval.';
+COMMENT ON TABLE released_copy IS 'Copies of objects where they were released; no etag while the first is made.';
+CREATE INDEX released_copy_object ON released_copy (object_id);
 
 CREATE TABLE chain_head (
     chain text PRIMARY KEY,
@@ -613,7 +618,7 @@ DROP FUNCTION ensure_audit_partition(timestamptz);
 DROP FUNCTION last_attempts(uuid[], timestamptz);
 DROP TABLE cohort_line, index_object, index_series, index_source;
 DROP TABLE held_object, decided_object, decision;
-DROP TABLE audit, audit_link, audit_event, chain_head, release, deletion, withdrawn, withdrawal, write_intent,
+DROP TABLE audit, audit_link, audit_event, chain_head, released_copy, deletion, withdrawn, withdrawal, write_intent,
     batch_item, batch, run, processed_object, source_series, rules, work_scope, recipe, mapping, patient_term,
     archive_word, archive_word_snapshot, patient, key_check, secret, project;
 DROP FUNCTION audit_is_append_only();
