@@ -7,7 +7,7 @@ OLDEST := .venv-oldest
 OLDEST_AIRFLOW := $(shell sed -n 's/.*"apache-airflow>=\([0-9.]*\)".*/\1/p' pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-oldest-airflow lint dist bench bench-arrival bench-database bench-index bench-pipeline bench-devices bench-ocr bench-review bench-residuals score docs constraints clean
+.PHONY: help setup demo test test-fast test-oldest-airflow lint dist bench bench-arrival bench-database bench-index bench-pipeline bench-devices bench-ocr bench-review bench-release bench-residuals score docs constraints clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -70,6 +70,9 @@ bench-ocr: setup ## text search in pixels: recall and time
 
 bench-review: setup ## review: clear 1,000 held objects of 20 devices in a browser
 	DICOM_DEID_HELD_OBJECTS=1000 $(BIN)/pytest tests/browser/test_review.py -q --durations 3 -k "cleared or new_text" $(ARGS)
+
+bench-release: setup ## corrections: 10,000 objects superseded under readers, kill -9 at every stage
+	$(BIN)/python -m bench.bench_release $(ARGS)
 
 bench-residuals: setup-bench ## residual search: recall, false alarms and time
 	$(BIN)/python -m bench.bench_residuals $(ARGS)

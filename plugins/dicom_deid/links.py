@@ -18,6 +18,9 @@ REVIEW_DAG = "dicom_deid_review"
 PREVIEW_KEY = "preview"
 """XCom key of the report of a preview, which the tab of the DAG run shows."""
 
+WITHDRAW_DAG = "dicom_deid_withdraw"
+"""Id of the DAG that deletes withdrawn objects. Permission to trigger it is permission to withdraw."""
+
 PAGES = "/dicom-deid"
 """Path of the pages in Airflow's API server, below the path of `[api] base_url`."""
 

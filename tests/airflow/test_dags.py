@@ -55,7 +55,8 @@ def parsed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
 def test_all_dags_are_read(parsed: dict[str, object]) -> None:
     """Catches a file that fails to import or names its DAG otherwise."""
     words = (
-        "backfill", "check", "cohort", "nightly", "on_arrival", "on_demand", "preview", "review", "with_approval"
+        "backfill", "check", "cohort", "nightly", "on_arrival", "on_demand", "preview", "review", "with_approval",
+        "withdraw",
     )  # fmt: skip
     assert [f"dicom_deid_{word}" for word in words] == DAG_IDS
     assert sorted(parsed["dags"]) == DAG_IDS
@@ -84,7 +85,8 @@ def test_form_fields_have_titles_and_descriptions(parsed: dict[str, object], dag
     """Catches a field of the trigger form without a title or a description, or an important one in a closed section."""
     params = dict(parsed["dags"][dag_id].get("params", []))
     opened = {name for name, param in params.items() if not param["schema"]["__var"].get("section")}
-    assert opened <= {"preview", "source", "destination", "cohort", "release_to", "recipe", "compare_with", "run_id"}
+    asked = {"cohort", "release_to", "recipe", "compare_with", "run_id", "withdrawal_list", "reason"}
+    assert opened <= {"preview", "source", "destination"} | asked
     for name, param in params.items():
         schema = param["schema"]["__var"]
         assert schema.get("title"), name
@@ -99,6 +101,15 @@ def test_no_dag_has_a_default_location(parsed: dict[str, object]) -> None:
     for dag_id in DAG_IDS:
         for name, param in dict(parsed["dags"][dag_id].get("params", [])).items():
             assert "s3://" not in str(param.get("default")), (dag_id, name)
+
+
+def test_no_field_of_the_withdrawal_takes_an_identifier(parsed: dict[str, object]) -> None:
+    """Catches a field for a patient or study: Airflow stores and shows what is entered."""
+    params = dict(parsed["dags"]["dicom_deid_withdraw"]["params"])
+    assert set(params) == {
+        "withdrawal_list", "reason", "preview", "deleted_sources", "withdrawal_id", "undo", "project"
+    }  # fmt: skip
+    assert "s3://" in params["withdrawal_list"]["schema"]["__var"]["pattern"]
 
 
 def test_own_recipes_are_in_the_drop_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from dataclasses import astuple
 from datetime import UTC, date, datetime, timedelta
 from typing import NamedTuple
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import httpx
 import psycopg2
 import pytest
-from tests.support.airflow import Deployment, Metrics
+from tests.support.airflow import PROJECT, Deployment, Metrics
 from tests.support.runs import patients, series, small_ct
 
 from dicom_deid.database import Database
@@ -293,6 +293,29 @@ def rows_of(url: str) -> Iterator[tuple[str, str]]:
         for schema, table in cursor.fetchall():
             cursor.execute(f'SELECT t::text FROM "{schema}"."{table}" t')
             yield from ((f"{schema}.{table}", row) for (row,) in cursor.fetchall())
+
+
+def test_a_withdrawal_through_the_page_and_through_a_list(airflow: Deployment, done: Done) -> None:
+    """Originals are entered on the page, and the DAG deletes the copies; the next test looks for them in Airflow."""
+    dag_id, reason = "dicom_deid_withdraw", "consent withdrawn"
+    airflow.airflow.wait_for_dags(dag_id)
+    token = re.search(r'name="token" content="(\w+)"', page(airflow, "/withdrawals", "olga").text)
+    assert token is not None
+    fields = {"token": token[1], "project": PROJECT, "kind": "patient", "values": PATIENTS[2].patient_id}
+    with httpx.Client(cookies={"_token": airflow.airflow.token("olga")}, timeout=60) as client:
+        answer = client.post(f"{airflow.airflow.url}/dicom-deid/withdrawals", data={**fields, "reason": reason})
+    run_id = re.search(rf"/dags/{dag_id}/runs/([^\"]+)", answer.text)
+    assert run_id is not None, answer.text
+    assert airflow.airflow.wait_for_run(dag_id, unquote(run_id[1])) == "success"
+    assert "finished" in page(airflow, "/withdrawals", "vic").text
+    listed = f"patient,{PATIENTS[2].patient_id}\nstudy,{PATIENTS[1].study_uid}\n".encode()
+    withdrawal_list = f"{airflow.bucket(f'lists-{uuid.uuid4().hex[:8]}', {'list.csv': listed})}/list.csv"
+    conf = {"withdrawal_list": withdrawal_list, "reason": reason, "preview": True}
+    run_id, state = airflow.run(dag_id, conf)
+    counts = airflow.xcom(dag_id, run_id, "withdraw", "return_value")
+    assert state == "success"
+    assert isinstance(counts, dict)
+    assert counts["withdrawal_id"] is None
 
 
 def test_no_identifier_leaves_the_store(airflow: Deployment, done: Done, metrics: Metrics) -> None:

@@ -32,6 +32,7 @@ from dicom_deid.operators import (
     DicomReleaseOperator,
     DicomReportOperator,
     DicomWarningsOperator,
+    DicomWithdrawOperator,
 )
 from dicom_deid.operators.base import DicomDeidOperator, TooManyQuarantined, WorkLeft
 from dicom_deid.operators.deidentify import BatchStopped
@@ -321,6 +322,105 @@ def test_an_asset_event_has_the_partition_of_the_run(site: Site) -> None:
     event = context["outlet_events"][asset]
     assert event.partition_keys == {"2024-05"}
     assert (event.extra["partition"], event.extra["deidentified"]) == ("2024-05", 12)
+
+
+class Withdrawals:
+    """The task `withdraw` over a list of one patient of the site."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        run, batches = site.plan()
+        for batch in batches:
+            site.deidentify(run, batch)
+        self.patient = patients(2)[0].patient_id
+        self.list = f"s3://{site.bucket}/in/lists/withdraw.csv"
+        self.put(f"kind,value\npatient,{self.patient}\n")
+
+    def put(self, text: str) -> None:
+        self.site.s3.client().put_object(Bucket=self.site.bucket, Key="in/lists/withdraw.csv", Body=text.encode())
+
+    def execute(self, **given: Any) -> dict[str, Any]:
+        context = self.site.context("withdraw")
+        operator = DicomWithdrawOperator(task_id="withdraw", **{"reason": "consent withdrawn", **given})
+        return operator.execute(context)
+
+    def events(self, kind: str) -> list[dict[str, Any]]:
+        with Database.connect(self.site.database, keys=self.site.keys) as database:
+            assert database.verify().problems == []
+            rows = database.connection.query("", "SELECT body FROM audit_event WHERE kind = %s", (kind,))
+        return [json.loads(body) for (body,) in rows]
+
+
+@pytest.fixture
+def withdrawals(site: Site) -> Withdrawals:
+    return Withdrawals(site)
+
+
+def test_a_list_is_withdrawn_and_nothing_of_it_is_passed_on(
+    withdrawals: Withdrawals, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG")
+    counted = withdrawals.execute(withdrawal_list=withdrawals.list, preview="true")
+    assert counted == {"withdrawal_id": None, "objects": 6, "destination": 6, "unknown": 0}
+    assert len(withdrawals.site.keys_of("out")) == 12
+    done = withdrawals.execute(withdrawal_list=withdrawals.list)
+    assert (done["objects"], done["deleted"], len(withdrawals.site.keys_of("out"))) == (6, 6, 6)
+    (event,) = withdrawals.events("withdrawal-begun")
+    assert (event["person"], event["reason"]) == ("olga", "consent withdrawn")
+    assert withdrawals.patient not in json.dumps([done, event]) + caplog.text + "".join(capfd.readouterr())
+    assert withdrawals.execute(undo=done["withdrawal_id"]) == {"withdrawal_id": done["withdrawal_id"], "objects": 6}
+
+
+def test_a_retry_continues_the_withdrawal_that_was_begun(
+    withdrawals: Withdrawals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches a second withdrawal, and one of a list that was changed or deleted meanwhile."""
+
+    def fail(*_: Any, **__: Any) -> int:
+        raise ObjectStoreError("deleting an object: 503")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("dicom_deid.pipeline.withdrawal.continue_withdrawal", fail)
+        with pytest.raises(ObjectStoreError):
+            withdrawals.execute(withdrawal_list=withdrawals.list)
+    withdrawals.put("kind,value\nnonsense,\n")
+    assert withdrawals.execute(withdrawal_list=withdrawals.list)["deleted"] == 6
+    assert withdrawals.execute(withdrawal_list=withdrawals.list)["deleted"] == 0
+    assert [len(withdrawals.events(f"withdrawal-{kind}")) for kind in ("begun", "finished")] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("kind,value\nname,Doe\n", "line 2: not of the form"),
+        ("patient\n", "line 1: not of the form"),
+        ("\x00\xff", "line 1: not of the form"),
+        ("kind,value\n", "Say what to withdraw"),
+    ],
+)
+def test_a_list_that_is_no_list_names_the_line_and_no_value(withdrawals: Withdrawals, text: str, message: str) -> None:
+    withdrawals.put(text)
+    with pytest.raises(AirflowFailException, match=message) as caught:
+        withdrawals.execute(withdrawal_list=withdrawals.list)
+    assert "Doe" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, "Give one of"),
+        ({"withdrawal_list": "s3://b/k", "deleted_sources": "True"}, "Give one of"),
+        ({"withdrawal_list": "list.csv"}, "must be s3://"),
+        ({"withdrawal_list": "/nowhere/list.csv"}, "There is no list"),
+        ({"undo": str(uuid.UUID(int=0))}, "no such withdrawal"),
+        ({"deleted_sources": True, "reason": " "}, "Say who asks, and why"),
+    ],
+)
+def test_a_withdrawal_that_cannot_be_begun_says_why(
+    withdrawals: Withdrawals, given: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(AirflowFailException, match=message):
+        withdrawals.execute(**given)
 
 
 def test_a_preview_is_skipped_by_the_others(site: Site) -> None:

@@ -24,6 +24,7 @@ from tests.support.runs import RunEnvironment
 from dicom_deid.database import Database
 from dicom_deid.database.quarantine import HeldGroup, HeldObject, list_decisions, list_held_groups, list_held_objects
 from dicom_deid.engine.settings import Settings
+from dicom_deid.pipeline.withdrawal import continue_withdrawal
 from dicom_deid.sandbox import Sandbox
 from dicom_deid.web.app import create_app
 
@@ -37,6 +38,7 @@ pytestmark = [
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 NAME, SOURCE_KEY = "Quixote", "Quixote_Ana/1.dcm"
+WITHDRAWN_PATIENT = "MRN-5551212"
 REVIEWERS, LOCATORS = ("user", "op", "admin"), ("op", "admin")
 ROUTES = [route for route in create_app().routes if isinstance(route, APIRoute)]
 
@@ -61,6 +63,7 @@ class Pages(NamedTuple):
             "number": number,
             "group_id": self.groups[reason].group_id,
             "decision_id": 1,
+            "withdrawal_id": uuid.UUID(int=0),
             "dag_id": "some_dag",
             "dag_run_id": "manual__1",
             "digest": "0" * 64,
@@ -108,12 +111,17 @@ def pages(sandbox_servers: Sandbox) -> Iterator[Pages]:
         name = f"{NAME}^Ana"
         place.put({SOURCE_KEY: held_image(ct, modality="CT", sop_class=CT, name=name, comment=f"saw {NAME}")})
         place.put({"good.dcm": held_image(ct, number=2, modality="CT", sop_class=CT, name=name)})
+        place.put(
+            {"withdrawn.dcm": held_image(ct, number=3, modality="CT", sop_class=CT, patient_id=WITHDRAWN_PATIENT)}
+        )
         place.put({"report.dcm": part10(sr_elements(1)), "notes.txt": f"{NAME} was here".encode() * 20})
         ran = place.run(project=PROJECT, settings=Settings())
         with Database.connect(airflow.database_url, keys=airflow.keys) as database:
             groups = {each.reason: each for each in list_held_groups(database.connection, {})}
             objects = {each.reason: each for each in list_held_objects(database.connection, {})}
-            rows = database.connection.query("", "SELECT link_id, number FROM audit WHERE outcome = 'deidentified'")
+            rows = database.connection.query(
+                "", "SELECT link_id, number FROM audit WHERE outcome = 'deidentified' ORDER BY number"
+            )
         yield Pages(airflow, place, ran.planned.run_id, groups, objects, rows[0])
 
 
@@ -274,6 +282,36 @@ def test_applying_without_the_dag_says_what_is_missing(pages: Pages) -> None:
     pages.post(f"/quarantine/groups/{group.group_id}/decide", "uma", {"action": "retry", "extent": "group"})
     answer = pages.post("/reviews", "uma")
     assert (answer.status_code, "dicom_deid_review" in answer.text) == (409, True)
+
+
+def test_a_withdrawal_of_a_page(pages: Pages) -> None:
+    """It is counted, begun in the name of the user, listed and undone; values are in no answer and in no event."""
+    project = {"project": PROJECT, "kind": "patient", "values": f"{WITHDRAWN_PATIENT}\n", "reason": "consent withdrawn"}
+    counted = pages.post("/withdrawals", "uma", project | {"preview": "true"})
+    assert (counted.status_code, "1 objects would be withdrawn" in counted.text) == (200, True)
+    assert pages.post("/withdrawals", "vic", project).status_code == 403
+    assert pages.post("/withdrawals", "uma", project | {"values": " "}).status_code == 503
+    assert pages.events("withdrawal-begun") == []
+    # There is no DAG here that would delete the copies: the withdrawal is begun all the same, and can be continued.
+    answer = pages.post("/withdrawals", "uma", project)
+    assert (answer.status_code, "dicom_deid_withdraw" in answer.text) == (409, True)
+    (event,) = pages.events("withdrawal-begun")
+    assert (event["person"], event["reason"], event["objects"]) == ("uma", "consent withdrawn", 1)
+    listed = pages.get("/withdrawals", "uma").text
+    assert re.findall("running|Continue", listed) == ["running", "Continue"]
+    assert WITHDRAWN_PATIENT not in counted.text + answer.text + listed + json.dumps(event)
+    with Database.connect(pages.airflow.database_url, keys=pages.airflow.keys) as database:
+        (withdrawal_id,) = database.open_withdrawals()
+    continue_withdrawal(pages.place.connections, PROJECT, withdrawal_id)
+    undone = pages.post(f"/withdrawals/{withdrawal_id}/undo", "uma", {**project, "reason": "given again"})
+    assert "The withdrawal of 1 objects was undone" in undone.text
+    with Database.connect(pages.airflow.database_url, keys=pages.airflow.keys) as database:
+        ((object_id,),) = database.connection.query(
+            "", "SELECT object_id::text FROM audit WHERE outcome = 'withdrawn' AND run_id = %s", (withdrawal_id,)
+        )
+    history = pages.get(f"/objects?key={object_id}", "vic").text
+    assert "then withdrawn" in history
+    assert "The copy in the destination was deleted" in history
 
 
 def test_downloads(pages: Pages) -> None:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
-from dicom_deid.database import Lease, Mapping
+from dicom_deid.database import Database, Lease, Mapping
 from dicom_deid.objectstore import S3Store
 from dicom_deid.pipeline import BatchHeld, batch, plan_run, process_object, run_batch
+
+ROOT = Path(__file__).parents[2]
 
 POINTS: dict[str, tuple[Any, str, str]] = {
     "before-read": (process_object, "fetch_object", "before"),
@@ -26,6 +30,10 @@ POINTS: dict[str, tuple[Any, str, str]] = {
     "after-write": (S3Store, "write", "after"),
     "before-record": (Lease, "record", "before"),
     "after-record": (Lease, "record", "after"),
+    "before-delete": (S3Store, "delete", "before"),
+    "after-delete": (S3Store, "delete", "after"),
+    "before-settle": (Database, "settle_deletions", "before"),
+    "after-settle": (Database, "settle_deletions", "after"),
     "before-finish": (Lease, "finish", "before"),
     "after-finish": (Lease, "finish", "after"),
 }
@@ -68,6 +76,34 @@ def work(configuration: Any, connections: Any, planned: Any, kill: tuple[str, in
         # What another worker has in hand is left to it.
         with suppress(BatchHeld):
             run_batch(configuration, connections, run_id=planned.run_id, batch_id=reference.batch_id, worker="killable")
+
+
+class Workers:
+    """A process that forks a worker for each order.
+
+    Parameters
+    ----------
+    module
+        The module that serves.
+    """
+
+    def __init__(self, module: str = "tests.support.killable") -> None:
+        environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'plugins'}"}
+        pipe = subprocess.PIPE
+        command = [sys.executable, "-m", module]
+        self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, cwd=ROOT, env=environment)
+
+    def work(self, *order: Any) -> int:
+        """Run a worker to its end, and return its exit code; the last argument is where it is killed."""
+        pickle.dump(order, self._process.stdin)
+        self._process.stdin.flush()
+        code: int = pickle.load(self._process.stdout)
+        assert code == 0 or (order[-1] and code == -signal.SIGKILL), "the worker failed; see its standard error"
+        return code
+
+    def close(self) -> None:
+        self._process.stdin.close()
+        self._process.wait(timeout=60)
 
 
 def serve(work: Callable[..., None]) -> None:

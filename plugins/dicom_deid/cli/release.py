@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import getpass
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, BinaryIO
 
 import click
 
@@ -14,7 +13,7 @@ from dicom_deid.cli.options import access_options, database_access, database_opt
 from dicom_deid.database import AccessReason, Database, Withdrawal, WithdrawalRequest
 from dicom_deid.pipeline import Connections
 from dicom_deid.pipeline.release import release_run
-from dicom_deid.pipeline.withdrawal import continue_withdrawal
+from dicom_deid.pipeline.withdrawal import continue_withdrawal, read_withdrawal_list
 
 
 @click.group()
@@ -52,7 +51,7 @@ def copy(
 @click.option(
     "--from",
     "file",
-    type=click.File("r", encoding="utf-8-sig"),
+    type=click.File("rb"),
     help="CSV file of kind (patient, accession, study, series, object) and value; - for standard input.",
 )
 @click.option("--decision", type=int, help="What this quarantine decision released, and later its rule.")
@@ -64,7 +63,7 @@ def copy(
 @database_options
 def withdraw(
     project: str,
-    file: TextIO | None,
+    file: BinaryIO | None,
     decision: int | None,
     deleted_sources: bool,
     undo: str | None,
@@ -97,25 +96,10 @@ def withdraw(
             click.echo(f"Withdrawal {resume}: {count} copies were deleted.")
 
 
-_KINDS = {
-    "patient": "patients",
-    "accession": "accession_numbers",
-    "study": "studies",
-    "series": "series",
-    "object": "objects",
-}
-
-
-def _values(values: Mapping[str, tuple[str, ...]], file: TextIO | None) -> dict[str, Any]:
+def _values(values: Mapping[str, tuple[str, ...]], file: BinaryIO | None) -> dict[str, Any]:
     """Return the values of the options and of the file, by field of the request."""
-    found = {name: list(given) for name, given in values.items()}
-    for number, row in enumerate(csv.reader(file) if file else (), start=1):
-        if number == 1 and row == ["kind", "value"]:
-            continue
-        if len(row) != 2 or row[0].strip() not in _KINDS:
-            raise click.UsageError(f"line {number} of the file is not of the form kind,value ({', '.join(_KINDS)})")
-        found[_KINDS[row[0].strip()]].append(row[1])
-    return found
+    listed = read_withdrawal_list(file.read(), "the file") if file else {}
+    return {name: [*given, *listed.get(name, ())] for name, given in values.items()}
 
 
 def _print_withdrawal(begun: Withdrawal) -> None:

@@ -96,6 +96,18 @@ class StoredRecipe(NamedTuple):
     stored_at: datetime
 
 
+class WithdrawalState(NamedTuple):
+    """A withdrawal and its state."""
+
+    withdrawal_id: str
+    begun_at: datetime
+    state: str
+    project: str
+    person: str
+    reason: str
+    objects: int
+
+
 class BatchState(NamedTuple):
     """Number of batches of a run in one state."""
 
@@ -266,6 +278,32 @@ class Queries:
         """Stream the audit rows of a run, oldest first."""
         sql = f"SELECT {RECORD_COLUMNS} FROM audit WHERE run_id = %s ORDER BY recorded_at, link_id, number"  # noqa: S608
         return (AuditRecord(*row) for row in self._connection.rows("reading the audit", sql, (str(run_id),)))
+
+    def withdrawals(self) -> list[WithdrawalState]:
+        """Return the newest withdrawals of projects that were not deleted, newest first."""
+        rows = self._connection.query(
+            "reading the withdrawals",
+            "SELECT w.withdrawal_id::text, w.begun_at, w.state, p.name, e.body FROM withdrawal w "
+            "JOIN project p USING (project_id) "
+            "JOIN audit_event e ON e.run_id = w.withdrawal_id AND e.kind = 'withdrawal-begun' "
+            "WHERE p.deleted_at IS NULL ORDER BY w.begun_at DESC LIMIT 200",
+        )
+        found = []
+        for withdrawal_id, begun_at, state, project, text in rows:
+            body = json.loads(text)
+            how = {name: body[name] for name in ("person", "reason", "objects")}
+            found.append(WithdrawalState(withdrawal_id, begun_at, state, project, **how))
+        return found
+
+    def erased(self, object_ids: Sequence[str]) -> set[str]:
+        """Return the objects whose patient or project was erased: nothing leads to their source any more."""
+        rows = self._connection.query(
+            "reading the objects",
+            "SELECT object_id::text FROM unnest(%s::uuid[]) w (object_id) "
+            "WHERE NOT EXISTS (SELECT FROM processed_object d WHERE d.object_id = w.object_id)",
+            (list(object_ids),),
+        )
+        return {object_id for (object_id,) in rows}
 
     def crosswalk_sizes(self) -> dict[str, dict[str, int]]:
         """Return how many pseudonyms each project has, by kind; no key is needed."""

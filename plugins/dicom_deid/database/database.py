@@ -301,14 +301,37 @@ class Database:
         return export_audit(self.connection, path, run_id=run_id, outcome=outcome)
 
     def withdraw(
-        self, project: Project, request: WithdrawalRequest, access: AccessReason, *, dry_run: bool = False
+        self,
+        project: Project,
+        request: WithdrawalRequest,
+        access: AccessReason,
+        *,
+        withdrawal_id: str | None = None,
+        dry_run: bool = False,
     ) -> Withdrawal:
         """Begin a withdrawal; :func:`dicom_deid.pipeline.withdrawal.continue_withdrawal` deletes the copies."""
-        return withdrawals.begin_withdrawal(self.connection, self.chain_key, project, request, access, dry_run=dry_run)
+        return withdrawals.begin_withdrawal(
+            self.connection,
+            self.chain_key,
+            project,
+            request,
+            access,
+            withdrawal_id=withdrawal_id,
+            dry_run=dry_run,
+        )
 
     def open_withdrawals(self, project: Project | None = None) -> list[str]:
         """Return the ids of withdrawals that are not finished, oldest first."""
         return withdrawals.open_withdrawals(self.connection, project)
+
+    def is_withdrawal(self, project: Project, withdrawal_id: str) -> bool:
+        """Return whether a project has the withdrawal of an id."""
+        rows = self.connection.query(
+            "reading the withdrawal",
+            "SELECT 1 FROM withdrawal WHERE withdrawal_id = %s AND project_id = %s",
+            (withdrawal_id, project.project_id),
+        )
+        return bool(rows)
 
     def record_withdrawn(self, project: Project, done: Sequence[Deletion]) -> None:
         """Record copies that were deleted for a withdrawal, one audit row each."""

@@ -243,12 +243,15 @@ def begin_withdrawal(
     request: WithdrawalRequest,
     access: AccessReason,
     *,
+    withdrawal_id: str | None = None,
     dry_run: bool = False,
 ) -> Withdrawal:
     """Withdraw objects: refuse to write them from now on, and list all copies that must be deleted.
 
     Parameters
     ----------
+    withdrawal_id
+        UUID of the withdrawal, if the caller has one by which it finds the withdrawal again; else a new one.
     dry_run
         Count only; nothing changes and nothing is recorded.
 
@@ -258,7 +261,7 @@ def begin_withdrawal(
         A value is ambiguous.
     """
     doing = "withdrawing"
-    withdrawal_id = str(uuid.uuid4())
+    withdrawal_id = withdrawal_id or str(uuid.uuid4())
     hashes = _Hashes(connection, project, request)
     parameters = {
         **hashes.parameters(),

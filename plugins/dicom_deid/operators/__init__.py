@@ -11,6 +11,7 @@ from dicom_deid.operators.report import DicomReportOperator
 from dicom_deid.operators.review import DicomReviewPlanOperator
 from dicom_deid.operators.run_warnings import DicomWarningsOperator
 from dicom_deid.operators.task_group import DicomDeidTaskGroup
+from dicom_deid.operators.withdraw import DicomWithdrawOperator
 
 __all__ = [
     "DicomApprovalOperator",
@@ -24,4 +25,5 @@ __all__ = [
     "DicomReportOperator",
     "DicomReviewPlanOperator",
     "DicomWarningsOperator",
+    "DicomWithdrawOperator",
 ]

@@ -125,6 +125,55 @@ def rule_arguments(dag: DAG) -> dict[str, Any]:
     return {"recipes": dag.param("recipe"), "settings": {name: dag.param(name) for name in SETTINGS}}
 
 
+def withdraw_params() -> dict[str, Param]:
+    """Return the fields of the form that withdraws objects. None takes an identifier: Airflow stores and shows them."""
+    return {
+        "withdrawal_list": _url(
+            "List of what to withdraw",
+            "CSV file of kind (patient, accession, study, series, object) and value, original or pseudonym; "
+            "`s3://bucket/key`, read with the source's connection. Or enter the values on the page "
+            "*De-identification, Withdrawals*, which keeps them out of Airflow.",
+            False,
+        ),
+        "reason": Param(
+            type="string",
+            title="Reason",
+            description_md="Recorded in the audit with your user name. Do not enter patient identifiers.",
+            minLength=1,
+            maxLength=500,
+            format="multiline",
+        ),
+        **preview_param("Dry run", "Count what would be deleted; change nothing."),
+        "deleted_sources": Param(
+            False,
+            type="boolean",
+            title="Deleted sources",
+            description_md="Withdraw released objects whose source object is gone, as the last whole run found.",
+            section=_SCOPE,
+        ),
+        "withdrawal_id": _withdrawal("Continue", "Id of a withdrawal that was begun, whose copies are to be deleted."),
+        "undo": _withdrawal("Undo", "Id of a finished withdrawal to lift: the next run writes its objects again."),
+        "project": _place_params()["project"],
+    }
+
+
+def withdraw_arguments(dag: DAG) -> dict[str, Any]:
+    """Return the arguments of `DicomWithdrawOperator` that a DAG's form fills in."""
+    return {name: dag.param(name) for name in withdraw_params()}
+
+
+def _withdrawal(title: str, description: str) -> Param:
+    return Param(
+        None,
+        type=["null", "string"],
+        title=title,
+        description_md=description,
+        minLength=36,
+        maxLength=36,
+        section=_SCOPE,
+    )
+
+
 def source_params(*, required: bool = True) -> dict[str, Param]:
     """Return the fields that select the objects to read."""
     return {
@@ -296,16 +345,12 @@ def sample_param() -> dict[str, Param]:
     }
 
 
-def preview_param() -> dict[str, Param]:
+def preview_param(
+    title: str = "Preview only (dry run)",
+    description: str = "Read a sample and report what each rule would do. Writes nothing.",
+) -> dict[str, Param]:
     """Return the switch that turns a run into a preview."""
-    return {
-        "preview": Param(
-            False,
-            type="boolean",
-            title="Preview only (dry run)",
-            description_md="Read a sample and report what each rule would do. Writes nothing.",
-        ),
-    }
+    return {"preview": Param(False, type="boolean", title=title, description_md=description)}
 
 
 def _place_params() -> dict[str, Param]:

@@ -92,14 +92,25 @@ def load_cohort(url: str, connection: S3Connection | None = None, patient_key: P
     ConfigurationError
         There is no such file, or :func:`read_cohort` refuses it.
     """
+    return read_cohort(load_list(url, connection), url.rpartition("/")[2], patient_key)
+
+
+def load_list(url: str, connection: S3Connection | None = None) -> bytes:
+    """Read a list of at most 64 MiB from ``s3://bucket/key`` or a path.
+
+    Raises
+    ------
+    ConfigurationError
+        There is no such file, or it is too large.
+    """
     parent, _, name = url.rpartition("/")
     store = open_object_store(parent or ("/" if url.startswith("/") else "."), connection)
     found = store.find(name)
     if found is None:
-        raise ConfigurationError(f"There is no cohort list at {url}.")
+        raise ConfigurationError(f"There is no list at {url}.")
     if found.size > _MAX_BYTES:
-        raise ConfigurationError(f"{url}: the list is larger than {_MAX_BYTES >> 20} MiB. Cut it into several runs.")
-    return read_cohort(bytes(store.read(name, etag=found.etag, size=found.size)), name, patient_key)
+        raise ConfigurationError(f"{url}: the list is larger than {_MAX_BYTES >> 20} MiB. Cut it into several lists.")
+    return bytes(store.read(name, etag=found.etag, size=found.size))
 
 
 class MatchedCohort(NamedTuple):

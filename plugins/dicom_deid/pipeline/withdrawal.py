@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import cache, partial
+from typing import Any
 from uuid import UUID
 
 from dicom_deid.database import AccessReason, Database, Deletion, Difference, Reconciliation, WithdrawalRequest
 from dicom_deid.database.deletions import Place
 from dicom_deid.database.projects import Project
 from dicom_deid.database.reconcile import Found
-from dicom_deid.exceptions import Quarantine
+from dicom_deid.exceptions import ConfigurationError, Quarantine
 from dicom_deid.objectstore import ObjectStore, open_object_store
 from dicom_deid.pipeline.connections import Connections
 from dicom_deid.pipeline.planning import PlannedRun
@@ -160,6 +163,39 @@ def delete_unless_changed(store: ObjectStore, key: str, etag: str | None) -> Non
     """Delete an object, unless another one has taken its key since."""
     with suppress(Quarantine):
         store.delete(key, etag=etag)
+
+
+KINDS = {
+    "patient": "patients",
+    "accession": "accession_numbers",
+    "study": "studies",
+    "series": "series",
+    "object": "objects",
+}
+"""Kinds of values in a list of what to withdraw, and the fields of `WithdrawalRequest` that take them."""
+
+
+def read_withdrawal_list(data: bytes, name: str = "the list") -> dict[str, Any]:
+    """Return the values of a CSV list of kind and value, by field of `WithdrawalRequest`. PHI.
+
+    Raises
+    ------
+    ConfigurationError
+        A line is not of that form. The message names the line, never a value.
+    """
+    found: dict[str, list[str]] = {field: [] for field in KINDS.values()}
+    try:
+        rows = list(csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True))
+    except (UnicodeDecodeError, csv.Error):
+        raise ConfigurationError(f"{name} is not CSV in UTF-8.") from None
+    for number, row in enumerate(rows, start=1):
+        if not row or (number == 1 and row == ["kind", "value"]):
+            continue
+        kind = row[0].strip()
+        if len(row) != len(("kind", "value")) or kind not in KINDS or not row[1].strip():
+            raise ConfigurationError(f"{name}, line {number}: not of the form kind,value ({', '.join(KINDS)}).")
+        found[KINDS[kind]].append(row[1])
+    return found
 
 
 def withdraw_deleted_sources(connections: Connections, planned: PlannedRun) -> int:

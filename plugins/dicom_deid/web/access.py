@@ -1,9 +1,9 @@
 """Authorisation dependencies. FastAPI enforces none by default, so every route declares one.
 
-Three levels. *Reading* (counts, reasons, keyed digests, destination keys, recipes) needs read access to DAG runs.
+Four levels. *Reading* (counts, reasons, keyed digests, destination keys, recipes) needs read access to DAG runs.
 *Locating* (source keys, which may name a patient) needs read access to Airflow's connections, with which a user could
 read the source anyway. *Reviewing* (pixels and text of held objects, decisions) needs permission to trigger the DAG
-`dicom_deid_review`.
+`dicom_deid_review`. *Withdrawing* needs permission to trigger the DAG `dicom_deid_withdraw`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from airflow.api_fastapi.auth.managers.models.resource_details import AccessView
 from airflow.api_fastapi.core_api.security import GetUserDep
 from fastapi import HTTPException, Request, status
 
-from dicom_deid.links import REVIEW_DAG
+from dicom_deid.links import REVIEW_DAG, WITHDRAW_DAG
 from dicom_deid.web.forms import form_token
 
 
@@ -53,8 +53,31 @@ def may_locate(user: GetUserDep) -> None:
 
 def can_review(user: GetUserDep) -> bool:
     """Return whether the user may see held objects and decide about them."""
+    return _can_trigger(REVIEW_DAG, user)
+
+
+def can_withdraw(user: GetUserDep) -> bool:
+    """Return whether the user may withdraw released objects."""
+    return _can_trigger(WITHDRAW_DAG, user)
+
+
+def may_withdraw(user: GetUserDep) -> None:
+    """Require permission to withdraw.
+
+    Raises
+    ------
+    HTTPException
+        401 without a login, 403 without the access.
+    """
+    if not can_withdraw(user):
+        raise HTTPException(
+            status.HTTP_403_FORBIDDEN, f"You need permission to trigger the DAG {WITHDRAW_DAG} to withdraw objects."
+        )
+
+
+def _can_trigger(dag_id: str, user: GetUserDep) -> bool:
     return get_auth_manager().is_authorized_dag(
-        method="POST", access_entity=DagAccessEntity.RUN, details=DagDetails(id=REVIEW_DAG), user=user
+        method="POST", access_entity=DagAccessEntity.RUN, details=DagDetails(id=dag_id), user=user
     )
 
 

@@ -21,6 +21,7 @@ from dicom_deid.web.recipes import router as recipes
 from dicom_deid.web.rendering import page
 from dicom_deid.web.review import router as review
 from dicom_deid.web.runs import router as runs
+from dicom_deid.web.withdrawals import router as withdrawals
 
 if TYPE_CHECKING:
     from starlette.middleware.base import RequestResponseEndpoint
@@ -51,7 +52,7 @@ def create_app() -> FastAPI:
     app.add_exception_handler(HTTPException, _show_refusal)
     app.add_exception_handler(DicomDeidError, _show_failure)
     app.add_exception_handler(TableMissing, _show_no_run)
-    for router in (runs, quarantine, review, decisions, objects, comparison, recipes, projects):
+    for router in (runs, quarantine, review, decisions, objects, comparison, recipes, projects, withdrawals):
         app.include_router(router, dependencies=[Depends(may_read)])
     app.get("/static/{name}", dependencies=[Depends(may_read)])(static)
     return app

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from airflow.api_fastapi.core_api.security import GetUserDep
-from fastapi import APIRouter, Depends, Form, HTTPException, Request, Response
+from fastapi import APIRouter, Depends, Form, Request, Response
 from fastapi.responses import PlainTextResponse, RedirectResponse
 
 from dicom_deid.database import Database
@@ -28,6 +28,7 @@ from dicom_deid.web.database import open_connection, open_database
 from dicom_deid.web.downloads import csv_download
 from dicom_deid.web.forms import verified_form
 from dicom_deid.web.rendering import page
+from dicom_deid.web.trigger import trigger
 
 router = APIRouter()
 
@@ -93,7 +94,9 @@ def revoke(request: Request, database: Open, user: GetUserDep, decision_id: int)
 @router.post("/reviews", dependencies=_POST)
 def apply(request: Request, connection: Connection, user: GetUserDep, project: Annotated[str, Form()] = "") -> Response:
     """Start DAG runs that process the decided objects."""
-    started = [_trigger(each.run_id, user.get_name()) for each in pending_reviews(connection, project)]
+    started = [
+        trigger(REVIEW_DAG, {"run_id": each.run_id}, user.get_name()) for each in pending_reviews(connection, project)
+    ]
     return page("reviews.html", request, started=started, dag_id=REVIEW_DAG)
 
 
@@ -104,24 +107,6 @@ def four_eyes(
     """Set whether decisions of a project need a second person."""
     set_four_eyes(database.connection, database.chain_key, name, required, user.get_name())
     return RedirectResponse(_root(request) + "/projects", status_code=303)
-
-
-def _trigger(run_id: str, user: str) -> str:
-    """Start a review run and return the id of the DAG run."""
-    from airflow.api.common.trigger_dag import trigger_dag
-    from airflow.exceptions import DagNotFound
-    from airflow.utils.types import DagRunTriggeredByType
-
-    try:
-        dag_run = trigger_dag(
-            REVIEW_DAG,
-            triggered_by=DagRunTriggeredByType.UI,
-            triggering_user_name=user,
-            conf={"run_id": run_id},
-        )
-    except DagNotFound:
-        raise HTTPException(409, f"The DAG {REVIEW_DAG} is not in the DAGs folder: add it, then try again.") from None
-    return str(dag_run.run_id) if dag_run else ""
 
 
 def _root(request: Request) -> str:

@@ -1,51 +1,18 @@
 """A worker that is killed anywhere is run again with the same result: mapping, keys, bytes and audit."""
 
-import os
-import pickle
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
-from tests.support.killable import POINTS
+from tests.support.killable import POINTS, Workers
 from tests.support.runs import RunEnvironment, patients, series, small_ct
 
 from dicom_deid.database import Database
 from dicom_deid.pipeline import BatchHeld, plan_run
 
-ROOT = Path(__file__).parents[3]
-
 
 @pytest.fixture
 def place(s3, s3_bucket, postgres_url):
     return RunEnvironment(s3, s3_bucket, postgres_url)
-
-
-class Workers:
-    """A process that forks a worker for each order."""
-
-    def __init__(self):
-        environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'plugins'}"}
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.killable"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            cwd=ROOT,
-            env=environment,
-        )
-
-    def work(self, configuration, connections, planned, kill=None):
-        """Run a worker to its end, and return its exit code."""
-        pickle.dump((configuration, connections, planned, kill), self.process.stdin)
-        self.process.stdin.flush()
-        code = pickle.load(self.process.stdout)
-        assert code == 0 or (kill and code == -9), "the worker failed; see its standard error"
-        return code
-
-    def close(self):
-        self.process.stdin.close()
-        self.process.wait(timeout=60)
 
 
 @pytest.fixture
@@ -84,7 +51,7 @@ def test_killed_at_every_stage_and_run_again_leaves_what_an_undisturbed_run_leav
         assert set(mapping) <= set(rows), "a pseudonym was lost or changed"
         mapping = rows
     assert killed >= 8
-    workers.work(configuration, place.connections, planned)
+    workers.work(configuration, place.connections, planned, None)
     written, mapping, audit = left_behind(place)
     assert len(written) == len(objects)
     assert len(audit) == len(objects)
@@ -92,7 +59,7 @@ def test_killed_at_every_stage_and_run_again_leaves_what_an_undisturbed_run_leav
 
     # An undisturbed run over the same objects with the same mapping writes the same bytes under the same keys.
     again = place.configuration(destination=f"s3://{place.bucket}/undisturbed")
-    workers.work(again, place.connections, plan_run(again, place.connections))
+    workers.work(again, place.connections, plan_run(again, place.connections), None)
     assert place.get("undisturbed") == written
     assert place.query("SELECT kind, keyed_hash::text, pseudonym FROM mapping ORDER BY 1, 2") == mapping
     with Database.connect(place.database, keys=place.keys) as database:
@@ -107,7 +74,7 @@ def test_two_workers_at_once_do_each_object_once_and_agree_on_pseudonyms(place, 
     assert len(planned.summary.batches) >= 4
     other = Workers()
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda each: each.work(configuration, place.connections, planned), (workers, other)))
+        list(pool.map(lambda each: each.work(configuration, place.connections, planned, None), (workers, other)))
     other.close()
     assert len(place.get()) == len(objects)
     assert place.query("SELECT count(*), count(DISTINCT object_id) FROM audit") == [(60, 60)]
@@ -131,10 +98,10 @@ def test_same_patient_same_pseudonym_across_runs_and_processes(place, workers):
     people = patients(2)
     first, second = series(people, 1), series(people, 3)
     place.put(first)
-    workers.work(place.configuration(), place.connections, None)
+    workers.work(place.configuration(), place.connections, None, None)
     before = {key.split("/")[0] for key in place.get()}
     place.put(second)
-    workers.work(place.configuration(), place.connections, None)
+    workers.work(place.configuration(), place.connections, None, None)
     assert {key.split("/")[0] for key in place.get()} == before
     assert len(before) == 2
     assert len(place.get()) == len(second)

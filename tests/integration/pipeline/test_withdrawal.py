@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import pickle
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 from click.testing import CliRunner
 from tests.support.datasets import ct_elements, element, part10
+from tests.support.killable import Workers
 from tests.support.killable_withdrawal import ACCESS, STAGES, patient_is_known
 from tests.support.runs import RunEnvironment, patients, series
 
@@ -18,8 +13,6 @@ from dicom_deid.cli import main
 from dicom_deid.engine.settings import Settings
 from dicom_deid.exceptions import Quarantine
 from dicom_deid.pipeline.release import release_run
-
-ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -164,26 +157,6 @@ def test_a_project_ends(place, terminal):
         assert database.queries.crosswalk_sizes() == {}
 
 
-class Workers:
-    """A process that forks a worker for each order."""
-
-    def __init__(self) -> None:
-        environment = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'plugins'}"}
-        command = [sys.executable, "-m", "tests.support.killable_withdrawal"]
-        pipe = subprocess.PIPE
-        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, cwd=ROOT, env=environment)
-
-    def work(self, *order: object) -> int:
-        """Run a worker to its end, and return its exit code."""
-        pickle.dump(order, self.process.stdin)
-        self.process.stdin.flush()
-        return pickle.load(self.process.stdout)
-
-    def close(self) -> None:
-        self.process.stdin.close()
-        self.process.wait(timeout=60)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("passage", [1, 3])
 def test_killed_at_every_stage_the_end_is_that_of_an_undisturbed_withdrawal(place, passage):
@@ -191,7 +164,7 @@ def test_killed_at_every_stage_the_end_is_that_of_an_undisturbed_withdrawal(plac
     place.put(series(people, 5))
     place.run()
     before = place.get()
-    workers, killed = Workers(), 0
+    workers, killed = Workers("tests.support.killable_withdrawal"), 0
     try:
         for person in people[:5]:
             # At later passages only deletions are killed: everything else happens once.
