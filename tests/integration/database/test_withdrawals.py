@@ -65,7 +65,7 @@ def identifiers(number: int) -> dict[Identifier, str]:
         (IdentifierKind.DATE_OFFSET, known.patient_id),
         (IdentifierKind.ACCESSION_NUMBER, known.accession_number),
         (IdentifierKind.STUDY_ID, f"STUDY-{number // 5}"),
-        *((IdentifierKind.UID, uid) for uid in known[2:]),
+        *((IdentifierKind.UID, uid) for uid in known[2:5]),
         (IdentifierKind.UID, f"1.2.5.{number // 5}.77"),
     ]
     return {Identifier(*pair): known.patient_id for pair in pairs}
