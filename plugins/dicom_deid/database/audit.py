@@ -117,7 +117,7 @@ class BatchItem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Intent:
-    """What is about to be written of an object: the result, or a copy in quarantine.
+    """The intent to write the result of an object, or its copy in quarantine.
 
     Parameters
     ----------

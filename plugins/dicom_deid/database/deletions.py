@@ -56,7 +56,7 @@ def read_deletions(rows: Sequence[tuple[Any, ...]]) -> list[Deletion]:
     return [Deletion(**dict(zip(Deletion.__dataclass_fields__, row, strict=True))) for row in rows]
 
 
-# What workers that died had begun to write of withdrawn objects: there may be a copy without an audit row.
+# Intents of workers that died, for withdrawn objects: there may be a copy without an audit row.
 _TAKE_OVER = f"""
 WITH dead AS (
     DELETE FROM write_intent i WHERE i.withdrawal_id = %(withdrawal)s AND NOT EXISTS (

@@ -458,7 +458,7 @@ EXISTS (SELECT FROM pg_locks l WHERE l.locktype = 'advisory' AND l.granted AND l
         AND l.classid::bigint = hashtext(current_schema() || ' batch')::bigint & 4294967295
         AND l.objid::bigint = b.batch_id %% 2147483647)
 """
-"""What holds of batch `b` while the session of the worker that has leased it is connected."""
+"""Condition on batch `b` that is true while the session of the worker that has leased it is connected."""
 
 _ABANDONED = """
 SELECT r.run_id::text FROM run r WHERE r.state = 'running' AND (%(scope)s IS NULL OR r.scope_id = %(scope)s)

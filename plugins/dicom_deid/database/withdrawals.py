@@ -251,7 +251,7 @@ def begin_withdrawal(
     Parameters
     ----------
     withdrawal_id
-        UUID of the withdrawal, if the caller has one by which it finds the withdrawal again; else a new one.
+        UUID of the withdrawal, for a caller that continues it after a failure; None for a new one.
     dry_run
         Count only; nothing changes and nothing is recorded.
 
