@@ -280,23 +280,31 @@ def bench_plan(database: Database, sandbox: Sandbox, count: int) -> None:
         run = database.start_run(request("s3://archive/"))
         with PeakMemory() as memory:
             planned, summary = timed(lambda: database.plan(run, listing(count)))
+        mark_done(database, run)
+        again = database.start_run(request("s3://archive/"))
+        done, repeated = timed(lambda: database.plan(again, listing(count)))
+        assert repeated.already_done == count
+        changed = database.start_run(replace(request("s3://archive/"), recipe_digest="ef" * 32))
+        superseding, replaced = timed(lambda: database.plan(changed, listing(count)))
+        assert replaced.superseding == {"recipe": count}
         after, _ = timed(lambda: sum(1 for _ in listing(sampled // 2)))
         bare = (bare + after) * count / (sampled // 2 * 2)
         print(f"\nPlan of {count:,} keys, listed over S3 by pages of {PAGE}")
         print(f"  bare listing      {bare:7.1f} s   (of {sampled:,}, in proportion)")
         print(f"  plan              {planned:7.1f} s   {100 * (planned / bare - 1):+.1f} %   "
               f"{len(summary.batches)} batches, {summary.planned:,} objects")  # fmt: skip
+        print(f"  all done already  {done:7.1f} s   {100 * (done / bare - 1):+.1f} %")
+        print(f"  all superseded    {superseding:7.1f} s   {100 * (superseding / bare - 1):+.1f} %")
         over = (memory.peak - idle_peak) / 2**20
         print(f"  peak memory       {memory.peak / 2**20:7.0f} MiB, {over:+.0f} MiB over the bare listing")
     keys = [SourceObject(f"k/{number}", 500_000, "e" * 32, datetime.now(UTC)) for number in range(count)]
     run = database.start_run(request("s3://memory/"))
     alone, _ = timed(lambda: database.plan(run, iter(keys)))
     print(f"  plan of a listing that costs nothing: {alone:.1f} s, {count / alone:,.0f} keys/s")
-    bench_superseding(database, run, keys)
 
 
-def bench_superseding(database: Database, run: str, keys: list[SourceObject]) -> None:
-    """Print the plan of a listing that is done already, and of one that is to be superseded as a whole."""
+def mark_done(database: Database, run: str) -> None:
+    """Record all objects of a plan as written."""
     database.connection.query(
         "bench",
         """INSERT INTO processed_object (scope_id, key_hash, encrypted_key, etag, outcome, rules_id, run_id,
@@ -307,14 +315,6 @@ def bench_superseding(database: Database, run: str, keys: list[SourceObject]) ->
            ANALYZE processed_object""",
         (run,),
     )
-    again = database.start_run(request("s3://memory/"))
-    done, summary = timed(lambda: database.plan(again, iter(keys)))
-    print(f"  every object done already:            {done:.1f} s, {len(keys) / done:,.0f} keys/s")
-    assert summary.already_done == len(keys)
-    changed = database.start_run(replace(request("s3://memory/"), recipe_digest="ef" * 32))
-    superseding, summary = timed(lambda: database.plan(changed, iter(keys)))
-    print(f"  every object to be superseded:        {superseding:.1f} s, {len(keys) / superseding:,.0f} keys/s")
-    assert summary.superseding == {"recipe": len(keys)}
 
 
 def main() -> None:

@@ -290,6 +290,8 @@ class DicomPlanOperator(DicomDeidOperator):
         )
         for why, count in sorted(summary.why.items()):
             self.log.info("  %s: %d", why, count)
+        for why, count in sorted(summary.superseding.items()):
+            self.log.info("  of which to be replaced, because of %s: %d", why, count)
 
 
 def airflow_run(context: Context) -> dict[str, Any]:
