@@ -62,6 +62,7 @@ class Reason(StrEnum):
     # Identifiers are left, or may be left, in the object.
     RESIDUAL_FOUND = "residual-found"
     BURNED_IN_ANNOTATION = "burned-in-annotation"
+    TEXT_OUTSIDE_LAYOUT = "text-outside-layout"
     PIXEL_RISK = "pixel-risk"
     RECOGNIZABLE_VISUAL_FEATURES = "recognizable-visual-features"
     FACE_POSSIBLE = "face-possible"
@@ -156,6 +157,11 @@ _ADVICE = {
         "BurnedInAnnotation is YES and no filter clears it.",
         "Mask or allow the objects on the quarantine page, write a %filter label for the device with "
         "`clears burned-in-annotation`, or set pixel_risk to ocr.",
+    ),
+    Reason.TEXT_OUTSIDE_LAYOUT: Advice(
+        "The object shows text outside the places where objects of its device have shown text before.",
+        "The layout that was learned is no longer used in later runs. Look at the object, and mask or allow it on the "
+        "quarantine page; look also at objects of the device that the layout has released.",
     ),
     Reason.PIXEL_RISK: Advice(
         "Objects of this kind often show identifiers in their pixels, and no filter clears this one.",

@@ -11,9 +11,8 @@ import click
 from dicom_deid.cli.options import database_access, database_options
 from dicom_deid.cli.score import score
 from dicom_deid.database import Database
-from dicom_deid.database.quarantine import project_rules
 from dicom_deid.dicom.vr import vr_of
-from dicom_deid.pipeline.engine import FORMAT_LINE
+from dicom_deid.pipeline.decisions import exported_rules
 from dicom_deid.recipe.check import RecipeReport, RuleReport, check
 from dicom_deid.recipe.errors import RecipeError
 from dicom_deid.recipe.filters import Filter
@@ -68,12 +67,12 @@ def check_recipe(recipes: tuple[str, ...], everything: bool) -> None:
 @click.argument("project")
 @database_options
 def export_rules(project: str, database: str | None, data_directory: Path | None, schema: str) -> None:
-    """Print the active device rules of PROJECT, which reviewers made of decisions, as a recipe."""
+    """Print the active rules of PROJECT as a recipe: device rules of reviewers, and learned text layouts."""
     with (
         database_access(database, data_directory) as access,
         Database.connect(access.url, schema=schema, keys=access.keys) as opened,
     ):
-        click.echo(f"{FORMAT_LINE}{project_rules(opened.connection, project)}", nl=False)
+        click.echo(exported_rules(opened.connection, project), nl=False)
 
 
 def _print_rules(report: RecipeReport, limit: int | None) -> None:

@@ -89,6 +89,7 @@ SELECT (SELECT count(*) FROM gone), (SELECT count(*) FROM objects)
 _DELETE_PROJECT = """
 DELETE FROM decided_object WHERE scope_id IN (SELECT scope_id FROM work_scope WHERE project_id = %(project)s);
 DELETE FROM held_object WHERE project_id = %(project)s;
+DELETE FROM text_layout WHERE project_id = %(project)s;
 DELETE FROM batch_item i USING batch b, work_scope s
 WHERE i.batch_id = b.batch_id AND b.scope_id = s.scope_id AND s.project_id = %(project)s;
 DELETE FROM write_intent WHERE scope_id IN (SELECT scope_id FROM work_scope WHERE project_id = %(project)s);

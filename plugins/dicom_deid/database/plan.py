@@ -160,7 +160,7 @@ WITH judged AS (
         WHEN d.destination_key IS NOT NULL AND NOT %(supersede)s THEN 'kept'
         WHEN d.etag <> i.etag OR d.version_id IS DISTINCT FROM i.version_id THEN 'source'
         WHEN d.selection IS NOT NULL THEN 'criteria'
-        WHEN d.rules_id <> %(rules)s THEN
+        WHEN d.rules_id <> ALL (%(same_work)s) THEN
             CASE WHEN d.rules_id = ANY (%(same_recipe)s) THEN 'settings' ELSE 'recipe' END
         WHEN d.lacks_terms THEN 'terms'
         WHEN %(retry)s THEN 'retried'

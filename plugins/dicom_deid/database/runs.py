@@ -42,6 +42,9 @@ class RunRequest:
         Whatever else describes the run; JSON.
     external_id
         The caller's own id (for example Airflow's dag and run). A run begun again under the same id is the same run.
+    work_digest
+        Digest of recipe and settings without learned text layouts: an object that was done under the same is not done
+        again. Empty where there are none.
     """
 
     project: str
@@ -55,6 +58,7 @@ class RunRequest:
     parameters: Mapping[str, object] = field(default_factory=dict)
     airflow_context: Mapping[str, object] = field(default_factory=dict)
     external_id: str | None = None
+    work_digest: str = ""
 
     def to_json(self) -> str:
         """Return the request as JSON, its members in a fixed order."""
@@ -337,12 +341,14 @@ def _scope(connection: DatabaseConnection, project_id: int, request: RunRequest)
         "destination": request.destination,
         "recipe": request.recipe_digest,
         "settings": request.settings_digest,
+        "work": request.work_digest or f"{request.recipe_digest} {request.settings_digest}",
     }
     rows = connection.query(
         "beginning the run",
         "INSERT INTO work_scope (project_id, source_store, destination) "
         "VALUES (%(project)s, %(store)s, %(destination)s) ON CONFLICT DO NOTHING; "
-        "INSERT INTO rules (recipe_digest, settings_digest) VALUES (%(recipe)s, %(settings)s) ON CONFLICT DO NOTHING; "
+        "INSERT INTO rules (recipe_digest, settings_digest, work_digest) "
+        "VALUES (%(recipe)s, %(settings)s, %(work)s) ON CONFLICT DO NOTHING; "
         "SELECT scope_id, rules_id FROM work_scope, rules WHERE project_id = %(project)s AND source_store = %(store)s "
         "AND destination = %(destination)s AND recipe_digest = %(recipe)s AND settings_digest = %(settings)s",
         values,
@@ -351,7 +357,7 @@ def _scope(connection: DatabaseConnection, project_id: int, request: RunRequest)
 
 
 IS_DONE = """(d.outcome IS NOT NULL AND d.etag = i.etag AND d.version_id IS NOT DISTINCT FROM i.version_id
-    AND CASE WHEN d.selection IS NOT NULL THEN d.selection = %(selection)s ELSE d.rules_id = %(rules)s END
+    AND CASE WHEN d.selection IS NOT NULL THEN d.selection = %(selection)s ELSE d.rules_id = ANY (%(same_work)s) END
     AND NOT d.lacks_terms AND NOT (d.outcome = 'quarantined' AND
         (%(retry)s OR d.reason = 'internal-error' AND d.package_version <> %(package)s)))"""
 """SQL condition: the processed object `d` is this version of the item `i`, and needs no work under the same rules.
@@ -371,9 +377,19 @@ WHERE b.run_id = %(run)s AND (%(batch)s IS NULL OR b.batch_id = %(batch)s) AND i
 def done_parameters(connection: DatabaseConnection, run: Run) -> dict[str, object]:
     """Return the parameters of :data:`IS_DONE` for a run that is planned."""
     rows = connection.query(
-        "reading the run", "SELECT retry_quarantined, selection FROM run WHERE run_id = %s", (run.run_id,)
+        "reading the run",
+        "SELECT retry_quarantined, selection, ARRAY(SELECT o.rules_id FROM rules r JOIN rules o USING (work_digest) "
+        "WHERE r.rules_id = run.rules_id) FROM run WHERE run_id = %s",
+        (run.run_id,),
     )
-    return {"rules": run.rules_id, "retry": rows[0][0], "selection": rows[0][1], "package": __version__}
+    retry, selection, same_work = rows[0]
+    return {
+        "rules": run.rules_id,
+        "same_work": same_work,
+        "retry": retry,
+        "selection": selection,
+        "package": __version__,
+    }
 
 
 def finish_run(connection: DatabaseConnection, chain_key: bytes, run_id: str, state: RunState) -> None:

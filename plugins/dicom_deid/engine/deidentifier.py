@@ -429,11 +429,11 @@ class Deidentifier:
             _require_identifiers(analysis)
         cleaned = self._pixel_policy.apply(analysis.walk, header, obj.file, obj.size)
         if cleaned is not None:
-            filters = analysis.walk.filters
+            filters, layout = analysis.walk.filters, analysis.walk.layout
             analysis = self._walk_object(obj, self._table_with_pixels(analysis.handler_table, cleaned, encoding))
             analysis.transfer_syntax_uid = cleaned.transfer_syntax_uid
             analysis.walk.noted.update(cleaned.notes)
-            analysis.walk.filters = filters
+            analysis.walk.filters, analysis.walk.layout = filters, layout
         if self.settings.residuals == "off":
             return analysis
         removed = analysis.removed = removed_values(analysis.walk)

@@ -55,6 +55,9 @@ class Settings:
     check_masks
         Search what filters leave visible of the pixels that they blank, and quarantine the object if there is text
         (extra `ocr`).
+    layout_objects
+        Under the policy `ocr`: once so many objects in a row of a device, software version and image size have shown
+        text in the same places only, later runs blank these places and search 2 % of the objects; 0 to search all.
     documents
         Policy for encapsulated documents and structured content that no rule cleans.
     faces
@@ -82,6 +85,7 @@ class Settings:
     free_text: FreeTextPolicy = "keep"
     pixel_risk: PixelPolicy = "quarantine"
     check_masks: bool = False
+    layout_objects: int = 20
     documents: Literal["allow", "quarantine"] = "quarantine"
     faces: FacePolicy = "report"
     recompress_pixels: bool = True

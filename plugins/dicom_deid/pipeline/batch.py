@@ -16,6 +16,7 @@ from dicom_deid.database import AuditRow, BatchItem, Database, Deletion, Lease, 
 from dicom_deid.database.archive_words import ArchiveWords, read_snapshot
 from dicom_deid.database.patient_terms import PatientTerms
 from dicom_deid.database.source_index import SourceIndex
+from dicom_deid.database.text_layouts import record_layouts
 from dicom_deid.engine import Deidentifier
 from dicom_deid.exceptions import ConfigurationError, DicomDeidError, ObjectStoreError, Quarantine
 from dicom_deid.identifiers import Identifier
@@ -373,6 +374,7 @@ class _BatchRecorder:
 
     def _record(self) -> None:
         rows = [result.row for result in self._waiting]
+        self._record_layouts()
         self._delete(self._lease.record(rows))
         self._index.add([result.index_entry for result in self._waiting if result.index_entry is not None])
         self._recorded_at = time.monotonic()
@@ -389,6 +391,13 @@ class _BatchRecorder:
             self._seconds = [sum(pair) for pair in zip(self._seconds, stages, strict=True)]
         self._open -= len(self._waiting)
         self._waiting.clear()
+
+    def _record_layouts(self) -> None:
+        """Record where text was found before the objects count as done: a layout is unlearned whatever happens then."""
+        seen = [result.layout for result in self._waiting if result.layout is not None]
+        unlearned = {result.row.detail for result in self._waiting if result.row.reason is Reason.TEXT_OUTSIDE_LAYOUT}
+        if seen or unlearned:
+            record_layouts(self._database.connection, self._lease.run.project_id, seen, unlearned)
 
     def delete_left_over(self) -> None:
         """Delete superseded objects of this destination that a killed worker has left."""

@@ -5,18 +5,21 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from dicom_deid.database.quarantine import DecisionAction, HeldGroup, NewDecision
+from dicom_deid.database.connection import DatabaseConnection
+from dicom_deid.database.quarantine import DecisionAction, HeldGroup, NewDecision, project_rules
+from dicom_deid.database.text_layouts import layout_rules
+from dicom_deid.engine.settings import Settings
 from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.pipeline.engine import FORMAT_LINE
 from dicom_deid.reasons import Reason
-from dicom_deid.recipe import Recipe
-from dicom_deid.recipe.errors import RecipeError
+from dicom_deid.recipe.criteria import criterion_line
 from dicom_deid.recipe.filters import Rectangle
 
 _ALWAYS = (DecisionAction.EXCLUDE, DecisionAction.HOLD, DecisionAction.RETRY)
 _ACTIONS: Mapping[Reason, tuple[DecisionAction, ...]] = {
     Reason.PIXEL_RISK: (DecisionAction.MASK, DecisionAction.ALLOW),
     Reason.BURNED_IN_ANNOTATION: (DecisionAction.MASK, DecisionAction.ALLOW),
+    Reason.TEXT_OUTSIDE_LAYOUT: (DecisionAction.MASK, DecisionAction.ALLOW),
     Reason.RECOGNIZABLE_VISUAL_FEATURES: (DecisionAction.ALLOW,),
     Reason.VIDEO: (DecisionAction.ALLOW,),
     Reason.ENCAPSULATED_DOCUMENT: (DecisionAction.ALLOW,),
@@ -38,6 +41,7 @@ _SETTINGS: Mapping[tuple[Reason, DecisionAction], Mapping[str, object]] = {
         (reason, action): {"pixel_risk": "allow"}
         for reason in (
             Reason.PIXEL_RISK,
+            Reason.TEXT_OUTSIDE_LAYOUT,
             Reason.BURNED_IN_ANNOTATION,
             Reason.RECOGNIZABLE_VISUAL_FEATURES,
             Reason.VIDEO,
@@ -56,6 +60,12 @@ _ELEMENT = re.compile(r"([A-Za-z][A-Za-z0-9_]+|\([0-9a-f]{4},[0-9a-f]{4}\))(?:[ 
 _HOLDS = "holds the object"
 _MAX_RECTANGLES = 50
 _MAX_NOTE = 500
+
+
+def exported_rules(connection: DatabaseConnection, project: str) -> str:
+    """Return the rules of a project as a recipe: active device rules of reviewers, and learned text layouts."""
+    learned = layout_rules(connection, project, Settings().layout_objects, "graylist")
+    return f"{FORMAT_LINE}{project_rules(connection, project)}{learned}"
 
 
 def possible_actions(reason: Reason) -> tuple[DecisionAction, ...]:
@@ -167,19 +177,4 @@ def _criteria(group: HeldGroup, is_rule: bool) -> list[str]:
         "Rows": str(group.rows or ""),
         "Columns": str(group.columns or ""),
     }
-    return [_criterion(keyword, value) for keyword, value in values.items()]
-
-
-def _criterion(keyword: str, value: str) -> str:
-    if not value:
-        return f"  notcontains {keyword} ."
-    line = f"  equals {keyword} {value}"
-    try:
-        parsed = Recipe.parse(f"{FORMAT_LINE}%filter graylist\nLABEL device\n{line}\n", "device")
-        (criterion,) = parsed.filters[0].lines[0].criteria
-        if criterion.value == value:
-            return line
-    except (RecipeError, ValueError, IndexError):
-        pass
-    # Characters with a meaning in the recipe language match as any character.
-    return f"  contains {keyword} ^{re.sub(r'[^0-9A-Za-z._-]', '.', value)}$"
+    return [f"  {criterion_line(keyword, value)}" for keyword, value in values.items()]

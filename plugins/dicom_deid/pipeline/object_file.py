@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 from typing import Any, BinaryIO, cast
 
 from pydicom.dataset import Dataset
@@ -13,6 +12,7 @@ from pydicom.tag import BaseTag
 
 from dicom_deid.database import ObjectIdentity
 from dicom_deid.database.quarantine import DeviceFacts
+from dicom_deid.engine.pixels.layouts import is_free_of, patient_words
 from dicom_deid.exceptions import DicomDeidError, Quarantine
 from dicom_deid.objects import SourceObject
 from dicom_deid.objectstore import ObjectStore
@@ -24,7 +24,6 @@ MAX_HEADER_BYTES = 16 * 2**20
 _READ_AT_ONCE = 2**18
 _MAX_FACT = 64
 _COLUMNS = 0x00280011
-_SHORTEST_WORD = 3
 # SOPClassUID, SOPInstanceUID, AccessionNumber, Modality, Manufacturer, ManufacturerModelName, PatientName, PatientID,
 # IssuerOfPatientID, SoftwareVersions, StudyInstanceUID, SeriesInstanceUID, Rows, Columns.
 _FACTS: list[BaseTag | int] = [
@@ -77,13 +76,11 @@ def read_header_facts(storage: ObjectStore, stored: SourceObject) -> tuple[Devic
 
 
 def _device_facts(header: Dataset) -> DeviceFacts:
-    patient = f"{_text(header, 'PatientName')} {_text(header, 'PatientID')}".lower()
-    words = {word for word in re.split(r"[\W_]+", patient) if len(word) >= _SHORTEST_WORD}
+    words = patient_words(f"{_text(header, 'PatientName')} {_text(header, 'PatientID')}")
 
     def fact(keyword: str) -> str:
         text = _text(header, keyword)
-        is_safe = text.isprintable() and len(text) <= _MAX_FACT and not any(word in text.lower() for word in words)
-        return text if is_safe else ""
+        return text if is_free_of(text, words) else ""
 
     return DeviceFacts(
         modality=fact("Modality"),

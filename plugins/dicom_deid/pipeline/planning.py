@@ -11,6 +11,8 @@ from dicom_deid.database import AccessReason, Database, PlanSummary, RunReport, 
 from dicom_deid.database.archive_words import take_snapshot
 from dicom_deid.database.quarantine import list_decided_objects, project_rules
 from dicom_deid.database.source_index import CohortAnswer, record_answers
+from dicom_deid.database.text_layouts import layout_rules
+from dicom_deid.engine.pixels import LEARNED
 from dicom_deid.objects import SourceObject
 from dicom_deid.pipeline.cohort import import_pseudonyms, match_cohort
 from dicom_deid.pipeline.configuration import RunConfiguration
@@ -80,6 +82,11 @@ def plan_run(
             project_rules=project_rules(database.connection, configuration.project),
             archive_words=_snapshot_of_words(database, configuration),
         )
+        learned = _learned_layouts(database, configuration)
+        work_digest = ""
+        if learned:
+            work_digest = f"{make_deidentifier(configuration).recipe.digest} {configuration.digest}"
+            configuration = configuration.replace(project_rules=f"{configuration.project_rules}{learned}")
         deidentifier = make_deidentifier(configuration)
         request = RunRequest(
             project=configuration.project,
@@ -93,6 +100,7 @@ def plan_run(
             parameters=_parameters(configuration),
             airflow_context=dict(configuration.airflow_context),
             external_id=configuration.external_id,
+            work_digest=work_digest,
         )
         database.store_recipe(deidentifier.recipe.digest, deidentifier.recipe.name, str(deidentifier.recipe))
         run_id = database.start_run(request)
@@ -136,6 +144,14 @@ def _snapshot_of_words(database: Database, configuration: RunConfiguration) -> s
         return ""
     project = database.project(configuration.project)
     return take_snapshot(database.connection, project, patients=configuration.word_patients)
+
+
+def _learned_layouts(database: Database, configuration: RunConfiguration) -> str:
+    """Return the filters of the text layouts that are learned now; the text search takes them, and nothing else."""
+    if configuration.settings.pixel_risk != "ocr":
+        return ""
+    objects = configuration.settings.layout_objects
+    return layout_rules(database.connection, configuration.project, objects, LEARNED)
 
 
 def configuration_of_run(database: Database, run_id: str) -> RunConfiguration:

@@ -22,6 +22,7 @@ from dicom_deid.database.patient_terms import PatientTerms
 from dicom_deid.database.quarantine import DeviceFacts, ItemDecision, decision_of_rule
 from dicom_deid.database.source_index import IndexEntry
 from dicom_deid.engine import AnalysisResult, Deidentifier, DeidentifyResult, SearchTerms
+from dicom_deid.engine.pixels import TextLayout
 from dicom_deid.exceptions import ConfigurationError, ObjectStoreError, Quarantine
 from dicom_deid.identifiers import with_issuer
 from dicom_deid.objects import SourceRange
@@ -77,6 +78,8 @@ class ObjectResult:
         For the index of the source; None if the object could not be analysed.
     words
         For the words of the archive; None if the object was not cleaned by vocabulary.
+    layout
+        Where text was found, if the object was searched for it.
     reading, rewriting, writing
         Seconds spent in each stage.
     """
@@ -85,6 +88,7 @@ class ObjectResult:
     error: Exception | None = None
     index_entry: IndexEntry | None = None
     words: ObjectWords | None = None
+    layout: TextLayout | None = None
     reading: float = 0.0
     rewriting: float = 0.0
     writing: float = 0.0
@@ -147,11 +151,12 @@ class _Attempt:
             identity=identity,
             rule_decisions=_rule_decisions(rewritten) if rewritten else (),
         )
-        entry = words = None
+        entry = words = layout = None
         if analysis is not None:
             entry = index_entry(analysis, source_object(self.item), is_listed=False)
             words = ObjectWords.of(analysis) if self.counts_words else None
-        return ObjectResult(row, error, entry, words, **self.seconds)
+            layout = analysis.walk.layout
+        return ObjectResult(row, error, entry, words, layout, **self.seconds)
 
 
 class ObjectProcessor:

@@ -211,6 +211,21 @@ def without_comment(line: str) -> str:
     return re.split(r"(?:^|(?<=\s))#", line, maxsplit=1)[0].rstrip()
 
 
+def criterion_line(keyword: str, value: str) -> str:
+    """Return a line that holds for objects whose element has a value, or for those that have none if it is empty."""
+    if not value:
+        return f"notcontains {keyword} ."
+    line = f"equals {keyword} {value}"
+    try:
+        (criterion,) = parse_criteria(line, 1).criteria
+        if criterion.value == value and "#" not in value:
+            return line
+    except (RecipeSyntaxError, ValueError):
+        pass
+    # Characters with a meaning in the recipe language match as any character.
+    return f"contains {keyword} ^{re.sub(r'[^0-9A-Za-z._-]', '.', value)}$"
+
+
 def parse_criteria(line: str, column: int, unknown: list[RecipeSyntaxError] | None = None) -> CriteriaLine:
     """Read a line of criteria.
 

@@ -17,12 +17,12 @@ from dicom_deid.database.quarantine import (
     list_decisions,
     list_released,
     pending_reviews,
-    project_rules,
     revoke_decision,
     set_four_eyes,
 )
+from dicom_deid.database.text_layouts import list_layouts
 from dicom_deid.links import REVIEW_DAG
-from dicom_deid.pipeline.engine import FORMAT_LINE
+from dicom_deid.pipeline.decisions import exported_rules
 from dicom_deid.web.access import can_review, may_administer, may_review
 from dicom_deid.web.database import open_connection, open_database
 from dicom_deid.web.downloads import csv_download
@@ -55,6 +55,7 @@ def decisions(
         project=project,
         rules=rules,
         projects=Queries(connection).project_names(),
+        layouts=list_layouts(connection, project) if project else [],
         can_review=can_review(user),
         user=user.get_name(),
         pending=sum(each.objects for each in pending_reviews(connection, project)),
@@ -63,9 +64,9 @@ def decisions(
 
 @router.get("/decisions/rules.dicom")
 def rules(connection: Connection, project: str) -> Response:
-    """Download the active device rules of a project as a recipe."""
+    """Download the active device rules and the learned text layouts of a project as a recipe."""
     return PlainTextResponse(
-        f"{FORMAT_LINE}{project_rules(connection, project)}",
+        exported_rules(connection, project),
         headers={"Content-Disposition": 'attachment; filename="project-rules.dicom"'},
     )
 

@@ -35,6 +35,7 @@ from dicom_deid.dicom.walk import (
     skip_items,
 )
 from dicom_deid.engine.dates import shift
+from dicom_deid.engine.pixels import TextLayout
 from dicom_deid.exceptions import Quarantine
 from dicom_deid.identifiers import Identifier, IdentifierKind
 from dicom_deid.reasons import Reason
@@ -64,6 +65,7 @@ class ObjectWalk(Walk):
         "has_content",
         "identifiers",
         "keyed_by_study",
+        "layout",
         "noted",
         "opaque",
         "overlays",
@@ -92,6 +94,8 @@ class ObjectWalk(Walk):
         self.noted: dict[Reason, int] = {}
         # The pixel filters of the recipe that match the object.
         self.filters: tuple[Filter, ...] = ()
+        # Where text was found, if the object was searched.
+        self.layout: TextLayout | None = None
         # Indices of edits whose bytes depend on the pseudonyms, and of those that depend on all other edits.
         self.pending: list[int] = []
         self.group_lengths: list[int] = []

@@ -6,6 +6,7 @@ numpy and the codecs are imported only when pixels have to be decoded.
 from dicom_deid.engine.pixels.clean import CleanedPixels, clean_pixels, with_overlays, without_embedded_planes
 from dicom_deid.engine.pixels.faces import FACE_ELEMENTS
 from dicom_deid.engine.pixels.filters import FilterMatch, PixelFilters, captured_by
+from dicom_deid.engine.pixels.layouts import LEARNED, TextLayout
 from dicom_deid.engine.pixels.overlays import (
     Overlay,
     is_overlay_data,
@@ -31,6 +32,7 @@ from dicom_deid.engine.pixels.text import FoundText, TextFinder, overlay_text_re
 __all__ = [
     "FACE_ELEMENTS",
     "FACTS",
+    "LEARNED",
     "CleanedPixels",
     "FilterMatch",
     "FoundText",
@@ -41,6 +43,7 @@ __all__ = [
     "Region",
     "Risk",
     "TextFinder",
+    "TextLayout",
     "captured_by",
     "clean_pixels",
     "decide_document",

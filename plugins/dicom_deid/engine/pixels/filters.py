@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydicom.datadict import keyword_for_tag
 from pydicom.dataelem import RawDataElement
@@ -26,6 +26,7 @@ _MAX_REMEMBERED = 4096
 _DEVICE = (0x00080060, 0x00080070, 0x00081090)
 """Modality, Manufacturer and ManufacturerModelName."""
 _ROWS, _COLUMNS = 0x00280010, 0x00280011
+_ULTRASOUND_REGIONS = 0x00186011
 _CORNERS = ("RegionLocationMinX0", "RegionLocationMinY0", "RegionLocationMaxX1", "RegionLocationMaxY1")
 
 
@@ -213,7 +214,8 @@ def _reader(header: Dataset) -> Callable[[int], str | None]:
 def element_text(header: Dataset, tag: int) -> str | None:
     r"""Return a value as text with components joined by a backslash, or None if the element is missing.
 
-    A value that is not valid for its VR is compared as it is encoded.
+    A value that is not valid for its VR is compared as it is encoded; SequenceOfUltrasoundRegions as the corners of
+    its regions.
     """
     if tag not in header:
         return None
@@ -224,9 +226,16 @@ def element_text(header: Dataset, tag: int) -> str | None:
         return raw.value.decode("iso8859") if isinstance(raw, RawDataElement) and raw.value else ""
     if element.value is None:
         return ""
+    if tag == _ULTRASOUND_REGIONS:
+        corners = (map(str, _corners(item)) for item in element.value)
+        return "\\".join(map(",".join, corners))
     if element.VM > 1 and element.VR != "SQ":
         return "\\".join(str(component) for component in element.value)
     return str(element.value)
+
+
+def _corners(item: Dataset) -> list[Any]:
+    return [item.get(keyword) for keyword in _CORNERS]
 
 
 def _regions(coordinates: Coordinates, header: Dataset) -> Iterator[Region]:
@@ -241,7 +250,7 @@ def _regions(coordinates: Coordinates, header: Dataset) -> Iterator[Region]:
         rectangles = [
             Rectangle(*(int(corner) for corner in corners))
             for item in header[coordinates.from_tag].value or ()
-            if None not in (corners := [item.get(keyword) for keyword in _CORNERS])
+            if None not in (corners := _corners(item))
         ]
     except UNREADABLE:
         raise Quarantine(Reason.MALFORMED, tag_text(coordinates.from_tag)) from None

@@ -30,6 +30,7 @@ from dicom_deid.engine.pixels import (
 )
 from dicom_deid.engine.pixels.faces import FACE_ELEMENTS, face_evidence, face_facts
 from dicom_deid.engine.pixels.filters import FilterMatch
+from dicom_deid.engine.pixels.layouts import LEARNED, is_sampled, layout_of
 from dicom_deid.engine.profiles import Option
 from dicom_deid.engine.settings import Settings
 from dicom_deid.exceptions import ConfigurationError, Quarantine
@@ -68,6 +69,8 @@ class PixelAndDocumentPolicy:
         self._filters = PixelFilters(recipe.filters)
         parts = recipe.name.split("+")
         self._cleaned = frozenset(reason for option, reason in _CLEANED_BY.items() if option.recipe_name in parts)
+        # Labels of learned layouts outside whose places this process has found text.
+        self._unlearned: set[str] = set()
         self._is_idle = not self._filters and settings.pixel_risk == "allow" and settings.documents == "allow"
         if (self._filters or settings.pixel_risk == "ocr") and not settings.rebuild_file_meta:
             raise ConfigurationError("pixels can be cleaned only where the file meta information is rebuilt")
@@ -118,12 +121,18 @@ class PixelAndDocumentPolicy:
         match = self._match(walk, header, dataset)
         walk.filters = match.filters
         decision = decide_pixels(facts, match, self._settings)
+        learned = next((each.label for each in match.filters if each.group == LEARNED), "")
+        if learned in self._unlearned and decision.clean:
+            decision = PixelDecision(clean=True, find_text=True)
         if decision.allowed is not None:
             walk.note(Reason.PIXEL_RISK_ALLOWED)
         if not decision.clean and not decision.find_text:
             return None
         if walk.partial:
             raise NeedMoreDataError(size)
+        is_learned = learned and decision == PixelDecision(clean=True) and self._settings.pixel_risk == "ocr"
+        if is_learned and is_sampled(_text(walk, "SOPInstanceUID")):
+            self._check_layout(walk, header, dataset(), match, learned)
         return self._clean(walk, header, dataset(), match, decision)
 
     def _note_face(self, walk: ObjectWalk, header: FileHeader) -> None:
@@ -144,6 +153,18 @@ class PixelAndDocumentPolicy:
         values = tuple(None if one is None else one[0] for one in found)
         return self._filters.match_captured((header.transfer_syntax.uid, walk.codecs, values), dataset)
 
+    def _check_layout(
+        self, walk: ObjectWalk, header: FileHeader, dataset: Dataset, match: FilterMatch, learned: str
+    ) -> None:
+        """Quarantine an object of a learned layout that shows text elsewhere, and use the layout no longer."""
+        uid, (pixels, vr) = header.transfer_syntax.uid, _pixels(walk, header)
+        if _shows_text(dataset, pixels, uid, vr, match.regions):
+            self._unlearned.add(learned)
+            raise Quarantine(Reason.TEXT_OUTSIDE_LAYOUT, learned)
+
+    def _checks_mask(self, decision: PixelDecision) -> bool:
+        return decision.clean and self._settings.check_masks and self._settings.pixel_risk != "allow"
+
     def _clean(
         self, walk: ObjectWalk, header: FileHeader, dataset: Dataset, match: FilterMatch, decision: PixelDecision
     ) -> CleanedPixels | None:
@@ -151,10 +172,12 @@ class PixelAndDocumentPolicy:
         overlays = _overlays(walk, header, dataset)
         regions = overlay_regions = match.regions if decision.clean else ()
         if decision.find_text:
-            regions = (*regions, *text_regions(dataset, pixels, uid, vr=vr, blanked=regions))
+            found = text_regions(dataset, pixels, uid, vr=vr, blanked=regions)
+            walk.layout = layout_of(dataset, found) if self._settings.layout_objects else None
+            regions = (*regions, *found)
             overlay_regions = (*regions, *overlay_text_regions(overlays))
-        elif decision.clean and self._settings.check_masks and self._settings.pixel_risk != "allow":
-            _require_no_text(dataset, pixels, uid, vr, regions)
+        elif self._checks_mask(decision) and _shows_text(dataset, pixels, uid, vr, regions):
+            raise Quarantine(Reason.PIXEL_RISK, "text outside the regions that filters blank")
         cleaned = None
         if regions:
             recompress = self._settings.recompress_pixels
@@ -192,13 +215,12 @@ class _DataSet:
         return self._source[:start] + deflate([memoryview(self._walk.data)[: found[0]]])
 
 
-def _require_no_text(dataset: Dataset, pixels: memoryview, uid: str, vr: str, blanked: Sequence[Region]) -> None:
-    """Quarantine an object that shows text outside the regions that filters blank."""
+def _shows_text(dataset: Dataset, pixels: memoryview, uid: str, vr: str, blanked: Sequence[Region]) -> bool:
+    """Return whether an object shows text outside the regions that filters blank."""
     header = dataset.copy()
     # Text that the header announces is what the filters blank.
     header.pop("BurnedInAnnotation", None)
-    if text_regions(header, pixels, uid, vr=vr, blanked=blanked):
-        raise Quarantine(Reason.PIXEL_RISK, "text outside the regions that filters blank")
+    return bool(text_regions(header, pixels, uid, vr=vr, blanked=blanked))
 
 
 def _pixels(walk: ObjectWalk, header: FileHeader) -> tuple[memoryview, str]:

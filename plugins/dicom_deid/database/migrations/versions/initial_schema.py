@@ -131,8 +131,11 @@ CREATE TABLE rules (
     rules_id integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     recipe_digest text NOT NULL,
     settings_digest text NOT NULL,
+    work_digest text NOT NULL,
     UNIQUE (recipe_digest, settings_digest)
 );
+COMMENT ON COLUMN rules.work_digest IS
+    'Both without learned text layouts: what was done under the same is not done again for a layout.';
 COMMENT ON TABLE rules IS 'A recipe and settings: everything that decides how an object is de-identified.';
 
 CREATE TABLE source_series (
@@ -395,6 +398,18 @@ CREATE INDEX audit_run ON audit (run_id, link_id, number);
 CREATE INDEX audit_object ON audit (object_id);
 CREATE INDEX audit_destination ON audit (destination_key) WHERE destination_key IS NOT NULL;
 
+CREATE TABLE text_layout (
+    project_id integer NOT NULL REFERENCES project,
+    label text NOT NULL,
+    criteria text NOT NULL DEFAULT '',
+    places jsonb NOT NULL DEFAULT '[]',
+    objects integer NOT NULL DEFAULT 0,
+    agreeing integer NOT NULL DEFAULT 0,
+    unlearned_at timestamptz,
+    PRIMARY KEY (project_id, label)
+);
+COMMENT ON TABLE text_layout IS 'Where images of a device showed text, and in how many objects in a row only there.';
+
 CREATE TABLE held_object (
     scope_id integer NOT NULL REFERENCES work_scope,
     key_hash uuid NOT NULL,
@@ -617,7 +632,7 @@ DROP FUNCTION reidentify(bigint, text[], bytea[], text[], bytea);
 DROP FUNCTION ensure_audit_partition(timestamptz);
 DROP FUNCTION last_attempts(uuid[], timestamptz);
 DROP TABLE cohort_line, index_object, index_series, index_source;
-DROP TABLE held_object, decided_object, decision;
+DROP TABLE text_layout, held_object, decided_object, decision;
 DROP TABLE audit, audit_link, audit_event, chain_head, released_copy, deletion, withdrawn, withdrawal, write_intent,
     batch_item, batch, run, processed_object, source_series, rules, work_scope, recipe, mapping, patient_term,
     archive_word, archive_word_snapshot, patient, key_check, secret, project;
