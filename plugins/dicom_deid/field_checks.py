@@ -28,7 +28,8 @@ def check_fields(instance: Any) -> None:
         if any(_is_of(value, each) for each in allowed):
             continue
         if words:
-            raise ConfigurationError(f"{name} must be one of {', '.join(words)}{similar_name(str(value), words)}.")
+            hint = similar_name(str(value), words) or "."
+            raise ConfigurationError(f"{name} must be one of {', '.join(words)}{hint}")
         kinds = " or ".join(_NAMES[each] for each in allowed if each in _NAMES)
         raise ConfigurationError(f"{name} must be {kinds}.")
 
@@ -43,8 +44,8 @@ def check_names(what: str, given: Iterable[str], valid: Collection[str]) -> None
     """
     unknown = sorted(set(given) - set(valid))
     if unknown:
-        hint = similar_name(unknown[0], valid) or f"; valid are {', '.join(sorted(valid))}"
-        raise ConfigurationError(f"{what} have no field {', '.join(unknown)}{hint}.")
+        hint = similar_name(unknown[0], valid) or f"; valid are {', '.join(sorted(valid))}."
+        raise ConfigurationError(f"{what} have no field {', '.join(unknown)}{hint}")
 
 
 def similar_name(name: str, valid: Iterable[str]) -> str:

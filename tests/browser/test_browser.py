@@ -33,7 +33,7 @@ pytestmark = [
     pytest.mark.xdist_group("airflow"),
 ]
 
-DAG = "dicom_deid_on_demand"
+DAG, PREVIEW = "dicom_deid_on_demand", "dicom_deid_preview"
 ARGUMENTS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update"]
 PATIENCE = 90_000
 LAPTOP = {"width": 1280, "height": 800}
@@ -122,6 +122,45 @@ def test_before_the_first_run(airflow: Deployment, page: Page) -> None:
     check(page)
     page.get_by_role("link", name="dicom_deid_on_demand").click()
     expect(page.get_by_role("button", name="Trigger").first).to_be_visible()
+
+
+@pytest.fixture(scope="module")
+def previewed(airflow: Deployment) -> str:
+    """The id of a DAG run that compared two recipes, before any run."""
+    source = airflow.bucket(f"previewed-{uuid.uuid4().hex[:8]}", series(patients(3), slices=4) | {"a.txt": b"no DICOM"})
+    run_id, state = airflow.run(PREVIEW, {"source": source, "compare_with": "ps3.15-basic"})
+    assert state == "success"
+    return run_id
+
+
+def test_the_tab_of_a_preview(airflow: Deployment, previewed: str, page: Page) -> None:
+    """A preview shows rules, reasons and differences in the tab of its DAG run."""
+    log_in(page, airflow, "olga")
+    page.goto(f"{airflow.airflow.url}/dags/{PREVIEW}/runs/{quote(previewed, safe='')}")
+    page.get_by_role("link", name="De-identification", exact=True).click()
+    frame = page.frame_locator("iframe")
+    for heading in ("Rules that act", "Would be quarantined", "Differences between the two recipes"):
+        expect(frame.get_by_role("heading", name=heading)).to_be_visible()
+    picture(page, "preview")
+    page.goto(f"{airflow.airflow.url}/dicom-deid/dags/{PREVIEW}/runs/{quote(previewed, safe='')}")
+    check(page)
+
+
+def test_the_form_of_the_connection(airflow: Deployment, page: Page) -> None:
+    """The form asks for keys, project and recipe, and for nothing that the connection does not have."""
+    log_in(page, airflow, "ada")
+    page.goto(f"{airflow.airflow.url}/connections")
+    page.get_by_role("button", name="Add Connection").first.click()
+    page.fill("input[name=connection_id]", "dicom_deid_default")
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_role("combobox").fill("DICOM")
+    page.get_by_role("option", name="DICOM de-identification").click()
+    expect(dialog.get_by_text("Keys", exact=True)).to_be_visible()
+    expect(dialog.get_by_text("Host", exact=True)).to_have_count(0)
+    dialog.get_by_role("button", name="Extra Fields", exact=True).click()
+    expect(dialog.get_by_text("Project", exact=True)).to_be_visible()
+    expect(dialog.get_by_text("Recipe", exact=True)).to_be_visible()
+    picture(page, "connection")
 
 
 @pytest.fixture

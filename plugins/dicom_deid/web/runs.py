@@ -61,14 +61,13 @@ def overview(
 @router.get("/dags/{dag_id}/runs/{dag_run_id}")
 def of_dag_run(request: Request, ask: Ask, user: GetUserDep, dag_id: str, dag_run_id: str) -> Response:
     """Show the run of an Airflow DAG run, or its preview: the tab of the DAG run in Airflow's UI."""
-    found = ask.find_airflow_run(dag_id, dag_run_id)
-    if found:
-        return _run_page(request, ask, user, found)
+    # Before the first run there are previews, and no tables.
     report = preview_of(dag_id, dag_run_id, user)
-    if report is None:
-        return page("no_airflow_run.html", request)
-    reasons = [(Reason(code), count) for code, count in report["quarantined"].items()]
-    return page("preview.html", request, report=report, reasons=reasons)
+    if report is not None:
+        reasons = [(Reason(code), count) for code, count in report["quarantined"].items()]
+        return page("preview.html", request, report=report, reasons=reasons)
+    found = ask.find_airflow_run(dag_id, dag_run_id)
+    return _run_page(request, ask, user, found) if found else page("no_airflow_run.html", request)
 
 
 @router.get("/runs/{run_id}")
