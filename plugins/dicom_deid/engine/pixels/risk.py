@@ -43,7 +43,7 @@ CLEAN_MODALITIES = frozenset({"CR", "CT", "DX", "IO", "MG", "MR", "NM", "PT", "P
 """Values of Modality (PS3.3 section C.7.3.1.1.1) of such pixels. Any other value is at risk."""
 
 _CROSS_SECTIONAL = frozenset({"CT", "MR", "PT"})
-_WITHOUT_IMAGE_TYPE = frozenset({_STORAGE + "481.2"})
+_RT_DOSE = _STORAGE + "481.2"
 _CLEAN_CONVERSIONS = frozenset({"DI", "SYN", "WSD"})
 
 RISKY_IMAGE_TYPE_WORDS = frozenset(
@@ -195,9 +195,10 @@ def _modality_risk(facts: ObjectFacts) -> str:
 def _image_type_risk(facts: ObjectFacts) -> str:
     image_type = facts.image_type.strip().upper()
     if not image_type:
-        return "" if facts.sop_class_uid in _WITHOUT_IMAGE_TYPE else "(0008,0008) ImageType is missing"
+        return "" if facts.sop_class_uid == _RT_DOSE else "(0008,0008) ImageType is missing"
     words = set(re.split(r"[^A-Z0-9]+", image_type))
-    if risky := sorted(words & RISKY_IMAGE_TYPE_WORDS):
+    risky = sorted(words & RISKY_IMAGE_TYPE_WORDS - ({"DOSE"} if facts.sop_class_uid == _RT_DOSE else set()))
+    if risky:
         return f"(0008,0008) ImageType has the word {risky[0]}"
     components = [component.strip() for component in image_type.split("\\")]
     if facts.modality.strip().upper() in _CROSS_SECTIONAL and "DERIVED" in words:
