@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydicom.datadict import DicomDictionary
 from tests.support import datasets
 from tests.support.datasets import Element, Encoding, element
 from tests.support.engine import RULES_ALONE, found_in, read, rules, run
 
+from dicom_deid.dicom.vr import vr_of
 from dicom_deid.engine import Deidentifier
 from dicom_deid.engine.residuals import search
 from dicom_deid.exceptions import Quarantine
@@ -414,6 +418,26 @@ def test_a_removed_value_that_identifies_nobody_holds_no_object(keyword, value):
     others = [element("ProcedureCodeSequence", [code]), element("ManufacturerModelName", value)]
     private = [Element(0x00290010, "LO", "SOMEBODY"), Element(0x00291001, "LO", f"model {value}")]
     searched(an_object(element(keyword, value), *others, *private), recipe=f"{RECIPE}REMOVE {keyword}\n")
+
+
+# One attribute of each VR that the rules leave; every UID becomes a pseudonym.
+_OF_EACH_VR = {
+    vr_of(tag): tag for tag in DicomDictionary if 0x00300000 < tag < 0x50000000 and vr_of(tag) not in ("SQ", "UI")
+}
+
+
+@pytest.mark.parametrize(("vr", "tag"), sorted(_OF_EACH_VR.items()))
+def test_a_name_is_found_whatever_the_vr_of_the_element_that_has_it(vr, tag):
+    """Catches text in the value of numbers, dates or codes, which a search of text elements alone does not read."""
+    with pytest.raises(Quarantine) as caught:
+        searched(an_object(Element(tag, vr, b"Annika Berg, 2 times    ")))
+    assert caught.value.reason is Reason.RESIDUAL_FOUND
+
+
+@pytest.mark.parametrize("vr", ["OB", "OW", "OF"])
+def test_a_short_name_in_a_table_of_numbers_is_a_coincidence(vr):
+    table = random.Random(1).randbytes(2**16) + b"\0Ann\0\0Ann,"
+    searched(an_object(element("PatientName", "Ann"), Element(0x00283006, vr, table)))
 
 
 @pytest.mark.parametrize("keyword", ["BodyPartExamined", "CodeValue", "CodingSchemeDesignator"])

@@ -7,6 +7,7 @@ rule wrote is not searched.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
@@ -51,6 +52,25 @@ _SOP_INSTANCE_UID = 0x00080018
 _FEW_UIDS = 32
 _STRUCTURED_VRS = frozenset({"DA", "DT", "TM", "UI"})
 _CODED_VRS = frozenset({"AS", "CS", "DA", "DS", "DT", "IS", "TM", "UI"})
+# The characters that these may have (PS3.5 section 6.2), with those of older editions and common mistakes in case and
+# delimiters; a value with any other is text.
+_CODE_CHARACTERS = {
+    vr: re.compile(rb"[\\ \0%b]*" % characters)
+    for vr, characters in {
+        "AS": rb"0-9DWMY",
+        "CS": rb"A-Za-z0-9_./-",
+        "DA": rb"0-9.-",
+        "DS": rb"0-9+.eE-",
+        "DT": rb"0-9+.&TZ:-",
+        "IS": rb"0-9+-",
+        "TM": rb"0-9.:-",
+        "UI": rb"0-9.",
+    }.items()
+}
+# Values of binary numbers, in which a short name is a coincidence.
+_NUMBER_VRS = frozenset({"AT", "FD", "FL", "OD", "OF", "OL", "OV", "SL", "SS", "SV", "UL", "US", "UV"})
+_MIN_IN_NUMBERS, _MAX_TEXT_IN_NUMBERS = 6, 1024
+_TEXT = re.compile(rb"[\x20-\x7e\xa0-\xff]{4,}[\0 ]*")
 _CODED_KEYWORDS = frozenset(
     (
         *("CodeValue", "LongCodeValue", "URNCodeValue", "CodingSchemeDesignator", "CodingSchemeVersion"),
@@ -576,11 +596,15 @@ def _is_searched(holding: ElementRef, hit: Hit, data: bytes, devices: frozenset[
         return False
     if is_private(element.tag) or element.vr == "UN":
         return True
+    value = data[holding.start : holding.end]
+    characters = _CODE_CHARACTERS.get(element.vr)
+    is_code = characters is not None and characters.fullmatch(value) is not None
     # An attribute of text that is written with the VR of a code is text.
-    if {element.vr, vr_of(element.tag)} <= _CODED_VRS or element.keyword in _CODED_KEYWORDS:
+    if (is_code and vr_of(element.tag) in _CODED_VRS) or element.keyword in _CODED_KEYWORDS:
         # A code is no text: a whole identifier alone is no coincidence.
-        is_whole = data[holding.start : holding.end].strip(b"\0 ") == data[hit.start : hit.end]
+        is_whole = value.strip(b"\0 ") == data[hit.start : hit.end]
         return is_whole and term.kind is TermKind.IDENTIFIER and hit.end - hit.start >= _MIN_WHOLE_IDENTIFIER
-    # Tables and pixels are numbers.
-    is_numbers = element.vr in ("OB", "OW") and element.keyword.endswith("Data")
-    return (element.vr in _FREE_TEXT_VRS or element.vr == "CS") and not is_numbers
+    if element.vr in _NUMBER_VRS or (element.vr in ("OB", "OW") and element.keyword.endswith("Data")):
+        is_text = len(value) <= _MAX_TEXT_IN_NUMBERS and _TEXT.fullmatch(value) is not None
+        return is_text or hit.end - hit.start >= _MIN_IN_NUMBERS
+    return element.vr in _FREE_TEXT_VRS or element.vr == "CS" or (element.vr in _CODED_VRS and not is_code)
