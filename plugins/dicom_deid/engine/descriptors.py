@@ -55,8 +55,12 @@ _DAY = r"(?:0?[1-9]|[12][0-9]|3[01])"
 _CAPITALISED = r"(?-i:[^\W\d_a-z][\w'’-]+)"
 _PERSON = rf"{_CAPITALISED}(?:(?:[ ^]|, ){_CAPITALISED})?"
 _LABEL = (
-    r"(?:mrn|ssn|dob|d\.o\.b\.|born|geb(?:oren(?: op)?|\.)?|n[ée]e? le|nat[oa] il|nacid[oa](?: el)?"
-    r"|acc(?:ession)?(?: no\.?)?|(?:pat(?:ient)?|case|visit|order|study)[ .-]?(?:id|no|nr|number)"
+    r"(?:mrn|ssn|dob|d\.o\.b\.|(?:date|year) of birth|birth[ -]?(?:date|day)|born(?: on| in)?"
+    r"|geb(?:oren(?: op| am)?|urtsdatum|oortedatum|\.)?|n[ée]e? (?:le|en)|date de naissance|nat[oa] (?:il|nel)"
+    r"|data di nascita|nacid[oa](?: el| en)?|fecha de nacimiento"
+    r"|acc(?:ession)?(?: no\.?)?|pid|id(?= ?[:#=])"
+    r"|(?:pat(?:ient(?:en)?)?\.?|case|fall|visit|order|study|exam|record|chart|file|hospital|nhs|ur|ref(?:erence)?"
+    r"|insurance|account|encounter|admission|dossier)[ .-]{0,2}(?:id|no|nr|number|nummer|num[ée]ro)"
     r"|tel(?:ephone)?|phone|fax|zip|plz)(?!\w)[ #:=.]*"
 )
 

@@ -67,3 +67,50 @@ def test_descriptive_text_is_kept(text: str) -> None:
 def test_any_text_is_accepted(text: str) -> None:
     # Would catch a pattern that fails, runs away or adds something.
     assert len(without_identifiers(text)) <= len(text)
+
+
+LABELS = (
+    *("DOB", "dob:", "D.O.B.", "born", "Date of birth:", "geb.", "geboren am", "Geburtsdatum:", "geboren op"),
+    *("né le", "née le", "nato il", "nacido el", "MRN", "MRN:", "mrn#", "SSN", "SSN:", "acc", "acc no"),
+    *("accession no.", "patient id", "pat. id", "Pat.-Nr.", "ID:", "PID", "case no", "visit number", "order nr"),
+    *("study id:", "NHS number", "Fallnummer", "tel", "tel.:", "phone", "Fax:", "zip", "PLZ"),
+)
+MONTHS = ("Mar", "MAR", "March", "März", "mars", "marzo", "maart")
+
+
+@st.composite
+def numbers(draw: st.DrawFn) -> str:
+    """A number as sites write it: with letters before it, in groups, with a year."""
+    groups = draw(st.lists(st.from_regex(r"[0-9]{2,6}", fullmatch=True), min_size=1, max_size=4))
+    delimiter = draw(st.sampled_from(("", " ", "-", ".", "/")))
+    letters = draw(st.sampled_from(("", "A", "AB", "A-", "MR/")))
+    return letters + delimiter.join(groups)
+
+
+@st.composite
+def dates(draw: st.DrawFn) -> str:
+    day, month = draw(st.integers(1, 28)), draw(st.integers(1, 12))
+    year, name = draw(st.integers(1920, 2030)), draw(st.sampled_from(MONTHS))
+    delimiter = draw(st.sampled_from("-/."))
+    forms = (
+        *("{day:02d}{delimiter}{month:02d}{delimiter}{year}", "{day}{delimiter}{month}{delimiter}{short}"),
+        *("{year}{delimiter}{month:02d}{delimiter}{day:02d}", "{year}{month:02d}{day:02d}", "{month:02d}/{year}"),
+        *("{day} {name} {year}", "{day}. {name} {year}", "{day}-{name}-{short}", "{day}{name}{year}", "{year}"),
+        *("{name} {day}, {year}", "{day}th of {name} {year}", "{day} de {name} de {year}", "{name} {year}"),
+    )
+    form = draw(st.sampled_from(forms))
+    return form.format(day=day, month=month, year=year, name=name, delimiter=delimiter, short=f"{year % 100:02d}")
+
+
+@given(
+    st.sampled_from(LABELS),
+    numbers() | dates(),
+    st.sampled_from(("", "knee ", "CT thorax, ")),
+    st.sampled_from(("", " knee", ", left", "; chest")),
+)
+def test_nothing_of_what_a_label_announces_is_left(label: str, announced: str, before: str, after: str) -> None:
+    # Would catch a label that takes the first group of a number or date, and leaves the others.
+    cleaned = without_identifiers(f"{before}{label} {announced}{after}")
+    assert not any(character.isdigit() for character in cleaned)
+    assert cleaned.startswith(before.strip())
+    assert cleaned.endswith(after.strip())
