@@ -3,8 +3,9 @@
 ``python -m bench.bench_residuals [--objects N] [--seed N] [--markdown FILE]``
 
 Identifiers are drawn at random, one per object; peers see the same objects. Beside the residual search: a
-case-insensitive search for the original values in the text that pydicom reads; and presidio-analyzer with its pattern
-recognisers (those of names need a model that has to be downloaded).
+case-insensitive search for the original values in the text that pydicom reads; presidio-analyzer with its pattern
+recognisers (those of names need a model that has to be downloaded); dicom-dre's redactor of free text (see
+`bench.peers.TextRedactor`); and what deid and dicognito leave of the object. A peer that refuses an object has stopped it.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ import re
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from itertools import cycle
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 from pydicom import Dataset, dcmread
 from tests.support import datasets
@@ -27,6 +30,7 @@ from tests.support import datasets
 from bench import corpora
 from bench.bench_engine import FixedMapping
 from bench.measure import machine, race, table, use_one_core
+from bench.peers import TextRedactor, collection
 from bench.planted import ENCODINGS, PLACES, RECIPE, SUBJECTS, WRITINGS, Planting, an_object, clean, planting, saved
 from dicom_deid.engine import Deidentifier, PatientTermIndex, SearchTerms, Settings
 from dicom_deid.engine.descriptors import without_identifiers
@@ -36,9 +40,10 @@ from dicom_deid.engine.vocabulary import Vocabulary
 from dicom_deid.exceptions import Quarantine
 from dicom_deid.reasons import Reason
 from dicom_deid.recipe import Recipe
-from dicom_deid.score.identity import Patient, uid
+from dicom_deid.score.identity import Patient, uid, word
 
 OURS, NAIVE = "residual search", "substrings"
+_TOKEN = re.compile(r"[^\W_]+")
 _ORIGINALS = (
     *("PatientName", "PatientID", "OtherPatientIDs", "AccessionNumber", "PatientAddress", "PatientTelephoneNumbers"),
     *("ReferringPhysicianName", "PatientBirthDate", "StudyDate", "StudyInstanceUID", "SOPInstanceUID"),
@@ -97,6 +102,55 @@ def _texts(dataset: Dataset) -> Iterator[str]:
             yield str(element.value)
 
 
+class Peers(NamedTuple):
+    """What the same plantings and texts are given to.
+
+    Parameters
+    ----------
+    finds
+        Tells whether an identifier does not pass, by the name of the peer.
+    flags
+        Tells whether anything is found in a text.
+    redact
+        dicom-dre's redactor; None where it is not installed.
+    """
+
+    finds: dict[str, Callable[[Planting], bool]]
+    flags: dict[str, Callable[[str], bool]]
+    redact: TextRedactor | None
+
+
+def start_peers() -> Peers:
+    """Return the peers that are installed."""
+    finds: dict[str, Callable[[Planting], bool]] = {}
+    flags: dict[str, Callable[[str], bool]] = {}
+    analyze, redact = presidio(), TextRedactor.start()
+    if analyze is not None:
+        name = f"presidio-analyzer {version('presidio-analyzer')}, patterns"
+        finds[name] = lambda planted: any(
+            hit.start < planted.end and planted.start < hit.end for hit in analyze(planted.text)
+        )
+        flags[name] = lambda text: bool(analyze(text))
+    if redact is not None:
+        finds["dicom-dre, redactor"] = lambda planted: (
+            planted.text[planted.start : planted.end].lower() not in redact(planted.text).lower()
+        )
+        flags["dicom-dre, redactor"] = lambda text: redact(text) != text
+    for name in ("deid", "dicognito"):
+        with suppress(ImportError, PackageNotFoundError):
+            finds[f"{name} {version(name)}"] = partial(_leaves_nothing, collection(name))
+    return Peers(finds, flags, redact)
+
+
+def _leaves_nothing(process: Callable[[bytes], bytes], planted: Planting) -> bool:
+    """Tell whether an identifier is not in what a peer writes; an object that it cannot process does not pass."""
+    try:
+        new = process(planted.data)
+    except Exception:
+        return True
+    return not any(form in new for form in planted.forms)
+
+
 def presidio() -> Callable[[str], list[Any]] | None:
     """Return presidio-analyzer's recognisers of patterns as one call; nothing where it is not installed."""
     try:
@@ -120,7 +174,7 @@ def presidio() -> Callable[[str], list[Any]] | None:
 
 
 def sensitivity(
-    seed: int, objects: int, analyze: Callable[[str], list[Any]] | None, *, is_beyond: bool = False
+    seed: int, objects: int, peers: Peers, *, is_beyond: bool = False
 ) -> dict[str, dict[str, Counter[str]]]:
     """Return how many planted identifiers each contender found, by what they were, where and how."""
     rng, engine, resolve = random.Random(seed), Contender(), FixedMapping()
@@ -129,9 +183,7 @@ def sensitivity(
     for _ in range(objects):
         planted = planting(rng, is_beyond=is_beyond)
         found = {OURS: engine.finds(planted), NAIVE: naive_finds(planted.data, rules_alone, resolve)}
-        if analyze is not None:
-            hits = analyze(planted.text)
-            found["presidio"] = any(hit.start < planted.end and planted.start < hit.end for hit in hits)
+        found |= {name: finds(planted) for name, finds in peers.finds.items()}
         for axis in ("kind", "place", "encoding", "writing"):
             count = counts[axis][getattr(planted, axis)]
             count["planted"] += 1
@@ -140,7 +192,7 @@ def sensitivity(
     return counts
 
 
-def false_positives(seed: int, objects: int, analyze: Callable[[str], list[Any]] | None) -> dict[str, Counter[str]]:
+def false_positives(seed: int, objects: int, peers: Peers) -> dict[str, Counter[str]]:
     """Return in how many objects each contender found something where nothing was planted, by subject."""
     rng, engine, resolve = random.Random(seed + 1), Contender(), FixedMapping()
     rules_alone = Deidentifier(Recipe.parse(RECIPE, "bench.dicom"), _SETTINGS.replace(residuals="off"))
@@ -149,8 +201,7 @@ def false_positives(seed: int, objects: int, analyze: Callable[[str], list[Any]]
         subject = SUBJECTS[number % len(SUBJECTS)]
         data, text = clean(rng, subject)
         found = {OURS: engine.finds_residual(data), NAIVE: naive_finds(data, rules_alone, resolve)}
-        if analyze is not None:
-            found["presidio"] = bool(analyze(text))
+        found |= {name: flags(text) for name, flags in peers.flags.items()}
         counts[subject].update(["planted", *(name for name, is_found in found.items() if is_found)])
     return counts
 
@@ -234,7 +285,7 @@ _UNNAMED: dict[str, Callable[[Patient], str]] = {
 """Texts with identifiers of another patient, which no element of the object holds, by kind."""
 
 
-def unnamed(seed: int, objects: int) -> str:
+def unnamed(seed: int, objects: int, peers: Peers) -> str:
     """Return how many identifiers that no element names are stopped in a description, by the setting `free_text`."""
     rng, resolve = random.Random(seed + 2), FixedMapping()
     settings = Settings(private_elements="keep", pixel_risk="allow", documents="allow")
@@ -252,21 +303,64 @@ def unnamed(seed: int, objects: int) -> str:
         for policy, engine in engines.items():
             left = dcmread(io.BytesIO(engine.deidentify(data, resolve).to_bytes())).SeriesDescription
             counts[kind][policy] += not any(word in left for word in secret)
-    return percent_table("kind", counts.items(), policies, "planted")
+        planted = Planting(kind, "", "", "", data, written, 0, len(written), tuple(word.encode() for word in secret))
+        for name, finds in peers.finds.items():
+            counts[kind][name] += finds(planted)
+    return percent_table("kind", counts.items(), [*policies, *peers.finds], "planted")
 
 
-def benign_tokens() -> str:
-    """Return how many tokens of the descriptions of public objects the vocabulary masks."""
-    vocabulary = Vocabulary()
-    texts: set[str] = set()
-    for _, _, data in corpora.all_objects():
-        texts.update(_descriptions(data))
-    tokens = [token for text in sorted(texts) for token in re.findall(r"[^\W_]+", without_identifiers(text))]
-    masked = [token for text in sorted(texts) for token in vocabulary.unknown_tokens(without_identifiers(text))]
-    return (
-        f"{len(texts)} different descriptions of public objects: {len(masked)} of {len(tokens)} tokens are masked, "
-        f"{_percent(len(masked), len(tokens))} percent; among them {', '.join(sorted(set(masked))[:40])}.\n"
-    )
+_PERSONS = frozenset(("chen", "matthews", "halchenko", "yarik", "winawer"))
+"""Names of persons in the descriptions of the public objects, which are to be masked."""
+_STUDIES, _SERIES, _LEAST = 2000, 4, 20
+
+
+def benign_tokens(seed: int, peers: Peers) -> str:
+    """Return how many tokens of the descriptions of public objects are masked, that are no person's name.
+
+    *Cold* is the vocabulary as it ships, on each different description once. *Warm* is after a number of studies whose
+    series are drawn from these objects, each of another patient, and each with a name of its own in a description; it
+    is measured on studies that are drawn after them.
+    """
+    described = [
+        texts
+        for _, _, data in corpora.all_objects()
+        if (texts := [without_identifiers(text) for text in _descriptions(data)])
+    ]
+    different = sorted({text for texts in described for text in texts})
+    cold = Vocabulary()
+    rng, seen = random.Random(seed + 3), defaultdict[str, set[int]](set)
+    for patient in range(_STUDIES):
+        texts = [text for _ in range(_SERIES) for text in rng.choice(described)]
+        for unknown in {
+            each for text in (*texts, f"{rng.choice(texts)} {word(rng)}") for each in cold.unknown_words(text)
+        }:
+            seen[unknown].add(patient)
+    warm = Vocabulary(archive={each for each, patients in seen.items() if len(patients) >= _LEAST})
+    later = [text for _ in range(_STUDIES // 4 * _SERIES) for text in rng.choice(described)]
+    rows = [
+        ("cold, different descriptions", *_masked(different, cold.unknown_tokens)),
+        ("cold, as often as they occur", *_masked(later, cold.unknown_tokens)),
+        (f"after {_STUDIES:,} studies, as often as they occur", *_masked(later, warm.unknown_tokens)),
+    ]
+    redact = peers.redact
+    if redact is not None:
+        rows.append(("dicom-dre, redactor, different descriptions", *_masked(different, partial(_redacted, redact))))
+    masked = {token for text in different for token in cold.unknown_tokens(text)} - _PERSONS
+    listed = ", ".join(sorted(masked))
+    return table(("benign tokens", "tokens", "masked", "percent"), rows) + f"\n\nMasked cold: {listed}.\n"
+
+
+def _masked(texts: Iterable[str], masked: Callable[[str], list[str]]) -> tuple[int, int, str]:
+    """Return the number of tokens that are no names of persons, how many of them are masked, and the percentage."""
+    tokens = [token for text in texts for token in _TOKEN.findall(text.casefold()) if token not in _PERSONS]
+    found = [token for text in texts for token in masked(text) if token not in _PERSONS]
+    return len(tokens), len(found), _percent(len(found), len(tokens))
+
+
+def _redacted(redact: TextRedactor, text: str) -> list[str]:
+    """Return the tokens of a text that a redactor does not leave, casefolded."""
+    left = Counter(_TOKEN.findall(redact(text).casefold()))
+    return list((Counter(_TOKEN.findall(text.casefold())) - left).elements())
 
 
 def _descriptions(data: bytes) -> Iterator[str]:
@@ -337,29 +431,25 @@ def main() -> None:
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     use_one_core()
-    analyze = presidio()
-    try:
-        names = {OURS: OURS, NAIVE: NAIVE, "presidio": f"presidio-analyzer {version('presidio-analyzer')}, patterns"}
-    except PackageNotFoundError:
-        names = {OURS: OURS, NAIVE: NAIVE}
-    counts = sensitivity(options.seed, options.objects, analyze)
+    peers = start_peers()
+    names = [OURS, NAIVE, *peers.finds]
+    counts = sensitivity(options.seed, options.objects, peers)
     sections = ["Planted identifiers that do not pass, percent:\n"]
     order = {"place": list(PLACES), "encoding": list(ENCODINGS), "writing": list(WRITINGS)}
     for axis in ("all", "kind", "place", "encoding", "writing"):
         found = counts[axis]
         labels = order.get(axis) or sorted(found)
-        rows = [(label, _renamed(found[label], names)) for label in labels]
-        sections.append(percent_table("" if axis == "all" else axis, rows, names.values(), "planted"))
-    beyond = sensitivity(options.seed, options.objects // 4, analyze, is_beyond=True)["kind"]
+        rows = [(label, found[label]) for label in labels]
+        sections.append(percent_table("" if axis == "all" else axis, rows, names, "planted"))
+    beyond = sensitivity(options.seed, options.objects // 4, peers, is_beyond=True)["kind"]
     sections.append("What no original is written like, percent:\n")
-    rows = [(label, _renamed(beyond[label], names)) for label in sorted(beyond)]
-    sections.append(percent_table("kind", rows, names.values(), "planted"))
-    counted = false_positives(options.seed, options.objects, analyze)
-    rows = [(subject, _renamed(counted[subject], names)) for subject in SUBJECTS]
+    sections.append(percent_table("kind", sorted(beyond.items()), names, "planted"))
+    counted = false_positives(options.seed, options.objects, peers)
+    rows = [(subject, counted[subject]) for subject in SUBJECTS]
     sections.append("Objects with nothing planted in which something is found, percent:\n")
-    sections.append(percent_table("text of", rows, names.values(), "objects"))
+    sections.append(percent_table("text of", rows, [OURS, NAIVE, *peers.flags], "objects"))
     sections.append("Identifiers that no element of the object names, in a description, that do not pass, percent:\n")
-    sections += [unnamed(options.seed, options.objects // 4), benign_tokens()]
+    sections += [unnamed(options.seed, options.objects // 4, peers), benign_tokens(options.seed, peers)]
     packages = ", ".join(f"{name} {number}" for name, number in corpora.installed().items())
     figures, held = public_objects()
     sections.append(f"Public objects, from the packages {packages}:\n")
@@ -369,10 +459,6 @@ def main() -> None:
     print("\n".join(sections))
     if options.markdown:
         options.markdown.write_text("\n".join(sections), encoding="utf-8")
-
-
-def _renamed(counted: Counter[str], names: dict[str, str]) -> Counter[str]:
-    return Counter({names.get(name, name): number for name, number in counted.items()})
 
 
 if __name__ == "__main__":

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import logging
 import os
 import resource
 import shutil
 import subprocess
+import sys
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator
@@ -139,6 +141,45 @@ def collection(name: str) -> Callable[[bytes], bytes]:
 
         return by_dicognito
     return lambda data: bytes(dcmanon(data)())
+
+
+class TextRedactor:
+    """dicom-dre's redactor of free text, in an interpreter of its own (it needs Python 3.12).
+
+    The environment variable DICOM_DRE_PYTHON names the interpreter of an environment that holds it.
+    """
+
+    _PROGRAM = """
+import json, sys
+from dicom_dre.text_redactor import get_text_redactor
+redactor = get_text_redactor("default.csv")
+for line in sys.stdin:
+    text = redactor.redact_text(json.loads(line))
+    print(json.dumps(text if isinstance(text, str) else text[0]), flush=True)
+"""
+
+    def __init__(self, python: str) -> None:
+        self._program = subprocess.Popen(
+            [python, "-c", self._PROGRAM], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    @classmethod
+    def start(cls) -> TextRedactor | None:
+        """Return the redactor; None, with a message, where it is not installed."""
+        python = os.environ.get("DICOM_DRE_PYTHON", sys.executable)
+        found = subprocess.run([python, "-c", "import dicom_dre.text_redactor"], check=False, capture_output=True)
+        if found.returncode != 0:
+            print("dicom-dre is left out: set DICOM_DRE_PYTHON to a Python 3.12 that holds it.", file=sys.stderr)
+            return None
+        return cls(python)
+
+    def __call__(self, text: str) -> str:
+        """Return a text without what it redacts."""
+        assert self._program.stdin is not None
+        assert self._program.stdout is not None
+        self._program.stdin.write(json.dumps(text) + "\n")
+        self._program.stdin.flush()
+        return str(json.loads(self._program.stdout.readline()))
 
 
 def gdcmanon_seconds(data: bytes, *, objects: int = 100) -> float | None:

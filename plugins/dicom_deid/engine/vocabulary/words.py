@@ -29,11 +29,12 @@ def is_body_word(text: str) -> bool:
 
 def is_name(text: str) -> bool:
     """Tell whether a text is a common surname or given name."""
-    return text.casefold() in _names()
+    return text.casefold() in common_names()
 
 
 @cache
-def _names() -> frozenset[str]:
+def common_names() -> frozenset[str]:
+    """Return common surnames and given names, casefolded, with and without their accents."""
     lines = Path(__file__).with_name("names.txt").read_text(encoding="utf-8").splitlines()
     return _with_plain(word for line in lines if line[:1] != "#" for word in line.split())
 
