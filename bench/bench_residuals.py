@@ -5,7 +5,8 @@
 Identifiers are drawn at random, one per object; peers see the same objects. Beside the residual search: a
 case-insensitive search for the original values in the text that pydicom reads; presidio-analyzer with its pattern
 recognisers (those of names need a model that has to be downloaded); dicom-dre's redactor of free text (see
-`bench.peers.TextRedactor`); and what deid and dicognito leave of the object. A peer that refuses an object has stopped it.
+`bench.peers.TextRedactor`); and what deid and dicognito leave of the object. A peer that refuses an object has stopped
+it.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from dicom_deid.engine.descriptors import without_identifiers
 from dicom_deid.engine.profiles import profile_settings, recipe_names
 from dicom_deid.engine.settings import FreeTextPolicy
 from dicom_deid.engine.vocabulary import Vocabulary
+from dicom_deid.engine.vocabulary.words import common_names
 from dicom_deid.exceptions import Quarantine
 from dicom_deid.reasons import Reason
 from dicom_deid.recipe import Recipe
@@ -274,7 +276,18 @@ def _residual(deidentifier: Deidentifier, data: bytes) -> str:
     return ""
 
 
+_COMMON_NAMES = sorted(name for name in common_names() if len(name) > 3 and name.isascii())
+
+
+def _common_name(patient: Patient) -> str:
+    """Return a given name and a surname that are common, some of which are also words."""
+    rng = random.Random(patient.patient_id)
+    return f"{rng.choice(_COMMON_NAMES).title()} {rng.choice(_COMMON_NAMES).title()}"
+
+
 _UNNAMED: dict[str, Callable[[Patient], str]] = {
+    "relative with a common name": lambda other: f"sister {_common_name(other)}",
+    "physician with a common name": lambda other: f"Dr. {_common_name(other).split()[1]}",
     "relative": lambda other: f"sister {other.name.replace('^', ' ')}",
     "physician who is named nowhere else": lambda other: f"ref by {other.name.split('^')[0]}",
     "name and initial": lambda other: f"{other.name.split('^')[1][0]}. {other.name.split('^')[0]}",
@@ -331,9 +344,8 @@ def benign_tokens(seed: int, peers: Peers) -> str:
     rng, seen = random.Random(seed + 3), defaultdict[str, set[int]](set)
     for patient in range(_STUDIES):
         texts = [text for _ in range(_SERIES) for text in rng.choice(described)]
-        for unknown in {
-            each for text in (*texts, f"{rng.choice(texts)} {word(rng)}") for each in cold.unknown_words(text)
-        }:
+        texts.append(f"{rng.choice(texts)} {word(rng)}")
+        for unknown in frozenset[str]().union(*map(cold.unknown_words, texts)):
             seen[unknown].add(patient)
     warm = Vocabulary(archive={each for each, patients in seen.items() if len(patients) >= _LEAST})
     later = [text for _ in range(_STUDIES // 4 * _SERIES) for text in rng.choice(described)]
