@@ -6,16 +6,17 @@ from collections.abc import Callable, Container
 from functools import cache
 from typing import Any
 
+from pydicom.datadict import tag_for_keyword
+
 from dicom_deid.dicom.part10 import read_header
 from dicom_deid.engine.descriptors import VocabularyCleaner, without_identifiers
 from dicom_deid.engine.element_refs import iter_elements
 from dicom_deid.engine.residuals.search import Residual
 from dicom_deid.engine.vocabulary import Vocabulary
 from dicom_deid.recipe import CompiledRecipe, ElementName, Function, Recipe, Rule
-from dicom_deid.recipe.fields import Exact
 
 CLEAN_TEXT = "dicom_deid.engine.descriptors:clean_text"
-_CLEANING = "ps3.15-clean-descriptors"
+_CLEANING = ("ps3.15-clean-descriptors", "ps3.15-clean-structured-content")
 _PATIENT_ID = 0x00100020
 _TEXT_VRS = frozenset({"LT", "ST", "UT"})
 
@@ -30,7 +31,7 @@ def with_free_text_rules(recipe: Recipe, compiled: CompiledRecipe) -> Recipe:
     """
     added = tuple(
         rule
-        for tag, rule in _cleaning_rules().items()
+        for tag, rule in _cleaning_rules()
         if not compiled.steps(ElementName.of(tag)) and rule.field.text.lower() not in recipe.retained
     )
     return Recipe.combine(recipe, Recipe("free-text", added)) if added else recipe
@@ -44,7 +45,7 @@ def vocabulary_functions(recipe: Recipe, archive_words: Container[str]) -> dict[
 def is_in_free_text(residual: Residual) -> bool:
     """Tell whether a residual is in free text, where it can be redacted without loss of anything else."""
     element = residual.listed.element
-    return element.tag in _cleaning_rules() or element.vr in _TEXT_VRS or element.keyword == "CodeMeaning"
+    return element.tag in _free_text_tags() or element.vr in _TEXT_VRS
 
 
 def read_free_texts(data: bytes, *, partial: bool) -> tuple[str, list[str]]:
@@ -68,17 +69,24 @@ def read_free_texts(data: bytes, *, partial: bool) -> tuple[str, list[str]]:
     for found in iter_elements(data, header.data_set_start, encoding, partial=partial):
         if found.element.tag == _PATIENT_ID and found.element.root:
             patient = "".join(found.texts(data))
-        elif found.element.tag in _cleaning_rules():
+        elif found.element.tag in _free_text_tags():
             texts += [without_identifiers(text) for text in found.texts(data)]
     return patient, texts
 
 
 @cache
-def _cleaning_rules() -> dict[int, Rule]:
-    """Return the rules for the elements that PS3.15 Table E.1-1 marks C under Clean Descriptors, by their tags."""
-    cleaning = (
-        (rule.field.tag, rule)
-        for rule in Recipe.named(_CLEANING).rules
-        if isinstance(rule.field, Exact) and isinstance(rule.value, Function) and rule.value.name == CLEAN_TEXT
-    )
-    return {tag: rule for tag, rule in cleaning if tag is not None}
+def _cleaning_rules() -> tuple[tuple[int, Rule], ...]:
+    """Return the rules that clean text, with the tag of the element.
+
+    They are those for the elements that PS3.15 Table E.1-1 marks C under Clean Descriptors, for code meanings in
+    sequences that it marks so, and for the text of content items.
+    """
+    rules = (rule for name in _CLEANING for rule in Recipe.named(name).rules)
+    cleaning = (rule for rule in rules if isinstance(rule.value, Function) and rule.value.name == CLEAN_TEXT)
+    tags = ((tag_for_keyword(rule.field.text.rpartition("__")[2]), rule) for rule in cleaning)
+    return tuple((tag, rule) for tag, rule in tags if tag is not None)
+
+
+@cache
+def _free_text_tags() -> frozenset[int]:
+    return frozenset(tag for tag, _ in _cleaning_rules())

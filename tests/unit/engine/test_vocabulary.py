@@ -78,6 +78,32 @@ def test_other_words_are_masked(text: str, masked: str) -> None:
     assert Vocabulary().mask(text) == masked
 
 
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("stone protocol", "stone protocol"),
+        ("long axis, Dixon fat", "long axis, Dixon fat"),
+        ("knee, Stone", "knee, *****"),
+        ("seen by Stone today", "seen by ***** today"),
+        ("patient: Young knee", "patient: ***** knee"),
+        ("sister Rose Stone", "sister **** *****"),
+        ("KNEE_Stone_Young", "KNEE_Stone_*****"),
+        ("MarkStone", "*********"),
+    ],
+)
+def test_a_word_that_is_also_a_name_stays_only_beside_another_word(text: str, masked: str) -> None:
+    assert Vocabulary().mask(text) == masked
+
+
+def test_the_archive_vouches_for_words_that_are_no_common_names() -> None:
+    vocabulary = Vocabulary(archive={"zentralklinik", "schneider", "1234567"})
+    assert vocabulary.mask("Zentralklinik Schneider 1234567") == "Zentralklinik ********* *******"
+    assert vocabulary.unknown_words("Schneider Quellmann 1234567 AB12CD34 J. Neurocenter's") == {
+        "quellmann",
+        "neurocenter",
+    }
+
+
 @given(st.text(max_size=200))
 def test_a_mask_keeps_the_length_and_is_stable(text: str) -> None:
     """Masked again, a text stays the same: a retry and a second run give the same bytes."""
@@ -127,6 +153,28 @@ def test_a_rule_of_the_recipe_decides_over_the_vocabulary() -> None:
     new = dcmread(io.BytesIO(Deidentifier(recipe, settings).deidentify(data, pseudonyms).to_bytes()))
     assert new.SeriesDescription == "Hutchinson"
     assert "StudyDescription" not in new
+
+
+def test_text_of_content_items_and_meanings_of_diagnoses_are_cleaned_too() -> None:
+    """The recipe has no rule for them; it may replace a code meaning by what it likes."""
+    item = [element("ValueType", "TEXT"), element("TextValue", "knee, sister Maria Lopez")]
+    diagnosis = [element("CodeValue", "X"), element("CodeMeaning", "knee of Maria")]
+    data = part10(
+        [
+            *IDENTITY,
+            element("AdmittingDiagnosesCodeSequence", [diagnosis]),
+            element("ContentSequence", [item]),
+        ]
+    )
+    settings = Settings(free_text="vocabulary", pixel_risk="allow", documents="allow")
+
+    def meaning_and_text(recipe: Recipe) -> tuple[str, str]:
+        new = dcmread(io.BytesIO(Deidentifier(recipe, settings).deidentify(data, pseudonyms).to_bytes()))
+        return new.AdmittingDiagnosesCodeSequence[0].CodeMeaning, new.ContentSequence[0].TextValue
+
+    assert meaning_and_text(Recipe.named("desktop")) == ("knee of *****", "knee, sister ***** *****")
+    own = Recipe.parse("FORMAT dicom\n%header\nREPLACE CodeMeaning Hutchinson\n")
+    assert meaning_and_text(own) == ("Hutchinson", "knee, sister ***** *****")
 
 
 def test_the_examples_of_the_page_are_what_the_engine_writes() -> None:
