@@ -31,7 +31,7 @@ from tests.support import datasets
 from bench import corpora
 from bench.bench_engine import FixedMapping
 from bench.measure import machine, race, table, use_one_core
-from bench.peers import TextRedactor, collection
+from bench.peers import TextRedactor, collection, silence
 from bench.planted import ENCODINGS, PLACES, RECIPE, SUBJECTS, WRITINGS, Planting, an_object, clean, planting, saved
 from dicom_deid.engine import Deidentifier, PatientTermIndex, SearchTerms, Settings
 from dicom_deid.engine.descriptors import without_identifiers
@@ -105,7 +105,7 @@ def _texts(dataset: Dataset) -> Iterator[str]:
 
 
 class Peers(NamedTuple):
-    """What the same plantings and texts are given to.
+    """The programs that are given the same plantings and texts.
 
     Parameters
     ----------
@@ -147,7 +147,8 @@ def start_peers() -> Peers:
 def _leaves_nothing(process: Callable[[bytes], bytes], planted: Planting) -> bool:
     """Tell whether an identifier is not in what a peer writes; an object that it cannot process does not pass."""
     try:
-        new = process(planted.data)
+        with silence():
+            new = process(planted.data)
     except Exception:
         return True
     return not any(form in new for form in planted.forms)
@@ -280,7 +281,7 @@ _COMMON_NAMES = sorted(name for name in common_names() if len(name) > 3 and name
 
 
 def _common_name(patient: Patient) -> str:
-    """Return a given name and a surname that are common, some of which are also words."""
+    """Return a common given name and surname; some of them are also words."""
     rng = random.Random(patient.patient_id)
     return f"{rng.choice(_COMMON_NAMES).title()} {rng.choice(_COMMON_NAMES).title()}"
 
