@@ -1,17 +1,22 @@
 """The engine beside its peers, in one run on one core: ``python -m bench.bench_engine [--markdown FILE] [--quick]``.
 
-Prints the time an object for CT, MR, enhanced multi-frame MR and SR; the cost an element from 1,000 to 100,000
-elements; the cost of pixel bytes; and memory over 10,000 objects. Every object is made here from a seed.
+Prints the time an object for CT, MR, enhanced multi-frame MR, SR and small objects; the cost of the residual search
+under each shipped recipe and option; the cost an element from 1,000 to 100,000 elements; the cost of pixel bytes; and
+memory over 10,000 objects. Every object is made here from a seed.
+
+The engine remembers what it did to elements that objects repeat. So it is timed with the objects of a series in turns
+(what a scanner writes anew differs in each), and with objects of different patients. The peers remember nothing.
 """
 
 from __future__ import annotations
 
 import argparse
 import gc
+import itertools
 import random
 import time
 import warnings
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 
 from tests.support import datasets
@@ -28,6 +33,10 @@ OURS = "this engine"
 SEARCH = "this engine, with the residual search"
 PROFILE = "this engine, ps3.15-basic"
 PROFILE_SEARCH = "this engine, ps3.15-basic, with the residual search"
+PATIENTS = "this engine, each object of another patient"
+PATIENTS_SEARCH = "this engine, each object of another patient, with the residual search"
+_OBJECTS = 24
+_SMALL_SIDE = 112
 
 
 class FixedMapping:
@@ -47,33 +56,60 @@ class FixedMapping:
         return self._known.setdefault(original, forms.get(original.kind, f"PAT{number}"))
 
 
-def engine(data: bytes, recipe: Recipe, settings: Settings) -> Callable[[], bytes]:
-    """Return the whole processing of one object: analyse, resolve, rewrite, join."""
+def engine(objects: Sequence[bytes], recipe: Recipe, settings: Settings) -> Callable[[], bytes]:
+    """Return the whole processing of the next object: analyse, resolve, rewrite, join."""
     deidentifier = Deidentifier(recipe, settings)
     mapping = FixedMapping()
+    following = itertools.cycle(objects)
 
     def call() -> bytes:
-        analysis = deidentifier.analyse(data)
+        analysis = deidentifier.analyse(next(following))
         return deidentifier.rewrite(analysis, mapping(analysis.identifiers)).to_bytes()
 
     return call
 
 
-def own_contenders(data: bytes) -> dict[str, Callable[[], object]]:
+def series(kind: str) -> list[bytes]:
+    """Return the objects of one series."""
+    return [datasets.part10(_small(one) if kind == "small" else one) for one in _elements(kind)]
+
+
+def _elements(kind: str) -> Iterator[list[datasets.Element]]:
+    return datasets.series("ct" if kind == "small" else kind, 1, _OBJECTS)
+
+
+def patients(kind: str) -> list[bytes]:
+    """Return objects of different patients."""
+    make = datasets.KINDS["ct" if kind == "small" else kind]
+    drawn = (make(seed) for seed in range(2, _OBJECTS + 2))
+    return [datasets.part10(_small(one) if kind == "small" else one) for one in drawn]
+
+
+def _small(elements: list[datasets.Element]) -> list[datasets.Element]:
+    """Return a CT slice of about 30 KB."""
+    size = {"Rows": _SMALL_SIDE, "Columns": _SMALL_SIDE, "PixelData": bytes(2 * _SMALL_SIDE**2)}
+    changed = {datasets.element(keyword, value).tag: value for keyword, value in size.items()}
+    return [one._replace(value=changed.get(one.tag, one.value)) for one in elements]
+
+
+def own_contenders(kind: str, objects: Sequence[bytes]) -> dict[str, Callable[[], object]]:
     """Return the engine with the desktop recipe and with the basic profile, without and with the residual search."""
+    of_patients = patients(kind)
     plain = Settings(residuals="off", pixel_risk="allow", documents="allow")
     search = plain.replace(residuals="report")
     desktop, basic = Recipe.named("desktop"), Recipe.named("ps3.15-basic")
     return {
-        OURS: engine(data, desktop, plain),
-        SEARCH: engine(data, desktop, search),
-        PROFILE: engine(data, basic, profile_settings(settings=plain)),
-        PROFILE_SEARCH: engine(data, basic, profile_settings(settings=search)),
+        OURS: engine(objects, desktop, plain),
+        SEARCH: engine(objects, desktop, search),
+        PROFILE: engine(objects, basic, profile_settings(settings=plain)),
+        PROFILE_SEARCH: engine(objects, basic, profile_settings(settings=search)),
+        PATIENTS: engine(of_patients, desktop, plain),
+        PATIENTS_SEARCH: engine(of_patients, desktop, search),
     }
 
 
-def residual_search(data: bytes, *, rounds: int) -> str:
-    """Return the cost of the residual search under each shipped recipe, for one object of a series."""
+def residual_search(objects: Sequence[bytes], *, rounds: int) -> str:
+    """Return the cost of the residual search under each shipped recipe and option, for the objects of a series."""
     rows = []
     plain = Settings(residuals="off", pixel_risk="allow", documents="allow")
     shipped: dict[str, tuple[Recipe, Settings]] = {"desktop": (Recipe.named("desktop"), plain)}
@@ -83,29 +119,32 @@ def residual_search(data: bytes, *, rounds: int) -> str:
     for name, (recipe, settings) in shipped.items():
         timings = race(
             {
-                "without": engine(data, recipe, settings.replace(residuals="off", pixel_risk="allow")),
-                "with": engine(data, recipe, settings.replace(residuals="report", pixel_risk="allow")),
+                "without": engine(objects, recipe, settings.replace(residuals="off", pixel_risk="allow")),
+                "with": engine(objects, recipe, settings.replace(residuals="report", pixel_risk="allow")),
             },
             rounds=rounds,
         )
         more = timings["with"].median - timings["without"].median
         rows.append((name, timings["without"].milliseconds, timings["with"].milliseconds, f"{more * 1e3:+.3f}"))
     head = ("recipe", "ms without", "ms with", "difference")
-    return f"### Residual search, CT\n\n{table(head, rows)}\n"
+    return f"### Residual search, CT of one series\n\n{table(head, rows)}\n"
 
 
-def speed(case: str, data: bytes, *, rounds: int) -> str:
+def speed(kind: str, *, rounds: int) -> str:
     """Return the table of one kind of object."""
-    contenders = own_contenders(data) | {name: make(data) for name, make in peers.PEERS.items()}
-    timings = race(contenders, rounds=rounds)
-    seconds = peers.gdcmanon_seconds(data)
-    if seconds is not None:
-        timings["gdcmanon"] = Timing(seconds, seconds)
+    objects = series(kind)
+    data = objects[0]
+    own = own_contenders(kind, objects)
+    timings = race(own | {name: make(data) for name, make in peers.PEERS.items()}, rounds=rounds)
+    for name, measure in (("gdcmanon", peers.gdcmanon_seconds), ("dicom-dre", peers.dicom_dre_seconds)):
+        seconds = measure(data)
+        if seconds is not None:
+            timings[name] = Timing(seconds, seconds)
     ours = timings[OURS].median
     rows = [
         (
             peers.LABELS.get(name, name),
-            "" if name in (OURS, SEARCH, PROFILE, PROFILE_SEARCH) else peers.peer_version(name),
+            "" if name in own else peers.peer_version(name),
             timing.milliseconds,
             f"{timing.least * 1e3:.3f}",
             f"{timing.median / ours:.2f}" if timing.median < 3 * ours else f"{timing.median / ours:.0f}",
@@ -113,7 +152,7 @@ def speed(case: str, data: bytes, *, rounds: int) -> str:
         for name, timing in timings.items()
     ]
     head = ("", "version", "ms an object", "least", "times ours")
-    return f"### {case}, {len(data):,} bytes\n\n{table(head, rows)}\n"
+    return f"### {kind}, {len(data):,} bytes\n\n{table(head, rows)}\n"
 
 
 def linearity(sizes: Sequence[int], *, rounds: int) -> str:
@@ -123,7 +162,7 @@ def linearity(sizes: Sequence[int], *, rounds: int) -> str:
         elements = datasets.nested_elements(1, size)
         count = datasets.count_elements(elements)
         data = datasets.part10(elements)
-        timing = race({OURS: engine(data, Recipe.named("desktop"), Settings(residuals="off"))}, rounds=rounds)[OURS]
+        timing = race({OURS: engine([data], Recipe.named("desktop"), Settings(residuals="off"))}, rounds=rounds)[OURS]
         rows.append((f"{count:,}", timing.milliseconds, f"{timing.median / count * 1e6:.3f}"))
     return "### Cost an element\n\n" + table(("elements", "ms an object", "µs an element"), rows) + "\n"
 
@@ -146,7 +185,7 @@ def pixel_cost(*, rounds: int) -> str:
         timings = race(
             {
                 "parts": parts,
-                "joined": engine(data, Recipe.named("desktop"), Settings(residuals="off")),
+                "joined": engine([data], Recipe.named("desktop"), Settings(residuals="off")),
                 "copy": lambda view=view: bytearray(view),
             },
             rounds=rounds,
@@ -189,7 +228,7 @@ def main() -> None:
     peers.quiet()
     use_one_core()
     rounds = 3 if options.quick else 7
-    kinds = ["ct"] if options.quick else list(datasets.KINDS)
+    kinds = ["ct"] if options.quick else [*datasets.KINDS, "small"]
     sections = [f"{machine()}. Processor time, medians of {rounds} samples taken in turns.\n"]
     print(sections[0])
 
@@ -198,8 +237,8 @@ def main() -> None:
         sections.append(section)
 
     for kind in kinds:
-        add(speed(kind, datasets.part10(datasets.KINDS[kind](1)), rounds=rounds))
-    add(residual_search(datasets.part10(datasets.KINDS["ct"](1)), rounds=rounds))
+        add(speed(kind, rounds=rounds))
+    add(residual_search(series("ct"), rounds=rounds))
     add(linearity((1_000, 10_000, 100_000), rounds=min(rounds, 5)))
     add(pixel_cost(rounds=rounds))
     add(memory(1_000 if options.quick else 10_000))

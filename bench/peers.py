@@ -7,6 +7,7 @@ which removes about as much. What a peer cannot do in memory it does on tmpfs, w
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import json
 import logging
@@ -214,6 +215,50 @@ def gdcmanon_seconds(data: bytes, *, objects: int = 100) -> float | None:
     return (min(run(objects) for _ in range(3)) - alone) / (objects - 1)
 
 
+_VERSION_OF_DICOM_DRE = "from dicom_dre import __version__; print(__version__)"
+_DICOM_DRE = """
+import sys, time
+from pathlib import Path
+from dicom_dre import DeidParameters, deidentify_file, default_profile
+source, target, profile = Path(sys.argv[1]), Path(sys.argv[2]), default_profile()
+samples = []
+for _ in range(int(sys.argv[3])):
+    began = time.process_time()
+    deidentify_file(source, target, profile=profile, parameters=DeidParameters(), rename_to_sop_uid=False)
+    samples.append(time.process_time() - began)
+print(sorted(samples)[len(samples) // 2])
+"""
+
+
+def dicom_dre_seconds(data: bytes, *, objects: int = 30) -> float | None:
+    """Return seconds an object of dicom-dre with its default profile; None where it is not installed, or refuses it.
+
+    It needs Python 3.12: that of the environment variable ``DICOM_DRE_PYTHON``, or ``python3.12``.
+    """
+    if not _of_dicom_dre(_VERSION_OF_DICOM_DRE):
+        print("dicom-dre is skipped: install it for Python 3.12 and name that Python in DICOM_DRE_PYTHON", flush=True)
+        return None
+    with tempfile.TemporaryDirectory(dir=_scratch()) as folder:
+        source, target = Path(folder, "in.dcm"), Path(folder, "out.dcm")
+        source.write_bytes(data)
+        seconds = _of_dicom_dre(_DICOM_DRE, str(source), str(target), str(objects))
+        return float(seconds) if target.exists() else None
+
+
+@functools.cache
+def _of_dicom_dre(code: str, *arguments: str) -> str:
+    """Return what Python code prints that imports dicom-dre; an empty string if it fails."""
+    python = os.environ.get("DICOM_DRE_PYTHON", "python3.12")
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    try:
+        done = subprocess.run(
+            [python, "-c", code, *arguments], check=False, capture_output=True, text=True, env=environment
+        )
+    except FileNotFoundError:
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
 PEERS: dict[str, Callable[[bytes], Call]] = {
     "deid": deid,
     "dicognito": dicognito,
@@ -229,6 +274,7 @@ LABELS = {
     "dcmanon": "dcmanon (Rust)",
     "fw-file-rs": "fw-file-rs (Rust, header only)",
     "gdcmanon": "gdcmanon (C++, without its start)",
+    "dicom-dre": "dicom-dre (default profile)",
     "pydicom": "pydicom, read and write",
     "memcpy": "memcpy, one copy of the bytes",
 }
@@ -238,6 +284,8 @@ def peer_version(name: str) -> str:
     """Return the version of a peer, or an empty string for what has none."""
     if name == "memcpy":
         return ""
+    if name == "dicom-dre":
+        return _of_dicom_dre(_VERSION_OF_DICOM_DRE)
     if name == "gdcmanon":
         done = subprocess.run(["gdcmanon", "--version"], check=False, capture_output=True, text=True)
         return (done.stdout + done.stderr).split("$")[0].replace("gdcmanon: gdcm", "").strip()

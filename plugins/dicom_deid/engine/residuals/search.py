@@ -211,7 +211,7 @@ def _with_segments(
     if any(_uid_hits(b"\0".join([searched, *map(_left_of, segments)]), removed.uids)):
         hits += _uid_hits(searched, removed.uids)
         in_segments = {one: _verified_in(one, list(_uid_hits(_left_of(one), removed.uids))) for one in segments}
-    for matcher in matchers:
+    for index, matcher in enumerate(matchers):
         new = []
         for segment in segments:
             known = segment.found.get(matcher)
@@ -219,7 +219,8 @@ def _with_segments(
                 new.append(segment)
             elif known:
                 in_segments.setdefault(segment, []).extend(known)
-        hits += _search_new(matcher, searched, new, in_segments)
+        # The first is that of the study or patient; the others are made for terms of this object.
+        hits += _search_new(matcher, searched, new, in_segments, keep=index == 0)
     found = _verified(walk, *span, encoding, hits, pieces)
     if not in_segments:
         return found
@@ -241,9 +242,14 @@ def _of_object(
 
 
 def _search_new(
-    matcher: TermMatcher, searched: bytes, segments: Sequence[Segment], in_segments: dict[Segment, list[Residual]]
+    matcher: TermMatcher,
+    searched: bytes,
+    segments: Sequence[Segment],
+    in_segments: dict[Segment, list[Residual]],
+    *,
+    keep: bool,
 ) -> list[Hit]:
-    """Return the hits in bytes, and add and keep what is found in segments that were not searched before."""
+    """Return the hits in bytes, and add, and keep, what is found in segments that were not searched before."""
     joined = b"\0".join([searched, *map(_left_of, segments)]) if segments else searched
     hits = matcher.matches(joined, MAX_HITS)
     if len(hits) > MAX_HITS:
@@ -253,9 +259,10 @@ def _search_new(
         end = begin + len(_left_of(segment))
         inside = [one for one in hits if begin <= one.start and one.end <= end]
         found = _verified_in(segment, [one._replace(start=one.start - begin, end=one.end - begin) for one in inside])
-        if len(segment.found) >= _MAX_FOUND:
-            segment.found = {}
-        segment.found[matcher] = found
+        if keep:
+            if len(segment.found) >= _MAX_FOUND:
+                segment.found = {}
+            segment.found[matcher] = found
         if found:
             in_segments.setdefault(segment, []).extend(found)
         begin = end + 1
