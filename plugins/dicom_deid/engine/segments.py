@@ -31,6 +31,7 @@ from dicom_deid.dicom.walk import (
     RecordedElement,
     Recording,
     RuleEdit,
+    SearchedEdit,
     SequenceHandler,
     SkipHandler,
     TrailingBytesError,
@@ -42,6 +43,7 @@ from dicom_deid.engine.handler_table import CAPTURED
 from dicom_deid.engine.handlers import basic
 from dicom_deid.engine.handlers.basic import IN_SEGMENT, ObjectWalk, PendingEdit
 from dicom_deid.engine.handlers.private import PrivateBlock, PrivateCreatorHandler, PrivateHandler
+from dicom_deid.engine.handlers.structured_content import ContentSequenceHandler, refers_to_items
 from dicom_deid.engine.references import MODALITIES
 from dicom_deid.exceptions import Quarantine
 from dicom_deid.identifiers import Identifier, IdentifierKind
@@ -50,12 +52,12 @@ from dicom_deid.reasons import Reason
 # Bounds of memory: bytes of all segments of one engine (what is computed of them takes about ten times as much), of one
 # segment, of one element; lengths and segments that begin with the same tag; results for other pseudonyms.
 MAX_BYTES = 1_000_000
-_MAX_SEGMENT, _MAX_ELEMENT = 4096, 2048
+_MAX_SEGMENT, _MAX_ELEMENT = 16_384, 8192
 _MAX_LENGTHS, _MAX_SEGMENTS, _MAX_RENDERED = 4, 256, 4
 _MAX_RECORDED = 4096
 _MAX_MISSES = 64
-# What handling an element costs, in times of skipping one; and what a segment must be worth.
-_COST_OF_HANDLER, _LEAST_COST = 5, 16
+# What handling an element or a sequence costs, in times of skipping one; and what a segment must be worth.
+_COST_OF_HANDLER, _COST_OF_SEQUENCE, _LEAST_COST = 5, 12, 16
 _MAX_PATIENCE = 64
 _IDENTIFIERS = tuple(CAPTURED.values())
 
@@ -67,9 +69,11 @@ _LOCAL = frozenset(
         *(basic.PseudonymHandler, basic.ReferenceHandler, basic.DropHandler, basic.CaptureUnchangedHandler),
         *(basic.OpaqueHandler, basic.BytesHandler, basic.KeptContentHandler, basic.NonEmptyRefusedHandler),
         *(SequenceHandler, UnknownHandler, SkipHandler),
+        # Whether it removes items depends on the object, see `Segment.fits`.
+        ContentSequenceHandler,
     }
 )
-_EDITS = frozenset({RuleEdit, LengthEdit, PendingEdit})
+_EDITS = frozenset({RuleEdit, SearchedEdit, LengthEdit, PendingEdit})
 
 
 class RenderedEdit(Edit):
@@ -168,6 +172,7 @@ class Segment:
         "noted",
         "private_groups",
         "removed",
+        "removes_items",
         "rendered",
         "rules",
         "walk",
@@ -188,6 +193,7 @@ class Segment:
         self.codecs = codecs
         self.codecs_after = item_context.codecs
         self.crosses_groups = len(groups) > 1
+        self.removes_items = walk.content_references is not None
         self.private_groups = frozenset(group for group in groups if group % 2)
         # An element after the segment cannot undo the removal of a creator in it.
         self.creators = {
@@ -214,6 +220,8 @@ class Segment:
     def fits(self, walk: ObjectWalk, item_context: ItemContext) -> bool:
         """Return whether the elements mean here what they meant where the segment was made."""
         if item_context.codecs != self.codecs or (self.crosses_groups and walk.group_lengths):
+            return False
+        if self.removes_items and refers_to_items(walk, self.context.order):
             return False
         groups, reserved = self.private_groups, item_context.creators
         return not groups or not reserved or groups.isdisjoint(block >> 16 for block in reserved)
@@ -369,7 +377,7 @@ class _Costs(NamedTuple):
     @classmethod
     def of(cls, recording: Recording) -> _Costs:
         elements = sorted(one for _, elements in recording.data_sets for one in elements)
-        costs = [1 if one.handler is SHORT else _COST_OF_HANDLER for one in elements]
+        costs = [_cost(one.handler) for one in elements]
         starts = [one.start for one in elements]
         return cls(starts, [0, *accumulate(costs)], [one.start for one in elements if not _is_local(one.handler)])
 
@@ -380,6 +388,14 @@ class _Costs(NamedTuple):
     def is_local(self, start: int, end: int) -> bool:
         """Return whether all handlers of the elements in ``[start, end)`` are local."""
         return bisect_left(self.not_local, start) == bisect_left(self.not_local, end)
+
+
+def _cost(handler: Any) -> int:
+    if isinstance(handler, SegmentHandler):
+        handler = handler.inner
+    if handler is SHORT:
+        return 1
+    return _COST_OF_SEQUENCE if isinstance(handler, SequenceHandler) else _COST_OF_HANDLER
 
 
 def _is_local(handler: Any) -> bool:
@@ -532,6 +548,6 @@ def _is_repeatable(walk: ObjectWalk) -> bool:
         and not walk.overlays
         and not walk.planes_removed
         and walk.pixel_data is None
-        and walk.content_references is None
+        and not walk.content_references
         and not walk.added
     )

@@ -104,6 +104,7 @@ def mutated(draw: st.DrawFn, elements: list[Element]) -> list[Element]:
         "creator": Element(0x00290012, "LO", "GEMS_PARM_01"),
         "safe": Element(0x00191024, "DS", "11.2"),
         "creator before": Element(0x00090009, "LO", "X"),
+        "reference to an item": element("ReferencedContentItemIdentifier", [1, 1]),
         "private": Element(0x002910FF, "OB", b"20240102"),
         "set": element("SpecificCharacterSet", draw(st.sampled_from(["ISO_IR 192", "ISO_IR 100"]))),
     }

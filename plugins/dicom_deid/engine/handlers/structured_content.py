@@ -150,7 +150,7 @@ class ContentRules:
         return self._dummies[rule_index]
 
 
-def _refers_to_items(walk: ObjectWalk, order: ByteOrder) -> bool:
+def refers_to_items(walk: ObjectWalk, order: ByteOrder) -> bool:
     """Return whether an object may refer to content items by position, which a removal would shift."""
     if walk.content_references is None:
         tag = order.tag.pack(REFERENCED_CONTENT_ITEM >> 16, REFERENCED_CONTENT_ITEM & 0xFFFF)
@@ -231,7 +231,7 @@ class ContentSequenceHandler(SequenceHandler[ObjectWalk]):
             removing, here = self._decision(
                 read_item(reading, self.reading_context, pos, end, item_context, self.in_report)
             )
-            if removing is not None and not (self.in_report and _refers_to_items(walk, self.items.order)):
+            if removing is not None and not (self.in_report and refers_to_items(walk, self.items.order)):
                 stop = skip_item(walk, self.items, pos, end)
                 # The values in the item become search terms, as those of any removed element.
                 walk.edits.append(RuleEdit(pos, stop, b"", item_context))
