@@ -107,6 +107,13 @@ _OUTCOMES = {
     metavar="CRITERIA",
     help='Leave out objects for which the criteria hold, for example "contains ImageType LOCALIZER"; repeated: any.',
 )
+@click.option(
+    "--word-patients",
+    type=click.IntRange(2),
+    default=20,
+    show_default=True,
+    help="With --free-text vocabulary: keep words that at least this many patients of the project have.",
+)
 @click.option("--limit", type=click.IntRange(1), help="Number of objects to de-identify at most.")
 @click.option("--newer-than", metavar="INSTANT", help="Only objects last modified at or after it (ISO 8601).")
 @click.option("--older-than", metavar="INSTANT", help="Only objects last modified before it (ISO 8601).")
