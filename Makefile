@@ -65,7 +65,10 @@ bench-pipeline: setup-bench ## pipeline: bucket to bucket, beside a plain copy a
 bench-devices: setup ## what the device catalogue covers and holds; ARGS="--headers FOLDER" for known decisions
 	$(BIN)/python -m bench.bench_devices $(ARGS)
 
-bench-ocr: setup ## text search in pixels: recall and time
+bench-ocr: setup-bench ## text search in pixels: recall and time, beside peers
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check azure-ai-formrecognizer pypng pytesseract
+	# Without its dependencies: it asks for opencv-python 4, and rapidocr has installed opencv-python-headless 5.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps presidio-image-redactor
 	$(BIN)/python -m bench.bench_ocr $(ARGS)
 
 bench-review: setup ## review: clear 1,000 held objects of 20 devices in a browser

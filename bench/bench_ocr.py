@@ -1,10 +1,15 @@
-"""Measure recall, precision and time of the text search beside peers: ``python -m bench.bench_ocr``.
+"""Measure the text search in pixels beside peers: ``python -m bench.bench_ocr [--images N] [--peers N]``.
 
-Prints Markdown tables: recall by size, contrast and modality, precision, and seconds an image. The images are drawn
-from ``--seed``; identifiers are random, so nothing can be tuned to them. Peers: Tesseract, called as
-presidio-image-redactor calls it (all text that it reads, before Presidio drops what is in no header element) and in
-its mode for sparse text; and the filters that the deid package ships. A planted text counts as found when at least
-nine tenths of its box are blanked; a blanked box counts as right when it touches a planted text.
+The images are drawn from ``--seed``, of 512 x 512 to 1024 x 768: letters of 10 to 24 px, contrast 0.45 to 0.95, light
+on dark and dark on light, plain, textured and saw-tooth grounds, a quarter turned by 90 degrees, grey of 8 and 12 bits,
+MONOCHROME1, RGB in one tint, RGB with coloured letters, YBR_FULL and palettes; four texts each. Identifiers are
+random, so nothing can be tuned to them. A text counts as hidden when nine tenths of its box are blanked, and blanked
+area as justified up to half a letter and 6 pixels around a text. ``--clips`` measures clips of 60 frames beside one
+frame.
+
+Peers, where they are installed: the image redactor of Presidio, told each word of the texts as if the header had it,
+with a blank language model because its own is a download; Tesseract in its mode for sparse text; and the filters that
+the deid package ships.
 """
 
 from __future__ import annotations
@@ -18,186 +23,212 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from pydicom import Dataset
-from tests.support.images import (
-    MODALITIES,
-    Box,
-    PlantedImage,
-    background,
-    header_of,
-    image_dataset,
-    plant_text,
-    planted_image,
-)
+from tests.support.clips import CLIPS, clip
+from tests.support.images import MODALITIES, Box, add_palette, background, header_of, image_dataset, plant_text
 
-from dicom_deid.engine.pixels.text import SURE, UNSURE, FoundText, TextFinder, text_regions
+from dicom_deid.engine.pixels import text_regions
 from dicom_deid.exceptions import Quarantine
 
-SIZES = (8, 12, 20)
-CONTRASTS = (0.3, 0.8)
-
-Finder = Callable[[PlantedImage], "tuple[list[Box], bool]"]
-"""Returns the boxes to blank, and whether the object would be quarantined as uncertain."""
+EXPLICIT = "1.2.840.10008.1.2.1"
+SIZES = ((512, 512), (480, 640), (600, 800), (768, 1024))
+COLOURS = ((1, 1, 1), (1, 1, 0.3), (0.4, 1, 0.4), (1, 0.6, 0.2))
 
 
-def images(seed: int) -> Iterator[tuple[dict[str, object], PlantedImage]]:
-    """Yield every combination once, and an image without text of each modality."""
-    for modality in MODALITIES:
-        for size in SIZES:
-            for contrast in CONTRASTS:
-                seed += 1
-                facts = {"modality": modality, "size": size, "contrast": contrast}
-                yield facts, planted_image(seed, modality=modality, size=size, contrast=contrast)
-        seed += 1
-        yield {"modality": modality, "size": 0, "contrast": 0}, planted_image(seed, modality=modality, lines=0)
+class VariedImage(NamedTuple):
+    """A drawn image: where its texts are, and of which kind it is."""
+
+    dataset: Dataset
+    boxes: list[Box]
+    texts: tuple[str, ...]
+    size: int
+    kinds: tuple[str, ...]
 
 
-def ours(image: PlantedImage) -> tuple[list[Box], bool]:
-    """Search text as the policy `ocr` does."""
-    found: list[FoundText] = list(TextFinder.shared().find([image.dataset.pixel_array])[0])
-    boxes = [tuple(text.rectangle) for text in found if text.confidence >= SURE]
-    return boxes, any(UNSURE <= text.confidence < SURE for text in found)
+class Measured(NamedTuple):
+    """What one finder did with one image."""
+
+    kinds: tuple[str, ...]
+    is_held: bool
+    missed: int
+    texts: int
+    blanked: int
+    justified: int
+    processor: float
 
 
-def varied(seed: int) -> tuple[Dataset, list[Box], int]:
-    """Draw an image of any size, interpretation, ground, colour and direction, with four texts and their boxes."""
+Finder = Callable[[VariedImage], list[Box]]
+"""Returns the boxes to blank; raises `Quarantine` for an image that is held."""
+
+
+def varied(seed: int) -> VariedImage:
+    """Draw an image with four texts."""
     rng = random.Random(seed)
-    rows, columns = rng.choice(((512, 512), (480, 640), (600, 800), (768, 1024)))
+    rows, columns = rng.choice(SIZES)
     size, contrast = rng.randint(10, 24), rng.uniform(0.45, 0.95)
     if rng.random() < 0.2:
+        kind = "saw-tooth"
         y, x = np.mgrid[0:rows, 0:columns]
         ground = ((x + y) % rng.randint(12, 60)) / 100.0 + rng.choice((0.0, 0.35))
     else:
-        ground = background(rng, rng.choice(MODALITIES), rows, columns)
-    picture, boxes, _ = plant_text(rng, ground, size=size, contrast=contrast, lines=4)
-    if rng.random() < 0.25:
-        picture = np.rot90(picture)
+        kind = rng.choice(MODALITIES)
+        ground = background(rng, kind, rows, columns)
+    picture, boxes, texts = plant_text(rng, ground, size=size, contrast=contrast, lines=4)
+    is_turned = rng.random() < 0.25
+    if is_turned:
+        picture, ground = np.rot90(picture), np.rot90(ground)
         boxes = tuple((top, columns - right, bottom, columns - left) for left, top, right, bottom in boxes)
         rows, columns = columns, rows
-    photometric = rng.choice(("MONOCHROME1", "MONOCHROME2", "RGB", "YBR_FULL"))
+    photometric = rng.choice(("MONOCHROME1", "MONOCHROME2", "RGB", "YBR_FULL", "PALETTE COLOR"))
     bits = rng.choice((8, 8, 12)) if photometric.startswith("MONO") else 8
     stored = np.round(picture * ((1 << bits) - 1)).astype("<u2" if bits > 8 else np.uint8)
-    if photometric == "MONOCHROME1":
+    colour = "grey"
+    if photometric in ("MONOCHROME1", "PALETTE COLOR"):
         stored = (1 << bits) - 1 - stored
     elif photometric == "RGB":
-        tint = rng.choice(((1, 1, 1), (1, 1, 0.3), (0.4, 1, 0.4), (1, 0.6, 0.2)))
-        stored = np.stack([(stored * part).astype(np.uint8) for part in tint], axis=-1)
+        tint = rng.choice(COLOURS)
+        colour = rng.choice(("one tint", "coloured letters"))
+        where = picture != ground if colour == "coloured letters" else np.ones_like(picture, bool)
+        stored = np.stack([np.where(where, stored * part, stored).astype(np.uint8) for part in tint], axis=-1)
     elif photometric == "YBR_FULL":
         stored = np.stack([stored, np.full_like(stored, 128), np.full_like(stored, 128)], axis=-1)
-    allocated = 16 if bits > 8 else 8
     dataset = image_dataset(
         np.ascontiguousarray(stored).tobytes(),
         rows=rows,
         columns=columns,
         photometric=photometric,
-        bits_allocated=allocated,
+        bits_allocated=16 if bits > 8 else 8,
         bits_stored=bits,
     )
-    return dataset, list(boxes), size
+    if photometric == "PALETTE COLOR":
+        add_palette(dataset)
+    height = "10 to 14 px" if size < 15 else "15 to 24 px"
+    kinds = (kind, photometric, colour, "turned" if is_turned else "upright", height)
+    return VariedImage(dataset, list(boxes), texts, size, kinds)
 
 
-def print_varied(seed: int, count: int) -> None:
-    """Print recall of images, precision of the blanked area and time, over varied images."""
-    hidden = held = missed_boxes = boxes_in_all = 0
-    blanked = justified = 0
-    walls, processor = [], []
-    for number in range(count):
-        dataset, boxes, size = varied(seed + number)
-        wall, cpu = time.perf_counter(), time.process_time()
-        try:
-            regions = text_regions(header_of(dataset), dataset.PixelData, "1.2.840.10008.1.2.1")
-        except Quarantine:
-            held += 1
-            continue
-        finally:
-            walls.append(time.perf_counter() - wall)
-            processor.append(time.process_time() - cpu)
-        shape = (dataset.Rows, dataset.Columns)
-        mask = mask_of([tuple(region.rectangle) for region in regions if region.rectangle], shape)
-        misses = sum(share_hidden(box, mask) < 0.9 for box in boxes)
-        reach = size // 2 + 6
-        near = mask_of([(x0 - reach, y0 - reach, x1 + reach, y1 + reach) for x0, y0, x1, y1 in boxes], shape)
-        hidden += not misses
-        missed_boxes += misses
-        boxes_in_all += len(boxes)
-        blanked += int(mask.sum())
-        justified += int((mask & near).sum())
-    shown = count - held
-    cells = {
-        "images with all text hidden": f"{100 * hidden / shown:.1f} % of {shown}",
-        "texts missed": f"{missed_boxes} of {boxes_in_all}",
-        "blanked area justified": f"{100 * justified / blanked:.1f} %",
-        "held as uncertain": str(held),
-        "s an image": f"{np.median(walls):.2f}",
-        "processor s": f"{np.median(processor):.2f}",
-    }
-    print(f"{count} varied images from seed {seed}: 512 x 512 to 1024 x 768, letters of 10 to 24 px\n")
-    print("| " + " | ".join(cells) + " |")
-    print("|---" * len(cells) + "|")
-    print("| " + " | ".join(cells.values()) + " |")
+def text_search(image: VariedImage) -> list[Box]:
+    """Search text as the policy `ocr` does."""
+    found = text_regions(header_of(image.dataset), image.dataset.PixelData, EXPLICIT)
+    return [tuple(region.rectangle) for region in found if region.rectangle is not None]
 
 
-def tesseract(*options: str) -> Finder:
-    """Return a finder that runs Tesseract with options."""
+def shown(image: VariedImage) -> Image.Image:
+    """Return the image as a person sees it, for peers that read pictures."""
+    from dicom_deid.engine.pixels.images import pictures
 
-    def find(image: PlantedImage) -> tuple[list[Box], bool]:
-        png = io.BytesIO()
-        Image.fromarray(image.dataset.pixel_array).save(png, "PNG")
-        command = ["tesseract", "-", "-", *options, "tsv"]
-        environment = os.environ | {"OMP_THREAD_LIMIT": "1"}  # its threads wait for each other on few cores
-        run = subprocess.run(command, input=png.getvalue(), capture_output=True, check=True, env=environment)
-        output = run.stdout.decode()
-        boxes = []
-        for row in csv.DictReader(io.StringIO(output), delimiter="\t", quoting=csv.QUOTE_NONE):
-            if (row.get("text") or "").strip() and float(row["conf"]) >= 0:
-                left, top, width, height = (int(row[key]) for key in ("left", "top", "width", "height"))
-                # The same margin in proportion as ours has, and room for the blanks between words.
-                margin = 2 + height // 2
-                boxes.append((left - margin, top - 2, left + width + margin, top + height + 2))
-        return boxes, False
-
-    return find
+    return Image.fromarray(next(iter(pictures(header_of(image.dataset), image.dataset.PixelData, EXPLICIT)))[-1])
 
 
-def deid_filters(recipe: str) -> Finder:
-    """Return a finder that applies a recipe that deid ships."""
+@cache
+def _presidio() -> Any:
+    import spacy
+    from presidio_analyzer import AnalyzerEngine
+    from presidio_analyzer.nlp_engine import SpacyNlpEngine
+    from presidio_image_redactor import ImageAnalyzerEngine
+
+    class Blank(SpacyNlpEngine):
+        def __init__(self) -> None:
+            super().__init__()
+            self.nlp = {"en": spacy.blank("en")}
+
+    return ImageAnalyzerEngine(analyzer_engine=AnalyzerEngine(nlp_engine=Blank(), supported_languages=["en"]))
+
+
+def presidio(image: VariedImage) -> list[Box]:
+    """Return what the image redactor of Presidio would redact."""
+    from presidio_analyzer import PatternRecognizer
+
+    words = sorted({word for text in image.texts for word in text.split()})
+    known = [PatternRecognizer(supported_entity="PERSON", deny_list=words)]
+    found = _presidio().analyze(shown(image), ad_hoc_recognizers=known)
+    return [_with_margin(one.left, one.top, one.width, one.height) for one in found]
+
+
+def tesseract(image: VariedImage) -> list[Box]:
+    """Return all that Tesseract reads in its mode for sparse text."""
+    png = io.BytesIO()
+    shown(image).save(png, "PNG")
+    environment = os.environ | {"OMP_THREAD_LIMIT": "1"}  # its threads wait for each other on few cores
+    run = subprocess.run(
+        ["tesseract", "-", "-", "--psm", "11", "tsv"],
+        input=png.getvalue(),
+        capture_output=True,
+        check=True,
+        env=environment,
+    )
+    return [
+        _with_margin(*(int(row[key]) for key in ("left", "top", "width", "height")))
+        for row in csv.DictReader(io.StringIO(run.stdout.decode()), delimiter="\t", quoting=csv.QUOTE_NONE)
+        if (row.get("text") or "").strip() and float(row["conf"]) >= 0
+    ]
+
+
+def _with_margin(left: int, top: int, width: int, height: int) -> Box:
+    """Return a box with the same margin in proportion as ours has, and room for the blanks between words."""
+    margin = 2 + height // 2
+    return (left - margin, top - 2, left + width + margin, top + height + 2)
+
+
+def deid_filters(image: VariedImage) -> list[Box]:
+    """Apply the recipe for ultrasound that deid ships: it blanks an image that names no region whole."""
     from deid.dicom.pixels.clean import DicomCleaner
     from deid.logger import bot
 
     bot.level = 0
-
-    def find(image: PlantedImage) -> tuple[list[Box], bool]:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "image.dcm"
-            image.dataset.save_as(path, enforce_file_format=True)
-            cleaner = DicomCleaner(deid=recipe, output_folder=folder)
-            flagged = cleaner.detect(str(path))["flagged"]
-            before, after = image.dataset.pixel_array, np.asarray(cleaner.clean())
-        if not after.any() and before.any():
-            return [(0, 0, before.shape[1], before.shape[0])], False
-        changed = np.argwhere(before != after)
-        if not len(changed):
-            return [], bool(flagged)
-        (top, left), (bottom, right) = changed.min(axis=0), changed.max(axis=0) + 1
-        return [(int(left), int(top), int(right), int(bottom))], False
-
-    return find
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "image.dcm"
+        image.dataset.save_as(path, enforce_file_format=True)
+        cleaner = DicomCleaner(deid="dicom.ultrasound", output_folder=folder)
+        cleaner.detect(str(path))
+        after = np.asarray(cleaner.clean())
+    return [(0, 0, image.dataset.Columns, image.dataset.Rows)] if not after.any() else []
 
 
-def share_hidden(box: Box, mask: NDArray[np.bool_]) -> float:
-    """Return how much of a box is blanked."""
-    left, top, right, bottom = box
-    return float(mask[top:bottom, left:right].mean())
+FINDERS: dict[str, Finder] = {
+    "text search (extra ocr)": text_search,
+    "Presidio image redactor": presidio,
+    "Tesseract, sparse text": tesseract,
+    "deid, recipe dicom.ultrasound": deid_filters,
+}
 
 
-def mask_of(boxes: list[Box], shape: tuple[int, int]) -> NDArray[np.bool_]:
+def measure(name: str, seed: int) -> Measured:
+    """Run one finder over one image."""
+    image = varied(seed)
+    began = _processor_seconds()
+    try:
+        boxes = FINDERS[name](image)
+    except Quarantine:
+        return Measured(image.kinds, True, 0, 0, 0, 0, _processor_seconds() - began)
+    spent = _processor_seconds() - began
+    shape = (image.dataset.Rows, image.dataset.Columns)
+    mask = mask_of(boxes, shape)
+    reach = image.size // 2 + 6
+    near = mask_of([(x0 - reach, y0 - reach, x1 + reach, y1 + reach) for x0, y0, x1, y1 in image.boxes], shape)
+    missed = sum(float(mask[top:bottom, left:right].mean()) < 0.9 for left, top, right, bottom in image.boxes)
+    texts = len(image.boxes)
+    return Measured(image.kinds, False, missed, texts, int(mask.sum()), int((mask & near).sum()), spent)
+
+
+def _processor_seconds() -> float:
+    """Return the processor time of this process and of the programs that it ran."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+def mask_of(boxes: Iterable[Box], shape: tuple[int, int]) -> NDArray[np.bool_]:
     """Paint boxes."""
     mask = np.zeros(shape, bool)
     for left, top, right, bottom in boxes:
@@ -205,94 +236,118 @@ def mask_of(boxes: list[Box], shape: tuple[int, int]) -> NDArray[np.bool_]:
     return mask
 
 
-class Score:
-    """Counts for one finder."""
-
-    def __init__(self) -> None:
-        self.found: dict[tuple[str, object], list[bool]] = defaultdict(list)
-        self.right: list[bool] = []
-        self.blanked: list[float] = []
-        self.quarantined = self.clean_but_touched = self.images = 0
-        self.seconds: list[float] = []
-
-    def add(
-        self, facts: dict[str, object], image: PlantedImage, boxes: list[Box], seconds: float, *, unsure: bool
-    ) -> None:
-        """Count one image."""
-        self.images += 1
-        self.seconds.append(seconds)
-        self.quarantined += unsure
-        mask = mask_of(boxes, image.dataset.pixel_array.shape)
-        truth = mask_of(list(image.boxes), mask.shape)
-        self.blanked.append(float(mask[~truth].mean()))
-        self.clean_but_touched += not image.boxes and bool(boxes)
-        self.right += [bool(share_hidden(_clipped(box, mask.shape), truth) > 0) for box in boxes]
-        for box in image.boxes:
-            hit = share_hidden(box, mask) >= 0.9
-            for key, value in facts.items():
-                self.found[key, value].append(hit)
-            self.found["all", ""].append(hit)
-
-    def recall(self, key: str, value: object) -> str:
-        """Return a recall as text."""
-        hits = self.found[key, value]
-        return f"{100 * sum(hits) / len(hits):.0f}" if hits else "-"
+def row(name: str, results: list[Measured], seconds: float) -> str:
+    """Return a row of the table."""
+    free = [each for each in results if not each.is_held]
+    hidden = sum(not each.missed for each in free)
+    blanked = sum(each.blanked for each in free)
+    cells = (
+        name,
+        f"{100 * hidden / max(len(free), 1):.1f} % of {len(free)}",
+        f"{sum(each.missed for each in free)} of {sum(each.texts for each in free)}",
+        f"{100 * sum(each.justified for each in free) / blanked:.1f} %" if blanked else "-",
+        str(len(results) - len(free)),
+        f"{seconds / len(results):.2f}",
+        f"{np.mean([each.processor for each in results]):.2f}",
+    )
+    return f"| {' | '.join(cells)} |"
 
 
-def _clipped(box: Box, shape: tuple[int, ...]) -> Box:
-    return max(box[0], 0), max(box[1], 0), min(box[2], shape[1]), min(box[3], shape[0])
+def kinds(results: list[Measured]) -> Iterator[str]:
+    """Yield the rows of the images with a missed text, and of the held ones, by kind."""
+    every, missed, held = Counter[str](), Counter[str](), Counter[str]()
+    for each in results:
+        every.update(each.kinds)
+        missed.update(each.kinds if each.missed else ())
+        held.update(each.kinds if each.is_held else ())
+    yield "| kind | images | with a missed text | held |"
+    yield "|---|---|---|---|"
+    yield from (f"| {kind} | {every[kind]} | {missed[kind]} | {held[kind]} |" for kind in sorted(every))
+
+
+def print_clips() -> None:
+    """Print the time of clips of 60 frames of 480 x 640 beside that of one frame."""
+    # The models load before anything is timed; letters of little contrast are read.
+    text_search(varied(5052))
+    print("| text of the clip | clip, processor s | frame, processor s | times | text hidden in |")
+    print("|---|---|---|---|---|")
+    for name, kind in CLIPS.items():
+        frames, boxes = clip(kind, rows=480, columns=640)
+        times, masks = [], []
+        with_text = next((index for index, box in enumerate(boxes) if box is not None), 0)
+        for some in (frames, frames[with_text : with_text + 1]):
+            dataset = image_dataset(some.tobytes(), rows=480, columns=640, frames=len(some))
+            began = time.process_time()
+            found = text_regions(header_of(dataset), dataset.PixelData, EXPLICIT)
+            times.append(time.process_time() - began)
+            masks.append(mask_of([tuple(one.rectangle) for one in found if one.rectangle], (480, 640)))
+        shown_in = [box for box in boxes if box is not None]
+        hidden = sum(float(masks[0][box[1] : box[3], box[0] : box[2]].mean()) >= 0.9 for box in shown_in)
+        cells = (
+            name,
+            f"{times[0]:.2f}",
+            f"{times[1]:.2f}",
+            f"{times[0] / times[1]:.1f}",
+            f"{hidden} of {len(shown_in)}",
+        )
+        print(f"| {' | '.join(cells)} |")
+
+
+def versions() -> str:
+    """Return the versions of what is measured."""
+    found = []
+    for package in ("rapidocr", "onnxruntime", "presidio-image-redactor", "presidio-analyzer", "deid"):
+        try:
+            found.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            found.append(f"{package} is not installed")
+    if shutil.which("tesseract"):
+        run = subprocess.run(["tesseract", "--version"], capture_output=True, text=True, check=True)
+        found.append(run.stdout.split("\n")[0])
+    return ", ".join(found)
+
+
+def can_run(name: str) -> bool:
+    """Return whether what a finder needs is installed."""
+    try:
+        FINDERS[name](varied(1))
+    except (ImportError, FileNotFoundError):
+        return False
+    except Quarantine:
+        pass
+    return True
 
 
 def main() -> None:
     """Run every finder over the same images and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=int(time.time()) % 10**6, help="draws texts, places and noise")
-    parser.add_argument("--images", type=int, default=0, help="only so many varied images, without peers")
+    parser.add_argument("--images", type=int, default=60, help="images for the text search")
+    parser.add_argument("--peers", type=int, default=30, help="of which the peers get so many")
+    parser.add_argument("--clips", action="store_true", help="measure clips as well")
+    parser.add_argument("--processes", type=int, default=2, help="processes that share the images")
     arguments = parser.parse_args()
-    seed = arguments.seed
-    if arguments.images:
-        print_varied(seed, arguments.images)
-        return
-    finders: dict[str, Finder] = {"text search (extra ocr)": ours}
-    if shutil.which("tesseract"):
-        finders["Tesseract as Presidio calls it"] = tesseract()
-        finders["Tesseract, sparse text (--psm 11)"] = tesseract("--psm", "11")
-    finders["deid, recipe dicom"] = deid_filters("dicom")
-    finders["deid, recipe dicom.ultrasound"] = deid_filters("dicom.ultrasound")
-
-    started = time.perf_counter()
-    TextFinder.shared().find([np.zeros((64, 64), np.uint8)])
-    print(f"seed {seed}; 640 x 480, 4 texts an image; loading the text search {time.perf_counter() - started:.1f} s\n")
-    scores: dict[str, Score] = {name: Score() for name in finders}
-    for facts, image in images(seed):
-        for name, find in finders.items():
-            started = time.perf_counter()
-            boxes, unsure = find(image)
-            scores[name].add(facts, image, boxes, time.perf_counter() - started, unsure=unsure)
-    print_tables(scores)
-
-
-def print_tables(scores: dict[str, Score]) -> None:
-    """Print the results as Markdown."""
-    columns = [("size", size, f"{size} px") for size in SIZES]
-    columns += [("contrast", contrast, f"contrast {contrast}") for contrast in CONTRASTS]
-    columns += [("modality", modality, modality) for modality in MODALITIES]
-    print("Recall, percent of planted texts:\n")
-    print("| | all | " + " | ".join(title for _, _, title in columns) + " |")
-    print("|---" * (len(columns) + 2) + "|")
-    for name, score in scores.items():
-        cells = [score.recall("all", ""), *(score.recall(key, value) for key, value, _ in columns)]
-        print(f"| {name} | " + " | ".join(cells) + " |")
-    print(
-        "\n| | precision, % of boxes | blanked beside text, % of pixels | touched without text | unsure | s an image |"
-    )
-    print("|---|---|---|---|---|---|")
-    for name, score in scores.items():
-        precision = f"{100 * sum(score.right) / len(score.right):.0f}" if score.right else "-"
-        print(
-            f"| {name} | {precision} | {100 * np.mean(score.blanked):.1f} | {score.clean_but_touched} of "
-            f"{len(MODALITIES)} | {score.quarantined} of {score.images} | {np.median(score.seconds):.2f} |"
-        )
+    print(f"seed {arguments.seed}; {arguments.processes} processes; {versions()}\n")
+    print("| | images with all text hidden | texts missed | blanked area justified | held | s an image | processor s |")
+    print("|---|---|---|---|---|---|---|")
+    ours: list[Measured] = []
+    with ProcessPoolExecutor(arguments.processes) as pool:
+        for name in FINDERS:
+            if not can_run(name):
+                print(f"| {name}: not installed |")
+                continue
+            count = arguments.images if FINDERS[name] is text_search else min(arguments.peers, arguments.images)
+            if not count:
+                continue
+            # Every process loads its models before the clock starts.
+            list(pool.map(measure, [name] * arguments.processes, [arguments.seed] * arguments.processes))
+            began = time.perf_counter()
+            results = list(pool.map(measure, [name] * count, range(arguments.seed, arguments.seed + count)))
+            print(row(name, results, time.perf_counter() - began), flush=True)
+            ours = ours or results
+    print("\n" + "\n".join(kinds(ours)) + "\n")
+    if arguments.clips:
+        print_clips()
 
 
 if __name__ == "__main__":

@@ -180,7 +180,7 @@ def planted_image(
         signed=signed,
     )
     if photometric == "PALETTE COLOR":
-        _add_palette(dataset)
+        add_palette(dataset)
     return PlantedImage(dataset, boxes, texts)
 
 
@@ -199,7 +199,7 @@ def _stored(picture: NDArray[np.float64], photometric: str, bits: int, *, signed
     return values
 
 
-def _add_palette(dataset: Dataset) -> None:
+def add_palette(dataset: Dataset) -> None:
     """Add a palette in which a higher index is darker."""
     for colour in ("Red", "Green", "Blue"):
         setattr(dataset, f"{colour}PaletteColorLookupTableDescriptor", [256, 0, 16])

@@ -17,7 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
+from pydicom.pixels import pixel_array
 
+from dicom_deid.engine.pixels.codec import decoding_plugin
 from dicom_deid.score.expectations import Box, Case, Category, Expectation, find, text_of
 from dicom_deid.score.tally import Tally
 
@@ -161,9 +163,14 @@ def _pixel_digest(dataset: Dataset) -> str:
 # Text in pixels
 
 
+def pixels_of(dataset: Dataset) -> NDArray[Any]:
+    """Return the pixels of an object by the decoder that the engine uses; GDCM would end the process on some data."""
+    return pixel_array(dataset, decoding_plugin=decoding_plugin(str(dataset.file_meta.TransferSyntaxUID)))
+
+
 def _is_hidden(dataset: Dataset, box: Box) -> bool:
     try:
-        pixels = dataset.pixel_array
+        pixels = pixels_of(dataset)
     except Exception:
         return False
     region = pixels[box.top : box.bottom, box.left : box.right]

@@ -184,7 +184,7 @@ class _Scorer:
         wanted = {e.category for e in case.key} & {Category.PIXELS_HIDDEN, Category.PIXELS_RETAINED}
         if not wanted:
             return
-        before = dcmread(io.BytesIO(case.data)).pixel_array
+        before = official.pixels_of(dcmread(io.BytesIO(case.data)))
         after = _pixels(dataset)
         if after is None or after.shape != before.shape:
             for category in wanted:
@@ -229,7 +229,7 @@ def _letters(pixels: NDArray[np.generic], *, dark: bool) -> NDArray[np.bool_]:
 
 def _pixels(dataset: Dataset) -> NDArray[np.generic] | None:
     try:
-        return dataset.pixel_array
+        return official.pixels_of(dataset)
     except Exception:
         return None
 

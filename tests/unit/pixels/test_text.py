@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import random
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from PIL import Image, ImageDraw, ImageFont
 from pydicom.uid import RLELossless
-from tests.support.images import PlantedImage, background, header_of, image_dataset, planted_image
+from tests.support.clips import CLIPS, COLUMNS, FRAMES, ROWS, clip
+from tests.support.images import PlantedImage, header_of, image_dataset, planted_image
 
 from dicom_deid.engine.pixels import FoundText, Region, TextFinder, clean_pixels, text_regions
 from dicom_deid.engine.pixels.images import pictures
@@ -161,45 +160,10 @@ class Counting(TextFinder):
         return self.inner.find(pictures)
 
 
-ROWS, COLUMNS, FRAMES = 240, 320, 60
-Place = Callable[[int], tuple[int, int] | None]
-
-
-def clip(place: Place, *, ink: int, modality: str) -> tuple[np.ndarray, list[tuple[int, int, int, int] | None]]:
-    """A cine with a line of text: where it is in a frame, if anywhere, and the box that it takes there."""
-    font = ImageFont.load_default(14)
-    frames, boxes = [], []
-    for index in range(FRAMES):
-        shade = background(random.Random(index), modality, ROWS, COLUMNS)
-        picture = Image.fromarray((shade * 255).astype(np.uint8))
-        at = place(index)
-        box = None
-        if at is not None:
-            ImageDraw.Draw(picture).text(at, "HANSEN, Maria 1961", fill=ink, font=font)
-            left, top, right, bottom = font.getbbox("HANSEN, Maria 1961")
-            box = (int(at[0] + left), int(at[1] + top), int(at[0] + right), int(at[1] + bottom))
-        frames.append(np.asarray(picture))
-        boxes.append(box)
-    return np.stack(frames), boxes
-
-
-@pytest.mark.parametrize(
-    ("place", "ink", "modality"),
-    [
-        (lambda _: (20, 8), 255, "US"),
-        (lambda _: (20, 40), 20, "SC"),
-        (lambda index: (20, 8) if index == 37 else None, 255, "US"),
-        (lambda index: (20, 40) if 10 <= index < 13 else None, 20, "SC"),
-        (lambda index: (4 + 2 * index, 8), 255, "US"),
-        (lambda index: (20, 20 + 3 * index), 20, "SC"),
-        (lambda index: (4 + 4 * (index - 30), 8) if index >= 30 else None, 255, "US"),
-        (lambda _: None, 255, "US"),
-    ],
-    ids=["still", "still and dark", "one frame", "three frames", "moving", "moving and dark", "later", "none"],
-)
-def test_text_of_a_clip_is_found_at_the_cost_of_three_frames(place: Place, ink: int, modality: str) -> None:
+@pytest.mark.parametrize("kind", CLIPS)
+def test_text_of_a_clip_is_found_at_the_cost_of_three_frames(kind: str) -> None:
     """Wherever it is, in each frame; a clip of 60 frames must not cost 60 searches."""
-    frames, boxes = clip(place, ink=ink, modality=modality)
+    frames, boxes = clip(CLIPS[kind])
     dataset = image_dataset(frames.tobytes(), rows=ROWS, columns=COLUMNS, frames=FRAMES)
     finder = Counting()
     regions = text_regions(header_of(dataset), dataset.PixelData, EXPLICIT, finder=finder)

@@ -84,6 +84,11 @@ def can_decode(transfer_syntax_uid: str) -> bool:
     return transfer_syntax_uid in _DECODERS
 
 
+def decoding_plugin(transfer_syntax_uid: str) -> str:
+    """Return pydicom's name of the decoder of a transfer syntax; empty if pixels are uncompressed."""
+    return _DECODERS.get(transfer_syntax_uid, "")
+
+
 def can_encode(transfer_syntax_uid: str) -> bool:
     """Return whether frames can be encoded in a transfer syntax without loss."""
     return transfer_syntax_uid in _ENCODERS or transfer_syntax_uid in _BY_IMAGECODECS
@@ -195,7 +200,7 @@ def _decoder(
     return get_decoder(transfer_syntax_uid).iter_array(
         data,
         raw=True,
-        decoding_plugin=_DECODERS.get(transfer_syntax_uid, ""),
+        decoding_plugin=decoding_plugin(transfer_syntax_uid),
         number_of_frames=layout.frames,
         planar_configuration=int(layout.planar),
         pixel_keyword="PixelData",

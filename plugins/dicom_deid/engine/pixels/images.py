@@ -133,10 +133,11 @@ def _greys(array: NDArray[Any], *, is_wide: bool) -> list[Picture]:
     import numpy as np
 
     least, most = int(array.min()), int(array.max())
-    low, high = (int(edge) for edge in np.percentile(array, _OUTLIERS))
     found = [_stretched(array, least, most)]
-    if is_wide and low < high < low + _WORTH_A_SECOND_PICTURE * (most - least):
-        found.append(_stretched(array, low, high))
+    if is_wide:
+        low, high = (int(edge) for edge in np.percentile(array, _OUTLIERS))
+        if low < high < low + _WORTH_A_SECOND_PICTURE * (most - least):
+            found.append(_stretched(array, low, high))
     return found
 
 

@@ -57,14 +57,13 @@ RISKY_DESCRIPTIONS = (
     "DOSE REPORT",
     "DOSE INFO",
     "PATIENT PROTOCOL",
-    "SCREEN SAVE",
-    "SCREENSAVE",
+    "SAVE",
     "SCREEN CAPTURE",
     "SCREENSHOT",
-    "SAVED SCREEN",
     "SECONDARY CAPTURE",
     "SCANNED",
     "NOMINATION FORM",
+    "OUTSIDE HOSPITAL",
 )
 """Phrases in SeriesDescription of such images."""
 
