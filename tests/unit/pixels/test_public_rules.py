@@ -20,10 +20,54 @@ MR = CT | {"SOPClassUID": f"{STORAGE}4", "Modality": "MR"}
 CR = CT | {"SOPClassUID": f"{STORAGE}1", "Modality": "CR", "ImageType": "ORIGINAL\\PRIMARY"}
 MG = CR | {"SOPClassUID": f"{STORAGE}1.2", "Modality": "MG"}
 
-MODALITIES = (
-    "MA RF US XA AN AS BD BM BMA BMD CF CV DE DEXA DF DG DMA DOC EC ECG ES FILM_CT FL HC HD IR PN RAW REPORT REQUEST "
-    "RG RTPLAN RTSTRUCT SC SD SPL SR ST TG UNQ XD OT CT/SR US/PR KO PR"
-).split()
+MODALITIES = [
+    "MA",
+    "RF",
+    "US",
+    "XA",
+    "AN",
+    "AS",
+    "BD",
+    "BM",
+    "BMA",
+    "BMD",
+    "CF",
+    "CV",
+    "DE",
+    "DEXA",
+    "DF",
+    "DG",
+    "DMA",
+    "DOC",
+    "EC",
+    "ECG",
+    "ES",
+    "FILM_CT",
+    "FL",
+    "HC",
+    "HD",
+    "IR",
+    "PN",
+    "RAW",
+    "REPORT",
+    "REQUEST",
+    "RG",
+    "RTPLAN",
+    "RTSTRUCT",
+    "SC",
+    "SD",
+    "SPL",
+    "SR",
+    "ST",
+    "TG",
+    "UNQ",
+    "XD",
+    "OT",
+    "CT/SR",
+    "US/PR",
+    "KO",
+    "PR",
+]
 IMAGE_TYPES = ("REPORTDATA", "DEMOGRAPHICDATA", "INVALID", "SCREEN SAVE", "SAVE", "SCREEN")
 DESCRIPTIONS = (
     "Patient Protocol", "PACS nomination form", "Dose Report", "Study acquired outside hospital", "SAVE"
