@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.pixels import pixel_array
+from pydicom.pixels.utils import pixel_array
 
 from dicom_deid.engine.pixels.codec import decoding_plugin
 from dicom_deid.score.expectations import Box, Case, Category, Expectation, find, text_of
