@@ -54,6 +54,13 @@ class Reason(StrEnum):
     WITHDRAWN = "withdrawn"
     """The de-identified object, or a copy, was deleted because it was withdrawn."""
     ARCHIVED = "archived"
+    # The container of the object cannot be read.
+    CONTAINER_DAMAGED = "container-damaged"
+    CONTAINER_ENCRYPTED = "container-encrypted"
+    CONTAINER_UNSUPPORTED = "container-unsupported"
+    CONTAINER_BOMB = "container-bomb"
+    CONTAINER_PATH = "container-path"
+    CONTAINER_NESTED = "container-nested"
     # A rule could not be applied.
     MISSING_IDENTIFIER = "missing-identifier"
     FUNCTION_FAILED = "function-failed"
@@ -130,6 +137,28 @@ _ADVICE = {
     Reason.OBJECT_DAMAGED: Advice(
         "The bytes of the object differ from its ETag, each time that they are read.",
         "Send it again from its source, and check the store.",
+    ),
+    Reason.CONTAINER_DAMAGED: Advice(
+        "The zip, tar or gzip file cannot be read, or ends too early.", "Send it again from its source."
+    ),
+    Reason.CONTAINER_ENCRYPTED: Advice(
+        "The member of the zip file is encrypted.", "Unpack it, and put its objects into the source."
+    ),
+    Reason.CONTAINER_UNSUPPORTED: Advice(
+        "The member is compressed in another way than deflate, or is a link or a sparse file.",
+        "Unpack it, and put its objects into the source.",
+    ),
+    Reason.CONTAINER_BOMB: Advice(
+        "The member inflates to far more than any image, or shares its bytes with another one.",
+        "Look at the file before you unpack it: it may have been made to do harm.",
+    ),
+    Reason.CONTAINER_PATH: Advice(
+        "The name of the member leads out of the container.",
+        "Look at the file before you unpack it; put its objects into the source under plain names.",
+    ),
+    Reason.CONTAINER_NESTED: Advice(
+        "The container is in a container that is in another one.",
+        "Unpack the outermost, and put its members into the source.",
     ),
     Reason.ARCHIVED: Advice(
         "The object is in an archive tier of the store.",

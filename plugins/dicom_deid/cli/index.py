@@ -9,7 +9,7 @@ import click
 from dicom_deid.cli.options import database_access, database_options
 from dicom_deid.database import Database
 from dicom_deid.database.source_index import count_archive
-from dicom_deid.objectstore import open_object_store
+from dicom_deid.objectstore import open_source
 from dicom_deid.pipeline.indexing import index_source
 
 
@@ -26,7 +26,7 @@ def index(
     Identifiers are stored as keyed hashes. A second call reads only what is new; objects that were deleted from the
     source are removed from the index.
     """
-    store = open_object_store(source)
+    store = open_source(source)
     store.check()
     with (
         database_access(database, data_directory) as access,

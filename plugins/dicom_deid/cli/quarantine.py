@@ -31,7 +31,7 @@ from dicom_deid.database.quarantine import (
 )
 from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.objects import SourceObject
-from dicom_deid.objectstore import ObjectStore, open_object_store
+from dicom_deid.objectstore import ObjectStore, open_source
 from dicom_deid.pipeline import Connections, report_run
 from dicom_deid.pipeline.decisions import make_decision
 from dicom_deid.pipeline.pictures import (
@@ -145,7 +145,7 @@ def show(
         record_shown(opened.connection, opened.chain_key, held, person, what)
         project = opened.project(found.project, create=False)
         stored = [each.source_object(project) for each in held]
-        store = open_object_store(held[0].source)
+        store = open_source(held[0].source)
         click.echo(f"{found.objects} objects, {Reason(found.reason).advice.meaning}")
         if output is not None and view in ("image", "document"):
             _write_pictures(output, found, store, stored, view, projection, frame)

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from dicom_deid.engine.vocabulary import Vocabulary
-from dicom_deid.objectstore import open_object_store
+from dicom_deid.objectstore import open_source
 from dicom_deid.pipeline.vocabulary_report import VocabularyReport, report_vocabulary
 from dicom_deid.recipe import Recipe
 
@@ -42,7 +42,7 @@ def report(
 ) -> None:
     """List the words of SOURCE that `--free-text vocabulary` would mask most often, never with a patient."""
     site = Recipe.resolve(*recipes).vocabulary if recipes else ()
-    store = open_object_store(source)
+    store = open_source(source)
     store.check()
     found = report_vocabulary(store, Vocabulary(site), patients=patients, limit=limit)
     click.echo(f"{found.objects} objects read, {found.unreadable} of them unreadable.")

@@ -9,6 +9,7 @@ from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.objects import SourceObject, SourceRange, WrittenObject
 from dicom_deid.objectstore.base import MultipartUpload, ObjectStore
 from dicom_deid.objectstore.connection import S3Connection
+from dicom_deid.objectstore.containers import ContainerStore
 from dicom_deid.objectstore.local import LocalStore
 from dicom_deid.objectstore.parts import WriteMethod, WriteResult, write_parts
 from dicom_deid.objectstore.retry import RetryPolicy
@@ -29,6 +30,7 @@ __all__ = [
     "WriteResult",
     "WrittenObject",
     "open_object_store",
+    "open_source",
     "write_parts",
 ]
 
@@ -62,3 +64,14 @@ def open_object_store(
     if "://" in url or not url:
         raise ConfigurationError(f"give s3://bucket/prefix or a directory, not {parts.scheme or 'an empty URL'}")
     return LocalStore(Path(url), throttle)
+
+
+def open_source(url: str, connection: S3Connection | None = None) -> ObjectStore:
+    """Open the store of source objects: the members of zip, tar and gzip files in it are objects of their own.
+
+    Raises
+    ------
+    ConfigurationError
+        As for `open_object_store`.
+    """
+    return ContainerStore(open_object_store(url, connection))

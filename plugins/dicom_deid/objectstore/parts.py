@@ -14,6 +14,7 @@ from typing import Literal
 from dicom_deid.exceptions import ConfigurationError, Quarantine
 from dicom_deid.objects import SourceObject, SourceRange, WrittenObject
 from dicom_deid.objectstore.base import Buffer, MultipartUpload, ObjectStore
+from dicom_deid.objectstore.containers import holder_of
 from dicom_deid.objectstore.errors import PreconditionFailed, RefusedError
 from dicom_deid.objectstore.part_planner import Segment, UploadPart, cut_to_copy, cut_to_stream, length
 from dicom_deid.reasons import Reason
@@ -115,6 +116,7 @@ def write_parts(
     ObjectStoreError
         It could not be written.
     """
+    source = holder_of(source, source_object.key)
     writer = _Writer(source, source_object, destination, key, metadata, observe, replaces)
     total = sum(length(part) for part in parts)
     ranged = any(isinstance(part, SourceRange) for part in parts)

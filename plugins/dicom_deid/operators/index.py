@@ -47,10 +47,10 @@ class DicomIndexOperator(DicomDeidOperator):
         ObjectStoreError, DatabaseError
             The store or the database is unavailable; a retry resumes.
         """
-        from dicom_deid.objectstore import open_object_store
+        from dicom_deid.objectstore import open_source
         from dicom_deid.pipeline.indexing import index_source
 
-        store = open_object_store(location("source", self.source), self.source_connection)
+        store = open_source(location("source", self.source), self.source_connection)
         store.check()
         with self.connections.open_database() as database:
             database.upgrade()

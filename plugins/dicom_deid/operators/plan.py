@@ -190,11 +190,11 @@ class DicomPlanOperator(DicomDeidOperator):
         return [{"batch_id": batch.batch_id, "label": batch.label} for batch in planned.summary.batches]
 
     def _list_settled(self, configuration: RunConfiguration) -> Callable[[Database], Iterable[SourceObject]]:
-        from dicom_deid.objectstore import open_object_store
+        from dicom_deid.objectstore import open_source
         from dicom_deid.pipeline.arrivals import settled_objects
 
         before = datetime.now(UTC) - timedelta(seconds=float(self.settle_seconds or 0))
-        source = open_object_store(configuration.source, self.source_connection)
+        source = open_source(configuration.source, self.source_connection)
         return lambda _: settled_objects(source.list(), before)
 
     def _sample(

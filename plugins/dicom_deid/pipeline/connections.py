@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from dicom_deid.database import Database, KeyRing
 from dicom_deid.database.deletions import Place
 from dicom_deid.exceptions import ConfigurationError
-from dicom_deid.objectstore import ObjectStore, S3Connection, open_object_store
+from dicom_deid.objectstore import ObjectStore, S3Connection, open_object_store, open_source
 from dicom_deid.pipeline.configuration import RunConfiguration
 
 
@@ -52,12 +52,12 @@ class Connections:
         ConfigurationError
             Two of them overlap, so that a run would read its own output, or originals would be stored with results.
         """
-        source = open_object_store(configuration.source, self.source)
+        source = open_source(configuration.source, self.source)
         destination = open_object_store(configuration.destination, self.destination)
         quarantine = open_object_store(configuration.quarantine, self.quarantine) if configuration.quarantine else None
         if source.same_place(destination):
             raise ConfigurationError("Source and destination are the same place, or one contains the other.")
-        if quarantine is not None and (quarantine.same_place(source) or quarantine.same_place(destination)):
+        if quarantine is not None and (source.same_place(quarantine) or quarantine.same_place(destination)):
             raise ConfigurationError("The quarantine is in the same place as the source or the destination.")
         return ObjectStores(source, destination, quarantine)
 

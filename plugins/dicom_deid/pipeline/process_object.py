@@ -27,6 +27,7 @@ from dicom_deid.exceptions import ConfigurationError, ObjectStoreError, Quaranti
 from dicom_deid.identifiers import with_issuer
 from dicom_deid.objects import SourceRange
 from dicom_deid.objectstore import ObjectStore, WriteMethod, WriteResult, write_parts
+from dicom_deid.objectstore.containers import holder_of
 from dicom_deid.pipeline.archive_words import ObjectWords
 from dicom_deid.pipeline.configuration import RunConfiguration
 from dicom_deid.pipeline.connections import ObjectStores
@@ -56,7 +57,15 @@ from dicom_deid.reasons import Outcome, Reason
 _LOG = logging.getLogger(__name__)
 Read = TypeVar("Read")
 
-_NOT_COPIED: Final = frozenset({Reason.OBJECT_VANISHED, Reason.OBJECT_CHANGED, Reason.WORKER_DIED})
+_GONE: Final = frozenset({Reason.OBJECT_VANISHED, Reason.OBJECT_CHANGED, Reason.WORKER_DIED})
+_NOT_COPIED: Final = _GONE | {
+    Reason.CONTAINER_DAMAGED,
+    Reason.CONTAINER_ENCRYPTED,
+    Reason.CONTAINER_UNSUPPORTED,
+    Reason.CONTAINER_BOMB,
+    Reason.CONTAINER_PATH,
+    Reason.CONTAINER_NESTED,
+}
 """Reasons of quarantined objects that cannot, or should not, be read again to be copied."""
 _PLAIN_SEGMENT = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
 _MAX_KEY_BYTES = 1024
@@ -192,7 +201,9 @@ class ObjectProcessor:
         self._stores = object_stores
         self._metadata = metadata
         self._template = KeyTemplate.parse(configuration.destination_key_template)
-        copies = configuration.server_side_copy and object_stores.destination.can_copy_from(object_stores.source)
+        copies = configuration.server_side_copy and object_stores.destination.can_copy_from(
+            holder_of(object_stores.source)
+        )
         self._memory_of_large = COPIED_OBJECT_MEMORY if copies else STREAMED_OBJECT_MEMORY
         # A store may refuse to copy after all.
         self._streaming = Semaphore(max(1, configuration.in_flight_bytes // STREAMED_OBJECT_MEMORY))
@@ -368,7 +379,7 @@ class ObjectProcessor:
         try:
             patient, terms = yield from self._with_memory(item, read_patient_terms, self._deidentifier)
         except Quarantine as problem:
-            return PendingObject(is_unreadable=item.recorded and problem.reason in _NOT_COPIED)
+            return PendingObject(is_unreadable=item.recorded and problem.reason in _GONE)
         return PendingObject(patient=patient, terms=terms)
 
     def _write(

@@ -11,7 +11,7 @@ from typing import Any
 from dicom_deid.engine import Deidentifier
 from dicom_deid.exceptions import Quarantine
 from dicom_deid.objects import SourceObject
-from dicom_deid.objectstore import ObjectStore, S3Connection, open_object_store
+from dicom_deid.objectstore import ObjectStore, S3Connection, open_source
 from dicom_deid.pipeline.configuration import RunConfiguration
 from dicom_deid.pipeline.engine import make_deidentifier
 from dicom_deid.pipeline.fetch import excluding_criterion
@@ -54,7 +54,7 @@ def preview_sample(
     ObjectStoreError
         The source is unavailable.
     """
-    source = open_object_store(configuration.source, connection)
+    source = open_source(configuration.source, connection)
     source.check()
     one = make_deidentifier(configuration)
     second = make_deidentifier(other) if other else None

@@ -17,6 +17,7 @@ from dicom_deid.hooks.aws import s3_connection
 from dicom_deid.hooks.dicom_deid import DicomDeidHook
 from dicom_deid.hooks.postgres import database_url
 from dicom_deid.objectstore import ObjectStore, open_object_store
+from dicom_deid.objectstore.containers import ContainerStore
 
 SECTION = "dicom_deid"
 
@@ -81,7 +82,7 @@ def open_database() -> Iterator[Database]:
 
 def open_source(url: str) -> ObjectStore:
     """Open the object store of source objects with the configured connection."""
-    return open_configured_store(url, "pages_source_conn_id", "dicom_deid_source")
+    return ContainerStore(open_configured_store(url, "pages_source_conn_id", "dicom_deid_source"))
 
 
 def open_configured_store(url: str, option: str, usual: str) -> ObjectStore:

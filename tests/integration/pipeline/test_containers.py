@@ -1,0 +1,88 @@
+"""A source of zip and tar files gives what the same objects give when they are loose."""
+
+import gzip
+import io
+import tarfile
+import zipfile
+
+import pytest
+from tests.support.runs import RunEnvironment, small_ct
+
+from dicom_deid.pipeline import plan_run
+
+OBJECTS = {f"series/{number:02}.dcm": small_ct(number) for number in range(12)}
+
+
+@pytest.fixture
+def place(s3, s3_bucket, postgres_url):
+    return RunEnvironment(s3, s3_bucket, postgres_url)
+
+
+def zipped(files):
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return target.getvalue()
+
+
+def tarred(files):
+    target = io.BytesIO()
+    with tarfile.open(fileobj=target, mode="w:gz") as archive:
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return target.getvalue()
+
+
+def test_members_are_objects_of_plan_audit_and_quarantine(place):
+    items = list(OBJECTS.items())
+    encrypted = bytearray(zipped({"secret.dcm": b"secret"}))
+    encrypted[encrypted.index(b"PK\x01\x02") + 8] |= 1
+    place.put(
+        {
+            "a.zip": zipped(dict(items[:5]) | {"notes.txt": b"no DICOM" * 50}),
+            "b.tgz": tarred({"inner.zip": zipped(dict(items[5:8])), **dict(items[8:10])}),
+            "c.dcm.gz": gzip.compress(items[10][1]),
+            "d.dcm": items[11][1],
+            "cut.zip": zipped(dict(items[:2]))[:-30],
+            "encrypted.zip": bytes(encrypted),
+        }
+    )
+    first = place.run(batch_objects=4)
+    outcomes = first.outcomes
+    assert outcomes["a.zip!/series/00.dcm"] == ("deidentified", None)
+    assert outcomes["b.tgz!/inner.zip!/series/05.dcm"] == ("deidentified", None)
+    assert outcomes["c.dcm.gz!/c.dcm"] == ("deidentified", None)
+    held = {key: reason for key, (outcome, reason) in outcomes.items() if outcome != "deidentified"}
+    assert held == {
+        "a.zip!/notes.txt": "not-dicom",
+        "cut.zip": "container-damaged",
+        "encrypted.zip!/secret.dcm": "container-encrypted",
+    }
+    written = place.get()
+    assert len(written) == len(OBJECTS)
+    # Done is done, member by member.
+    assert place.run().planned.summary.planned == 0
+    place.put(OBJECTS, prefix="loose")
+    place.run(source=f"s3://{place.bucket}/loose", destination=f"s3://{place.bucket}/from-loose")
+    assert place.get("from-loose") == written
+
+
+def test_a_stopped_run_goes_on_inside_the_container(place):
+    place.put({"a.zip": zipped(OBJECTS)})
+    configuration = place.configuration(batch_objects=100, transfers=1, in_flight_bytes=1)
+    calls = []
+
+    def stop_after_some():
+        calls.append(1)
+        return len(calls) > 4
+
+    planned = plan_run(configuration, place.connections)
+    stopped = place.work(configuration, planned, should_stop=stop_after_some)
+    done = set(stopped.outcomes)
+    assert 0 < len(done) < len(OBJECTS)
+    rest = place.work(configuration, planned)
+    assert set(rest.outcomes) == {f"a.zip!/{name}" for name in OBJECTS} - done
+    assert len(place.get()) == len(OBJECTS)

@@ -1,0 +1,221 @@
+"""Members of containers as objects: listed, read by ranges, and refused with reasons of their own."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import random
+import struct
+import tarfile
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from backports import zstd
+
+from dicom_deid.exceptions import Quarantine
+from dicom_deid.objectstore import LocalStore
+from dicom_deid.objectstore.containers import ContainerStore, _Stream
+from dicom_deid.reasons import Reason
+
+FILES = {f"series {number % 3}/{number:03}.dcm": random.Random(number).randbytes(1000 + number) for number in range(50)}
+LARGE = bytes(range(256)) * 2**16
+FILES["large.dcm"] = LARGE
+
+
+def zipped(files=FILES, method=zipfile.ZIP_DEFLATED, comment=b""):
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w", method) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+        archive.comment = comment
+    return target.getvalue()
+
+
+def tarred(files=FILES, mode="w"):
+    target = io.BytesIO()
+    with tarfile.open(fileobj=target, mode=mode) as archive:
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return target.getvalue()
+
+
+CONTAINERS = {
+    "a.zip": zipped(),
+    "stored.ZIP": zipped(method=zipfile.ZIP_STORED, comment=b"a comment"),
+    "a.tar": tarred(),
+    "a.tar.gz": tarred(mode="w:gz"),
+    "a.tgz": tarred(mode="w:gz"),
+    "a.tar.zst": zstd.compress(tarred()),
+}
+
+
+@pytest.fixture
+def store(tmp_path):
+    return ContainerStore(LocalStore(tmp_path))
+
+
+def put(store, key, data):
+    path = store.base.directory / key
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+
+
+def reason_of(store, key, **given):
+    with pytest.raises(Quarantine) as caught:
+        store.read(key, **given)
+    return caught.value.reason
+
+
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_members_are_listed_and_read(store, name):
+    put(store, f"in/{name}", CONTAINERS[name])
+    put(store, "loose.dcm", b"loose")
+    listed = {each.key: each for each in store.list()}
+    assert set(listed) == {f"in/{name}!/{member}" for member in FILES} | {"loose.dcm"}
+    for member, data in FILES.items():
+        each = listed[f"in/{name}!/{member}"]
+        assert each.size == len(data)
+        assert store.read(each.key, etag=each.etag, size=each.size) == data
+        assert store.read(each.key, etag=each.etag, start=3, end=900) == data[3:900]
+        assert store.find(each.key) == each
+    large = f"in/{name}!/large.dcm"
+    # Forward, backward, beyond the bytes that are kept, and from many threads.
+    starts = [0, len(LARGE) - 100, 5 * 2**20, 100, len(LARGE) // 2]
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda start: store.read(large, start=start, end=start + 77), starts))
+    assert found == [LARGE[start : start + 77] for start in starts]
+    assert store.read("loose.dcm") == b"loose"
+
+
+def test_an_object_that_is_compressed_by_itself(store):
+    put(store, "a.dcm.gz", gzip.compress(b"first ") + gzip.compress(LARGE))
+    put(store, "b.dcm.gz", gzip.compress(LARGE))
+    (first, second) = store.list()
+    assert (second.key, second.size) == ("b.dcm.gz!/b.dcm", len(LARGE))
+    assert store.read(second.key, etag=second.etag, size=second.size) == LARGE
+    # The size of the first is that of its last part only.
+    assert first.size == len(LARGE)
+
+
+def test_a_listing_continues_inside_a_container(store):
+    put(store, "a.zip", CONTAINERS["a.zip"])
+    put(store, "b.dcm", b"b")
+    keys = [each.key for each in store.list()]
+    for position in (0, 17, len(FILES) - 1, len(FILES)):
+        assert [each.key for each in store.list(keys[position])] == keys[position + 1 :]
+
+
+def test_containers_in_containers_to_depth_two(store):
+    inner = zipped({"x.dcm": b"x", "deep.zip": zipped({"y.dcm": b"y"})})
+    put(store, "a.tar.gz", tarred({"inner.zip": inner, "z.dcm": b"z"}, mode="w:gz"))
+    listed = {each.key: each for each in store.list()}
+    assert set(listed) == {"a.tar.gz!/inner.zip!/x.dcm", "a.tar.gz!/inner.zip!/deep.zip", "a.tar.gz!/z.dcm"}
+    assert store.read("a.tar.gz!/inner.zip!/x.dcm") == b"x"
+    assert reason_of(store, "a.tar.gz!/inner.zip!/deep.zip") is Reason.CONTAINER_NESTED
+
+
+@pytest.mark.parametrize("name", CONTAINERS)
+@pytest.mark.parametrize("keep", [0, 3, 0.5])
+def test_a_container_that_was_cut_is_damaged(store, name, keep):
+    data = CONTAINERS[name]
+    put(store, name, data[: int(len(data) * keep) if isinstance(keep, float) else keep])
+    listed = list(store.list())
+    if [each.key for each in listed] == [name]:
+        assert reason_of(store, name, etag=listed[0].etag, size=listed[0].size) is Reason.CONTAINER_DAMAGED
+    else:
+        # A tar has no directory: the members before the cut are there.
+        assert ".tar" in name
+        assert reason_of(store, listed[-1].key) in (Reason.CONTAINER_DAMAGED, Reason.OBJECT_CHANGED)
+
+
+@pytest.mark.parametrize("name", ["../x.dcm", "/etc/x.dcm", "a/../../x.dcm", "..\\x.dcm", "c:\\x.dcm", "a!/x.dcm"])
+def test_names_that_lead_out_are_refused(store, name):
+    for container in (zipped({name: b"x", "good.dcm": b"y"}), tarred({name: b"x", "good.dcm": b"y"})):
+        key = "a.zip" if container.startswith(b"PK") else "a.tar"
+        put(store, key, container)
+        problems = [each.key for each in store.list() if each.key.startswith(key) and not each.key.endswith("good.dcm")]
+        (member,) = problems
+        if "!/x" not in member:
+            assert reason_of(store, member) is Reason.CONTAINER_PATH
+        assert store.read(f"{key}!/good.dcm") == b"y"
+
+
+def test_encrypted_and_foreign_members_are_refused(store):
+    data = bytearray(zipped({"a.dcm": b"secret"}))
+    data[data.index(b"PK\x01\x02") + 8] |= 1
+    put(store, "encrypted.zip", bytes(data))
+    put(store, "bzip2.zip", zipped({"a.dcm": b"x" * 100}, zipfile.ZIP_BZIP2))
+    assert reason_of(store, "encrypted.zip!/a.dcm") is Reason.CONTAINER_ENCRYPTED
+    assert reason_of(store, "bzip2.zip!/a.dcm") is Reason.CONTAINER_UNSUPPORTED
+
+
+def test_bombs_are_refused(store):
+    zeros = bytes(300 * 2**20)
+    put(store, "a.zip", zipped({"a.dcm": zeros, "b.dcm": b"b"}))
+    assert reason_of(store, "a.zip!/a.dcm") is Reason.CONTAINER_BOMB
+    assert store.read("a.zip!/b.dcm") == b"b"
+    put(store, "b.tar.gz", tarred({"a.dcm": zeros}, mode="w:gz"))
+    (listed,) = [each for each in store.list() if each.key.startswith("b.")]
+    assert reason_of(store, listed.key, etag=listed.etag, size=listed.size) is Reason.CONTAINER_BOMB
+    # A member that says that it is smaller than it is.
+    data = bytearray(zipped({"a.dcm": bytes(10**6)}))
+    at = data.index(b"PK\x01\x02") + 24
+    data[at : at + 4] = struct.pack("<I", 1000)
+    put(store, "c.zip", bytes(data))
+    assert reason_of(store, "c.zip!/a.dcm") is Reason.CONTAINER_BOMB
+    # Two members that share their bytes.
+    first, second = zipped({"a.dcm": b"x" * 99}, zipfile.ZIP_STORED), io.BytesIO()
+    with zipfile.ZipFile(second, "w") as archive:
+        archive.writestr("a.dcm", b"x" * 99)
+        archive.filelist.append(archive.filelist[0])
+    put(store, "d.zip", second.getvalue())
+    assert first
+    assert reason_of(store, "d.zip!/a.dcm (2)") is Reason.CONTAINER_BOMB
+
+
+def test_zip64(store):
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w") as archive, archive.open("a.dcm", "w", force_zip64=True) as member:
+        member.write(b"large")
+    put(store, "a.zip", target.getvalue())
+    assert store.read("a.zip!/a.dcm") == b"large"
+
+
+def test_two_members_of_one_name_are_two_objects(store):
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w") as archive:
+        archive.writestr("a.dcm", b"first")
+        with pytest.warns(UserWarning, match="Duplicate"):
+            archive.writestr("a.dcm", b"second")
+    put(store, "a.zip", target.getvalue())
+    assert [bytes(store.read(each.key)) for each in store.list()] == [b"first", b"second"]
+
+
+def test_a_container_that_was_replaced_has_changed(store):
+    put(store, "a.zip", zipped({"a.dcm": b"old"}))
+    (listed,) = store.list()
+    put(store, "a.zip", zipped({"a.dcm": b"other bytes"}))
+    fresh = ContainerStore(store.base)
+    assert reason_of(fresh, listed.key, etag=listed.etag) is Reason.OBJECT_CHANGED
+    (store.base.directory / "a.zip").unlink()
+    assert reason_of(ContainerStore(store.base), listed.key) is Reason.OBJECT_VANISHED
+
+
+def test_a_stream_keeps_a_bounded_part():
+    begun = []
+
+    def begin():
+        begun.append(1)
+        return (bytes([number % 256]) * 2**20 for number in range(100))
+
+    stream = _Stream(begin)
+    for number in range(100):
+        assert stream.read(number * 2**20, number * 2**20 + 5) == bytes([number % 256]) * 5
+        assert sum(map(len, stream._window)) <= 34 * 2**20
+    assert stream.read(90 * 2**20, 90 * 2**20 + 1) == bytes([90])
+    assert len(begun) == 1
+    assert stream.read(0, 1) == b"\0"
+    assert len(begun) == 2
