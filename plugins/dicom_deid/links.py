@@ -21,6 +21,9 @@ PREVIEW_KEY = "preview"
 WITHDRAW_DAG = "dicom_deid_withdraw"
 """Id of the DAG that deletes withdrawn objects. Permission to trigger it is permission to withdraw."""
 
+ON_DEMAND_DAG = "dicom_deid_on_demand"
+"""Id of the DAG that the page of the archive starts."""
+
 PAGES = "/dicom-deid"
 """Path of the pages in Airflow's API server, below the path of `[api] base_url`."""
 

@@ -6,19 +6,25 @@ import csv
 import io
 import json
 import re
+import threading
+import time
 import uuid
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from typing import NamedTuple
+from typing import NamedTuple, Self
+from urllib.parse import urlsplit
 
 import httpx
 import numpy as np
+import psutil
+import pydicom
 import pytest
 from fastapi.routing import APIRoute
 from PIL import Image
 from tests.support.airflow import PROJECT, USERS, Deployment, deployment
 from tests.support.datasets import part10, sr_elements
-from tests.support.held import Device, held_image, held_images
+from tests.support.held import COLUMNS, ROWS, Device, held_image, held_images
 from tests.support.runs import RunEnvironment
 
 from dicom_deid.database import Database
@@ -27,6 +33,7 @@ from dicom_deid.engine.settings import Settings
 from dicom_deid.pipeline.withdrawal import continue_withdrawal
 from dicom_deid.sandbox import Sandbox
 from dicom_deid.web.app import create_app
+from dicom_deid.web.rendering import redirect
 
 pytestmark = [
     pytest.mark.slow,
@@ -131,7 +138,7 @@ def test_every_route_requires_a_login_and_its_permission(pages: Pages) -> None:
         method = next(iter(route.methods))
         name = "pages.css" if route.path.startswith("/static") else "desktop"
         path = route.path.format(**pages.values() | {"name": name})
-        path += f"?project={PROJECT}" if path.endswith("/rules.dicom") else ""
+        path += f"?project={PROJECT}" if path.endswith(".dicom") else ""
         for user, role in (*USERS.items(), (None, None)):
             with pages.client(user) as client:
                 answer = client.request(method, path, headers={"Accept": "text/html"})
@@ -139,6 +146,8 @@ def test_every_route_requires_a_login_and_its_permission(pages: Pages) -> None:
                 allowed = {401}
             elif method == "GET":
                 allowed = {404} if "digest" in route.path else {200}
+                if path.startswith("/vocabulary.dicom") and role not in LOCATORS:
+                    allowed = {403}
             else:
                 # Without the token of the form.
                 allowed = {403}
@@ -254,7 +263,9 @@ def test_text_is_masked_until_it_is_asked_for_in_clear(pages: Pages) -> None:
     ]
 
 
-@pytest.mark.parametrize(("reason", "shown"), [("structured-content", "CONTAINER"), ("not-dicom", "pydicom reads")])
+@pytest.mark.parametrize(
+    ("reason", "shown"), [("structured-content", "CONTAINER"), ("not-dicom", "PS3.10 section 7.1")]
+)
 def test_reports_and_unreadable_objects(pages: Pages, reason: str, shown: str) -> None:
     path = f"/quarantine/groups/{pages.groups[reason].group_id}/text"
     answer = pages.post(path, "uma", pages.object_fields(reason))
@@ -376,3 +387,103 @@ def test_objects_are_searched(pages: Pages, what: str) -> None:
     assert ("deidentified" if destination_key.startswith(key) or key in destination_key else "residual-found") in text
     assert NAME not in text
     assert "No object found" in pages.post("/objects", "vic", {"key": "%"}).text
+
+
+def test_the_archive_is_counted_and_filtered(pages: Pages) -> None:
+    """Counts of the index by modality, and the criteria of a run over what the filters show."""
+    rows = list(csv.DictReader(io.StringIO(pages.get(f"/archive.csv?project={PROJECT}&modality=CT", "vic").text)))
+    assert {(row["modality"], row["model"]) for row in rows} == {("CT", "CT 1")}
+    assert [int(row["deidentified"]) for row in rows] == [1]
+    text = pages.get(f"/archive?project={PROJECT}&modality=CT&manufacturer=ACME&model=CT+1", "ada").text
+    assert "equals Modality CT + equals Manufacturer ACME + equals ManufacturerModelName CT 1" in text
+    started = {"project": PROJECT, "source": "s3://a", "destination": "s3://b"}
+    assert pages.post("/archive/runs", "vic", started).status_code == 403
+    assert pages.post("/archive/runs", "uma", started).status_code == 409
+
+
+def test_objects_are_searched_by_an_original_identifier(pages: Pages) -> None:
+    """Only by those who may see source keys, and recorded: the search links an original with its pseudonym."""
+    study = str(pydicom.dcmread(io.BytesIO(held_image(Device("ACME", "CT 1"), number=2))).StudyInstanceUID)
+    assert "deidentified" in pages.post("/objects", "olga", {"key": study}).text
+    assert pages.events("objects-searched")[-1]["person"] == "olga"
+    assert "No object found" in pages.post("/objects", "vic", {"key": study}).text
+
+
+def large_image(device: Device, megabytes: int) -> bytes:
+    """Return an image of one frame of 1024 x 1024 bytes per megabyte."""
+    small = held_image(device, patient_id="L1", frames=megabytes)
+    head = small[: small.index(b"\xe0\x7f\x10\x00OB")]
+    for tag, value in ((b"\x28\x00\x10\x00", ROWS), (b"\x28\x00\x11\x00", COLUMNS)):
+        head = head.replace(tag + b"US\x02\x00" + value.to_bytes(2, "little"), tag + b"US\x02\x00\x00\x04")
+    return head + b"\xe0\x7f\x10\x00OB\0\0" + (megabytes << 20).to_bytes(4, "little") + bytes(megabytes << 20)
+
+
+class Memory:
+    """Peak of the resident memory of the process that listens on a port, and of its children, in MB."""
+
+    def __init__(self, port: int) -> None:
+        (self._server,) = {
+            each.pid
+            for each in psutil.net_connections("tcp")
+            if each.laddr and each.laddr.port == port and each.status == psutil.CONN_LISTEN
+        }
+        self._ends = threading.Event()
+        self.before = self.peak = self._now()
+
+    def __enter__(self) -> Self:
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ends.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._ends.wait(0.02):
+            self.peak = max(self.peak, self._now())
+
+    def _now(self) -> float:
+        server = psutil.Process(self._server)
+        return sum(each.memory_info().rss for each in (server, *server.children(recursive=True))) / 1e6
+
+
+def test_pictures_of_a_large_object_for_ten_reviewers(pages: Pages) -> None:
+    """200 MB: the first picture in 2 s and 300 MB, ten reviewers at once below 1 GB, the API server included."""
+    device = Device("ACME", "Large")
+    pages.place.put({"large.dcm": large_image(device, 200)})
+    pages.place.run(project=PROJECT, settings=Settings())
+    with Database.connect(pages.airflow.database_url, keys=pages.airflow.keys) as database:
+        (held,) = list_held_objects(database.connection, {"model": device.model})
+    path = f"/quarantine/groups/{held.group_id}/picture"
+    fields = {"token": pages.token("uma"), "link_id": held.link_id, "number": held.number}
+    port = urlsplit(pages.airflow.airflow.url).port
+    assert port is not None
+
+    def look(number: int) -> tuple[int, int]:
+        projection = {"projection": "maximum"} if number % 2 else {}
+        with pages.client("uma") as client:
+            answer = client.post(path, data={**fields, **projection, "frame": 10 * number})
+        return answer.status_code, len(answer.content)
+
+    with Memory(port) as first:
+        began = time.monotonic()
+        assert look(0)[0] == 200
+        seconds = time.monotonic() - began
+    with Memory(port) as all_at_once, ThreadPoolExecutor(10) as reviewers:
+        looks = list(reviewers.map(look, range(10)))
+    assert {status for status, _ in looks} == {200}
+    print(
+        f"first picture {seconds:.2f} s, memory {first.before:.0f} to {first.peak:.0f} MB; "
+        f"ten at once to {all_at_once.peak:.0f} MB"
+    )
+    assert first.peak - first.before < 300
+    assert all_at_once.peak < 1000
+    assert seconds < 2
+
+
+def test_answers_to_forms_stay_below_the_path_of_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a redirect to the root of the host, where a proxy serves something else."""
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://host.example/tools/airflow/")
+    assert redirect("/decisions").headers["location"] == "/tools/airflow/dicom-deid/decisions"
+    assert redirect("/decisions").status_code == 303

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from rich.table import Table
 from dicom_deid.cli.options import embedded_keys
 from dicom_deid.cli.preview import changes_table
 from dicom_deid.database import Database, KeyRing, RunReport
+from dicom_deid.database.quarantine import HeldGroup, list_held_groups
 from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.pipeline.changes import changes_between, read_elements
 from dicom_deid.reasons import Outcome, Reason
@@ -100,8 +101,9 @@ def _run(console: Console, dags: Path, directory: Path, keep: bool) -> None:
             _trigger(console, airflow)
             with Database.connect(sandbox.postgres_url, keys=keys) as db:
                 _show(console, sandbox, db)
+                held = list_held_groups(db.connection, {"reason": Reason.PIXEL_RISK.value}, limit=1)
             console.print(f"\nTook {time.monotonic() - began:.0f} s.")
-            _where_next(console, airflow, directory, keep)
+            _where_next(console, airflow, directory, keep, held)
             if keep:
                 _wait_for_interrupt()
         finally:
@@ -199,12 +201,18 @@ def _show_object(console: Console, sandbox: Sandbox, db: Database) -> None:
     console.print(f"... and {len(changes) - len(shown)} private elements.")
 
 
-def _where_next(console: Console, airflow: AirflowSandbox, directory: Path, keep: bool) -> None:
+def _where_next(
+    console: Console, airflow: AirflowSandbox, directory: Path, keep: bool, held: Sequence[HeldGroup]
+) -> None:
     console.print("\n[bold]Where to look next[/]")
     if keep:
         user, password = next(iter(airflow.passwords.items()))
         console.print(f"  Airflow       {airflow.url}   login {user}   password {password}")
         console.print(f"  the pages     {airflow.url}/dicom-deid/   (in the navigation: Browse, De-identification)")
+        for group in held:
+            console.print(
+                f"  held images   {airflow.url}/dicom-deid/quarantine/groups/{group.group_id}   (look, mask, release)"
+            )
         console.print("  stop          Ctrl-C")
     else:
         console.print("  Airflow's UI  make demo KEEP=1")

@@ -34,7 +34,7 @@ def index(
     ):
         db.upgrade()
         summary = index_source(db, store, project, transfers=transfers)
-        counts = count_archive(db.connection, db.project(project))
+        counts = count_archive(db.connection, project)
     click.echo(
         f"{summary.listed} objects listed, {summary.read} headers read, {summary.unreadable} unreadable, "
         f"{summary.removed} removed from the index."

@@ -45,6 +45,12 @@ def project() -> None:
     show_default=True,
     help="Whether a PatientID identifies a patient alone, or with its IssuerOfPatientID.",
 )
+@click.option(
+    "--index-attributes",
+    default=ProjectOptions().index_attributes,
+    show_default=True,
+    help="Attributes that the index of a source stores as they are.",
+)
 @database_options
 def create(name: str, database: str | None, data_directory: Path | None, schema: str, **options: Any) -> None:
     """Create the project NAME. Its options cannot be changed later.

@@ -221,6 +221,7 @@ def _print_unreadable(read: Unreadable, *, clear: bool) -> None:
 @click.option("--mask", "masks", multiple=True, metavar="L,T,R,B", help="A rectangle to blank, in pixels; repeated.")
 @click.option("--rule", "is_rule", is_flag=True, help="Also for later objects of the device, as a rule of the project.")
 @click.option("--object", "objects", multiple=True, metavar="LINK:NUMBER", help="Only these objects, as `show` prints.")
+@click.option("--also", multiple=True, metavar="GROUP", help="Another group of the same reason; repeated.")
 @click.option("--note", default="", help="Why; no patient names.")
 @_person
 @database_options
@@ -230,6 +231,7 @@ def decide(
     masks: tuple[str, ...],
     is_rule: bool,
     objects: tuple[str, ...],
+    also: tuple[str, ...],
     note: str,
     person: str,
     database: str | None,
@@ -246,19 +248,21 @@ def decide(
             rectangles=[Rectangle(*_numbers(each, ",", 4)) for each in masks],
             is_rule=is_rule,
             objects=[(pair[0], pair[1]) for pair in (_numbers(each, ":", 2) for each in objects)] or None,
+            other_groups=[_find(opened, each) for each in also],
         )
         number = record_decision(opened.connection, opened.chain_key, new)
         click.echo(f"Decision {number} is recorded.")
 
 
 @quarantine.command()
-@click.argument("group")
+@click.argument("groups", nargs=-1, required=True, metavar="GROUP...")
 @_person
 @database_options
-def retry(group: str, person: str, database: str | None, data_directory: Path | None, schema: str) -> None:
-    """Decide that a group is processed again under the current recipe; the same as `decide GROUP retry`."""
+def retry(groups: tuple[str, ...], person: str, database: str | None, data_directory: Path | None, schema: str) -> None:
+    """Decide that groups are processed again under the current recipe; the same as `decide GROUP retry`."""
     with _open(database, data_directory, schema) as opened:
-        new = make_decision(_find(opened, group), DecisionAction.RETRY, person=person)
+        first, *others = (_find(opened, each) for each in groups)
+        new = make_decision(first, DecisionAction.RETRY, person=person, other_groups=others)
         number = record_decision(opened.connection, opened.chain_key, new)
         click.echo(f"Decision {number} is recorded.")
 

@@ -11,9 +11,12 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from dicom_deid.database.connection import DatabaseConnection
+from dicom_deid.database.mapping import keyed_hash_of
 from dicom_deid.database.projects import Project, decrypt_source_key, source_key_hash
+from dicom_deid.database.pseudonyms import normalised
 from dicom_deid.database.runs import Run, Totals, find_run, list_runs, report_run, split_source
 from dicom_deid.exceptions import ConfigurationError
+from dicom_deid.identifiers import IdentifierKind
 from dicom_deid.objects import SourceObject
 from dicom_deid.reasons import Outcome, Reason
 
@@ -215,6 +218,15 @@ class Queries:
         )
         return [BatchState(*row) for row in rows]
 
+    def cohort(self, run_id: str) -> dict[str, tuple[int, int]]:
+        """Return lines and objects of a run's cohort list, by status; empty if it had no list."""
+        rows = self._connection.query(
+            "reading a cohort",
+            "SELECT status, count(*), sum(objects)::bigint FROM cohort_line WHERE run_id = %s GROUP BY 1 ORDER BY 1",
+            (run_id,),
+        )
+        return {status: (lines, objects) for status, lines, objects in rows}
+
     def quarantined(
         self, runs: Sequence[Run], reason: Reason | None = None, limit: int | None = 200
     ) -> list[AuditRecord]:
@@ -337,6 +349,33 @@ class Queries:
             "ORDER BY recorded_at, link_id, number",
             hashes=hashes,
             keys=_without(key, [destination for _, destination in addresses]),
+        )
+
+    def of_identifier(self, projects: Sequence[Project], original: str) -> list[AuditRecord]:
+        """Return the newest attempts at the objects of a patient, accession number, study, series or SOP instance.
+
+        Parameters
+        ----------
+        projects
+            The projects that may hold the objects; their keys hash the identifier.
+        original
+            The identifier as it is in the source. PHI.
+        """
+        value = normalised(original)
+        hashes = {
+            kind.name: [keyed_hash_of(project, kind, value) for project in projects]
+            for kind in (IdentifierKind.UID, IdentifierKind.PATIENT_ID, IdentifierKind.ACCESSION_NUMBER)
+        }
+        return self._records(
+            "FROM audit WHERE object_id IN (SELECT object_id FROM processed_object WHERE series_number IN ("
+            "SELECT series_number FROM source_series WHERE project_id = ANY (%(projects)s) "
+            "AND (study_hash = ANY (%(UID)s) OR series_hash = ANY (%(UID)s) OR patient_hash = ANY (%(PATIENT_ID)s) "
+            "OR accession_hash = ANY (%(ACCESSION_NUMBER)s))) UNION SELECT object_id FROM processed_object "
+            "WHERE instance_hash = ANY (%(instances)s::uuid[])) "
+            "ORDER BY recorded_at DESC, link_id DESC, number DESC LIMIT 100",
+            **hashes,
+            projects=[project.project_id for project in projects],
+            instances=[each[:16].hex() for each in hashes[IdentifierKind.UID.name]],
         )
 
     def is_written_for_another(self, destination: str, key: str, object_id: str) -> bool:

@@ -277,6 +277,15 @@ class Database:
         """Return every attempt at the objects of a source key or a destination key, the oldest first."""
         return self.queries.trace(self.projects(), key)
 
+    def find_objects(self, original: str, access: AccessReason) -> list[AuditRecord]:
+        """Return the newest attempts at the objects of an original identifier, after the search was recorded.
+
+        See :meth:`Queries.of_identifier`. The search links an original with its pseudonym.
+        """
+        body = {"person": access.person, "reason": access.reason, "direction": "from-original"}
+        record_event(self.connection, self.chain_key, "objects-searched", body)
+        return self.queries.of_identifier(self.projects(), original)
+
     def source_keys(self, records: Sequence[AuditRecord], access: AccessReason) -> dict[str, str]:
         """Return the whole source keys of audit rows by object id, after the access was recorded in the audit.
 

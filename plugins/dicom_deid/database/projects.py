@@ -20,6 +20,18 @@ from dicom_deid.identifiers import IdentifierKind, PatientKey
 
 UidStrategy = Literal["stored", "derived"]
 
+INDEX_ATTRIBUTES = (
+    "Modality",
+    "SOPClassUID",
+    "BodyPartExamined",
+    "Manufacturer",
+    "ManufacturerModelName",
+    "Rows",
+    "Columns",
+    "StudyMonth",
+)
+"""Attributes that the index of a source can store as they are. `StudyMonth` is the year and month of StudyDate."""
+
 SECRET_PURPOSE = "project secret"  # noqa: S105
 
 
@@ -40,6 +52,8 @@ class ProjectOptions:
         Dates of a patient move by 1 to this many days, either way.
     patient_key
         `id`: equal PatientIDs are one patient. `id-and-issuer`: only if their IssuerOfPatientID is equal too.
+    index_attributes
+        Attributes that the index of a source stores as they are: some of `INDEX_ATTRIBUTES`, separated by commas.
     """
 
     org_root: str = "2.25"
@@ -47,6 +61,7 @@ class ProjectOptions:
     uid_strategy: UidStrategy = "stored"
     max_date_offset_days: int = 365
     patient_key: PatientKey = "id"
+    index_attributes: str = ",".join(INDEX_ATTRIBUTES)
 
     def __post_init__(self) -> None:
         checked_org_root(self.org_root)
@@ -56,6 +71,11 @@ class ProjectOptions:
             raise ConfigurationError("max_date_offset_days is from 1 to 36500.")
         if self.patient_key not in get_args(PatientKey):
             raise ConfigurationError("patient_key is `id` or `id-and-issuer`.")
+        unknown = set(filter(None, self.index_attributes.split(","))) - set(INDEX_ATTRIBUTES)
+        if unknown:
+            raise ConfigurationError(
+                f"index_attributes are some of {', '.join(INDEX_ATTRIBUTES)}, separated by commas."
+            )
         if self.single_patient_id is not None:
             problem = problem_of(IdentifierKind.PATIENT_ID, self.single_patient_id, self.max_date_offset_days)
             if problem:

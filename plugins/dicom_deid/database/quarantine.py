@@ -192,8 +192,8 @@ class NewDecision:
         See `ItemDecision`.
     is_rule
         Whether the rules apply to all later runs of the project.
-    group_id
-        The held objects that it is about: all undecided objects of this group ...
+    group_ids
+        The held objects that it is about: all objects of these groups ...
     objects
         ... or only these, by `link_id` and `number`.
     """
@@ -201,7 +201,7 @@ class NewDecision:
     project: str
     action: DecisionAction
     person: str
-    group_id: str
+    group_ids: Sequence[str]
     rules: str = ""
     settings: Mapping[str, object] = field(default_factory=dict)
     note: str = ""
@@ -335,10 +335,14 @@ _GROUP_COLUMNS = "reason, modality, sop_class_uid, manufacturer, model, software
 
 SORT_COLUMNS = {
     "objects": "objects DESC",
+    "studies": "studies DESC",
+    "patients": "patients DESC",
+    "decided": "decided DESC",
     "oldest": "oldest",
     "reason": "reason",
     "modality": "modality",
     "device": "manufacturer, model, software",
+    "project": "p.name",
 }
 """Sort keys of held groups, with the SQL of each."""
 
@@ -395,8 +399,9 @@ def list_held_groups(
     where, values = _where(filters)
     rows = connection.query(
         "reading held objects",
-        f"SELECT group_id::text, p.name, {_GROUP_COLUMNS}, count(*) AS objects, count(DISTINCT study), "
-        "count(DISTINCT patient), count(c.decision_id) FILTER (WHERE c.outcome IS NULL), min(held_since) AS oldest "
+        f"SELECT group_id::text, p.name, {_GROUP_COLUMNS}, count(*) AS objects, count(DISTINCT study) "
+        "AS studies, count(DISTINCT patient) AS patients, "
+        "count(c.decision_id) FILTER (WHERE c.outcome IS NULL) AS decided, min(held_since) AS oldest "
         f"{_FROM} {where} GROUP BY group_id, p.name, {_GROUP_COLUMNS} "
         f"ORDER BY {SORT_COLUMNS[sort]}, group_id LIMIT %(limit)s OFFSET %(offset)s",
         {**values, "limit": limit, "offset": offset},
@@ -514,7 +519,7 @@ def record_decision(connection: DatabaseConnection, chain_key: bytes, new: NewDe
             "rules": new.rules,
             "settings": settings,
             "note": new.note,
-            "group": new.group_id,
+            "groups": list(new.group_ids),
             "objects": objects,
             "object_list": new.objects,
             "needs_second_person": four_eyes,
@@ -524,7 +529,7 @@ def record_decision(connection: DatabaseConnection, chain_key: bytes, new: NewDe
 
 
 _CHOSEN = (
-    "h.group_id = %(group)s::uuid AND (%(all)s OR (h.link_id, h.number) IN "
+    "h.group_id = ANY (%(groups)s::uuid[]) AND (%(all)s OR (h.link_id, h.number) IN "
     "(SELECT * FROM unnest(%(links)s::bigint[], %(numbers)s::integer[])))"
 )
 
@@ -546,7 +551,7 @@ def _attach(connection: DatabaseConnection, doing: str, project_id: int, decisio
         {
             "decision": decision_id,
             "project": project_id,
-            "group": new.group_id,
+            "groups": list(new.group_ids),
             "all": chosen is None,
             "links": [link for link, _ in chosen or ()],
             "numbers": [number for _, number in chosen or ()],
@@ -564,7 +569,12 @@ FROM decision c JOIN project p USING (project_id) LEFT JOIN decided_object d USI
 
 
 def list_decisions(
-    connection: DatabaseConnection, project: str = "", *, rules_only: bool = False, limit: int = 100, offset: int = 0
+    connection: DatabaseConnection,
+    project: str = "",
+    *,
+    rules_only: bool = False,
+    limit: int | None = 100,
+    offset: int = 0,
 ) -> list[Decision]:
     """Return decisions of one project, or of all, newest first."""
     rows = connection.query(

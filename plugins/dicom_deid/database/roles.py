@@ -65,6 +65,7 @@ _GRANTS: Mapping[str, tuple[str, ...]] = {
     "reviewer": (
         _READ,
         _HEAD,
+        "SELECT ON archive_word",
         f"INSERT ({_EVENT_COLUMNS}) ON audit_event",
         "INSERT ON decision, decided_object",
         "DELETE ON decided_object",

@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
 from dicom_deid.database.connection import DatabaseConnection
@@ -201,21 +201,25 @@ WHERE o.store_id = %(store)s AND (
 
 _COUNTS = """
 SELECT s.attributes ->> 'Modality', left(s.attributes ->> 'StudyMonth', 4), s.attributes ->> 'Manufacturer',
-    s.attributes ->> 'ManufacturerModelName', count(*), sum(o.size)::bigint,
-    count(*) FILTER (WHERE p.outcome = 'deidentified'), count(*) FILTER (WHERE p.outcome = 'quarantined'),
-    count(*) FILTER (WHERE p.outcome = 'excluded')
-FROM index_source i JOIN index_object o ON o.store_id = i.source_id JOIN index_series s USING (series_number)
-LEFT JOIN LATERAL (
-    SELECT d.outcome FROM work_scope w JOIN processed_object d USING (scope_id)
-    WHERE w.project_id = i.project_id AND w.source_store = i.store AND d.key_hash = o.key_hash
-    ORDER BY d.outcome = 'deidentified' DESC LIMIT 1
-) p ON true
-WHERE i.project_id = %(project)s AND i.prefix = '' GROUP BY 1, 2, 3, 4 ORDER BY 5 DESC
+    s.attributes ->> 'ManufacturerModelName', sum(n.objects)::bigint, sum(n.bytes)::bigint,
+    sum(n.deidentified)::bigint, sum(n.quarantined)::bigint, sum(n.excluded)::bigint
+FROM (
+    SELECT o.series_number, count(*) AS objects, sum(o.size) AS bytes, count(*) FILTER (WHERE d.deidentified)
+        AS deidentified, count(*) FILTER (WHERE d.quarantined AND NOT d.deidentified) AS quarantined,
+        count(*) FILTER (WHERE d.excluded AND NOT d.deidentified AND NOT d.quarantined) AS excluded
+    FROM project p JOIN index_source i USING (project_id) JOIN index_object o ON o.store_id = i.source_id
+    LEFT JOIN (
+        SELECT w.source_store, d.key_hash, bool_or(d.outcome = 'deidentified') AS deidentified,
+            bool_or(d.outcome = 'quarantined') AS quarantined, bool_or(d.outcome = 'excluded') AS excluded
+        FROM project JOIN work_scope w USING (project_id) JOIN processed_object d USING (scope_id)
+        WHERE project.name = %(project)s GROUP BY 1, 2
+    ) d ON d.source_store = i.store AND d.key_hash = o.key_hash
+    WHERE p.name = %(project)s AND i.prefix = '' GROUP BY 1
+) n JOIN index_series s USING (series_number) GROUP BY 1, 2, 3, 4 ORDER BY 5 DESC, 1, 2, 3, 4
 """
 
 
-@dataclass(frozen=True, slots=True)
-class ArchiveCount:
+class ArchiveCount(NamedTuple):
     """Number of indexed objects of one kind, and how many of them have which newest outcome in the project."""
 
     modality: str | None
@@ -250,6 +254,7 @@ class SourceIndex:
     def __init__(self, connection: DatabaseConnection, project: Project, source: str) -> None:
         self._connection = connection
         self._project = project
+        self._stored = frozenset(project.options.index_attributes.split(","))
         store, self._prefix = split_source(source)
         rows = connection.query(
             "opening the index",
@@ -280,7 +285,8 @@ class SourceIndex:
                 values[name].append(value)
             for name, value in zip(hashed, index_hashes(self._project, entry.identifiers), strict=True):
                 values[name].append(value or index_hash(self._project, IdentifierKind.UID, ""))
-            values["attributes"].append(json.dumps(entry.attributes, sort_keys=True))
+            attributes = {name: value for name, value in entry.attributes.items() if name in self._stored}
+            values["attributes"].append(json.dumps(attributes, sort_keys=True))
         with self._connection.transaction("adding to the index"):
             self._connection.query(
                 "adding to the index", _ADD, {**values, "store": self._store_id, "source": self._source_id}
@@ -373,10 +379,21 @@ def index_hashes(project: Project, of: IndexedIdentifiers) -> tuple[str | None, 
     return tuple(None if value is None else index_hash(project, kind, value) for kind, value in values)
 
 
-def count_archive(connection: DatabaseConnection, project: Project) -> list[ArchiveCount]:
+def count_archive(connection: DatabaseConnection, project: str) -> list[ArchiveCount]:
     """Return how many indexed objects there are by modality, year, manufacturer and model, the most frequent first."""
-    rows = connection.query("counting the archive", _COUNTS, {"project": project.project_id})
+    rows = connection.query("counting the archive", _COUNTS, {"project": project})
     return [ArchiveCount(*row) for row in rows]
+
+
+def indexed_sources(connection: DatabaseConnection, project: str) -> list[str]:
+    """Return the URLs of the sources that are indexed for a project."""
+    rows = connection.query(
+        "reading the indexed sources",
+        "SELECT DISTINCT store, i.prefix FROM project p JOIN index_source i USING (project_id) "
+        "JOIN index_object o USING (source_id) WHERE p.name = %s ORDER BY 1, 2",
+        (project,),
+    )
+    return [f"{store}/{prefix}".rstrip("/") for store, prefix in rows]
 
 
 def record_answers(connection: DatabaseConnection, run_id: str, answers: Sequence[CohortAnswer]) -> None:

@@ -174,7 +174,9 @@ class RunConfiguration:
     @property
     def project_options(self) -> dict[str, Any]:
         """The options that the project must have, or is created with."""
-        return {name: getattr(self, name) for name in PROJECT_OPTIONS if getattr(self, name) is not None}
+        # A run cannot give those that are not its fields.
+        given = {name: getattr(self, name, None) for name in PROJECT_OPTIONS}
+        return {name: value for name, value in given.items() if value is not None}
 
     @property
     def selection(self) -> Selection:

@@ -87,8 +87,9 @@ def make_decision(
     rectangles: Sequence[Rectangle] = (),
     is_rule: bool = False,
     objects: Sequence[tuple[int, int]] | None = None,
+    other_groups: Sequence[HeldGroup] = (),
 ) -> NewDecision:
-    """Return a decision about the objects of a group.
+    """Return a decision about the objects of a group, or of several.
 
     Parameters
     ----------
@@ -102,13 +103,19 @@ def make_decision(
         Also apply it to later objects of the same device and size.
     objects
         Only these objects of the group, by link and number of their audit rows; None for all.
+    other_groups
+        Groups of the same project and reason that are decided alike. A mask and a rule are about one device.
 
     Raises
     ------
     ConfigurationError
-        The action is not possible for the reason, or a rectangle is outside the image.
+        The action is not possible for the reason or for several groups, or a rectangle is outside the image.
     """
     reason = Reason(group.reason)
+    if any((each.project, each.reason) != (group.project, group.reason) for each in other_groups):
+        raise ConfigurationError("Groups of several projects or reasons cannot be decided at once.")
+    if other_groups and (is_rule or action is DecisionAction.MASK):
+        raise ConfigurationError("A mask or a rule is about one device: decide for each group.")
     if action not in possible_actions(reason):
         raise ConfigurationError(f"{action.value} is not possible for {reason.value}.")
     if is_rule and not can_be_rule(reason, action):
@@ -121,7 +128,7 @@ def make_decision(
         project=group.project,
         action=action,
         person=person,
-        group_id=group.group_id,
+        group_ids=[group.group_id, *(each.group_id for each in other_groups)],
         rules=rules,
         settings=settings,
         note=note,

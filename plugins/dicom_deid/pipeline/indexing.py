@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from dicom_deid.database import Database
+from dicom_deid.database.projects import INDEX_ATTRIBUTES
 from dicom_deid.database.source_index import IndexedIdentifiers, IndexEntry, SourceIndex
 from dicom_deid.engine import AnalysisResult, Deidentifier, Settings
 from dicom_deid.exceptions import Quarantine
@@ -18,15 +19,8 @@ from dicom_deid.objectstore import ObjectStore
 from dicom_deid.pipeline.fetch import analyse_header
 from dicom_deid.recipe import Recipe
 
-INDEX_ATTRIBUTES = (
-    "Modality",
-    "SOPClassUID",
-    "BodyPartExamined",
-    "Manufacturer",
-    "ManufacturerModelName",
-)
-"""Attributes that are stored as they are, besides Rows, Columns and `StudyMonth`, the year and month of StudyDate."""
-
+_NUMBERS = ("Rows", "Columns")
+_TEXTS = tuple(name for name in INDEX_ATTRIBUTES if name not in (*_NUMBERS, "StudyMonth"))
 _CHUNK = 1000
 _FIRST_BYTES = 16 * 2**10
 _ADD_AT_ONCE = 500
@@ -63,12 +57,12 @@ def index_entry(analysis: AnalysisResult, source_object: SourceObject, *, is_lis
     name = f"{original('PatientName')} {original('PatientID')}".casefold()
     words = [word for word in re.split(r"[\W_]+", name) if len(word) >= _SHORTEST_WORD]
     attributes: dict[str, str | int] = {}
-    for keyword in INDEX_ATTRIBUTES:
+    for keyword in _TEXTS:
         text = original(keyword)
         # An operator may have typed the patient's name into any of them.
         if text and text.isprintable() and not any(word in text.casefold() for word in words):
             attributes[keyword] = text[:_MAX_TEXT]
-    for keyword in ("Rows", "Columns"):
+    for keyword in _NUMBERS:
         number = analysis.number(keyword)
         if number is not None:
             attributes[keyword] = number

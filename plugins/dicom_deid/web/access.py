@@ -8,6 +8,8 @@ read the source anyway. *Reviewing* (pixels and text of held objects, decisions)
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from airflow.api_fastapi.app import get_auth_manager
 from airflow.api_fastapi.auth.managers.models.resource_details import AccessView, DagAccessEntity, DagDetails
 from airflow.api_fastapi.core_api.security import GetUserDep
@@ -51,48 +53,41 @@ def may_locate(user: GetUserDep) -> None:
         raise HTTPException(status.HTTP_403_FORBIDDEN, "You need read access to connections to see source keys.")
 
 
-def can_review(user: GetUserDep) -> bool:
-    """Return whether the user may see held objects and decide about them."""
-    return _can_trigger(REVIEW_DAG, user)
-
-
 def can_withdraw(user: GetUserDep) -> bool:
     """Return whether the user may withdraw released objects."""
-    return _can_trigger(WITHDRAW_DAG, user)
+    return can_trigger(user, WITHDRAW_DAG)
 
 
-def may_withdraw(user: GetUserDep) -> None:
-    """Require permission to withdraw.
-
-    Raises
-    ------
-    HTTPException
-        401 without a login, 403 without the access.
-    """
-    if not can_withdraw(user):
-        raise HTTPException(
-            status.HTTP_403_FORBIDDEN, f"You need permission to trigger the DAG {WITHDRAW_DAG} to withdraw objects."
-        )
-
-
-def _can_trigger(dag_id: str, user: GetUserDep) -> bool:
+def can_trigger(user: GetUserDep, dag_id: str) -> bool:
+    """Return whether the user may start runs of a DAG."""
     return get_auth_manager().is_authorized_dag(
         method="POST", access_entity=DagAccessEntity.RUN, details=DagDetails(id=dag_id), user=user
     )
 
 
-def may_review(user: GetUserDep) -> None:
-    """Require permission to review held objects.
+def may_trigger(dag_id: str) -> Callable[[GetUserDep], None]:
+    """Return the dependency that requires permission to trigger a DAG.
 
-    Raises
-    ------
-    HTTPException
-        401 without a login, 403 without the access.
+    The dependency raises HTTPException: 401 without a login, 403 without the permission.
     """
-    if not can_review(user):
-        raise HTTPException(
-            status.HTTP_403_FORBIDDEN, f"You need permission to trigger the DAG {REVIEW_DAG} to review held objects."
-        )
+
+    def require(user: GetUserDep) -> None:
+        if not can_trigger(user, dag_id):
+            raise HTTPException(status.HTTP_403_FORBIDDEN, f"You need permission to trigger the DAG {dag_id}.")
+
+    return require
+
+
+def can_review(user: GetUserDep) -> bool:
+    """Return whether the user may see held objects and decide about them."""
+    return can_trigger(user, REVIEW_DAG)
+
+
+may_review = may_trigger(REVIEW_DAG)
+"""Dependency that requires permission to review held objects."""
+
+may_withdraw = may_trigger(WITHDRAW_DAG)
+"""Dependency that requires permission to withdraw released objects."""
 
 
 def can_administer(user: GetUserDep) -> bool:

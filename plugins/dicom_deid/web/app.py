@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from dicom_deid.database.errors import TableMissing
 from dicom_deid.exceptions import DicomDeidError
 from dicom_deid.web.access import may_read
+from dicom_deid.web.archive import router as archive
 from dicom_deid.web.comparison import router as comparison
 from dicom_deid.web.database import schema_exists
 from dicom_deid.web.decisions import router as decisions
@@ -21,6 +22,7 @@ from dicom_deid.web.recipes import router as recipes
 from dicom_deid.web.rendering import page
 from dicom_deid.web.review import router as review
 from dicom_deid.web.runs import router as runs
+from dicom_deid.web.vocabulary import router as vocabulary
 from dicom_deid.web.withdrawals import router as withdrawals
 
 if TYPE_CHECKING:
@@ -52,7 +54,20 @@ def create_app() -> FastAPI:
     app.add_exception_handler(HTTPException, _show_refusal)
     app.add_exception_handler(DicomDeidError, _show_failure)
     app.add_exception_handler(TableMissing, _show_no_run)
-    for router in (runs, quarantine, review, decisions, objects, comparison, recipes, projects, withdrawals):
+    routers = (
+        runs,
+        archive,
+        quarantine,
+        review,
+        decisions,
+        objects,
+        comparison,
+        recipes,
+        vocabulary,
+        projects,
+        withdrawals,
+    )
+    for router in routers:
         app.include_router(router, dependencies=[Depends(may_read)])
     app.get("/static/{name}", dependencies=[Depends(may_read)])(static)
     return app

@@ -6,12 +6,13 @@ from typing import Annotated
 
 from airflow.api_fastapi.core_api.security import GetUserDep
 from fastapi import APIRouter, Depends, Form, Request, Response
-from fastapi.responses import PlainTextResponse, RedirectResponse
+from fastapi.responses import PlainTextResponse
 
 from dicom_deid.database import Database
 from dicom_deid.database.audit_queries import Queries
 from dicom_deid.database.connection import DatabaseConnection
 from dicom_deid.database.quarantine import (
+    Decision,
     ReleasedObject,
     approve_decision,
     list_decisions,
@@ -23,11 +24,11 @@ from dicom_deid.database.quarantine import (
 from dicom_deid.database.text_layouts import list_layouts
 from dicom_deid.links import REVIEW_DAG
 from dicom_deid.pipeline.decisions import exported_rules
-from dicom_deid.web.access import can_review, may_administer, may_review
+from dicom_deid.web.access import can_review, can_withdraw, may_administer, may_review
 from dicom_deid.web.database import open_connection, open_database
 from dicom_deid.web.downloads import csv_download
 from dicom_deid.web.forms import verified_form
-from dicom_deid.web.rendering import page
+from dicom_deid.web.rendering import page, redirect
 from dicom_deid.web.trigger import trigger
 
 router = APIRouter()
@@ -57,9 +58,17 @@ def decisions(
         projects=Queries(connection).project_names(),
         layouts=list_layouts(connection, project) if project else [],
         can_review=can_review(user),
+        can_withdraw=can_withdraw(user),
         user=user.get_name(),
         pending=sum(each.objects for each in pending_reviews(connection, project)),
     )
+
+
+@router.get("/decisions.csv")
+def decisions_csv(connection: Connection, project: str = "", rules: bool = False) -> Response:
+    """Download decisions, newest first."""
+    found = list_decisions(connection, project, rules_only=rules, limit=None)
+    return csv_download("decisions.csv", [[*Decision._fields, "state"], *([*each, each.state] for each in found)])
 
 
 @router.get("/decisions/rules.dicom")
@@ -79,40 +88,29 @@ def released(connection: Connection, decision_id: int) -> Response:
 
 
 @router.post("/decisions/{decision_id}/approve", dependencies=_POST)
-def approve(request: Request, database: Open, user: GetUserDep, decision_id: int) -> Response:
+def approve(database: Open, user: GetUserDep, decision_id: int) -> Response:
     """Approve a decision as the second person."""
     approve_decision(database.connection, database.chain_key, decision_id, user.get_name())
-    return _back(request)
+    return redirect("/decisions")
 
 
 @router.post("/decisions/{decision_id}/revoke", dependencies=_POST)
-def revoke(request: Request, database: Open, user: GetUserDep, decision_id: int) -> Response:
+def revoke(database: Open, user: GetUserDep, decision_id: int) -> Response:
     """Revoke a decision."""
     revoke_decision(database.connection, database.chain_key, decision_id, user.get_name())
-    return _back(request)
+    return redirect("/decisions")
 
 
 @router.post("/reviews", dependencies=_POST)
 def apply(request: Request, connection: Connection, user: GetUserDep, project: Annotated[str, Form()] = "") -> Response:
     """Start DAG runs that process the decided objects."""
-    started = [
-        trigger(REVIEW_DAG, {"run_id": each.run_id}, user.get_name()) for each in pending_reviews(connection, project)
-    ]
+    pending = pending_reviews(connection, project)
+    started = [trigger(REVIEW_DAG, {"run_id": each.run_id}, user.get_name()) for each in pending]
     return page("reviews.html", request, started=started, dag_id=REVIEW_DAG)
 
 
 @router.post("/projects/{name}/four-eyes", dependencies=[Depends(may_administer), Depends(verified_form)])
-def four_eyes(
-    request: Request, database: Open, user: GetUserDep, name: str, required: Annotated[bool, Form()]
-) -> Response:
+def four_eyes(database: Open, user: GetUserDep, name: str, required: Annotated[bool, Form()]) -> Response:
     """Set whether decisions of a project need a second person."""
     set_four_eyes(database.connection, database.chain_key, name, required, user.get_name())
-    return RedirectResponse(_root(request) + "/projects", status_code=303)
-
-
-def _root(request: Request) -> str:
-    return str(request.scope.get("root_path", ""))
-
-
-def _back(request: Request) -> Response:
-    return RedirectResponse(_root(request) + "/decisions", status_code=303)
+    return redirect("/projects")

@@ -9,7 +9,7 @@ from uuid import UUID
 from airflow.api_fastapi.core_api.security import GetUserDep
 from fastapi import APIRouter, Depends, Form, Request, Response
 
-from dicom_deid.database import AuditRecord, Database
+from dicom_deid.database import AccessReason, AuditRecord, Database
 from dicom_deid.database.audit_queries import Queries
 from dicom_deid.reasons import Outcome, Reason
 from dicom_deid.web.access import can_locate
@@ -40,15 +40,19 @@ def search(
     user: GetUserDep,
     key: Annotated[str, Form()] = "",
 ) -> Response:
-    """Show every attempt at the objects of a source key, a destination key, an object id, or a pseudonym.
+    """Show every attempt at the objects of a source key, a destination key, an object id, or an identifier.
 
-    A source key may name a patient: it is sent in the body, because addresses are logged.
+    An identifier is a pseudonym, or (for users who may see source keys) an original, whose search is recorded. It is
+    sent in the body, because addresses are logged.
     """
     key = key.strip()
     try:
         entries = database.queries.history(object_id=UUID(key))
     except ValueError:
         entries = database.trace(key)[::-1] or database.queries.under_pseudonym(key) if key else []
+    if key and not entries and can_locate(user):
+        access = AccessReason(person=user.get_name(), reason="search on the page of objects")
+        entries = database.find_objects(key, access)
     return _shown(request, user, database.queries, entries, searched=bool(key))
 
 

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from airflow.configuration import conf
 from fastapi import Request
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, RedirectResponse
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 from dicom_deid.links import PAGES, airflow_path
@@ -30,6 +30,17 @@ def page(template: str, request: Request, *, status: int = 200, **values: Any) -
         .render(**paths, request=request, form_token=token, status=status, time_zone=time_zone().key, **values)
     )
     return HTMLResponse(text, status_code=status)
+
+
+def redirect(path: str) -> RedirectResponse:
+    """Return the answer to a form: show a page, below the path at which a proxy serves Airflow.
+
+    Examples
+    --------
+    >>> redirect("/decisions").headers["location"]
+    '/dicom-deid/decisions'
+    """
+    return RedirectResponse(f"{airflow_path()}{PAGES}{path}", status_code=303)
 
 
 @lru_cache

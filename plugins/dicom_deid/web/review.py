@@ -9,7 +9,6 @@ from uuid import UUID
 
 from airflow.api_fastapi.core_api.security import GetUserDep
 from fastapi import APIRouter, Depends, Form, HTTPException, Request, Response
-from fastapi.responses import RedirectResponse
 
 from dicom_deid.database import Database
 from dicom_deid.database.connection import DatabaseConnection
@@ -48,8 +47,9 @@ from dicom_deid.reasons import Reason
 from dicom_deid.recipe.filters import Rectangle
 from dicom_deid.web.access import can_review, may_review
 from dicom_deid.web.database import open_connection, open_database, open_source
+from dicom_deid.web.downloads import csv_download
 from dicom_deid.web.forms import verified_form
-from dicom_deid.web.rendering import page
+from dicom_deid.web.rendering import page, redirect
 
 router = APIRouter(prefix="/quarantine/groups/{group_id}")
 
@@ -58,6 +58,7 @@ Open = Annotated[Database, Depends(open_database)]
 Shown = TypeVar("Shown")
 
 _PAGE_ROWS = 50
+_OBJECT_COLUMNS = ["object_id", "run_id", "held_since", "reason", "detail", "size", "decision_id", "decision_action"]
 _RENDERING = BoundedSemaphore(3)
 """Pictures that are drawn at the same time: together they must fit into the memory of the API server."""
 _SECONDS = 60
@@ -85,6 +86,15 @@ def group_page(request: Request, group_id: UUID, connection: Connection, user: G
         projections=list(Projection),
         most=MAX_OBJECTS,
         can_review=can_review(user),
+    )
+
+
+@router.get("/objects.csv")
+def objects_csv(group_id: UUID, connection: Connection) -> Response:
+    """Download the held objects of a group, without source keys."""
+    objects = list_held_objects(connection, {"group_id": str(group_id)}, limit=None)
+    return csv_download(
+        "held-objects.csv", [_OBJECT_COLUMNS, *([getattr(each, name) for name in _OBJECT_COLUMNS] for each in objects)]
     )
 
 
@@ -155,7 +165,6 @@ def text(
 
 @router.post("/decide", dependencies=_POST)
 def decide(
-    request: Request,
     group_id: UUID,
     database: Open,
     user: GetUserDep,
@@ -180,7 +189,7 @@ def decide(
         objects=[(link_id, number)] if extent == "object" else None,
     )
     record_decision(database.connection, database.chain_key, new)
-    return RedirectResponse(str(request.url.path).removesuffix("/decide"), status_code=303)
+    return redirect(f"/quarantine/groups/{group_id}")
 
 
 def _found(connection: DatabaseConnection, group_id: UUID) -> HeldGroup:

@@ -12,12 +12,14 @@ from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 
 from dicom_deid.database import Run, Totals
 from dicom_deid.database.audit_queries import Queries
+from dicom_deid.database.connection import DatabaseConnection
+from dicom_deid.database.source_index import read_answers
 from dicom_deid.engine.settings import Settings
 from dicom_deid.pipeline.configuration import RunConfiguration
 from dicom_deid.reasons import Reason
 from dicom_deid.web.access import can_locate, may_locate
-from dicom_deid.web.database import queries
-from dicom_deid.web.downloads import audit_csv_of, quarantine_csv_of
+from dicom_deid.web.database import open_connection, queries
+from dicom_deid.web.downloads import audit_csv_of, csv_download, quarantine_csv_of
 from dicom_deid.web.forms import verified_form
 from dicom_deid.web.previews import preview_of
 from dicom_deid.web.rendering import duration, moment, page
@@ -85,6 +87,7 @@ def _run_page(request: Request, ask: Queries, user: GetUserDep, found: Run) -> R
         batches=ask.batches(UUID(found.run_id)),
         written=ask.written(found),
         differences=ask.differences(UUID(found.run_id)),
+        cohort=ask.cohort(found.run_id),
         settings=settings_in_words(found.request.parameters),
         can_locate=can_locate(user),
     )
@@ -114,6 +117,13 @@ def audit_csv(run_id: UUID, ask: Ask) -> Response:
     """Download the audit rows of a run; source keys as keyed digests."""
     _found(ask, run_id)
     return audit_csv_of(run_id)
+
+
+@router.get("/runs/{run_id}/cohort.csv")
+def cohort_csv(run_id: UUID, connection: Annotated[DatabaseConnection, Depends(open_connection)]) -> Response:
+    """Download the answer to each line of the run's cohort list: line numbers and counts, no identifier."""
+    rows = [[each.number, each.status, each.objects] for each in read_answers(connection, str(run_id))]
+    return csv_download(f"cohort-{run_id}.csv", [["line", "status", "objects"], *rows])
 
 
 @router.post("/runs/{run_id}/quarantine.csv", dependencies=[Depends(may_locate), Depends(verified_form)])

@@ -43,13 +43,14 @@ def withdraw(
     project: Text = "",
     kind: Text = "",
     values: Text = "",
+    decision: Annotated[int | None, Form()] = None,
     reason: Text = "",
     preview: Annotated[bool, Form()] = False,
 ) -> Response:
     """Begin a withdrawal, or count what it would delete; the DAG deletes the copies."""
     lines = [line.strip() for line in values.splitlines() if line.strip()]
     given: dict[str, Any] = {KINDS[kind]: lines} if kind in KINDS else {}
-    wanted = WithdrawalRequest(**given)
+    wanted = WithdrawalRequest(decision=decision, **given)
     access = AccessReason(person=user.get_name(), reason=reason)
     begun = database.withdraw(database.project(project, create=False), wanted, access, dry_run=preview)
     run_id = "" if begun.withdrawal_id is None else _start(project, begun.withdrawal_id, reason, user.get_name())

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 from pydicom.filebase import DicomBytesIO
-from tests.support.runs import RunEnvironment, patients, series
+from tests.support.runs import RunEnvironment, patients, series, small_ct
 
+from dicom_deid.database import ProjectOptions
 from dicom_deid.database.source_index import count_archive, read_answers
 from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.objectstore import open_object_store
@@ -173,8 +174,22 @@ def test_the_archive_is_counted_by_kind(place: RunEnvironment):
     index(place)
     place.run(limit=4)
     with place.connections.open_database() as database:
-        counts = count_archive(database.connection, database.project("test"))
+        counts = count_archive(database.connection, "test")
     assert sum(each.objects for each in counts) == 9
     assert sum(each.deidentified for each in counts) == 4
     modalities = {header.Modality for header in headers(objects).values()}
     assert {each.modality for each in counts} == modalities
+
+
+def test_the_project_says_which_attributes_are_stored(place):
+    """Catches an attribute in the index that the project does not list."""
+    place.put({"a.dcm": small_ct(1)})
+    with place.connections.open_database() as database:
+        database.upgrade()
+        database.project("test", {"index_attributes": "Modality,Rows"})
+    index(place)
+    with place.connections.open_database() as database:
+        (stored,) = database.connection.query("reading", "SELECT attributes FROM index_series")
+    assert stored == ({"Modality": "CT", "Rows": 16},)
+    with pytest.raises(ConfigurationError, match="BodyPartExamined"):
+        ProjectOptions(index_attributes="PatientName")

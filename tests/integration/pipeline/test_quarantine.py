@@ -16,6 +16,7 @@ from tests.support.runs import RunEnvironment, cursor, small_ct
 
 from dicom_deid.database import AccessReason, Database, WithdrawalRequest
 from dicom_deid.database.quarantine import (
+    SORT_COLUMNS,
     DecisionAction,
     HeldGroup,
     approve_decision,
@@ -36,6 +37,7 @@ from dicom_deid.pipeline.decisions import make_decision
 from dicom_deid.pipeline.planning import plan_review
 from dicom_deid.pipeline.withdrawal import continue_withdrawal
 from dicom_deid.recipe.filters import Rectangle
+from dicom_deid.sandbox.samples import sample_files
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 STRICT = Settings(residuals="quarantine", pixel_risk="quarantine", documents="quarantine")
@@ -93,6 +95,8 @@ def test_groups_are_filtered_and_sorted(place):
     assert held(place, manufacturer="other") == []
     with place.connections.open_database() as database:
         assert count_held(database.connection, {"modality": "US"}) == (2, 4, 0)
+        for sort in SORT_COLUMNS:
+            assert len(list_held_groups(database.connection, {}, sort=sort)) == 2
 
 
 def test_names_are_not_stored_as_device(place):
@@ -173,6 +177,38 @@ def test_new_text_outside_a_mask_is_held_again(place):
     assert group.element == "text outside the regions that filters blank"
     decide(place, group, "mask", rectangles=[Rectangle(0, 0, 320, 240)])
     assert review(place) == {"b.dcm": ("deidentified", None)}
+
+
+def test_one_decision_about_several_groups(place):
+    """Groups of one reason are decided at once; a mask or a rule is about one device."""
+    place.put({f"{number}.dcm": held_image(Device("ACME", f"Echo {number}"), number=number) for number in range(3)})
+    place.run(settings=STRICT)
+    first, second, third = held(place)
+    for options in ({"action": "mask", "rectangles": [Rectangle(0, 0, 9, 9)]}, {"action": "allow", "is_rule": True}):
+        with pytest.raises(ConfigurationError, match="one device"):
+            decide(place, first, other_groups=[second], **options)
+    decide(place, first, "allow", other_groups=[second])
+    assert len(review(place)) == 2
+    assert held(place) == [third]
+    with place.connections.open_database() as database:
+        assert [each.released for each in list_decisions(database.connection)] == [2]
+
+
+def test_the_images_of_the_demonstration_need_at_most_ten_decisions(place):
+    """A mask for each device, and one decision about the images that name no device."""
+    place.put({name: path.read_bytes() for name, path in sample_files()})
+    place.run(settings=Settings())
+    groups = held(place, reason="pixel-risk")
+    of_devices = [each for each in groups if each.manufacturer and each.model]
+    others = [each for each in groups if each not in of_devices]
+    for each in of_devices:
+        decide(place, each, "mask", rectangles=[Rectangle(0, 0, each.columns, each.rows // 10)])
+    decide(place, others[0], "allow", other_groups=others[1:])
+    assert sum(each.objects for each in groups) > 40
+    review(place)
+    assert held(place, reason="pixel-risk") == []
+    with place.connections.open_database() as database:
+        assert len(list_decisions(database.connection)) <= 10
 
 
 def test_a_device_rule_is_part_of_the_settings_digest(place):

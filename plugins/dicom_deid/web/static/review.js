@@ -43,13 +43,16 @@
       const total = answer.headers.get("x-total");
       const count = answer.headers.get("x-objects");
       if (projection) {
-        status.textContent = `${projection} of ${shown} of ${total} frames, ${count} objects`;
+        status.textContent = `${projection} of ${shown} of ${total} frames, ${count} object${count === "1" ? "" : "s"}`;
       } else {
         status.textContent = `${fields.frame + 1} of ${total}`;
         input("frame").max = total;
       }
       canvas.width = picture.width;
       canvas.height = picture.height;
+      // Small pictures are enlarged, and none is higher than the window.
+      const widest = (75 * picture.width) / picture.height;
+      canvas.style.width = `min(${Math.max(picture.width, 640)}px, ${widest}vh)`;
       draw();
     } catch (error) {
       if (mine === latest) status.textContent = error.message;

@@ -17,6 +17,7 @@ CREATE TABLE project (
     uid_strategy text NOT NULL CHECK (uid_strategy IN ('stored', 'derived')),
     max_date_offset_days integer NOT NULL CHECK (max_date_offset_days > 0),
     patient_key text NOT NULL CHECK (patient_key IN ('id', 'id-and-issuer')),
+    index_attributes text NOT NULL,
     secret bytea NOT NULL,
     key_id text NOT NULL,
     created_at timestamptz NOT NULL DEFAULT now(),
