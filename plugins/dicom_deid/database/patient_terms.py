@@ -35,9 +35,11 @@ WITH added AS (
         w (patient_hash, term_hash, term, is_lasting)
     ORDER BY w.patient_hash, w.term_hash ON CONFLICT DO NOTHING RETURNING patient_hash, is_lasting
 )
-SELECT DISTINCT patient_hash FROM added WHERE is_lasting
+SELECT DISTINCT patient_hash FROM added a WHERE is_lasting
+  AND EXISTS (SELECT FROM source_series s WHERE s.project_id = %(project)s AND s.patient_hash = a.patient_hash)
 """
 
+# Needed for patients whose objects are written, or about to be; others are compared with the terms when recorded.
 # The lock waits for objects that are being recorded: they may have been searched without the terms just added.
 _MARK = f"""
 SELECT pg_advisory_xact_lock({TERMS_LOCK});
