@@ -522,6 +522,13 @@ def test_a_project_is_created_only_on_request(site: Site) -> None:
     site.plan(create_project=False)
 
 
+def test_the_patient_key_of_a_form_is_that_of_the_project(site: Site) -> None:
+    site.plan(patient_key="id-and-issuer")
+    site.plan()
+    with pytest.raises(AirflowFailException, match="created with another patient_key"):
+        site.plan(patient_key="id")
+
+
 def test_a_scheduled_run_can_be_skipped(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """Catches a backfill DAG that starts a run over everything when it is unpaused."""
     context = site.context("plan")

@@ -71,8 +71,8 @@ The basic profile also removes these attributes, which may identify a patient or
 objects, and which Table E.1-1 does not list. They are an addition of this package, not a part of the standard; an
 option does not keep them, a rule of your own does. Tests: `tests/unit/profiles/test_conformance.py::test_supplement`.
 
-Public elements that the dictionary does not know are removed too (setting `unknown_elements` = `remove`). The audit counts
-them as `unknown-element-removed`; the preview and the page of an object list them by tag.
+Public elements that the dictionary does not know are removed too (setting `unknown_elements` = `remove`). The audit
+counts them as `unknown-element-removed`; the preview and the page of an object list them by tag.
 
 """
 

@@ -33,6 +33,7 @@ PLAN_ARGUMENTS = (
     "quarantine",
     "project",
     "create_project",
+    "patient_key",
     "profile_options",
     "cohort",
     "select",
@@ -369,6 +370,16 @@ def _place_params() -> dict[str, Param]:
             type="boolean",
             title="Create the project",
             description_md="Create the project if it does not exist. Off: a name that does not exist is an error.",
+            section=_PLACES,
+        ),
+        "patient_key": Param(
+            None,
+            type=["null", "string"],
+            title="Patient key",
+            description_md="For a new project: whether a PatientID identifies a patient alone, or with its "
+            "IssuerOfPatientID. Empty: the project's own.",
+            enum=[None, "id", "id-and-issuer"],
+            values_display={"id": "PatientID", "id-and-issuer": "PatientID and its issuer"},
             section=_PLACES,
         ),
         "quarantine": Param(

@@ -44,6 +44,9 @@ class DicomPlanOperator(DicomDeidOperator):
         A text may name several, separated by commas.
     create_project
         Create the project if it does not exist; otherwise a name that does not exist is an error.
+    patient_key
+        Whether a PatientID identifies a patient of the project alone (`id`), or with its issuer (`id-and-issuer`).
+        Default: that of the project or, for a new one, of the connection.
     profile_options
         Options of PS3.15, such as ``clean-descriptors``, with the recipe ``ps3.15-basic``.
     settings
@@ -79,6 +82,7 @@ class DicomPlanOperator(DicomDeidOperator):
         "quarantine",
         "project",
         "create_project",
+        "patient_key",
         "recipes",
         "profile_options",
         "settings",
@@ -104,6 +108,7 @@ class DicomPlanOperator(DicomDeidOperator):
         quarantine: str | None = None,
         project: str | None = None,
         create_project: bool = False,
+        patient_key: str | None = None,
         recipes: str | Sequence[str] | None = None,
         profile_options: Sequence[str] | None = None,
         settings: Mapping[str, Any] | None = None,
@@ -128,6 +133,7 @@ class DicomPlanOperator(DicomDeidOperator):
         self.quarantine = quarantine
         self.project = project
         self.create_project = create_project
+        self.patient_key = patient_key
         self.recipes = recipes
         self.profile_options = profile_options
         self.settings = settings
@@ -229,6 +235,7 @@ class DicomPlanOperator(DicomDeidOperator):
 
         given = {
             "quarantine": location("quarantine", self.quarantine) if self.quarantine else None,
+            "patient_key": self.patient_key,
             "cohort": self.cohort,
             "select": self.select,
             "exclude": self.exclude,
