@@ -423,6 +423,15 @@ def test_a_withdrawal_that_cannot_be_begun_says_why(
         withdrawals.execute(**given)
 
 
+def test_a_run_without_settled_objects_is_skipped(site: Site) -> None:
+    """Catches a red task each time that an event finds an incomplete study, or an empty bucket."""
+    run, batches = site.plan(settle_seconds=3600)
+    assert batches == []
+    with pytest.raises(AirflowSkipException, match="No object has settled"):
+        site.report(run)
+    assert len(site.plan(settle_seconds=0)[1]) == 1
+
+
 def test_a_preview_is_skipped_by_the_others(site: Site) -> None:
     """Catches a report that fails after a preview, because there is no run."""
     run, batches = site.plan(preview=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from airflow.providers.openlineage.extractors import OperatorLineage
     from airflow.sdk import Context
 
-    from dicom_deid.database import Database, PlanSummary
+    from dicom_deid.database import PlanSummary
     from dicom_deid.objects import SourceObject
     from dicom_deid.pipeline.configuration import RunConfiguration
 
@@ -177,12 +177,15 @@ class DicomPlanOperator(DicomDeidOperator):
             return self._plan_nothing(
                 context, "Preview only: the report is in the tab De-identification of the DAG run, and in this log."
             )
+        settles = self.settle_seconds is not None
+        if settles and next(self._settled_objects(configuration), None) is None:
+            return self._plan_nothing(context, "No object has settled.")
         create_project = boolean("create_project", self.create_project)
         planned = plan_run(
             configuration,
             self.connections,
             create_project=create_project,
-            list_objects=None if self.settle_seconds is None else self._list_settled(configuration),
+            list_objects=(lambda _: self._settled_objects(configuration)) if settles else None,
         )
         self._log_summary(planned.summary)
         for status, count in Counter(answer.status for answer in planned.cohort).items():
@@ -195,13 +198,13 @@ class DicomPlanOperator(DicomDeidOperator):
         RunPageLink.persist(context, self, planned.run_id)
         return [{"batch_id": batch.batch_id, "label": batch.label} for batch in planned.summary.batches]
 
-    def _list_settled(self, configuration: RunConfiguration) -> Callable[[Database], Iterable[SourceObject]]:
+    def _settled_objects(self, configuration: RunConfiguration) -> Iterator[SourceObject]:
         from dicom_deid.objectstore import open_source
         from dicom_deid.pipeline.arrivals import settled_objects
 
         before = datetime.now(UTC) - timedelta(seconds=float(self.settle_seconds or 0))
         source = open_source(configuration.source, self.source_connection)
-        return lambda _: settled_objects(source.list(), before)
+        return settled_objects(source.list(), before)
 
     def _sample(
         self, configuration: RunConfiguration, wanted: int, other: RunConfiguration | None = None
