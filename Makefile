@@ -7,7 +7,7 @@ OLDEST := .venv-oldest
 OLDEST_AIRFLOW := $(shell sed -n 's/.*"apache-airflow>=\([0-9.]*\)".*/\1/p' pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-oldest-airflow lint dist bench bench-arrival bench-database bench-index bench-pipeline bench-devices bench-ocr bench-review bench-release bench-residuals score docs constraints clean
+.PHONY: help setup demo test test-fast test-oldest-airflow lint dist bench bench-arrival bench-database bench-index bench-pipeline bench-devices bench-faults bench-ocr bench-review bench-release bench-residuals score docs constraints clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -64,6 +64,9 @@ bench-pipeline: setup-bench ## pipeline: bucket to bucket, beside a plain copy a
 
 bench-devices: setup ## what the device catalogue covers and holds; ARGS="--headers FOLDER" for known decisions
 	$(BIN)/python -m bench.bench_devices $(ARGS)
+
+bench-faults: setup ## kills, faults, restarts, manipulations, hostile input: what is survived; ARGS="fuzz --inputs 1000000"
+	$(BIN)/python -m bench.bench_faults $(ARGS)
 
 bench-ocr: setup-bench ## text search in pixels: recall and time, beside peers
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check azure-ai-formrecognizer pypng pytesseract

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import socket
 import threading
 import time
@@ -208,6 +209,13 @@ def damage(handler: BaseHTTPRequestHandler, _request: Request, forward: Callable
     """Change one byte of the answer's body."""
     response, content = forward()
     answer(handler, response, bytes([content[0] ^ 1]) + content[1:])
+
+
+def damage_anywhere(handler: BaseHTTPRequestHandler, _request: Request, forward: Callable[[], Any]) -> None:
+    """Change one byte of the answer's body, each time another one, as a bad line does."""
+    response, content = forward()
+    at = random.randrange(len(content))
+    answer(handler, response, content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
 
 
 def without_header(dropped: str) -> Callable[..., None]:

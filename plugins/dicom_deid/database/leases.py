@@ -28,7 +28,9 @@ from dicom_deid.identifiers import IdentifierKind
 from dicom_deid.objects import WrittenObject
 from dicom_deid.reasons import Outcome, Reason
 
-_NEVER_DONE = frozenset({Outcome.FAILED, Outcome.ARCHIVED, Reason.OBJECT_VANISHED, Reason.OBJECT_CHANGED})
+_NEVER_DONE = frozenset(
+    {Outcome.FAILED, Outcome.ARCHIVED, Reason.OBJECT_VANISHED, Reason.OBJECT_CHANGED, Reason.OBJECT_DAMAGED}
+)
 """Outcomes and reasons of objects that the next run plans again."""
 
 _TWO_KEYS = "hashtext(current_schema() || ' batch'), (%(batch)s %% 2147483647)::integer"

@@ -13,7 +13,7 @@ from tests.support.datasets import ct_elements, part10
 from tests.support.runs import RunEnvironment, patients, series, small_ct
 
 from dicom_deid import __version__
-from dicom_deid.exceptions import ConfigurationError, DatabaseError, ObjectStoreError
+from dicom_deid.exceptions import ConfigurationError, DatabaseError, ObjectStoreError, Quarantine
 from dicom_deid.objectstore import S3Store
 from dicom_deid.pipeline import BatchIncomplete, plan_run, process_object, run_batch
 from dicom_deid.reasons import Reason
@@ -84,6 +84,18 @@ def test_objects_that_vanish_or_change_after_listing_are_told_apart(place):
     assert sorted(outcome for outcome, _ in ran.outcomes.values()).count("deidentified") == 2
     # The new version is planned by the next run.
     assert place.run().outcomes == {"2.dcm": ("deidentified", None)}
+
+
+def test_an_object_that_was_damaged_on_the_way_is_read_again_by_the_next_run(place, monkeypatch):
+    place.put({"a.dcm": small_ct(1)})
+
+    def fails(engine, store, key, **options):
+        raise Quarantine(Reason.OBJECT_DAMAGED)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(process_object, "fetch_object", fails)
+        assert place.run().outcomes == {"a.dcm": ("quarantined", "object-damaged")}
+    assert place.run().outcomes == {"a.dcm": ("deidentified", None)}
 
 
 def test_a_different_object_at_the_destination_is_a_conflict_and_stays(place):
