@@ -22,8 +22,8 @@ def vocabulary() -> None:
 @click.option("--recipe", "recipes", multiple=True, help="A recipe with words of the site; may be given several times.")
 @click.option(
     "--patients",
-    type=click.IntRange(min=2),
-    default=20,
+    type=click.IntRange(min=3),
+    default=5,
     show_default=True,
     help="Print words of at least this many patients; words of fewer may be names.",
 )

@@ -49,7 +49,7 @@ def is_in_free_text(residual: Residual) -> bool:
 
 
 def read_free_texts(data: bytes, *, partial: bool) -> tuple[str, list[str]]:
-    """Return the original PatientID of an object and its free texts, cleaned by their form. PHI.
+    """Return the original PatientID of an object and its free texts without code meanings, cleaned by their form. PHI.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ def read_free_texts(data: bytes, *, partial: bool) -> tuple[str, list[str]]:
     for found in iter_elements(data, header.data_set_start, encoding, partial=partial):
         if found.element.tag == _PATIENT_ID and found.element.root:
             patient = "".join(found.texts(data))
-        elif found.element.tag in _free_text_tags():
+        elif found.element.tag in _free_text_tags() and found.element.keyword != "CodeMeaning":
             texts += [without_identifiers(text) for text in found.texts(data)]
     return patient, texts
 
