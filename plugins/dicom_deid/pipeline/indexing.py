@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice
 
 from dicom_deid.database import Database
 from dicom_deid.database.projects import INDEX_ATTRIBUTES
 from dicom_deid.database.source_index import IndexedIdentifiers, IndexEntry, SourceIndex
 from dicom_deid.engine import AnalysisResult, Deidentifier, Settings
+from dicom_deid.engine.pixels.layouts import is_free_of, patient_words
 from dicom_deid.exceptions import Quarantine
 from dicom_deid.objects import SourceObject
 from dicom_deid.objectstore import ObjectStore
@@ -20,13 +22,12 @@ from dicom_deid.pipeline.fetch import analyse_header
 from dicom_deid.recipe import Recipe
 
 _NUMBERS = ("Rows", "Columns")
-_TEXTS = tuple(name for name in INDEX_ATTRIBUTES if name not in (*_NUMBERS, "StudyMonth"))
+_OPEN_TEXTS = tuple(name for name in INDEX_ATTRIBUTES if name not in (*_NUMBERS, "StudyMonth"))
+_TEXTS = (*_OPEN_TEXTS, "PatientName", "PatientID", "StudyDate")
 _CHUNK = 1000
 _FIRST_BYTES = 16 * 2**10
 _ADD_AT_ONCE = 500
-_MAX_TEXT = 64
 _STUDY_MONTH = re.compile(r"(?P<year>[0-9]{4})(?P<month>0[1-9]|1[0-2])")
-_SHORTEST_WORD = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,21 +55,7 @@ class IndexSummary:
 def index_entry(analysis: AnalysisResult, source_object: SourceObject, *, is_listed: bool = True) -> IndexEntry:
     """Return the index entry of an analysed object."""
     original = analysis.original
-    name = f"{original('PatientName')} {original('PatientID')}".casefold()
-    words = [word for word in re.split(r"[\W_]+", name) if len(word) >= _SHORTEST_WORD]
-    attributes: dict[str, str | int] = {}
-    for keyword in _TEXTS:
-        text = original(keyword)
-        # An operator may have typed the patient's name into any of them.
-        if text and text.isprintable() and not any(word in text.casefold() for word in words):
-            attributes[keyword] = text[:_MAX_TEXT]
-    for keyword in _NUMBERS:
-        number = analysis.number(keyword)
-        if number is not None:
-            attributes[keyword] = number
-    month = _STUDY_MONTH.match(original("StudyDate"))
-    if month:
-        attributes["StudyMonth"] = f"{month['year']}-{month['month']}"
+    texts = tuple([original(keyword) for keyword in _TEXTS])
     return IndexEntry(
         source_object=source_object,
         is_listed=is_listed,
@@ -80,8 +67,24 @@ def index_entry(analysis: AnalysisResult, source_object: SourceObject, *, is_lis
             series_instance_uid=original("SeriesInstanceUID"),
         ),
         sop_instance_uid=original("SOPInstanceUID"),
-        attributes=attributes,
+        attributes=_attributes(texts, tuple([analysis.number(keyword) for keyword in _NUMBERS])),
     )
+
+
+@lru_cache(maxsize=4096)
+def _attributes(texts: tuple[str, ...], numbers: tuple[int | None, ...]) -> Mapping[str, str | int]:
+    """Return the attributes of an object; those of a series are the same."""
+    values = dict(zip(_TEXTS, texts, strict=True))
+    # An operator may have typed the patient's name into any of them.
+    words = patient_words(f"{values['PatientName']} {values['PatientID']}")
+    attributes: dict[str, str | int] = {
+        keyword: values[keyword] for keyword in _OPEN_TEXTS if values[keyword] and is_free_of(values[keyword], words)
+    }
+    attributes |= {name: number for name, number in zip(_NUMBERS, numbers, strict=True) if number is not None}
+    month = _STUDY_MONTH.match(values["StudyDate"])
+    if month:
+        attributes["StudyMonth"] = f"{month['year']}-{month['month']}"
+    return attributes
 
 
 class HeaderIndexer:

@@ -149,7 +149,7 @@ def test_the_list_may_be_in_the_bucket_and_a_missing_one_is_named(place: RunEnvi
     index(place)
     place.put({"list.csv": f"PatientID\n{PEOPLE[0].patient_id}\n".encode()}, "lists")
     assert len(place.run(cohort=f"s3://{place.bucket}/lists/list.csv").outcomes) == 1
-    with pytest.raises(ConfigurationError, match="There is no cohort list at"):
+    with pytest.raises(ConfigurationError, match="There is no list at"):
         plan_run(place.configuration(cohort=f"s3://{place.bucket}/lists/other.csv"), place.connections)
 
 
