@@ -12,6 +12,7 @@ from tests.support import datasets
 from tests.support.datasets import Element, Encoding, element
 
 from dicom_deid.engine import Deidentifier, Settings
+from dicom_deid.engine.handlers.basic import ObjectWalk
 from dicom_deid.engine.profiles import Option, profile_settings, recipe_names
 from dicom_deid.exceptions import Quarantine
 from dicom_deid.identifiers import Identifier, IdentifierKind
@@ -86,6 +87,73 @@ def encodings() -> Iterator[Encoding]:
 def test_every_encoding_is_written_as_without_segments(encoding: Encoding) -> None:
     headers = ([e for e in one if e.tag != 0x7FE00010] for one in datasets.series("ct", 3, 6))
     assert compared("desktop", (datasets.part10(one, encoding) for one in headers)) > 300
+
+
+def headers(kind: str, *, without: Collection[int] = (), added: Collection[Element] = ()) -> list[list[Element]]:
+    """Return the objects of a series without pixel data, without some elements and with others."""
+    left_out = {0x7FE00010, *without, *(one.tag for one in added)}
+    return [[*(e for e in one if e.tag not in left_out), *added] for one in datasets.series(kind, 3, 7)]
+
+
+_CREATOR = Element(0x00190010, "LO", "GEMS_ACQU_01")
+_ANOTHER_CREATOR = Element(0x00190010, "LO", "SIEMENS CT VA0  COAD")
+_PRIVATE = [Element(0x00191000 | n, "DS", f"{n}.5") for n in (0x02, 0x23, 0x24, 0x27, 0xB0)]
+_AFTER_EXPOSURE = [e.tag for e in datasets.ct_elements(1, rows=2, columns=2) if 0x00181152 < e.tag < 0x00190000]
+_GREEK = element("PatientName", "\xc4\xe1")
+
+
+@pytest.mark.parametrize(
+    ("name", "usual", "deviating"),
+    [
+        pytest.param(
+            "content",
+            headers("sr"),
+            headers("sr", added=[element("ReferencedContentItemIdentifier", [1, 1])]),
+            id="an item that another may refer to by position is not removed",
+        ),
+        pytest.param(
+            "desktop-safe",
+            headers("ct", without=[0x001910B1], added=[_CREATOR, *_PRIVATE]),
+            headers("ct", without=[0x001910B1], added=[_ANOTHER_CREATOR, *_PRIVATE]),
+            id="private elements of another creator",
+        ),
+        pytest.param(
+            "desktop-safe",
+            headers("ct", without=[_CREATOR.tag, *_AFTER_EXPOSURE], added=_PRIVATE),
+            headers("ct", without=_AFTER_EXPOSURE, added=[_CREATOR, *_PRIVATE]),
+            id="private elements that have a creator at last",
+        ),
+        pytest.param(
+            "content",
+            headers("sr", added=[element("SpecificCharacterSet", "ISO_IR 100"), _GREEK]),
+            headers("sr", added=[element("SpecificCharacterSet", "ISO_IR 126"), _GREEK]),
+            id="another character set",
+        ),
+    ],
+)
+def test_an_object_that_deviates(name: str, usual: list[list[Element]], deviating: list[list[Element]]) -> None:
+    """Catches a segment that is used although what precedes it, or another part of the object, gives it a meaning."""
+    objects = [datasets.part10(one) for one in (*usual, *deviating, *usual)]
+    assert compared(name, objects) > 300
+
+
+def test_a_group_length_before_elements_of_several_groups() -> None:
+    """Catches a group length that counts what the rules change in the groups behind its own."""
+    usual = headers("ct")
+    length = sum(len(datasets.encode([e], Encoding())) for e in usual[0] if e.tag >> 16 == 0x0008)
+    deviating = headers("ct", added=[Element(0x00080000, "UL", length)])
+    assert compared("desktop", [datasets.part10(one) for one in (*usual, *deviating)]) > 300
+
+
+def test_all_that_a_walk_records_is_repeated_or_refused() -> None:
+    """Catches something that handlers record of an object and that segments do not know of."""
+    repeated = {"captured", "counts", "followed", "has_content", "identifiers", "keyed_by_study", "noted"}
+    repeated |= {"opaque", "pending", "rules"}
+    refused = {"added", "content_references", "group_lengths", "overlays", "pixel_data", "planes_removed", "signatures"}
+    # Only handlers that are never part of a segment, or the engine outside of the walk, use these.
+    elsewhere = {"codecs", "data_set", "encapsulated", "filters", "layout", "read_data_set", "unknown_words"}
+    elsewhere |= {"repeated", "segments", "value_lists"}
+    assert set(ObjectWalk.__slots__) == repeated | refused | elsewhere
 
 
 def mutated(draw: st.DrawFn, elements: list[Element]) -> list[Element]:
