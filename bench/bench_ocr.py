@@ -151,7 +151,7 @@ def presidio(image: VariedImage) -> list[Box]:
     from presidio_analyzer import PatternRecognizer
 
     words = sorted({word for text in image.texts for word in text.split()})
-    known = [PatternRecognizer(supported_entity="PERSON", deny_list=words)]
+    known = [PatternRecognizer(supported_entity="PERSON", deny_list=words)] if words else []
     found = _presidio().analyze(shown(image), ad_hoc_recognizers=known)
     return [_with_margin(one.left, one.top, one.width, one.height) for one in found]
 

@@ -186,7 +186,7 @@ class Deidentifier:
 
     # Public calls
 
-    def analyse(self, data: bytes, *, size: int | None = None) -> AnalysisResult:
+    def analyse(self, data: bytes, *, size: int | None = None, defer_search: bool = False) -> AnalysisResult:
         """Apply the rules to an object, and return which pseudonyms it needs.
 
         Parameters
@@ -195,6 +195,9 @@ class Deidentifier:
             The object, or its beginning.
         size
             The size of the whole object in bytes, where `data` is only its beginning.
+        defer_search
+            Do not search pixels for text: an object that has to be searched is analysed without a look at its pixels,
+            `walk.search_deferred` is set, and it must be analysed again before it is rewritten.
 
         Raises
         ------
@@ -203,7 +206,7 @@ class Deidentifier:
         NeedMoreDataError
             If `data` ends before the object's pixel data begins.
         """
-        return _with_uniform_vrs(self._analyse, self._read_input(data, size))
+        return _with_uniform_vrs(partial(self._analyse, defer_search=defer_search), self._read_input(data, size))
 
     def rewrite(self, analysis: AnalysisResult, pseudonyms: Mapping[Identifier, str]) -> DeidentifyResult:
         """Return the new object; call it once per analysis.
@@ -221,6 +224,8 @@ class Deidentifier:
             If a replacement cannot be written, or a function failed.
         """
         walk, header = analysis.walk, analysis.header
+        if walk.search_deferred:
+            raise AssertionError("The pixels of the object were not searched.")
         encoding = header.transfer_syntax.encoding
         if analysis.issuer:
             pseudonyms = {each: pseudonyms[analysis.keyed(each)] for each in walk.identifiers}
@@ -415,19 +420,19 @@ class Deidentifier:
         source = data if not data[end:].strip(b"\0") else data[:end]
         return _ObjectBytes(source, header, inflated, 0, False, length, length)
 
-    def _analyse(self, obj: _ObjectBytes) -> AnalysisResult:
+    def _analyse(self, obj: _ObjectBytes, *, defer_search: bool = False) -> AnalysisResult:
         try:
-            return self._analyse_and_search(obj, segments=True)
+            return self._analyse_and_search(obj, defer_search=defer_search, segments=True)
         except NotInSegmentError:
-            return self._analyse_and_search(obj, segments=False)
+            return self._analyse_and_search(obj, defer_search=defer_search, segments=False)
 
-    def _analyse_and_search(self, obj: _ObjectBytes, *, segments: bool) -> AnalysisResult:
+    def _analyse_and_search(self, obj: _ObjectBytes, *, segments: bool, defer_search: bool = False) -> AnalysisResult:
         header = obj.header
         encoding = header.transfer_syntax.encoding
         analysis = self._walk_by_rules(obj, segments=segments)
         if self.settings.rebuild_file_meta:
             _require_identifiers(analysis)
-        cleaned = self._pixel_policy.apply(analysis.walk, header, obj.file, obj.size)
+        cleaned = self._pixel_policy.apply(analysis.walk, header, obj.file, obj.size, defer_search=defer_search)
         if cleaned is not None:
             filters, layout = analysis.walk.filters, analysis.walk.layout
             analysis = self._walk_object(obj, self._table_with_pixels(analysis.handler_table, cleaned, encoding))

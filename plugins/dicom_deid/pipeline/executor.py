@@ -39,6 +39,8 @@ class PendingObject:
         The patient, and the values that the rules remove from this object; PHI.
     ordering_key
         Objects with the same key are written one after the other, in the order of the items.
+    is_slow
+        The next step takes much processor time: it runs in a thread of its own, so that other objects do not wait.
     is_unreadable
         It was recorded by an earlier attempt, and cannot be read any more for its patient and terms.
     """
@@ -48,6 +50,7 @@ class PendingObject:
     patient: str = ""
     terms: SearchTerms = frozenset()
     ordering_key: Hashable = None
+    is_slow: bool = False
     is_unreadable: bool = False
 
 
@@ -123,6 +126,7 @@ class _Task(Generic[Item, Done]):
     steps: Steps[Done]
     request: MemoryRequest | PendingObject | Intent | None = None
     is_read: bool = False
+    is_slow: bool = False
     reply: Reply | None = None
     other_terms: SearchTerms = frozenset()
     ordering_key: Hashable = None
@@ -208,7 +212,7 @@ class PipelineExecutor(Generic[Item, Done]):
         self._admitted = self._continued = 0
         # Tasks that wait for another one with the same ordering key.
         self._queues: dict[Hashable, deque[_Task[Item, Done]]] = {}
-        self._bytes = self._reading = self._queued = self._writing = 0
+        self._bytes = self._reading = self._queued = self._writing = self._slow = 0
 
     def run(self, items: Iterable[Item], should_stop: Callable[[], bool]) -> Generator[list[Done]]:
         """Process the items; yield the new results at least twice a second.
@@ -216,6 +220,7 @@ class PipelineExecutor(Generic[Item, Done]):
         Once `should_stop` returns true, no further object is admitted, and those in flight are finished. When the
         caller closes the iterator, tasks that have not begun are discarded and the others are waited for.
         """
+        self._slow_steps = _ThreadPool(self._advance, 1, "dicom-deid-slow")
         readers = _ThreadPool(self._advance, self._transfers, "dicom-deid-read")
         writers = _ThreadPool(self._advance, self._transfers, "dicom-deid-write")
         source = iter(items)
@@ -224,13 +229,14 @@ class PipelineExecutor(Generic[Item, Done]):
             while True:
                 held = self._admit(source, held, readers, should_stop)
                 self._grant_memory(readers)
-                if not (self._reading or self._writing or self._waiting or self._intending):
+                if self._is_idle:
                     return
                 results = self._collect(writers)
                 self._commit_when_due(writers)
                 yield results
         finally:
             readers.close()
+            self._slow_steps.close()
             writers.close()
 
     def _advance(self, task: _Task[Item, Done]) -> None:
@@ -273,8 +279,7 @@ class PipelineExecutor(Generic[Item, Done]):
         for number in sorted(self._unfit):
             task = self._unfit[number]
             size = task.request.size if isinstance(task.request, MemoryRequest) else 0
-            is_idle = not (self._reading or self._writing or self._waiting or self._intending)
-            if self._bytes + size > self._bound and not is_idle:
+            if self._bytes + size > self._bound and not self._is_idle:
                 return
             del self._unfit[number]
             self._bytes += size
@@ -284,9 +289,13 @@ class PipelineExecutor(Generic[Item, Done]):
             readers.submit(task)
 
     @property
+    def _is_idle(self) -> bool:
+        return not (self._reading or self._writing or self._slow or self._waiting or self._intending)
+
+    @property
     def _is_full(self) -> bool:
         waiting = len(self._early) + len(self._unfit) + len(self._waiting) + len(self._intending) + self._queued
-        return self._reading + waiting + self._writing >= _IN_FLIGHT_PER_TRANSFER * self._transfers
+        return self._reading + waiting + self._writing + self._slow >= _IN_FLIGHT_PER_TRANSFER * self._transfers
 
     def _collect(self, writers: _ThreadPool[Item, Done]) -> list[Done]:
         """Wait for one task, take all that have returned, and return the results."""
@@ -311,7 +320,11 @@ class PipelineExecutor(Generic[Item, Done]):
             task.is_read = True
             self._early[task.number] = task
         else:
-            self._writing -= 1
+            if task.is_slow:
+                task.is_slow = False
+                self._slow -= 1
+            else:
+                self._writing -= 1
             if isinstance(task.request, Intent):
                 self._intending.append(task)
             else:
@@ -358,6 +371,11 @@ class PipelineExecutor(Generic[Item, Done]):
                 self._begin_turn(task, writers)
 
     def _write(self, task: _Task[Item, Done], writers: _ThreadPool[Item, Done]) -> None:
+        if isinstance(task.request, PendingObject) and task.request.is_slow:
+            task.is_slow = True
+            self._slow += 1
+            self._slow_steps.submit(task)
+            return
         self._writing += 1
         writers.submit(task)
 

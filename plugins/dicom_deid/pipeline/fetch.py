@@ -95,6 +95,7 @@ def fetch_object(
     version_id: str | None = None,
     large_object_bytes: int = LARGE_OBJECT_BYTES,
     max_inflated_bytes: int | None = None,
+    defer_search: bool = False,
 ) -> FetchedObject:
     """Read and analyse an object.
 
@@ -108,6 +109,8 @@ def fetch_object(
         An object of at least this size is read up to its pixel data only.
     max_inflated_bytes
         Bytes that the caller has room for if the data set is deflated; None for no limit but that of the engine.
+    defer_search
+        See `Deidentifier.analyse`.
 
     Raises
     ------
@@ -122,7 +125,8 @@ def fetch_object(
     if size < large_object_bytes:
         data = store.read(key, etag=etag, size=size, version_id=version_id)
         _require_memory(deidentifier, data, size, max_inflated_bytes)
-        return FetchedObject(data, len(data), _analyse(deidentifier, data), sha256=hashlib.sha256(data).hexdigest())
+        analysis = _analyse(deidentifier, data, defer_search=defer_search)
+        return FetchedObject(data, len(data), analysis, sha256=hashlib.sha256(data).hexdigest())
     return _read_large(deidentifier, store, key, size, etag, version_id, max_inflated_bytes)
 
 
@@ -140,7 +144,7 @@ def _require_memory(deidentifier: Deidentifier, data: Buffer, size: int, room: i
         raise MoreMemoryNeeded(needed)
 
 
-def _analyse(deidentifier: Deidentifier, data: Buffer) -> AnalysisResult:
+def _analyse(deidentifier: Deidentifier, data: Buffer, *, defer_search: bool) -> AnalysisResult:
     """Analyse an object in memory, without copying native pixel data at its end."""
     begin = _begin_of_last_pixel_data(data)
     if begin is not None:
@@ -152,7 +156,7 @@ def _analyse(deidentifier: Deidentifier, data: Buffer) -> AnalysisResult:
         else:
             if analysis.pixel_data == (begin, len(data)):
                 return analysis
-    return deidentifier.analyse(bytes(data))
+    return deidentifier.analyse(bytes(data), defer_search=defer_search)
 
 
 def _begin_of_last_pixel_data(data: Buffer) -> int | None:

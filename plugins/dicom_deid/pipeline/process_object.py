@@ -238,7 +238,7 @@ class ObjectProcessor:
             # pseudonym, what do the rules remove, and is any of that left elsewhere in the object?
             large = self._configuration.large_object_bytes
             fetched = attempt.fetched = yield from self._with_memory(
-                item, fetch_object, deidentifier, large_object_bytes=large
+                item, fetch_object, deidentifier, large_object_bytes=large, defer_search=True
             )
             attempt.end_stage("reading")
 
@@ -246,8 +246,15 @@ class ObjectProcessor:
             analysis = fetched.analysis
             terms = analysis.removed.patient_terms if analysis.removed is not None else frozenset()
             instance = analysis.original("SOPInstanceUID") or None
-            reply = yield PendingObject(analysis.identifiers, analysis.patient_id, analysis.patient, terms, instance)
+            is_slow = analysis.walk.search_deferred
+            reply = yield PendingObject(
+                analysis.identifiers, analysis.patient_id, analysis.patient, terms, instance, is_slow=is_slow
+            )
             attempt.since = time.perf_counter()
+
+            # Search its pixels for text; the steps of other objects run beside this one.
+            if is_slow:
+                analysis = fetched.analysis = deidentifier.analyse(bytes(fetched.data))
 
             # Search the object for what other objects of the patient gave.
             if self._searches_residuals:

@@ -75,6 +75,7 @@ class ObjectWalk(Walk):
         "read_data_set",
         "repeated",
         "rules",
+        "search_deferred",
         "segments",
         "signatures",
         "unknown_words",
@@ -96,6 +97,8 @@ class ObjectWalk(Walk):
         self.filters: tuple[Filter, ...] = ()
         # Where text was found, if the object was searched.
         self.layout: TextLayout | None = None
+        # Whether the pixels must still be searched for text.
+        self.search_deferred = False
         # Indices of edits whose bytes depend on the pseudonyms, and of those that depend on all other edits.
         self.pending: list[int] = []
         self.group_lengths: list[int] = []

@@ -75,7 +75,9 @@ class PixelAndDocumentPolicy:
         if (self._filters or settings.pixel_risk == "ocr") and not settings.rebuild_file_meta:
             raise ConfigurationError("pixels can be cleaned only where the file meta information is rebuilt")
 
-    def apply(self, walk: ObjectWalk, header: FileHeader, source: bytes, size: int) -> CleanedPixels | None:
+    def apply(
+        self, walk: ObjectWalk, header: FileHeader, source: bytes, size: int, *, defer_search: bool = False
+    ) -> CleanedPixels | None:
         """Check one object and clean its pixels if the filters or the policy require it.
 
         Overlay planes in unused bits of the samples are blanked if a rule removes the elements of the plane.
@@ -86,6 +88,8 @@ class PixelAndDocumentPolicy:
             The object.
         size
             Bytes of the whole object; `source` may be only its beginning.
+        defer_search
+            Leave the pixels of an object alone that has to be searched for text, and say so in the walk.
 
         Raises
         ------
@@ -96,8 +100,8 @@ class PixelAndDocumentPolicy:
         """
         if self._settings.faces != "allow" and walk.pixel_data is not None:
             self._note_face(walk, header)
-        cleaned = None if self._is_idle else self._decide_and_clean(walk, header, source, size)
-        if not walk.planes_removed or walk.pixel_data is None:
+        cleaned = None if self._is_idle else self._decide_and_clean(walk, header, source, size, defer_search)
+        if not walk.planes_removed or walk.pixel_data is None or walk.search_deferred:
             return cleaned
         if walk.partial:
             raise NeedMoreDataError(size)
@@ -105,16 +109,11 @@ class PixelAndDocumentPolicy:
         dataset = _DataSet(walk, header, source)()
         return without_embedded_planes(cleaned, dataset, pixels, uid, walk.planes_removed, vr=vr)
 
-    def _decide_and_clean(self, walk: ObjectWalk, header: FileHeader, source: bytes, size: int) -> CleanedPixels | None:
+    def _decide_and_clean(
+        self, walk: ObjectWalk, header: FileHeader, source: bytes, size: int, defer_search: bool
+    ) -> CleanedPixels | None:
         facts = _facts(walk, header)
-        allowed = decide_document(facts.sop_class_uid, self._settings, cleaned=self._cleaned)
-        if allowed is None and walk.has_content and Reason.STRUCTURED_CONTENT not in self._cleaned:
-            # A SOP class whose objects have no content items, or one that is not of the standard.
-            if self._settings.documents == "quarantine":
-                raise Quarantine(Reason.STRUCTURED_CONTENT, "(0040,a730) ContentSequence")
-            allowed = Reason.STRUCTURED_CONTENT
-        if allowed is not None:
-            walk.note(allowed)
+        self._decide_document(walk, facts)
         if not facts.has_pixel_data:
             return None
         dataset = _DataSet(walk, header, source)
@@ -131,9 +130,24 @@ class PixelAndDocumentPolicy:
         if walk.partial:
             raise NeedMoreDataError(size)
         is_learned = learned and decision == PixelDecision(clean=True) and self._settings.pixel_risk == "ocr"
-        if is_learned and is_sampled(_text(walk, "SOPInstanceUID")):
+        is_in_sample = is_learned and is_sampled(_text(walk, "SOPInstanceUID"))
+        if defer_search and (is_in_sample or decision.find_text or self._checks_mask(decision)):
+            walk.search_deferred = True
+            return None
+        if is_in_sample:
             self._check_layout(walk, header, dataset(), match, learned)
         return self._clean(walk, header, dataset(), match, decision)
+
+    def _decide_document(self, walk: ObjectWalk, facts: ObjectFacts) -> None:
+        """Refuse a document or a report that no rule cleans, or note that the policy allows it."""
+        allowed = decide_document(facts.sop_class_uid, self._settings, cleaned=self._cleaned)
+        if allowed is None and walk.has_content and Reason.STRUCTURED_CONTENT not in self._cleaned:
+            # A SOP class whose objects have no content items, or one that is not of the standard.
+            if self._settings.documents == "quarantine":
+                raise Quarantine(Reason.STRUCTURED_CONTENT, "(0040,a730) ContentSequence")
+            allowed = Reason.STRUCTURED_CONTENT
+        if allowed is not None:
+            walk.note(allowed)
 
     def _note_face(self, walk: ObjectWalk, header: FileHeader) -> None:
         """Note or refuse an image that can show a face, as the setting says."""
