@@ -95,6 +95,9 @@ class BatchItem:
         What this project has written for the same source object at this destination, under any rules.
     withdrawn
         Whether the object was withdrawn: it must not be written.
+    lacks_terms
+        Whether it was written before a name or an identifier of its patient was known: if it is quarantined now, the
+        object at the destination is deleted.
     deaths
         How many workers died while they were processing it in this run.
     decision
@@ -111,6 +114,7 @@ class BatchItem:
     recorded: bool = False
     previous: WrittenObject | None = None
     withdrawn: bool = False
+    lacks_terms: bool = False
     deaths: int = 0
     decision: ItemDecision | None = None
 
@@ -263,9 +267,10 @@ def _audit_text(group: AuditGroup, recorded_at: datetime, link_id: int, rows: Se
 
 
 def _replaced(row: AuditRow) -> tuple[str | None, str | None]:
-    """Return key and ETag of the object that a de-identified object supersedes."""
+    """Return key and ETag of the object at the destination that is superseded, or deleted because this one is held."""
     previous = row.item.previous
-    if row.outcome is not Outcome.DEIDENTIFIED or previous is None:
+    is_deleted = row.outcome is Outcome.QUARANTINED and row.item.lacks_terms
+    if previous is None or not (row.outcome is Outcome.DEIDENTIFIED or is_deleted):
         return None, None
     if (previous.key, previous.etag) == (row.destination_key, row.destination_etag):
         return None, None

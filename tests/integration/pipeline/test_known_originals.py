@@ -251,6 +251,10 @@ def test_an_object_written_before_a_name_was_known_is_replaced_by_the_next_run(p
     assert third.planned.summary.superseding == {"terms": 2}
     assert third.outcomes == {"1.dcm": ("quarantined", "residual-found"), "2.dcm": ("deidentified", None)}
     assert report(place, third).lacking_terms == 0
+    with place.connections.open_database() as database:
+        held = database.trace("1.dcm")[-1]
+        assert (held.outcome, held.replaced_key) == ("quarantined", database.trace("1.dcm")[0].destination_key)
+        assert database.verify().problems == []
     # The copy that holds the name is deleted: of the three that remain one is the other patient's.
     assert sum(b"Doe, knee" in data for data in place.get().values()) == 1
     assert len(place.get()) == 3
