@@ -190,7 +190,7 @@ def test_options_are_fixed_and_the_error_names_which(database):
     database.project("fixed", {"max_date_offset_days": 10})
     assert database.project("fixed").options.max_date_offset_days == 10
     with pytest.raises(ConfigurationError, match="another org_root, max_date_offset_days;"):
-        database.project("fixed", {"org_root": "1.2.3"})
+        database.project("fixed", {"org_root": "1.2.3", "max_date_offset_days": 5, "uid_strategy": "stored"})
 
 
 def test_another_key_ring_is_refused(store_url, database):
