@@ -19,6 +19,7 @@ import threading
 import time
 import uuid
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -334,6 +335,26 @@ def race_small(stage: Stage, console: Console, objects: int) -> None:
     console.print(table)
 
 
+def race_zip(stage: Stage, console: Console, objects: int) -> None:
+    """Compare the same objects loose and as the members of one zip."""
+    make = slices(512)
+    size = stage.load("loose", objects, make)
+    with tempfile.NamedTemporaryFile(suffix=".zip") as file:
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+            for number in range(objects):
+                archive.writestr(f"{number:07}.dcm", make(number))
+        file.flush()
+        packed = Path(file.name).stat().st_size
+        stage.s3.client().upload_file(file.name, stage.bucket, "zipped/all.zip")
+    loose = measure(objects, size, stage.pipeline("loose", "loose"))
+    zipped = measure(objects, size, stage.pipeline("zipped", "zipped"))
+    table = _table(f"{objects} CT in a zip of {packed / 1e6:.0f} MB", "objects/s", "CPU ms an object")
+    table.columns[-1].header = "of loose objects"
+    table.add_row("loose objects, cold", *loose.row, "1.00")
+    table.add_row("members of a zip, cold", *zipped.row, f"{zipped.rate / loose.rate:.2f}")
+    console.print(table)
+
+
 def _table(title: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left")
     table.add_column("")
@@ -351,6 +372,7 @@ def main() -> None:
     parser.add_argument("--large", type=int, default=4, help="large objects")
     parser.add_argument("--large-mb", type=int, default=200, help="size of a large object in MB")
     parser.add_argument("--small", type=int, default=3000, help="objects of 32 KB")
+    parser.add_argument("--zipped", type=int, default=600, help="CT objects in a zip")
     parser.add_argument("--huge", type=int, default=0, help="size in MB of one more object")
     arguments = parser.parse_args()
     # deid writes `Yes` into a CS, and pydicom says so a hundred times.
@@ -360,6 +382,7 @@ def main() -> None:
         (arguments.objects, race_slices, (arguments.objects, arguments.sample, arguments.rounds)),
         (arguments.large, race_large, (arguments.large, arguments.large_mb)),
         (arguments.small, race_small, (arguments.small,)),
+        (arguments.zipped, race_zip, (arguments.zipped,)),
         (arguments.huge, race_large, (1, arguments.huge)),
     )
     for wanted, race, sizes in races:
