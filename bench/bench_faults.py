@@ -259,7 +259,8 @@ def made_place() -> Iterator[Place]:
     # Not below a directory that other users cannot enter: run by root, PostgreSQL is another user.
     with tempfile.TemporaryDirectory(prefix="bench-faults-") as directory:
         Path(directory).chmod(0o755)
-        sandbox = Sandbox(Path(directory) / "sandbox", keep=False)
+        # Kept data is flushed to the disk: a killed server must not lose what was committed.
+        sandbox = Sandbox(Path(directory) / "sandbox")
         with sandbox:
             yield Place.make(sandbox)
 
