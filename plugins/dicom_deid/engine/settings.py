@@ -46,6 +46,8 @@ class Settings:
         Keep or remove group 60xx, IconImageSequence and group 50xx.
     residuals
         Policy for an original value that the rules removed or replaced and that is found elsewhere in the object.
+        Under `quarantine` it is redacted where it is the whole value of another identifier, and otherwise holds the
+        object.
     free_text
         Free text, such as descriptions and comments, that the rules leave: `keep` it and apply the policy for
         residuals; redact what the residual search finds in it, whatever the policy (`known-originals`); or also mask

@@ -197,7 +197,7 @@ def test_the_writer_withdraws_and_the_owner_erases(logins, steps):
     assert begun.deletions == {"destination": 2, "release": 2}
     writer.record_withdrawn(project, writer.pending_deletions(begun.withdrawal_id))
     writer.finish_withdrawal(project, begun.withdrawal_id)
-    writer.reconcile("s3://out/", [], ASKED, repair=True)
+    writer.reconcile("s3://out/", [], ASKED, confirm=lambda found: found, repair=True)
     with pytest.raises(ConfigurationError, match="may not do this"):
         writer.erase_patients(project, ["A"], ASKED)
     assert owner.erase_patients(owner.project("p"), ["A"], ASKED) == 1
