@@ -68,5 +68,18 @@ def test_files_named_by_the_architecture_page_exist() -> None:
     assert [name for name in missing if "/" in name or not list(package.rglob(name))] == []
 
 
+def test_names_in_the_architecture_page_are_in_their_files() -> None:
+    """Catches a page that names a function or constant that was renamed: "`file.py` (`Name`, ...)"."""
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = [
+        (file, name)
+        for file, names in re.findall(r"`((?:[a-z_0-9]+/)*[a-z_0-9]+\.py)` \(([^)]*)\)", text)
+        for name in re.findall(r"`([A-Za-z_]+)`", names)
+    ]
+    assert len(named) > 10
+    package = ROOT / "plugins" / "dicom_deid"
+    assert [pair for pair in named if pair[1] not in (package / pair[0]).read_text(encoding="utf-8")] == []
+
+
 def test_the_list_of_modules_is_as_written() -> None:
     assert PAGE.read_text(encoding="utf-8") == module_list(), "run python -m tools.module_list"
