@@ -7,9 +7,9 @@ random, so nothing can be tuned to them. A text counts as hidden when nine tenth
 area as justified up to half a letter and 6 pixels around a text. ``--clips`` measures clips of 60 frames beside one
 frame.
 
-Peers, where they are installed: the image redactor of Presidio, told each word of the texts as if the header had it,
-with a blank language model because its own is a download; Tesseract in its mode for sparse text; and the filters that
-the deid package ships.
+Peers, where they are installed: the image redactor of Presidio, with each word of the texts as a term, as if the
+header had it, and a blank language model because its own is a download; Tesseract in its mode for sparse text; and the
+filters that the deid package ships.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ COLOURS = ((1, 1, 1), (1, 1, 0.3), (0.4, 1, 0.4), (1, 0.6, 0.2))
 
 
 class VariedImage(NamedTuple):
-    """A drawn image: where its texts are, and of which kind it is."""
+    """A drawn image, the places of its texts, and its kinds."""
 
     dataset: Dataset
     boxes: list[Box]
@@ -57,7 +57,7 @@ class VariedImage(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """What one finder did with one image."""
+    """The result of one finder for one image."""
 
     kinds: tuple[str, ...]
     is_held: bool
@@ -268,7 +268,7 @@ def kinds(results: list[Measured]) -> Iterator[str]:
 def print_clips() -> None:
     """Print the time of clips of 60 frames of 480 x 640 beside that of one frame."""
     # The models load before anything is timed; letters of little contrast are read.
-    text_search(varied(5052))
+    measure("text search (extra ocr)", 5052)
     print("| text of the clip | clip, processor s | frame, processor s | times | text hidden in |")
     print("|---|---|---|---|---|")
     for name, kind in CLIPS.items():
@@ -323,7 +323,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=int(time.time()) % 10**6, help="draws texts, places and noise")
     parser.add_argument("--images", type=int, default=60, help="images for the text search")
-    parser.add_argument("--peers", type=int, default=30, help="of which the peers get so many")
+    parser.add_argument("--peers", type=int, default=30, help="images for each peer, at most --images")
     parser.add_argument("--clips", action="store_true", help="measure clips as well")
     parser.add_argument("--processes", type=int, default=2, help="processes that share the images")
     arguments = parser.parse_args()

@@ -150,7 +150,7 @@ def _merged(known: list[Place], agreeing: int, seen: Iterable[Sequence[Place]]) 
         for place in new:
             known = _joined(known, place)
         if len(known) > _MOST_PLACES:
-            # Text is everywhere: it begins anew.
+            # Text is everywhere: learn from the start.
             known, agreeing = [], 0
     return known, agreeing
 
