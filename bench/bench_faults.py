@@ -28,10 +28,9 @@ from typing import Any
 
 from tests.fuzz.mutate import mutate
 from tests.fuzz.target import run as run_input
-from tests.integration.pipeline.test_killed import Workers
 from tests.support import fault_proxy
 from tests.support.fault_proxy import FaultProxy, Request
-from tests.support.killable import POINTS
+from tests.support.killable import POINTS, Workers
 from tests.support.runs import RunEnvironment, patients, series
 
 from bench.bounds import ROWS, measure
@@ -117,7 +116,7 @@ def kills(place: Place, passages: int) -> Iterator[Result]:
                 if workers.work(*given, (point, passage)) != -signal.SIGKILL:
                     continue
                 killed += 1
-                workers.work(*given)
+                workers.work(*given, None)
                 problem = place.problems(prefix, planned)
                 failures += [f"killed {point}, passage {passage}: {problem}"] if problem else []
             yield [point, killed, killed - len(failures)], failures
