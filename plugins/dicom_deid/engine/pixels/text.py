@@ -46,8 +46,9 @@ _TEXTURE = 20
 _AROUND = 31
 _BATCH = 16
 _LETTERS_THAT_COUNT = 3
-# What is larger is read in any case: large structures look like lines to the detector.
+# What is larger, or not so many times as long as it is high, is read in any case.
 _LARGEST_LETTERS = 64
+_LINE = 2
 
 
 class FoundText(NamedTuple):
@@ -144,7 +145,7 @@ class TextFinder:
                 for corners, score in zip(lines.boxes, lines.scores, strict=True) if lines.boxes is not None else ():
                     crop = get_rotate_crop_image(coloured, np.array(corners, np.float32))
                     rectangle = _around(corners + np.array([left, top]))
-                    yield _Detected(rectangle, crop, score >= _CLEAR and min(crop.shape[:2]) <= _LARGEST_LETTERS)
+                    yield _Detected(rectangle, crop, score >= _CLEAR and _is_line(crop))
 
 
 class _Detected(NamedTuple):
@@ -153,6 +154,12 @@ class _Detected(NamedTuple):
     rectangle: Rectangle
     crop: Any
     is_clear: bool
+
+
+def _is_line(crop: Any) -> bool:
+    """Return whether pixels have the shape of a line of letters; other shapes may be marks and anatomy."""
+    short, long = sorted(crop.shape[:2])
+    return bool(short <= _LARGEST_LETTERS and long >= _LINE * short)
 
 
 def _views(picture: Picture) -> Iterator[Picture]:
