@@ -28,6 +28,7 @@ from typing import Any
 
 from tests.fuzz.mutate import mutate
 from tests.fuzz.target import run as run_input
+from tests.fuzz.test_hostile_input import SEEDS
 from tests.support import fault_proxy
 from tests.support.fault_proxy import FaultProxy, Request
 from tests.support.killable import POINTS, Workers
@@ -218,7 +219,7 @@ def manipulations() -> Iterator[Result]:
 def fuzz(inputs: int, seed: int) -> Iterator[Result]:
     """Run mutated inputs through the engine; what fails is kept in the working directory."""
     rng = random.Random(seed)
-    corpus = [path.read_bytes() for path in sorted(CORPUS.iterdir()) if path.stat().st_size]
+    corpus = [*SEEDS, *(path.read_bytes() for path in sorted(CORPUS.iterdir()) if path.stat().st_size)]
     failures: list[str] = []
     began, outcomes = time.perf_counter(), 0
     for _ in range(inputs):
