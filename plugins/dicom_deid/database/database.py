@@ -186,6 +186,7 @@ class Database:
         on_change: OnChange = "supersede",
         selection: str = "",
         is_whole_listing: bool = True,
+        unread_prefixes: Sequence[str] = (),
     ) -> PlanSummary:
         """Cut the listed objects that are not done yet into batches; see :class:`PlanLimits` for the parameters.
 
@@ -203,6 +204,7 @@ class Database:
             on_change=on_change,
             selection=selection,
             is_whole_listing=is_whole_listing,
+            unread_prefixes=unread_prefixes,
         )
         run = self.run(run_id)
         runs.close_abandoned(self.connection, self.chain_key, scope_id=run.scope_id, but=run_id)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import islice
@@ -55,6 +55,9 @@ class PlanLimits:
         Digest of the criteria that exclude objects; objects that other criteria excluded are planned again.
     is_whole_listing
         Whether the listing holds every object of the source; objects that it lacks are then reported as deleted.
+    unread_prefixes
+        Prefixes of keys that the listing could not show, such as a damaged container; filled while it is read. Objects
+        below them are not reported as deleted.
     """
 
     max_batches: int = 1000
@@ -67,6 +70,7 @@ class PlanLimits:
     on_change: OnChange = "supersede"
     selection: str = ""
     is_whole_listing: bool = True
+    unread_prefixes: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         for name in ("max_batches", "batch_objects", "batch_bytes"):
@@ -291,11 +295,9 @@ class Planner:
         scope = {"scope": self._run.scope_id}
         self._connection.query(doing, "ANALYZE pg_temp.listed")
         rows = self._connection.rows(doing, _MISSING, scope)
-        missing = [
-            key_hash
-            for key_hash, encrypted in rows
-            if decrypt_source_key(self._project, key_hash, encrypted).startswith(prefix)
-        ]
+        unread = tuple(prefix + each for each in self._limits.unread_prefixes)
+        keys = ((key_hash, decrypt_source_key(self._project, key_hash, encrypted)) for key_hash, encrypted in rows)
+        missing = [key_hash for key_hash, key in keys if key.startswith(prefix) and not key.startswith(unread)]
         self._connection.query(doing, _MARK_DELETED, {**scope, "missing": missing})
         return len(missing)
 

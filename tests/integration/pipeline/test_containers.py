@@ -86,3 +86,14 @@ def test_a_stopped_run_goes_on_inside_the_container(place):
     rest = place.work(configuration, planned)
     assert set(rest.outcomes) == {f"a.zip!/{name}" for name in OBJECTS} - done
     assert len(place.get()) == len(OBJECTS)
+
+
+def test_members_of_a_container_that_cannot_be_opened_do_not_count_as_deleted(place):
+    """Catches a truncated upload of a container that withdraws what was released from its members."""
+    whole = zipped(OBJECTS)
+    place.put({"a.zip": whole, "b.dcm": OBJECTS["series/00.dcm"]})
+    place.run()
+    place.put({"a.zip": whole[:-30]})
+    assert place.run().planned.summary.deleted == 0
+    place.put({"a.zip": zipped({"series/00.dcm": OBJECTS["series/00.dcm"]})})
+    assert place.run().planned.summary.deleted == len(OBJECTS) - 1
