@@ -71,11 +71,12 @@ class RunPatientTerms:
 
 
 def is_lasting(term: SearchTerm) -> bool:
-    """Tell whether objects of the patient that were written before a term was known must be searched for it.
+    """Return whether objects of the patient that were written before a term was known must be searched for it.
 
-    Names and what the patient module holds are; accession numbers, order numbers and dates are those of another study.
+    Only terms of the patient module are. Physicians and operators, accession and order numbers and dates differ from
+    study to study: with them each new study would make the earlier ones be written again.
     """
-    return term.kind is TermKind.NAME or term.tag >> 16 == _PATIENT_GROUP
+    return term.tag >> 16 == _PATIENT_GROUP
 
 
 def _is_stored(patient: str) -> bool:

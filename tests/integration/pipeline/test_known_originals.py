@@ -231,7 +231,7 @@ def test_terms_of_a_run_do_not_change_what_its_own_retry_finds(place: RunEnviron
 
 
 def test_an_object_written_before_a_name_was_known_is_replaced_by_the_next_run(place: RunEnvironment) -> None:
-    """Whatever the order of arrival, the same objects are held; an accession number of another study plans nothing."""
+    """Whatever the order of arrival, the same objects are held; what differs from study to study plans nothing."""
     place.put(
         {
             "1.dcm": an_object(1, "P-10", "", "John Doe, knee"),
@@ -258,6 +258,8 @@ def test_an_object_written_before_a_name_was_known_is_replaced_by_the_next_run(p
     # The copy that holds the name is deleted: of the three that remain one is the other patient's.
     assert sum(b"Doe, knee" in data for data in place.get().values()) == 1
     assert len(place.get()) == 3
+    place.put({"5.dcm": an_object(5, "P-10", "Doe^John", ReferringPhysicianName="Miller^Ada")})
+    assert report(place, place.run(configuration(place))).lacking_terms == 0
     assert place.run(configuration(place)).planned.summary.planned == 0
 
 
