@@ -255,9 +255,9 @@ class Deidentifier:
             )
             self._search_written(analysis, meta_edits, meta_encoding)
             head = b"".join(splice(analysis.source, 0, header.data_set_start, meta_edits, LITTLE_ENDIAN))
-            if not head and not first:
-                # Neither file meta information nor an element is left.
-                raise Quarantine(Reason.EMPTY_OBJECT)
+            if not head:
+                # Without file meta information the first element decides whether readers take the file for DICOM.
+                read_header(b"".join(piece for piece in pieces if isinstance(piece, bytes | memoryview)))
         if pieces[0].__class__ is bytes:
             pieces[0] = head + pieces[0]
         else:
