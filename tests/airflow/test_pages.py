@@ -27,7 +27,7 @@ from tests.support.datasets import part10, sr_elements
 from tests.support.held import COLUMNS, ROWS, Device, held_image, held_images
 from tests.support.runs import RunEnvironment
 
-from dicom_deid.database import Database
+from dicom_deid.database import AuditRecord, Database
 from dicom_deid.database.quarantine import HeldGroup, HeldObject, list_decisions, list_held_groups, list_held_objects
 from dicom_deid.engine.settings import Settings
 from dicom_deid.pipeline.withdrawal import continue_withdrawal
@@ -58,16 +58,15 @@ class Pages(NamedTuple):
     run_id: str
     groups: Mapping[str, HeldGroup]
     objects: Mapping[str, HeldObject]
-    released: tuple[int, int]
+    released: AuditRecord
 
     def values(self, reason: str = "pixel-risk") -> dict[str, object]:
         """Return values of the parameters of the routes."""
-        link_id, number = self.released
         return {
             "run_id": self.run_id,
             "name": "desktop",
-            "link_id": link_id,
-            "number": number,
+            "link_id": self.released.link_id,
+            "number": self.released.number,
             "group_id": self.groups[reason].group_id,
             "decision_id": 1,
             "withdrawal_id": uuid.UUID(int=0),
@@ -126,10 +125,8 @@ def pages(sandbox_servers: Sandbox) -> Iterator[Pages]:
         with Database.connect(airflow.database_url, keys=airflow.keys) as database:
             groups = {each.reason: each for each in list_held_groups(database.connection, {})}
             objects = {each.reason: each for each in list_held_objects(database.connection, {})}
-            rows = database.connection.query(
-                "", "SELECT link_id, number FROM audit WHERE outcome = 'deidentified' ORDER BY number"
-            )
-        yield Pages(airflow, place, ran.planned.run_id, groups, objects, rows[0])
+            released = database.trace("good.dcm")[-1]
+        yield Pages(airflow, place, ran.planned.run_id, groups, objects, released)
 
 
 def test_every_route_requires_a_login_and_its_permission(pages: Pages) -> None:
@@ -361,7 +358,7 @@ def test_an_object_is_compared_element_by_element(pages: Pages) -> None:
 def test_a_deleted_object_is_not_compared(pages: Pages) -> None:
     path = "/runs/{run_id}/objects/{link_id}/{number}".format(**pages.values())
     client, bucket = pages.place.s3.client(), pages.place.bucket
-    (key,) = (f"out/{key}" for key in pages.place.get())
+    key = f"out/{pages.released.destination_key}"
     whole = client.get_object(Bucket=bucket, Key=key)["Body"].read()
     client.put_object(Bucket=bucket, Key=key, Body=b"another")
     answer = pages.post(path, "olga")
