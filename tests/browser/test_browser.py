@@ -286,7 +286,7 @@ def look_at_the_other_pages(page: Page, airflow: Deployment) -> None:
     page.goto(f"{airflow.airflow.url}/dicom-deid/quarantine")
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.textContent") == "Skip to the content"
-    page.get_by_role("combobox", name="Reason").focus()
+    page.locator("select[name=reason]").focus()
     page.keyboard.type("not-d")
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")

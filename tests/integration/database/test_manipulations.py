@@ -113,9 +113,9 @@ MANIPULATIONS = {
     ),
     "a project is inserted": (
         (
-            "INSERT INTO project (name, org_root, uid_strategy, max_date_offset_days, patient_key, "
+            "INSERT INTO project (name, org_root, uid_strategy, max_date_offset_days, patient_key, index_attributes, "
             "secret, key_id, deleted_at) SELECT 'q', org_root, uid_strategy, max_date_offset_days, patient_key, "
-            "secret, key_id, now() FROM project"
+            "index_attributes, secret, key_id, now() FROM project"
         ),
         "project q: has no event of its creation",
     ),

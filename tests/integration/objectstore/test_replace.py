@@ -152,7 +152,7 @@ def test_versions_are_deleted_or_kept_and_none_comes_back(versioned, delete_vers
     old = store.write(key, [b"with a name"], metadata={})
     new = store.write(key, [b"without"], metadata={}, replaces=old.etag)
     assert len(versions()) - len(neighbours) == (1 if delete_versions else 2)
-    large = write_parts(store, None, store, key, [os.urandom(33 * MEBIBYTE)], metadata={}, replaces=new.etag)
+    large = write_parts(store, store.find(key), store, key, [os.urandom(33 * MEBIBYTE)], metadata={}, replaces=new.etag)
     assert len(versions()) - len(neighbours) == (1 if delete_versions else 3)
     assert store.delete(key, etag=large.etag)
     assert store.find(key) is None

@@ -179,11 +179,11 @@ def test_a_killed_worker_is_run_again_with_the_same_result(place: RunEnvironment
     kills = [(point, passage) for point in POINTS for passage in (1, 25) if passage == 1 or point.endswith("-write")]
     killed = sum(workers.work(disturbed, place.connections, planned, kill) == -9 for kill in kills)
     assert killed >= 6
-    workers.work(disturbed, place.connections, planned)
+    workers.work(disturbed, place.connections, planned, None)
     written, _, audit = left_behind(place)
     outcomes = {row[0]: row[-1] for row in audit}
     undisturbed = configuration(place, policy, destination=f"s3://{place.bucket}/undisturbed", **settings)
-    workers.work(undisturbed, place.connections, plan_run(undisturbed, place.connections))
+    workers.work(undisturbed, place.connections, plan_run(undisturbed, place.connections), None)
     workers.close()
     assert place.get("undisturbed") == written
     sql = "SELECT DISTINCT d.key_hash::text, a.outcome FROM audit a JOIN processed_object d USING (object_id)"
