@@ -192,10 +192,11 @@ def bench_withdrawal(database: Database, rows: int) -> None:
     patient = keyed_hash_of(project, IdentifierKind.PATIENT_ID, "MRN-1")
     query(
         "bench",
-        """INSERT INTO source_series (project_id, series_hash, study_hash, accession_hash, patient_hash)
+        """INSERT INTO source_series (project_id, series_hash, study_hash, accession_hash, patient_hash,
+               issuer_hash)
            SELECT %(project)s, sha256(('series' || n)::bytea), sha256(('study' || n / 4)::bytea),
                sha256(('accession' || n / 4)::bytea),
-               CASE WHEN n / 8 = 77 THEN %(patient)s ELSE sha256(('patient' || n / 8)::bytea) END
+               CASE WHEN n / 8 = 77 THEN %(patient)s ELSE sha256(('patient' || n / 8)::bytea) END, ''
            FROM generate_series(0, %(rows)s / 100 - 1) n;
            INSERT INTO processed_object (scope_id, key_hash, object_id, encrypted_key, etag, outcome, rules_id, run_id,
                destination_key, destination_etag, destination_size, series_number, instance_hash)
