@@ -7,7 +7,6 @@ beginning, and the last bytes are kept, because members are read in about the or
 
 from __future__ import annotations
 
-import io
 import sys
 import tarfile
 import threading
@@ -22,6 +21,7 @@ from typing import Any, BinaryIO, NamedTuple, Protocol, cast
 from dicom_deid.exceptions import Quarantine
 from dicom_deid.objects import SourceObject, WrittenObject
 from dicom_deid.objectstore.base import Buffer, MultipartUpload, ObjectStore
+from dicom_deid.objectstore.ranged_file import ReadRange, ranged_file
 from dicom_deid.reasons import Reason
 
 SEPARATOR = "!/"
@@ -31,7 +31,6 @@ SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.zst", ".dcm.gz")
 MAX_DEPTH = 2
 """Containers in containers."""
 _OPEN_CONTAINERS = 4
-_READ_AT_ONCE = 2**18
 _PIECE = 2**20
 _WINDOW = 32 * 2**20
 """Inflated bytes that are kept behind the position of a stream."""
@@ -42,8 +41,6 @@ _UNSUSPECTED = 256 * 2**20
 """A member up to this size may be compressed at any ratio: empty images are."""
 _ZIP_HEADER = 30
 _ENCRYPTED = 0x1
-
-ReadRange = Callable[[int, int], Buffer]
 
 
 class Member(NamedTuple):
@@ -296,7 +293,7 @@ class _Zip:
         self._streams: OrderedDict[str, _Stream] = OrderedDict()
         self._lock = threading.Lock()
         self.members: dict[str, Member] = {}
-        with zipfile.ZipFile(_ranged_file(read, size)) as directory:
+        with zipfile.ZipFile(ranged_file(read, size)) as directory:
             files = [each for each in directory.infolist() if not each.is_dir()]
         infos = sorted(files, key=lambda each: each.header_offset)
         end = 0
@@ -366,7 +363,7 @@ class _Tar:
 
     def __init__(self, read: ReadRange, size: int) -> None:
         self._read = read
-        with tarfile.open(fileobj=_ranged_file(read, size), mode="r:") as archive:
+        with tarfile.open(fileobj=ranged_file(read, size), mode="r:") as archive:
             self.members = _members_of_tar(archive)
 
     def read(self, member: Member, start: int, end: int) -> bytes:
@@ -538,41 +535,3 @@ class _StreamFile:
             self._rest += piece
         data, self._rest = self._rest[:size], self._rest[size:]
         return data
-
-
-def _ranged_file(read: ReadRange, size: int) -> BinaryIO:
-    return cast(BinaryIO, io.BufferedReader(_RangedFile(read, size), _READ_AT_ONCE))
-
-
-class _RangedFile(io.RawIOBase):
-    """A range reader as a file."""
-
-    def __init__(self, read: ReadRange, size: int) -> None:
-        self._range = read
-        self._size = size
-        self._position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        position = offset + (0, self._position, self._size)[whence]
-        if position < 0:
-            raise ValueError("before the beginning")
-        self._position = position
-        return position
-
-    def tell(self) -> int:
-        return self._position
-
-    def readinto(self, buffer: Any) -> int:
-        end = min(self._position + len(buffer), self._size)
-        if end <= self._position:
-            return 0
-        data = self._range(self._position, end)
-        buffer[: len(data)] = data
-        self._position += len(data)
-        return len(data)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import io
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO
 
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_partial
@@ -16,12 +15,13 @@ from dicom_deid.engine.pixels.layouts import is_free_of, patient_words
 from dicom_deid.exceptions import DicomDeidError, Quarantine
 from dicom_deid.objects import SourceObject
 from dicom_deid.objectstore import ObjectStore
+from dicom_deid.objectstore.base import Buffer
+from dicom_deid.objectstore.ranged_file import ranged_file
 from dicom_deid.reasons import Reason
 
 MAX_HEADER_BYTES = 16 * 2**20
 """Limit of what the API server reads of a header: it shares its memory with all other pages."""
 
-_READ_AT_ONCE = 2**18
 _MAX_FACT = 64
 _COLUMNS = 0x00280011
 # SOPClassUID, SOPInstanceUID, AccessionNumber, Modality, Manufacturer, ManufacturerModelName, PatientName, PatientID,
@@ -42,7 +42,19 @@ def open_object(storage: ObjectStore, stored: SourceObject, max_bytes: int = MAX
     max_bytes
         Reading more than this in total raises `Quarantine` with `HEADER_TOO_LARGE`.
     """
-    return cast(BinaryIO, io.BufferedReader(cast(Any, _ObjectFile(storage, stored, max_bytes)), _READ_AT_ONCE))
+    left = max_bytes
+
+    def read(start: int, end: int) -> Buffer:
+        nonlocal left
+        if left <= 0:
+            raise Quarantine(Reason.HEADER_TOO_LARGE)
+        end = min(end, start + left)
+        left -= end - start
+        return storage.read(
+            stored.key, etag=stored.etag, version_id=stored.version_id, size=stored.size, start=start, end=end
+        )
+
+    return ranged_file(read, stored.size)
 
 
 def read_header_facts(storage: ObjectStore, stored: SourceObject) -> tuple[DeviceFacts, ObjectIdentity] | None:
@@ -112,45 +124,3 @@ def _text(header: Dataset, keyword: str) -> str:
     if value is None:
         return ""
     return "\\".join(map(str, value)).strip() if isinstance(value, MultiValue) else str(value).strip()
-
-
-class _ObjectFile(io.RawIOBase):
-    """Reads ranges of an object."""
-
-    name = ""
-    """pydicom asks buffered files for one."""
-
-    def __init__(self, storage: ObjectStore, stored: SourceObject, max_bytes: int) -> None:
-        self._storage = storage
-        self._stored = stored
-        self._left = max_bytes
-        self._position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._position = offset + (0, self._position, self._stored.size)[whence]
-        return self._position
-
-    def tell(self) -> int:
-        return self._position
-
-    def readinto(self, buffer: Any) -> int:
-        start, stored = self._position, self._stored
-        end = min(start + len(buffer), stored.size)
-        if end <= start:
-            return 0
-        if self._left <= 0:
-            raise Quarantine(Reason.HEADER_TOO_LARGE)
-        end = min(end, start + self._left)
-        self._left -= end - start
-        data = self._storage.read(
-            stored.key, etag=stored.etag, version_id=stored.version_id, size=stored.size, start=start, end=end
-        )
-        buffer[: len(data)] = data
-        self._position = start + len(data)
-        return len(data)
