@@ -373,7 +373,7 @@ def test_a_deleted_object_is_not_compared(pages: Pages) -> None:
 @pytest.mark.parametrize("what", ["source key", "destination key", "object id", "pseudonym"])
 def test_objects_are_searched(pages: Pages, what: str) -> None:
     """The key is in the body, and the page does not repeat it."""
-    (destination_key,) = pages.place.get()
+    destination_key = pages.released.destination_key
     key = {
         "source key": SOURCE_KEY,
         "destination key": destination_key,
