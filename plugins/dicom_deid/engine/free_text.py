@@ -8,9 +8,11 @@ from typing import Any
 
 from pydicom.datadict import tag_for_keyword
 
+from dicom_deid.dicom.deflate import inflate
 from dicom_deid.dicom.part10 import read_header
+from dicom_deid.dicom.walk import NeedMoreDataError
 from dicom_deid.engine.descriptors import VocabularyCleaner, without_identifiers
-from dicom_deid.engine.element_refs import iter_elements
+from dicom_deid.engine.element_refs import iter_elements, with_readable_vrs
 from dicom_deid.engine.residuals.search import Residual
 from dicom_deid.engine.vocabulary import Vocabulary
 from dicom_deid.recipe import CompiledRecipe, ElementName, Function, Recipe, Rule
@@ -18,6 +20,7 @@ from dicom_deid.recipe import CompiledRecipe, ElementName, Function, Recipe, Rul
 CLEAN_TEXT = "dicom_deid.engine.descriptors:clean_text"
 _CLEANING = ("ps3.15-clean-descriptors", "ps3.15-clean-structured-content")
 _PATIENT_ID = 0x00100020
+_MAX_INFLATED_BYTES = 64 * 2**20
 _TEXT_VRS = frozenset({"LT", "ST", "UT"})
 
 
@@ -64,9 +67,15 @@ def read_free_texts(data: bytes, *, partial: bool) -> tuple[str, list[str]]:
         The elements cannot be read as far as the object was given.
     """
     header = read_header(data)
+    start = header.data_set_start
+    if header.transfer_syntax.deflated:
+        if partial:
+            raise NeedMoreDataError(2 * len(data))
+        data, start = inflate(data, start, _MAX_INFLATED_BYTES)[0], 0
     encoding = header.transfer_syntax.encoding
+    data = with_readable_vrs(data, start, encoding, partial=partial)
     patient, texts = "", []
-    for found in iter_elements(data, header.data_set_start, encoding, partial=partial):
+    for found in iter_elements(data, start, encoding, partial=partial):
         if found.element.tag == _PATIENT_ID and found.element.root:
             patient = "".join(found.texts(data))
         elif found.element.tag in _free_text_tags() and found.element.keyword != "CodeMeaning":

@@ -14,7 +14,9 @@ from pydicom.filereader import read_dataset
 
 from dicom_deid.dicom.deflate import inflated_size
 from dicom_deid.dicom.part10 import read_header
+from dicom_deid.dicom.tags import tag_text
 from dicom_deid.engine import AnalysisResult, Deidentifier, NeedMoreDataError, SearchTerms
+from dicom_deid.engine.element_refs import with_readable_vrs
 from dicom_deid.engine.free_text import read_free_texts
 from dicom_deid.engine.pixels.filters import element_text
 from dicom_deid.exceptions import Quarantine
@@ -36,6 +38,9 @@ MAX_HEADER_BYTES = 256 * 2**20
 
 LARGE_OBJECT_BYTES = 64 * 2**20
 """Objects of at least this size are not read into memory as a whole."""
+
+_MAX_INFLATED_BYTES = 16 * 2**20
+"""Bound of the inflated elements in which criteria are evaluated; many objects are read at a time."""
 
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 _META_BYTES = 8 * 2**10
@@ -301,18 +306,22 @@ def _excluded_by(selection: Selection, data: bytes, size: int) -> str:
         header = read_header(data)
         encoding, body = header.transfer_syntax.encoding, data[header.data_set_start :]
         if header.transfer_syntax.deflated:
-            body = zlib.decompressobj(-zlib.MAX_WBITS).decompress(body, FIRST_BYTES)
+            body = zlib.decompressobj(-zlib.MAX_WBITS).decompress(body, _MAX_INFLATED_BYTES)
+            is_whole = is_whole and len(body) < _MAX_INFLATED_BYTES
         dataset = read_dataset(
-            BytesIO(body),
+            BytesIO(with_readable_vrs(body, 0, encoding, partial=not is_whole)),
             encoding.implicit,
             not encoding.big_endian,
             stop_when=stop_when,
             specific_tags=sorted(selection.tags),
         )
-    except Exception:
-        # What is wrong with the object as a whole is found when it is analysed.
-        if is_whole:
+    except Exception as problem:
+        if is_whole and isinstance(problem, Quarantine):
+            # The analysis finds the same.
             return ""
+        # Messages of pydicom may hold values.
+        if is_whole:
+            raise Quarantine(Reason.MALFORMED, f"criteria not evaluated: elements up to {tag_text(last)}") from None
         raise NeedMoreDataError(2 * len(data)) from None
     if not (has_passed or is_whole):
         raise NeedMoreDataError(2 * len(data))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from click.testing import CliRunner
-from tests.support.datasets import element, part10
+from tests.support.datasets import DEFLATED_LE, EXPLICIT_LE, Encoding, element, part10
 
 from dicom_deid.cli import main
 from dicom_deid.recipe import Recipe
@@ -17,7 +17,7 @@ def test_words_of_many_patients_are_reported_and_written(tmp_path: Path) -> None
     archive = tmp_path / "archive"
     archive.mkdir()
     for patient, surname in enumerate(SURNAMES):
-        for number in range(2):
+        for number, syntax in enumerate((EXPLICIT_LE, DEFLATED_LE)):
             data = part10(
                 [
                     element("SOPClassUID", "1.2.840.10008.5.1.4.1.1.2"),
@@ -26,7 +26,8 @@ def test_words_of_many_patients_are_reported_and_written(tmp_path: Path) -> None
                     element("SeriesDescription", f"Zentralklinik knee {surname} 04.07.1963"),
                     # The header is read, not the pixels.
                     element("PixelData", bytes(200_000), "OW"),
-                ]
+                ],
+                Encoding(syntax),
             )
             (archive / f"{patient}-{number}.dcm").write_bytes(data)
     (archive / "other.dcm").write_bytes(b"no DICOM")

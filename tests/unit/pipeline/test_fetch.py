@@ -17,15 +17,18 @@ from tests.support.datasets import (
     element,
     part10,
 )
+from tests.support.real_world import LAST, PATIENT_ID, STRUCTURES
 
 from dicom_deid.engine import Deidentifier, Settings
+from dicom_deid.engine.free_text import read_free_texts
 from dicom_deid.exceptions import Quarantine
 from dicom_deid.objects import SourceRange
 from dicom_deid.pipeline import fetch
-from dicom_deid.pipeline.fetch import MoreMemoryNeeded, fetch_object, read_patient_terms
+from dicom_deid.pipeline.fetch import MoreMemoryNeeded, excluding_criterion, fetch_object, read_patient_terms
 from dicom_deid.pipeline.preview_pseudonyms import PreviewPseudonyms
 from dicom_deid.reasons import Reason
 from dicom_deid.recipe import Recipe
+from dicom_deid.recipe.selection import Selection
 from dicom_deid.sandbox.samples import sample_files
 
 DEIDENTIFIER = Deidentifier(Recipe.named("desktop"), Settings(residuals="off", pixel_risk="allow"))
@@ -250,3 +253,32 @@ def test_a_large_deflated_object_asks_for_memory_before_it_is_read(monkeypatch):
     assert caught.value.size == len(data) + DEIDENTIFIER.settings.max_inflated_bytes
     assert store.read_bytes <= fetch.FIRST_BYTES
     assert len(read().analysis.walk.data) > 3 * 2**20
+
+
+def excluded(data, criterion):
+    selection = Selection.parse(exclude=criterion)
+    return excluding_criterion(selection, Bytes(data), "k", size=len(data), etag=None, version_id=None)
+
+
+@pytest.mark.parametrize("structure", [one for one in STRUCTURES if one.reason is None], ids=lambda one: one.name)
+def test_criteria_see_what_the_engine_reads(structure):
+    """Catches an object that is de-identified though criteria exclude it, because they could not be evaluated."""
+    data, criterion = structure.build(), f"equals WindowCenter {LAST}"
+    if structure.name == "un_in_big_endian":
+        with pytest.raises(Quarantine, match=r"^malformed: criteria not evaluated: elements up to \(0028,1050\)$"):
+            excluded(data, criterion)
+    else:
+        assert excluded(data, criterion) == f"exclude: {criterion}"
+
+
+@pytest.mark.parametrize("structure", [one for one in STRUCTURES if one.reason is None], ids=lambda one: one.name)
+def test_free_texts_are_read_from_what_the_engine_reads(structure):
+    """Catches an object that ends the report of frequent words, or is missing in it."""
+    assert read_free_texts(structure.build(), partial=False)[0] == PATIENT_ID
+
+
+def test_criteria_are_evaluated_on_all_of_a_deflated_header():
+    """Catches a criterion that is evaluated on the beginning of a header alone."""
+    comments = [Element(0x00200011 + number, "UT", "x" * 2**20) for number in range(0x100, 0x103)]
+    data = part10([*ct_elements(4, rows=16, columns=16), *comments], Encoding(DEFLATED_LE))
+    assert excluded(data, "equals Rows 16") == "exclude: equals Rows 16"
