@@ -24,7 +24,7 @@ from typing import TypeVar
 
 import psycopg2
 
-from dicom_deid.database import AccessReason, AuditRow, Database, KeyRing, RunRequest, WithdrawalRequest
+from dicom_deid.database import AccessReason, AuditRow, Database, KeyRing, PlanSummary, RunRequest, WithdrawalRequest
 from dicom_deid.database.mapping import Mapping, keyed_hash_of
 from dicom_deid.identifiers import Identifier, IdentifierKind
 from dicom_deid.objects import SourceObject
@@ -272,30 +272,36 @@ def listed_bucket(sandbox: Sandbox) -> Iterator[Callable[[int], Iterator[SourceO
 
 
 def bench_plan(database: Database, sandbox: Sandbox, count: int) -> None:
-    """Print the plan of many keys beside the bare iteration of the same listing, and of one that costs nothing."""
+    """Print plans of many keys, each beside the bare iteration of the same listing, and of one that costs nothing."""
     sampled = max(count // 10, 2 * PAGE)
     with listed_bucket(sandbox) as listing, PeakMemory() as idle:
-        # Every page is the same page: a part, half of it before the plan and half after, shows the time of the whole.
-        bare, _ = timed(lambda: sum(1 for _ in listing(sampled // 2)))
+
+        def bare() -> float:
+            """Return the time of the bare listing, in proportion: every page is the same page."""
+            return timed(lambda: sum(1 for _ in listing(sampled)))[0] * count / sampled
+
+        bares = [bare()]
         idle_peak = idle.peak
-        run = database.start_run(request("s3://archive/"))
+        print(f"\nPlan of {count:,} keys, listed over S3 by pages of {PAGE}; bare: {sampled:,} before and after")
+
+        def plan(name: str, request: RunRequest) -> tuple[str, PlanSummary]:
+            run = database.start_run(request)
+            seconds, summary = timed(lambda: database.plan(run, listing(count)))
+            bares.append(bare())
+            beside = statistics.mean(bares[-2:])
+            print(f"  {name:18}{seconds:7.1f} s   bare {beside:7.1f} s   {100 * (seconds / beside - 1):+.1f} %   "
+                  f"{len(summary.batches)} batches, {summary.planned:,} objects")  # fmt: skip
+            return run, summary
+
         with PeakMemory() as memory:
-            planned, summary = timed(lambda: database.plan(run, listing(count)))
+            run, _ = plan("plan", request("s3://archive/"))
         mark_done(database, run)
-        again = database.start_run(request("s3://archive/"))
-        done, repeated = timed(lambda: database.plan(again, listing(count)))
+        _, repeated = plan("all done already", request("s3://archive/"))
         assert repeated.already_done == count
-        changed = database.start_run(replace(request("s3://archive/"), recipe_digest="ef" * 32))
-        superseding, replaced = timed(lambda: database.plan(changed, listing(count)))
-        assert replaced.superseding == {"recipe": count}
-        after, _ = timed(lambda: sum(1 for _ in listing(sampled // 2)))
-        bare = (bare + after) * count / (sampled // 2 * 2)
-        print(f"\nPlan of {count:,} keys, listed over S3 by pages of {PAGE}")
-        print(f"  bare listing      {bare:7.1f} s   (of {sampled:,}, in proportion)")
-        print(f"  plan              {planned:7.1f} s   {100 * (planned / bare - 1):+.1f} %   "
-              f"{len(summary.batches)} batches, {summary.planned:,} objects")  # fmt: skip
-        print(f"  all done already  {done:7.1f} s   {100 * (done / bare - 1):+.1f} %")
-        print(f"  all superseded    {superseding:7.1f} s   {100 * (superseding / bare - 1):+.1f} %")
+        for change in range(3):
+            changed = replace(request("s3://archive/"), recipe_digest=f"{change:064x}")
+            _, replaced = plan("all superseded", changed)
+            assert replaced.superseding == {"recipe": count}
         over = (memory.peak - idle_peak) / 2**20
         print(f"  peak memory       {memory.peak / 2**20:7.0f} MiB, {over:+.0f} MiB over the bare listing")
     keys = [SourceObject(f"k/{number}", 500_000, "e" * 32, datetime.now(UTC)) for number in range(count)]

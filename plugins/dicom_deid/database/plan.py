@@ -146,18 +146,20 @@ class PlanSummary:
 
 
 _STAGE = """
-DROP TABLE IF EXISTS pg_temp.listing, pg_temp.chosen, pg_temp.listed, pg_temp.cut;
+DROP TABLE IF EXISTS pg_temp.listing, pg_temp.chosen, pg_temp.listed;
 CREATE TEMP TABLE listing (
     position integer, key_hash uuid, encrypted_key bytea, size bigint, etag text, version_id text)
     ON COMMIT DELETE ROWS;
-CREATE TEMP TABLE chosen (LIKE listing);
+CREATE TEMP TABLE chosen (LIKE listing, is_large boolean, weight_before bigint);
 CREATE TEMP TABLE listed (key_hash uuid);
 """
 
-# OFFSET 0 makes PostgreSQL look each object up by the index, rather than read the whole table once per chunk.
+# OFFSET 0 makes PostgreSQL look each object up by the index, rather than read the whole table once per chunk. The sums
+# of weights are made here, while the listing is read, so that batches are cut after it without a sort.
 _CHOOSE = f"""
 WITH judged AS (
-    SELECT i.*, d.key_hash IS NOT NULL AS is_known, d.destination_key IS NOT NULL AS is_written, CASE
+    SELECT i.*, i.size >= %(large)s AS is_large, greatest(i.size, %(least)s) AS weight,
+        d.key_hash IS NOT NULL AS is_known, d.destination_key IS NOT NULL AS is_written, CASE
         WHEN d.withdrawal_id IS NOT NULL THEN 'withdrawn'
         WHEN d.outcome IS NULL THEN 'new'
         WHEN {IS_DONE} THEN 'done'
@@ -172,13 +174,15 @@ WITH judged AS (
     FROM pg_temp.listing i LEFT JOIN LATERAL (
         SELECT * FROM processed_object p WHERE p.scope_id = %(scope)s AND p.key_hash = i.key_hash OFFSET 0) d ON true
 ), kept AS (
-    INSERT INTO pg_temp.chosen SELECT position, key_hash, encrypted_key, size, etag, version_id FROM judged
-    WHERE why NOT IN ('done', 'kept', 'withdrawn') ORDER BY position LIMIT %(limit)s RETURNING position
+    INSERT INTO pg_temp.chosen SELECT position, key_hash, encrypted_key, size, etag, version_id, is_large,
+        CASE WHEN is_large THEN %(large_weight)s ELSE %(other_weight)s END - weight
+        + sum(weight) OVER (PARTITION BY is_large ORDER BY position)
+    FROM judged WHERE why NOT IN ('done', 'kept', 'withdrawn') ORDER BY position LIMIT %(limit)s RETURNING position
 ), seen AS (
     INSERT INTO pg_temp.listed SELECT key_hash FROM judged WHERE is_known AND %(whole)s
 )
-SELECT why, is_written, count(*) FROM judged LEFT JOIN kept USING (position)
-WHERE why IN ('done', 'kept', 'withdrawn') OR kept.position IS NOT NULL GROUP BY why, is_written
+SELECT why, is_written, is_large, count(*), sum(weight)::bigint FROM judged LEFT JOIN kept USING (position)
+WHERE why IN ('done', 'kept', 'withdrawn') OR kept.position IS NOT NULL GROUP BY why, is_written, is_large
 """  # noqa: S608 - constants
 
 _MISSING = """
@@ -213,28 +217,23 @@ WITH gone AS (
 SELECT count(*) FROM items
 """
 
-_CUT = """
-CREATE TEMP TABLE cut AS
-WITH weighed AS (
-    SELECT *, size >= %(large)s AS large, greatest(size, %(least)s) AS weight FROM pg_temp.chosen
-), slots AS (
-    SELECT *, (sum(weight) OVER (PARTITION BY large ORDER BY position) - weight)::bigint / %(unit)s AS slot FROM weighed
-)
-SELECT dense_rank() OVER (ORDER BY large DESC, slot) AS number, position, key_hash, encrypted_key, size, etag,
-       version_id
-FROM slots;
-"""
-
+# Without statistics of the slots PostgreSQL would choose a merge join, and sort all objects for it.
 _BATCHES = """
-WITH last AS (SELECT coalesce(max(number), 0) AS number FROM batch WHERE run_id = %(run)s), made AS (
+SET LOCAL enable_mergejoin = off;
+WITH last AS (SELECT coalesce(max(number), 0) AS number FROM batch WHERE run_id = %(run)s), slots AS (
+    SELECT is_large, weight_before / %(unit)s AS slot, count(*) AS objects, sum(size) AS bytes FROM pg_temp.chosen
+    GROUP BY is_large, weight_before / %(unit)s
+), cut AS (
+    SELECT slots.*, row_number() OVER (ORDER BY is_large DESC, slot) + last.number AS number FROM slots, last
+), made AS (
     INSERT INTO batch (run_id, scope_id, number, objects, bytes)
-    SELECT %(run)s, %(scope)s, last.number + cut.number, count(*), sum(cut.size) FROM pg_temp.cut, last
-    GROUP BY last.number, cut.number ORDER BY cut.number
+    SELECT %(run)s, %(scope)s, number, objects, bytes FROM cut ORDER BY number
     RETURNING batch_id, number, objects, bytes
 ), items AS (
     INSERT INTO batch_item (batch_id, item, key_hash, encrypted_key, size, etag, version_id)
-    SELECT made.batch_id, cut.position, cut.key_hash, cut.encrypted_key, cut.size, cut.etag, cut.version_id
-    FROM pg_temp.cut, last, made WHERE made.number = last.number + cut.number ORDER BY cut.number, cut.position
+    SELECT batch_id, position, key_hash, encrypted_key, size, etag, version_id
+    FROM pg_temp.chosen c JOIN cut ON cut.is_large = c.is_large AND cut.slot = c.weight_before / %(unit)s
+    JOIN made USING (number)
 )
 SELECT batch_id, number, objects, bytes FROM made ORDER BY number
 """
@@ -249,6 +248,7 @@ class Planner:
         self._run = run
         self._limits = limits
         self._counts: Counter[tuple[str, bool]] = Counter()
+        self._weights: Counter[bool] = Counter()
         self._failure: BaseException | None = None
 
     def plan(self, listing: Iterable[SourceObject]) -> PlanSummary:
@@ -340,12 +340,18 @@ class Planner:
             "supersede": limits.on_change == "supersede",
             "limit": None if limits.limit is None else limits.limit - self._chosen(),
             "whole": limits.are_whole,
+            "large_weight": self._weights[True],
+            "other_weight": self._weights[False],
+            **self._sizes(),
             **self._done,
         }
         with self._connection.transaction(doing):
             self._connection.copy_in(doing, "pg_temp.listing", text)
             rows = self._connection.query(doing, _CHOOSE, parameters)
-        self._counts.update({(why, is_written): count for why, is_written, count in rows})
+        for why, is_written, is_large, count, weight in rows:
+            self._counts[why, is_written] += count
+            if why not in _NOT_PLANNED:
+                self._weights[is_large] += weight
 
     def _lines(self, position: int, objects: list[SourceObject]) -> Iterator[str]:
         encrypt, hash_key = self._project.source_key_cipher.encrypt, self._project.source_hash_key
@@ -366,16 +372,14 @@ class Planner:
         with self._connection.transaction(doing):
             # Planning a run again deletes the batches that no worker has begun.
             self._connection.query(doing, _TAKE_BACK, run)
-            self._connection.query(doing, "SET LOCAL work_mem = '64MB'; ANALYZE pg_temp.chosen")
-            self._connection.query(doing, _CUT, self._sizes())
-            rows = self._connection.query(doing, "ANALYZE pg_temp.cut;" + _BATCHES, run)
+            rows = self._connection.query(doing, _BATCHES, {**run, "unit": self._full_batch()})
             planned = sum(row[2] for row in rows)
             total = sum(row[3] for row in rows)
             self._connection.query(
                 doing,
                 "UPDATE run SET listed = %(listed)s, already_done = %(done)s, planned = %(planned)s, "
                 "planned_bytes = %(bytes)s WHERE run_id = %(run)s; "
-                "DROP TABLE pg_temp.listing, pg_temp.chosen, pg_temp.listed, pg_temp.cut",
+                "DROP TABLE pg_temp.listing, pg_temp.chosen, pg_temp.listed",
                 {
                     **run,
                     "listed": listed,
@@ -409,23 +413,20 @@ class Planner:
         return counts
 
     def _sizes(self) -> dict[str, int]:
-        """Return the weight of a full batch, the minimum weight of an object, and the size of a large one.
+        """Return the minimum weight of an object, and the size of a large one.
 
-        The weight of an object is its size, at least `batch_bytes / batch_objects`. Each of the two classes (large and
-        other) can leave one batch unfilled, hence the two batches less.
+        The weight of an object is its size, at least `batch_bytes / batch_objects`. Two batches are too few to keep
+        large objects apart.
         """
         limits = self._limits
         least = -(-limits.batch_bytes // limits.batch_objects)
-        weights = self._connection.query(
-            "planning",
-            "SELECT coalesce(sum(greatest(size, %s)), 0)::bigint FROM pg_temp.chosen",
-            (least,),
-        )
-        total = int(weights[0][0])
-        if limits.max_batches < 3:
-            return {"least": least, "unit": max(limits.batch_bytes, total // limits.max_batches + 1), "large": 2**62}
-        unit = max(limits.batch_bytes, total // (limits.max_batches - 2) + 1)
-        return {"least": least, "unit": unit, "large": max(2, unit // _LARGE)}
+        return {"least": least, "large": max(2, limits.batch_bytes // _LARGE) if limits.max_batches > 2 else 2**62}
+
+    def _full_batch(self) -> int:
+        """Return the weight of a full batch; each of the two classes can leave one batch unfilled."""
+        limits = self._limits
+        batches = limits.max_batches - 2 if limits.max_batches > 2 else limits.max_batches
+        return max(limits.batch_bytes, self._weights.total() // batches + 1)
 
 
 def prune(connection: DatabaseConnection, days: int) -> int:
