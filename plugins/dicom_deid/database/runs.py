@@ -256,6 +256,12 @@ def find_run(connection: DatabaseConnection, run_id: str) -> Run:
     return _run(rows[0])
 
 
+def find_request(connection: DatabaseConnection, external_id: str) -> RunRequest | None:
+    """Return the request of the run of an external id, or None if there is no such run."""
+    rows = connection.query("reading the run", "SELECT request FROM run WHERE external_id = %s", (external_id,))
+    return RunRequest.from_json(rows[0][0]) if rows else None
+
+
 def list_runs(
     connection: DatabaseConnection,
     limit: int = 100,

@@ -10,6 +10,7 @@ from typing import Any
 from dicom_deid.database import AccessReason, Database, PlanSummary, RunReport, RunRequest, RunState
 from dicom_deid.database.archive_words import take_snapshot
 from dicom_deid.database.quarantine import list_decided_objects, project_rules
+from dicom_deid.database.runs import find_request
 from dicom_deid.database.source_index import CohortAnswer, record_answers
 from dicom_deid.database.text_layouts import layout_rules
 from dicom_deid.engine.pixels import LEARNED
@@ -79,15 +80,9 @@ def plan_run(
         database.upgrade()
         project = database.project(configuration.project, configuration.project_options, create=create_project)
         configuration = configuration.replace(
-            patient_key=project.options.patient_key,
-            project_rules=project_rules(database.connection, configuration.project),
-            archive_words=_snapshot_of_words(database, configuration),
+            patient_key=project.options.patient_key, archive_words=_snapshot_of_words(database, configuration)
         )
-        learned = _learned_layouts(database, configuration)
-        work_digest = ""
-        if learned:
-            work_digest = f"{make_deidentifier(configuration).recipe.digest} {configuration.digest}"
-            configuration = configuration.replace(project_rules=f"{configuration.project_rules}{learned}")
+        configuration, work_digest = _with_project_rules(database, configuration)
         deidentifier = make_deidentifier(configuration)
         request = RunRequest(
             project=configuration.project,
@@ -157,12 +152,27 @@ def _snapshot_of_words(database: Database, configuration: RunConfiguration) -> s
     return take_snapshot(database.connection, project, patients=configuration.word_patients)
 
 
-def _learned_layouts(database: Database, configuration: RunConfiguration) -> str:
-    """Return the filters of the text layouts that are learned now; the text search takes them, and nothing else."""
+def _with_project_rules(database: Database, configuration: RunConfiguration) -> tuple[RunConfiguration, str]:
+    """Return the configuration with the device rules and learned layouts of its project, and the digest of the work.
+
+    A run that is planned again keeps those that it was first planned with, whatever was decided or learned meanwhile.
+    """
+    if configuration.external_id is not None:
+        earlier = find_request(database.connection, configuration.external_id)
+        if earlier is not None:
+            rules = str(earlier.parameters.get("project_rules", ""))
+            return configuration.replace(project_rules=rules), earlier.work_digest
+    decided = project_rules(database.connection, configuration.project)
+    configuration = configuration.replace(project_rules=decided)
     if configuration.settings.pixel_risk != "ocr":
-        return ""
+        return configuration, ""
     objects = configuration.settings.layout_objects
-    return layout_rules(database.connection, configuration.project, objects, LEARNED)
+    learned = layout_rules(database.connection, configuration.project, objects, LEARNED)
+    if not learned:
+        return configuration, ""
+    # Objects that were searched for text are done, whichever layouts were learned then.
+    work_digest = f"{make_deidentifier(configuration).recipe.digest} {configuration.digest}"
+    return configuration.replace(project_rules=f"{decided}{learned}"), work_digest
 
 
 def configuration_of_run(database: Database, run_id: str) -> RunConfiguration:

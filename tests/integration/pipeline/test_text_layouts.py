@@ -12,10 +12,12 @@ from tests.support.images import image_dataset
 from tests.support.runs import Ran, RunEnvironment
 
 from dicom_deid.database import Database
+from dicom_deid.database.quarantine import project_rules
 from dicom_deid.database.text_layouts import layout_rules, list_layouts
 from dicom_deid.engine.pixels import TextFinder
 from dicom_deid.engine.pixels.layouts import is_sampled
 from dicom_deid.engine.settings import Settings
+from dicom_deid.pipeline import plan_run
 from dicom_deid.reasons import Reason
 from dicom_deid.recipe import Recipe
 
@@ -24,6 +26,11 @@ pytest.importorskip("rapidocr", reason="the extra `ocr` is not installed")
 SEARCH = Settings(residuals="off", pixel_risk="ocr", layout_objects=3)
 BANNER, ELSEWHERE = (10, 8), (10, 100)
 ROWS, COLUMNS = 128, 320
+DECIDE = """
+INSERT INTO decision (project_id, action, is_rule, rules, settings, note, person, approved_at)
+SELECT project_id, 'release', true, E'%filter graylist\nLABEL x\n  equals Manufacturer Other', '{}', '', 'ann', now()
+FROM project
+"""
 
 
 def ultrasound(number: int, *places: tuple[int, int], model: str = "Echo 1", sampled: bool = False) -> bytes:
@@ -108,6 +115,21 @@ def test_a_sampled_object_that_agrees_is_released(place: RunEnvironment, searche
     place.put({"5.dcm": ultrasound(5, BANNER, sampled=True)})
     assert run(place).outcomes == {"5.dcm": ("deidentified", None)}
     assert len(searches) == 1
+
+
+def test_a_plan_that_is_retried_keeps_the_layouts_and_rules_of_its_run(place: RunEnvironment) -> None:
+    """Catches a retry that is refused as another run because a layout was learned, or a device decided, meanwhile."""
+    place.put({f"{number}.dcm": ultrasound(number, BANNER) for number in range(4)})
+    late = place.configuration(settings=SEARCH, recipes=("desktop",)).replace(external_id="dag/run/plan")
+    planned = plan_run(late, place.connections)
+    run(place)
+    assert run(place).planned.configuration.project_rules
+    with Database.connect(place.database, keys=place.keys) as database:
+        database.connection.query("deciding", DECIDE)
+        assert "decision 1" in project_rules(database.connection, "test")
+    again = plan_run(late, place.connections)
+    assert (again.run_id, again.configuration) == (planned.run_id, planned.configuration)
+    assert again.configuration.project_rules == ""
 
 
 def test_rules_are_exported_as_filters_that_match(place: RunEnvironment) -> None:
