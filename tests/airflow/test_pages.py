@@ -322,6 +322,26 @@ def test_a_withdrawal_of_a_page(pages: Pages) -> None:
     assert "The copy in the destination was deleted" in history
 
 
+@pytest.mark.parametrize("path", ["/", "/quarantine", "/decisions", "/archive", "/withdrawals", "/recipes"])
+def test_lists_have_pages(pages: Pages, path: str) -> None:
+    """Catches a list that shows everything at once, or the same rows on each of its pages."""
+    assert "<h1>" in pages.get(f"{path}?page=1", "vic").text
+    behind = pages.get(f"{path}?page=50", "vic")
+    assert (behind.status_code, pages.run_id in behind.text) == (200, False)
+    assert pages.get(f"{path}?page=0", "vic").status_code == 422
+
+
+def test_withdrawals_are_listed_by_project_and_page(pages: Pages) -> None:
+    """Catches a filter or page of the list that shows the wrong withdrawals."""
+    with Database.connect(pages.airflow.database_url, keys=pages.airflow.keys) as database:
+        listed = database.queries.withdrawals(PROJECT, 10)
+        assert listed
+        assert database.queries.withdrawals(PROJECT, 10, offset=len(listed)) == []
+    other = pages.get("/withdrawals?project=other", "vic").text
+    assert ("consent withdrawn" in other, "Nothing was withdrawn" in other) == (False, True)
+    assert "consent withdrawn" in pages.get(f"/withdrawals?project={PROJECT}", "vic").text
+
+
 def test_downloads(pages: Pages) -> None:
     """Groups without originals; source keys only to those who may locate, and recorded."""
     rows = list(csv.DictReader(io.StringIO(pages.get("/quarantine.csv", "vic").text)))

@@ -146,6 +146,28 @@ def test_the_tab_of_a_preview(airflow: Deployment, previewed: str, page: Page) -
     check(page)
 
 
+def test_a_heading_sorts_its_table(airflow: Deployment, page: Page) -> None:
+    """Rows are sorted as numbers or as text, in both directions, with the keyboard too."""
+    log_in(page, airflow, "vic")
+    page.goto(f"{airflow.airflow.url}/dicom-deid/recipes")
+    table = page.get_by_role("region", name="Recipes", exact=True)
+
+    def column(number: int) -> list[str]:
+        return table.locator(f"tbody tr > :nth-child({number})").all_inner_texts()
+
+    heading = table.get_by_role("button", name="Rules")
+    heading.click()
+    rules = [int(text.replace(",", "")) for text in column(2)]
+    assert rules == sorted(rules, reverse=True)
+    assert len(set(rules)) > 2
+    heading.press("Enter")
+    assert [int(text.replace(",", "")) for text in column(2)] == rules[::-1]
+    expect(table.get_by_role("columnheader", name="Rules")).to_have_attribute("aria-sort", "ascending")
+    table.get_by_role("button", name="Recipe", exact=True).click()
+    assert column(1) == sorted(column(1))
+    check(page)
+
+
 def test_the_form_of_the_connection(airflow: Deployment, page: Page) -> None:
     """The form asks for keys, project and recipe, and for nothing that the connection does not have."""
     log_in(page, airflow, "ada")

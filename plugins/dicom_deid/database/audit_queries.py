@@ -164,10 +164,12 @@ class Queries:
         )
         return dict(rows)
 
-    def recipes(self) -> list[StoredRecipe]:
+    def recipes(self, limit: int, *, offset: int = 0) -> list[StoredRecipe]:
         """Return the recipes that runs have used, newest first, without their text."""
         rows = self._connection.query(
-            "reading the recipes", "SELECT digest, name, stored_at FROM recipe ORDER BY stored_at DESC LIMIT 500"
+            "reading the recipes",
+            "SELECT digest, name, stored_at FROM recipe ORDER BY stored_at DESC, digest LIMIT %s OFFSET %s",
+            (limit, offset),
         )
         return [StoredRecipe(*row) for row in rows]
 
@@ -291,14 +293,16 @@ class Queries:
         sql = f"SELECT {RECORD_COLUMNS} FROM audit WHERE run_id = %s ORDER BY recorded_at, link_id, number"  # noqa: S608
         return (AuditRecord(*row) for row in self._connection.rows("reading the audit", sql, (str(run_id),)))
 
-    def withdrawals(self) -> list[WithdrawalState]:
-        """Return the newest withdrawals of projects that were not deleted, newest first."""
+    def withdrawals(self, project: str | None, limit: int, *, offset: int = 0) -> list[WithdrawalState]:
+        """Return the withdrawals, newest first, of one project or of all that were not deleted."""
         rows = self._connection.query(
             "reading the withdrawals",
             "SELECT w.withdrawal_id::text, w.begun_at, w.state, p.name, e.body FROM withdrawal w "
             "JOIN project p USING (project_id) "
             "JOIN audit_event e ON e.run_id = w.withdrawal_id AND e.kind = 'withdrawal-begun' "
-            "WHERE p.deleted_at IS NULL ORDER BY w.begun_at DESC LIMIT 200",
+            "WHERE p.deleted_at IS NULL AND (%(project)s IS NULL OR p.name = %(project)s) "
+            "ORDER BY w.begun_at DESC, w.withdrawal_id LIMIT %(limit)s OFFSET %(offset)s",
+            {"project": project, "limit": limit, "offset": offset},
         )
         found = []
         for withdrawal_id, begun_at, state, project, text in rows:

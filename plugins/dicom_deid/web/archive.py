@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Annotated
 
 from airflow.api_fastapi.core_api.security import GetUserDep
-from fastapi import APIRouter, Depends, Form, Query, Request, Response
+from fastapi import APIRouter, Depends, Form, Request, Response
 
 from dicom_deid.database.audit_queries import Queries
 from dicom_deid.database.connection import DatabaseConnection
@@ -17,13 +17,12 @@ from dicom_deid.web.access import can_trigger, may_trigger
 from dicom_deid.web.database import open_connection
 from dicom_deid.web.downloads import csv_download
 from dicom_deid.web.forms import verified_form
-from dicom_deid.web.rendering import page
+from dicom_deid.web.rendering import PAGE_ROWS, PageNumber, page
 from dicom_deid.web.trigger import trigger
 
 router = APIRouter()
 
 Connection = Annotated[DatabaseConnection, Depends(open_connection)]
-_PAGE_ROWS = 50
 _ABSENT = "-"
 """Stands for an object without the attribute in a filter: an empty filter is none."""
 _FIELDS = ("modality", "year", "manufacturer", "model")
@@ -45,7 +44,7 @@ def archive(
     user: GetUserDep,
     chosen: Filters,
     project: str = "",
-    number: Annotated[int, Query(ge=1, le=10**6, alias="page")] = 1,
+    number: PageNumber = 1,
 ) -> Response:
     """Show how many indexed objects there are of each kind, and how many are de-identified, held or excluded."""
     projects = Queries(connection).project_names()
@@ -59,12 +58,12 @@ def archive(
         project=project,
         chosen=chosen,
         choices={name: sorted({_text(each, name) for each in counts}) for name in _FIELDS},
-        counts=found[(number - 1) * _PAGE_ROWS : number * _PAGE_ROWS],
+        counts=found[(number - 1) * PAGE_ROWS : number * PAGE_ROWS],
         total=ArchiveCount("", "", "", "", *map(sum, zip(*(each[4:] for each in found), strict=True)))
         if found
         else None,
         number=number,
-        pages=max(1, -(-len(found) // _PAGE_ROWS)),
+        pages=max(1, -(-len(found) // PAGE_ROWS)),
         sources=indexed_sources(connection, project),
         criteria=criteria(chosen),
         can_trigger=can_trigger(user, ON_DEMAND_DAG),

@@ -28,30 +28,33 @@ from dicom_deid.web.access import can_review, can_withdraw, may_administer, may_
 from dicom_deid.web.database import open_connection, open_database
 from dicom_deid.web.downloads import csv_download
 from dicom_deid.web.forms import verified_form
-from dicom_deid.web.rendering import page, redirect
+from dicom_deid.web.rendering import PAGE_ROWS, PageNumber, page, redirect
 from dicom_deid.web.trigger import trigger
 
 router = APIRouter()
 
 Connection = Annotated[DatabaseConnection, Depends(open_connection)]
 Open = Annotated[Database, Depends(open_database)]
-_PAGE_ROWS = 50
 _POST = [Depends(may_review), Depends(verified_form)]
 
 
 @router.get("/decisions")
 def decisions(
-    request: Request, connection: Connection, user: GetUserDep, project: str = "", rules: bool = False, number: int = 1
+    request: Request,
+    connection: Connection,
+    user: GetUserDep,
+    project: str = "",
+    rules: bool = False,
+    number: PageNumber = 1,
 ) -> Response:
     """Show decisions, newest first."""
-    number = max(number, 1)
-    offset = (number - 1) * _PAGE_ROWS
-    found = list_decisions(connection, project, rules_only=rules, limit=_PAGE_ROWS + 1, offset=offset)
+    offset = (number - 1) * PAGE_ROWS
+    found = list_decisions(connection, project, rules_only=rules, limit=PAGE_ROWS + 1, offset=offset)
     return page(
         "decisions.html",
         request,
-        decisions=found[:_PAGE_ROWS],
-        has_more=len(found) > _PAGE_ROWS,
+        decisions=found[:PAGE_ROWS],
+        has_more=len(found) > PAGE_ROWS,
         number=number,
         project=project,
         rules=rules,

@@ -27,12 +27,11 @@ from dicom_deid.web.access import can_review, may_review
 from dicom_deid.web.database import open_connection, open_database
 from dicom_deid.web.downloads import csv_download
 from dicom_deid.web.forms import verified_form
-from dicom_deid.web.rendering import page, redirect
+from dicom_deid.web.rendering import PAGE_ROWS, PageNumber, page, redirect
 
 router = APIRouter()
 
 Connection = Annotated[DatabaseConnection, Depends(open_connection)]
-PAGE_ROWS = 50
 BULK_ACTIONS = {
     DecisionAction.RETRY: "Process again under the current recipe",
     DecisionAction.ALLOW: "Release as they are: nothing identifies a patient",
@@ -78,7 +77,6 @@ def filters(
 
 Filters = Annotated[dict[str, str], Depends(filters)]
 Sort = Annotated[str, Query(pattern=f"^({'|'.join(SORT_COLUMNS)})$")]
-PageNumber = Annotated[int, Query(ge=1, le=10**6, alias="page")]
 
 
 @router.get("/quarantine")

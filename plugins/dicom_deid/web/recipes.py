@@ -15,7 +15,7 @@ from dicom_deid.recipe import Recipe
 from dicom_deid.recipe.check import RecipeReport, check
 from dicom_deid.recipe.profile_attributes import profile_attributes
 from dicom_deid.web.database import open_connection
-from dicom_deid.web.rendering import page
+from dicom_deid.web.rendering import PAGE_ROWS, PageNumber, page
 
 router = APIRouter()
 
@@ -23,14 +23,21 @@ Connection = Annotated[DatabaseConnection, Depends(open_connection)]
 
 
 @router.get("/recipes")
-def recipes(request: Request, connection: Connection) -> Response:
+def recipes(request: Request, connection: Connection, number: PageNumber = 1) -> Response:
     """List the shipped recipes, and those that runs have used."""
     shown = [Recipe.named(name) for name in Recipe.shipped()]
     try:
-        stored = Queries(connection).recipes()
+        stored = Queries(connection).recipes(PAGE_ROWS + 1, offset=(number - 1) * PAGE_ROWS)
     except TableMissing:
         stored = []
-    return page("recipes.html", request, recipes=shown, stored=stored)
+    return page(
+        "recipes.html",
+        request,
+        recipes=shown,
+        stored=stored[:PAGE_ROWS],
+        number=number,
+        has_more=len(stored) > PAGE_ROWS,
+    )
 
 
 @router.get("/recipes/stored/{digest}")

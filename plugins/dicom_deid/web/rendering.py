@@ -5,18 +5,22 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from functools import lru_cache
 from importlib.resources import files
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urlencode
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from airflow.configuration import conf
-from fastapi import Request
+from fastapi import Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 from dicom_deid.links import PAGES, airflow_path
 
 _KIBI = 1024
+PAGE_ROWS = 50
+"""Rows of a page of a list."""
+PageNumber = Annotated[int, Query(ge=1, le=10**6, alias="page")]
+"""Number of the page of a list, from 1."""
 
 
 def page(template: str, request: Request, *, status: int = 200, **values: Any) -> HTMLResponse:

@@ -49,7 +49,7 @@ from dicom_deid.web.access import can_review, may_review
 from dicom_deid.web.database import open_connection, open_database, open_source
 from dicom_deid.web.downloads import csv_download
 from dicom_deid.web.forms import verified_form
-from dicom_deid.web.rendering import page, redirect
+from dicom_deid.web.rendering import PAGE_ROWS, PageNumber, page, redirect
 
 router = APIRouter(prefix="/quarantine/groups/{group_id}")
 
@@ -57,7 +57,6 @@ Connection = Annotated[DatabaseConnection, Depends(open_connection)]
 Open = Annotated[Database, Depends(open_database)]
 Shown = TypeVar("Shown")
 
-_PAGE_ROWS = 50
 _OBJECT_COLUMNS = ["object_id", "run_id", "held_since", "reason", "detail", "size", "decision_id", "decision_action"]
 _RENDERING = BoundedSemaphore(3)
 """Pictures that are drawn at the same time: together they must fit into the memory of the API server."""
@@ -66,11 +65,13 @@ _POST = [Depends(may_review), Depends(verified_form)]
 
 
 @router.get("")
-def group_page(request: Request, group_id: UUID, connection: Connection, user: GetUserDep, number: int = 1) -> Response:
+def group_page(
+    request: Request, group_id: UUID, connection: Connection, user: GetUserDep, number: PageNumber = 1
+) -> Response:
     """Show a group: its device, its objects, and the form for decisions. Nothing of the objects is read."""
     group = _found(connection, group_id)
     objects = list_held_objects(
-        connection, {"group_id": group.group_id}, limit=_PAGE_ROWS, offset=(max(number, 1) - 1) * _PAGE_ROWS
+        connection, {"group_id": group.group_id}, limit=PAGE_ROWS, offset=(number - 1) * PAGE_ROWS
     )
     reason = Reason(group.reason)
     return page(
@@ -80,7 +81,7 @@ def group_page(request: Request, group_id: UUID, connection: Connection, user: G
         reason=reason,
         objects=objects,
         number=number,
-        pages=max(1, -(-group.objects // _PAGE_ROWS)),
+        pages=max(1, -(-group.objects // PAGE_ROWS)),
         view=kind_of_view(reason),
         actions=[(action, can_be_rule(reason, action)) for action in possible_actions(reason)],
         projections=list(Projection),

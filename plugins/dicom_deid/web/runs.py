@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from airflow.api_fastapi.core_api.security import GetUserDep
-from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
+from fastapi import APIRouter, Depends, HTTPException, Request, Response
 
 from dicom_deid.database import Run, Totals
 from dicom_deid.database.audit_queries import Queries
@@ -22,13 +22,12 @@ from dicom_deid.web.database import open_connection, queries
 from dicom_deid.web.downloads import audit_csv_of, csv_download, quarantine_csv_of
 from dicom_deid.web.forms import verified_form
 from dicom_deid.web.previews import preview_of
-from dicom_deid.web.rendering import duration, moment, page
+from dicom_deid.web.rendering import PAGE_ROWS, PageNumber, duration, moment, page
 
 router = APIRouter()
 Ask = Annotated[Queries, Depends(queries)]
 
 _MEGABYTE = 1e6
-_PAGE_ROWS = 50
 _SHOWN_APART = frozenset({"recipes", "settings", "project_rules"})
 
 
@@ -38,11 +37,11 @@ def overview(
     ask: Ask,
     project: str = "",
     state: str = "",
-    number: Annotated[int, Query(ge=1, le=10**6, alias="page")] = 1,
+    number: PageNumber = 1,
 ) -> Response:
     """Show runs as charts and a table, newest first, and how many objects are in each state now."""
-    runs = ask.runs(project or None, _PAGE_ROWS + 1, state=state or None, offset=(number - 1) * _PAGE_ROWS)
-    has_more, runs = len(runs) > _PAGE_ROWS, runs[:_PAGE_ROWS]
+    runs = ask.runs(project or None, PAGE_ROWS + 1, state=state or None, offset=(number - 1) * PAGE_ROWS)
+    has_more, runs = len(runs) > PAGE_ROWS, runs[:PAGE_ROWS]
     totals = ask.totals(runs)
     shown = [(run, totals[run.run_id]) for run in runs]
     return page(

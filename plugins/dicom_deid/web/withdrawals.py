@@ -19,7 +19,7 @@ from dicom_deid.pipeline.withdrawal import KINDS
 from dicom_deid.web.access import can_withdraw, may_withdraw
 from dicom_deid.web.database import open_database, queries
 from dicom_deid.web.forms import verified_form
-from dicom_deid.web.rendering import page
+from dicom_deid.web.rendering import PAGE_ROWS, PageNumber, page
 from dicom_deid.web.trigger import trigger
 
 router = APIRouter()
@@ -30,9 +30,15 @@ _POST = [Depends(may_withdraw), Depends(verified_form)]
 
 
 @router.get("/withdrawals")
-def withdrawals(request: Request, ask: Annotated[Queries, Depends(queries)], user: GetUserDep) -> Response:
+def withdrawals(
+    request: Request,
+    ask: Annotated[Queries, Depends(queries)],
+    user: GetUserDep,
+    project: str = "",
+    number: PageNumber = 1,
+) -> Response:
     """Show the withdrawals, newest first, and the form."""
-    return _page(request, ask, user)
+    return _page(request, ask, user, project, number)
 
 
 @router.post("/withdrawals", dependencies=_POST)
@@ -78,11 +84,17 @@ def _start(project: str, withdrawal_id: str, reason: str, user: str) -> str:
     return trigger(WITHDRAW_DAG, {"project": project, "withdrawal_id": withdrawal_id, "reason": reason}, user)
 
 
-def _page(request: Request, ask: Queries, user: GetUserDep, **more: Any) -> Response:
+def _page(
+    request: Request, ask: Queries, user: GetUserDep, project: str = "", number: int = 1, **more: Any
+) -> Response:
+    found = ask.withdrawals(project or None, PAGE_ROWS + 1, offset=(number - 1) * PAGE_ROWS)
     return page(
         "withdrawals.html",
         request,
-        withdrawals=ask.withdrawals(),
+        withdrawals=found[:PAGE_ROWS],
+        has_more=len(found) > PAGE_ROWS,
+        number=number,
+        project=project,
         projects=ask.project_names(),
         kinds=list(KINDS),
         can_withdraw=can_withdraw(user),

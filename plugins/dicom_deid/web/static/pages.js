@@ -1,4 +1,4 @@
-// Charts, the live counts of a running run, and copy buttons.
+// Charts, the live counts of a running run, sorted tables, and copy buttons.
 (function () {
   "use strict";
 
@@ -101,7 +101,40 @@
     });
   }
 
+  // A heading sorts the rows of its table; sizes have their bytes in data-value.
+  function sorting() {
+    const compare = new Intl.Collator("en", { numeric: true }).compare;
+
+    function values(row, index, isNumber) {
+      const cell = row.cells[index];
+      const text = cell.dataset.value ?? cell.textContent.trim();
+      return isNumber ? parseFloat(text.replaceAll(",", "")) || 0 : text;
+    }
+
+    function sort(heading) {
+      const isNumber = heading.classList.contains("n");
+      const falls = heading.getAttribute("aria-sort") === (isNumber ? "descending" : "ascending") ? !isNumber : isNumber;
+      heading.parentElement.querySelectorAll("[aria-sort]").forEach((each) => each.removeAttribute("aria-sort"));
+      heading.setAttribute("aria-sort", falls ? "descending" : "ascending");
+      const body = heading.closest("table").tBodies[0];
+      const rows = [...body.rows].map((row) => [values(row, heading.cellIndex, isNumber), row]);
+      rows.sort(([one], [other]) => (isNumber ? one - other : compare(one, other)) * (falls ? -1 : 1));
+      body.append(...rows.map(([, row]) => row));
+    }
+
+    document.querySelectorAll("thead th").forEach((heading) => {
+      if (heading.childElementCount) return;
+      const button = document.createElement("button");
+      button.type = "button";
+      button.className = "sort";
+      button.textContent = heading.textContent;
+      button.addEventListener("click", () => sort(heading));
+      heading.replaceChildren(button);
+    });
+  }
+
   window.addEventListener("load", charts);
+  sorting();
   copy();
   live();
 })();
