@@ -148,6 +148,20 @@ def test_planning_again_is_the_same_run(site: Site) -> None:
     assert site.plan()[0]["run_id"] == site.plan()[0]["run_id"]
 
 
+def test_a_run_whose_objects_another_run_has_done_ends(site: Site) -> None:
+    """Catches a run that keeps open objects because a run planned before it has done them."""
+    first = site.plan()
+    site.run_id += "-second"
+    second = site.plan()
+    for run, batches in (first, second):
+        for batch in batches:
+            site.deidentify(run, batch)
+    assert [site.report(run)["deidentified"] for run, _ in (first, second)] == [12, 0]
+    with Database.connect(site.database, keys=site.keys) as database:
+        report = database.report(second[0]["run_id"])
+    assert (report.run.state, report.open, report.done_by_other_runs) == ("succeeded", 0, 13)
+
+
 def test_a_killed_batch_releases_its_remaining_objects(site: Site) -> None:
     """Catches a task that ignores the signal, or that loses finished work."""
     run, (batch,) = site.plan(options={"transfers": 1, "in_flight_bytes": 1})
