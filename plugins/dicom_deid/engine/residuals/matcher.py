@@ -1,13 +1,11 @@
-"""Matchers: one pass over an object's bytes for all spellings of all search terms.
+"""Matchers: where the spellings of search terms are in an object's bytes.
 
-A spelling is searched in the object's character set, in UTF-8, in Latin-1 and in both byte orders of UTF-16. What the
-objects of a patient share is one automaton; the few terms of a single object have small automata of their own.
+A spelling is searched in the object's character set, in UTF-8, in Latin-1 and in both byte orders of UTF-16: in a short
+text the spellings of the terms that may be in it, one by one, and in a long one those of all terms by one automaton.
 """
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
@@ -16,8 +14,9 @@ from threading import Lock
 from ahocorasick_rs import BytesAhoCorasick, Implementation
 
 from dicom_deid.engine.residuals.boundaries import Hit, extent
+from dicom_deid.engine.residuals.candidates import SearchedText, compact_spellings, is_candidate
 from dicom_deid.engine.residuals.dates import MAX_DATES, DateScanner
-from dicom_deid.engine.residuals.spellings import WordBoundary, spellings
+from dicom_deid.engine.residuals.spellings import WordBoundary, forms, spellings
 from dicom_deid.engine.residuals.terms import SearchTerm, SearchTerms, TermKind
 
 MAX_HITS = 1000
@@ -26,11 +25,9 @@ MAX_PATTERNS = 400_000
 """Patterns of all matchers that are kept, about 100 MB."""
 _MAX_SPELLED_TERMS = 256
 """Of an object with more terms, which no real one has, each is searched for as it is written alone."""
-_FEW_TERMS, _MAX_PATIENTS = 6, 4096
+_MAX_LOOK_UPS = 1 << 21
+"""Terms, in times of the bytes that are searched, which are looked up; of more, one matcher is built."""
 _WINDOW = 1 << 18
-_PATIENT_GROUP = 0x0010
-_ESCAPES = re.compile(rb"\x1b[$()*+,-./]{1,2}[@-~]")
-_OUTER_ESCAPES = re.compile(rb"^\x1b[$()*+,-./]{1,2}[@-~]|\x1b[$()*+,-./]{1,2}[@-~]$")
 
 
 class TermMatcher:
@@ -50,10 +47,9 @@ class TermMatcher:
         self._dates = DateScanner(dates[MAX_DATES:]) if len(dates) > MAX_DATES else None
         spelled = self.terms.difference(dates[MAX_DATES:])
         patterns: dict[bytes, list[tuple[WordBoundary, SearchTerm]]] = {}
-        # Several elements hold the same value: the first of them is named.
-        for term in {(term.kind, term.text): term for term in sorted(spelled, reverse=True)}.values():
+        for term in sorted(_distinct(spelled), reverse=True):
             for text, boundary in spellings(term.kind, term.text)[: 1 if len(spelled) > _MAX_SPELLED_TERMS else None]:
-                for form in _forms(text, codecs):
+                for form in forms(text, codecs):
                     _add_reading(patterns.setdefault(form, []), boundary, term)
         self._found = list(patterns.values())
         self._longest = max(map(len, patterns), default=0)
@@ -110,46 +106,21 @@ class MatcherCache:
         self._size = 0
         # The last used at the end.
         self._kept: OrderedDict[tuple[SearchTerms, tuple[str, ...]], TermMatcher] = OrderedDict()
-        # By the terms of the patient module: what the patient's objects so far had in common.
-        self._shared: OrderedDict[tuple[SearchTerms, tuple[str, ...]], SearchTerms] = OrderedDict()
-
-    def matchers(self, terms: SearchTerms, codecs: tuple[str, ...]) -> tuple[TermMatcher, ...]:
-        """Return matchers that together find search terms in an object of these character sets.
-
-        What the patient's objects have in common is one matcher, and each of the few terms of this object another.
-        """
-        if not terms:
-            return ()
-        whole = self._find((terms, codecs))
-        if whole is not None:
-            return (whole,)
-        anchor = (frozenset(term for term in terms if term.tag >> 16 == _PATIENT_GROUP), codecs)
-        with self._lock:
-            common = self._shared.get(anchor, terms) & terms
-            if len(terms) - len(common) > _FEW_TERMS:
-                common = terms
-            self._shared[anchor] = common
-            self._shared.move_to_end(anchor)
-            if len(self._shared) > _MAX_PATIENTS:
-                self._shared.popitem(last=False)
-        own = terms - common
-        return (self._matcher(common, codecs), *(self._matcher(frozenset((term,)), codecs) for term in own))
 
     @property
     def size(self) -> int:
         """The patterns of all matchers that are kept."""
         return self._size
 
-    def _find(self, key: tuple[SearchTerms, tuple[str, ...]]) -> TermMatcher | None:
+    def get(self, terms: SearchTerms, codecs: tuple[str, ...]) -> TermMatcher:
+        """Return the matcher of search terms in an object of these character sets."""
+        key = (terms, codecs)
         with self._lock:
             found = self._kept.get(key)
             if found is not None:
                 self._kept.move_to_end(key)
-            return found
-
-    def _matcher(self, terms: SearchTerms, codecs: tuple[str, ...]) -> TermMatcher:
-        key = (terms, codecs)
-        made = self._find(key) or TermMatcher(terms, codecs)
+                return found
+        made = TermMatcher(terms, codecs)
         with self._lock:
             if key not in self._kept:
                 self._kept[key] = made
@@ -159,31 +130,54 @@ class MatcherCache:
         return made
 
 
-matchers_for = MatcherCache().matchers
+_matcher = MatcherCache().get
 
 
-@lru_cache(maxsize=32768)
-def _forms(text: str, codecs: tuple[str, ...]) -> tuple[bytes, ...]:
-    """Return the lower-case bytes that a spelling has in each encoding."""
-    if text.isascii():
-        # The same in every character set other than UTF-16, and there in both byte orders apart from an outer zero.
-        return text.encode(), text.encode("utf-16-le")[:-1]
-    return tuple(dict.fromkeys(filter(None, _encoded(text, codecs))))
+def matches(span: bytes, terms: SearchTerms, codecs: tuple[str, ...], limit: int | None = None) -> list[Hit]:
+    """Return where spellings of search terms are found in bytes whose ASCII letters are in lower case.
+
+    Parameters
+    ----------
+    span
+        The bytes.
+    terms
+        What is searched for.
+    codecs
+        The object's character sets.
+    limit
+        Stop once there are more hits.
+    """
+    if len(terms) * len(span) > _MAX_LOOK_UPS:
+        return _matcher(terms, codecs).matches(span, limit) if terms else []
+    text = SearchedText.of(span)
+    hits: list[Hit] = []
+    for term in _distinct(terms):
+        if is_candidate(term.kind, term.text, codecs, text):
+            hits += _hits(term, codecs, text)
+            if limit is not None and len(hits) > limit:
+                return hits[: limit + 1]
+    return hits
 
 
-def _encoded(text: str, codecs: tuple[str, ...]) -> Iterator[bytes]:
-    composed = {unicodedata.normalize(form, text) for form in ("NFC", "NFD")}
-    for cased in {cased for one in composed for cased in (one, one.lower(), one.upper(), one.title())}:
-        for codec in (*codecs, "utf-8", "iso8859", "utf-16-le", "utf-16-be"):
-            try:
-                encoded = cased.encode(codec)
-            except (LookupError, UnicodeError):
-                continue
-            if codec.startswith("utf-16"):
-                # Without the outer zero the same bytes are found in both byte orders where all letters are Latin.
-                yield encoded.strip(b"\0").lower()
-                continue
-            # An escape is where a run of a character set begins, which may be before the name; those between two runs
-            # are in the text too.
-            yield _ESCAPES.sub(b"", encoded).lower()
-            yield _OUTER_ESCAPES.sub(b"", encoded).lower()
+def _hits(term: SearchTerm, codecs: tuple[str, ...], text: SearchedText) -> Iterator[Hit]:
+    """Yield where the spellings of a term are found in a text."""
+    span = text.raw
+    for compact, spelling, boundary in compact_spellings(term.kind, term.text):
+        for form in forms(spelling, codecs) if compact in text.compact else ():
+            at = span.find(form)
+            while at >= 0:
+                hit = Hit(at, at + len(form), boundary, term)
+                if boundary < WordBoundary.TITLE or extent(span, hit, 0, len(span)):
+                    yield hit
+                at = span.find(form, at + 1)
+
+
+@lru_cache(maxsize=1024)
+def _distinct(terms: SearchTerms) -> tuple[SearchTerm, ...]:
+    """Return one term of those with the same value, the one of the first element."""
+    found: dict[tuple[TermKind, str], SearchTerm] = {}
+    for term in terms:
+        known = found.get(term[:2])
+        if known is None or term.tag < known.tag:
+            found[term[:2]] = term
+    return tuple(found.values())

@@ -22,7 +22,7 @@ from dicom_deid.engine.element_refs import ElementRef, iter_elements
 from dicom_deid.engine.handlers.basic import ObjectWalk
 from dicom_deid.engine.handlers.private import NotInSegmentError
 from dicom_deid.engine.residuals.boundaries import Hit, extent
-from dicom_deid.engine.residuals.matcher import MAX_HITS, TermMatcher, matchers_for
+from dicom_deid.engine.residuals.matcher import MAX_HITS, matches
 from dicom_deid.engine.residuals.spellings import WordBoundary
 from dicom_deid.engine.residuals.terms import (
     SearchTerm,
@@ -82,7 +82,7 @@ _DEVICE_KEYWORDS = frozenset(("Manufacturer", "ManufacturerModelName", "Software
 _MIN_WHOLE_IDENTIFIER = 6
 _PATIENT_GROUP = 0x0010
 _IDENTIFYING = (TermKind.IDENTIFIER, TermKind.PLACE, TermKind.NAME)
-# Matchers of which a segment knows what they find in it.
+# So many results of verifying hits are kept per segment.
 _MAX_FOUND = 16
 
 
@@ -167,18 +167,17 @@ def find_residuals(
     list of Residual
         In the order of the bytes. The search stops after `MAX_HITS`.
     """
-    matchers = matchers_for(removed.terms, removed.codecs)
     if walk.segments:
-        return _with_segments(walk, (start, end), encoding, removed, matchers)
+        return _with_segments(walk, (start, end), encoding, removed)
     found: dict[tuple[int, int], Residual] = {}
     for pieces in _blocks(_left(walk, start, end)):
         searched = b"\0".join([walk.data[first:last] for first, last in pieces]).lower()
         uid_hits = list(_uid_hits(searched, removed.uids))
-        hits = [hit for matcher in matchers for hit in matcher.matches(searched, MAX_HITS)]
+        hits = matches(searched, removed.terms, removed.codecs, MAX_HITS)
         verified = _verified(walk, start, end, encoding, hits + uid_hits, pieces)
         if len(hits) > MAX_HITS >= len(verified):
             # Most are parts of other words: those behind them count.
-            hits = [hit for matcher in matchers for hit in matcher.matches(searched)]
+            hits = matches(searched, removed.terms, removed.codecs)
             verified = _verified(walk, start, end, encoding, hits + uid_hits, pieces)
         found |= {(residual.start, residual.end): residual for residual in verified}
         if len(found) > MAX_HITS:
@@ -187,13 +186,9 @@ def find_residuals(
 
 
 def _with_segments(
-    walk: ObjectWalk,
-    span: tuple[int, int],
-    encoding: Encoding,
-    removed: RemovedValues,
-    matchers: Sequence[TermMatcher],
+    walk: ObjectWalk, span: tuple[int, int], encoding: Encoding, removed: RemovedValues
 ) -> list[Residual]:
-    """Search an object with segments; what a matcher finds in a segment is looked up if it was searched before.
+    """Search an object with segments.
 
     Raises
     ------
@@ -204,30 +199,30 @@ def _with_segments(
     if len(blocks) > 1:
         raise NotInSegmentError
     pieces = blocks[0] if blocks else []
-    searched = b"\0".join([walk.data[first:last] for first, last in pieces]).lower()
-    segments = dict.fromkeys(edit.segment for edit in walk.segments or ())
+    own = b"\0".join([walk.data[first:last] for first, last in pieces]).lower()
+    segments = list(dict.fromkeys([edit.segment for edit in walk.segments or ()]))
+    searched = b"\0".join([own, *map(_left_of, segments)])
+    hits = matches(searched, removed.terms, removed.codecs, MAX_HITS)
+    if len(hits) > MAX_HITS:
+        raise NotInSegmentError
+    hits += _uid_hits(searched, removed.uids)
+    if not hits:
+        return []
+    found = _verified(walk, *span, encoding, [hit for hit in hits if hit.end <= len(own)], pieces)
     in_segments: dict[Segment, list[Residual]] = {}
-    hits: list[Hit] = []
-    if any(_uid_hits(b"\0".join([searched, *map(_left_of, segments)]), removed.uids)):
-        hits += _uid_hits(searched, removed.uids)
-        in_segments = {one: _verified_in(one, list(_uid_hits(_left_of(one), removed.uids))) for one in segments}
-    for index, matcher in enumerate(matchers):
-        new = []
-        for segment in segments:
-            known = segment.found.get(matcher)
-            if known is None:
-                new.append(segment)
-            elif known:
-                in_segments.setdefault(segment, []).extend(known)
-        # The first is that of the study or patient; the others are made for terms of this object.
-        hits += _search_new(matcher, searched, new, in_segments, keep=index == 0)
-    found = _verified(walk, *span, encoding, hits, pieces)
-    if not in_segments:
-        return found
-    found += _of_object(in_segments, walk, span, encoding)
-    # Several matchers find the same.
-    by_position = {(one.start, one.end): one for one in found}
-    return [one for _, one in sorted(by_position.items())]
+    begin = len(own) + 1
+    for segment in segments:
+        end = begin + len(_left_of(segment))
+        inside = [hit for hit in hits if begin <= hit.start and hit.end <= end]
+        if inside:
+            moved = [hit._replace(start=hit.start - begin, end=hit.end - begin) for hit in inside]
+            in_segments[segment] = _verified_in(segment, frozenset(moved))
+        begin = end + 1
+    return sorted(found + _of_object(in_segments, walk, span, encoding), key=_position) if in_segments else found
+
+
+def _position(residual: Residual) -> tuple[int, int]:
+    return residual.start, residual.end
 
 
 def _of_object(
@@ -241,34 +236,6 @@ def _of_object(
     return [one for one in residuals if one.term.kind is not TermKind.PLACE or one.term.text.casefold() not in devices]
 
 
-def _search_new(
-    matcher: TermMatcher,
-    searched: bytes,
-    segments: Sequence[Segment],
-    in_segments: dict[Segment, list[Residual]],
-    *,
-    keep: bool,
-) -> list[Hit]:
-    """Return the hits in bytes, and add, and keep, what is found in segments that were not searched before."""
-    joined = b"\0".join([searched, *map(_left_of, segments)]) if segments else searched
-    hits = matcher.matches(joined, MAX_HITS)
-    if len(hits) > MAX_HITS:
-        raise NotInSegmentError
-    begin = len(searched) + 1
-    for segment in segments:
-        end = begin + len(_left_of(segment))
-        inside = [one for one in hits if begin <= one.start and one.end <= end]
-        found = _verified_in(segment, [one._replace(start=one.start - begin, end=one.end - begin) for one in inside])
-        if keep:
-            if len(segment.found) >= _MAX_FOUND:
-                segment.found = {}
-            segment.found[matcher] = found
-        if found:
-            in_segments.setdefault(segment, []).extend(found)
-        begin = end + 1
-    return [hit for hit in hits if hit.end <= len(searched)]
-
-
 def _left_of(segment: Segment) -> bytes:
     """Return the bytes that the rules left of a segment, in lower case."""
     if segment.left is None:
@@ -277,11 +244,16 @@ def _left_of(segment: Segment) -> bytes:
     return segment.left
 
 
-def _verified_in(segment: Segment, hits: list[Hit]) -> list[Residual]:
-    walk, context = segment.walk, segment.context
-    encoding = Encoding(context.implicit, context.order.big_endian)
-    pieces, within = _left(walk, 0, segment.length), (context.path, context.name)
-    return _verified(walk, 0, segment.length, encoding, hits, pieces, within) if hits else []
+def _verified_in(segment: Segment, hits: frozenset[Hit]) -> list[Residual]:
+    found = segment.found.get(hits)
+    if found is None:
+        walk, context = segment.walk, segment.context
+        encoding = Encoding(context.implicit, context.order.big_endian)
+        pieces, within = _left(walk, 0, segment.length), (context.path, context.name)
+        if len(segment.found) >= _MAX_FOUND:
+            segment.found = {}
+        found = segment.found[hits] = _verified(walk, 0, segment.length, encoding, hits, pieces, within)
+    return found
 
 
 def _shifted(residual: Residual, by: int) -> Residual:
@@ -510,7 +482,7 @@ def _verified(
     start: int,
     end: int,
     encoding: Encoding,
-    hits: list[Hit],
+    hits: Iterable[Hit],
     pieces: Sequence[tuple[int, int]],
     within: tuple[tuple[int, ...], str | None] = ((), None),
 ) -> list[Residual]:

@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from enum import IntEnum
 from functools import lru_cache
-from itertools import product
+from itertools import islice, product
 
 from dicom_deid.engine.residuals.terms import TermKind
 from dicom_deid.engine.vocabulary import is_body_word, is_word
@@ -63,6 +63,8 @@ _MONTHS = tuple(
         "januari februari maart april mei juni juli augustus september oktober november december",
     )
 )
+_ESCAPES = re.compile(rb"\x1b[$()*+,-./]{1,2}[@-~]")
+_OUTER_ESCAPES = re.compile(rb"^\x1b[$()*+,-./]{1,2}[@-~]|\x1b[$()*+,-./]{1,2}[@-~]$")
 _ERAS = (("令和", 2018), ("平成", 1988), ("昭和", 1925), ("大正", 1911))
 
 
@@ -115,7 +117,36 @@ def spellings(kind: TermKind, value: str) -> tuple[Spelling, ...]:
     return tuple(dict.fromkeys((text.lower() if text.isascii() else text, boundary) for text, boundary in found))
 
 
+def key_spellings(kind: TermKind, value: str) -> Iterator[Spelling]:
+    """Yield a few spellings of a value that is no date; the letters and digits of one of them are in each spelling."""
+    if _NO_PERSON.search(value):
+        return
+    if kind is TermKind.NAME:
+        yield from _name_keys(value)
+    elif not value.isascii():
+        yield from spellings(kind, value)
+    elif kind is TermKind.PLACE:
+        yield from islice(_places(value), 1)
+    else:
+        yield from islice(_identifiers(value), 1)
+        yield from islice(_numbers(value, "".join(filter(str.isdigit, value))), 1)
+
+
 # Names
+
+
+def _name_keys(text: str) -> Iterator[Spelling]:
+    for group in text.split("="):
+        for component in group.split("^"):
+            if not any(_is_name(part) for part in _NAME_DELIMITERS.split(component) if part):
+                yield from _joined_prefixes(component.strip())
+        parts = [part for part in _NAME_DELIMITERS.split(group) if part]
+        for part in filter(_is_name, parts):
+            yield from _name_part(part)
+        if len(parts) > 1:
+            family, given = parts[:2]
+            is_found = _is_name(family) or _is_name(given)
+            yield from (_initials if is_found else _together)(family, given)
 
 
 def _names(text: str) -> Iterator[Spelling]:
@@ -162,11 +193,12 @@ def _together(family: str, given: str) -> Iterator[Spelling]:
         for delimiter in between:
             if unbroken or len(first) + len(second) > MIN_NAME:
                 yield f"{first}{delimiter}{second}", boundary
-    if not unbroken and family[0].isalpha() and given[0].isalpha():
-        yield from _initials(family, given)
+    yield from _initials(family, given)
 
 
 def _initials(family: str, given: str) -> Iterator[Spelling]:
+    if family[0] >= _UNBROKEN_SCRIPTS or not (family[0].isalpha() and given[0].isalpha()):
+        return
     for first, second in ((given[0], family[0]), (family[0], given[0])):
         if f"{first}{second}".lower() not in _NO_INITIALS:
             yield f"{first}.{second}.", WordBoundary.WORD
@@ -308,7 +340,7 @@ def _dates(digits: str) -> Iterator[Spelling]:
     yield digits, WordBoundary.LEFT
     for written in _numeric_dates(year, month, day):
         yield written, WordBoundary.WORD
-    for name in _month_names(int(month)):
+    for name in month_names(int(month)):
         yield name, WordBoundary.MONTH
     for written in _east_asian_dates(int(year), int(month), int(day)):
         yield written, WordBoundary.NONE
@@ -331,7 +363,7 @@ def _numeric_dates(year: str, month: str, day: str) -> Iterator[str]:
 
 
 @lru_cache(maxsize=16)
-def _month_names(month: int) -> tuple[str, ...]:
+def month_names(month: int) -> tuple[str, ...]:
     """Return the beginnings of a month's names, with and without their accents."""
     names = [language[month - 1] for language in _MONTHS]
     return tuple(dict.fromkeys(form[:3] for name in names for form in (name, *_plain(name))))
@@ -352,3 +384,33 @@ def _partial_dates(digits: str) -> Iterator[Spelling]:
     for delimiter in "/-.":
         yield f"{month}{delimiter}{year}", WordBoundary.TOKEN
     yield f"{year}年{int(month)}月", WordBoundary.NONE
+
+
+# Bytes
+
+
+@lru_cache(maxsize=32768)
+def forms(text: str, codecs: tuple[str, ...]) -> tuple[bytes, ...]:
+    """Return the lower-case bytes that a spelling has in each encoding."""
+    if text.isascii():
+        # The same in every character set other than UTF-16, and there in both byte orders apart from an outer zero.
+        return text.encode(), text.encode("utf-16-le")[:-1]
+    return tuple(dict.fromkeys(filter(None, _encoded(text, codecs))))
+
+
+def _encoded(text: str, codecs: tuple[str, ...]) -> Iterator[bytes]:
+    composed = {unicodedata.normalize(form, text) for form in ("NFC", "NFD")}
+    for cased in {cased for one in composed for cased in (one, one.lower(), one.upper(), one.title())}:
+        for codec in (*codecs, "utf-8", "iso8859", "utf-16-le", "utf-16-be"):
+            try:
+                encoded = cased.encode(codec)
+            except (LookupError, UnicodeError):
+                continue
+            if codec.startswith("utf-16"):
+                # Without the outer zero the same bytes are found in both byte orders where all letters are Latin.
+                yield encoded.strip(b"\0").lower()
+                continue
+            # An escape is where a run of a character set begins, which may be before the name; those between two runs
+            # are in the text too.
+            yield _ESCAPES.sub(b"", encoded).lower()
+            yield _OUTER_ESCAPES.sub(b"", encoded).lower()
