@@ -107,7 +107,7 @@ def test_no_field_of_the_withdrawal_takes_an_identifier(parsed: dict[str, object
     """Catches a field for a patient or study: Airflow stores and shows what is entered."""
     params = dict(parsed["dags"]["dicom_deid_withdraw"]["params"])
     assert set(params) == {
-        "withdrawal_list", "reason", "preview", "deleted_sources", "withdrawal_id", "undo", "project"
+        "withdrawal_list", "reason", "preview", "decision", "deleted_sources", "withdrawal_id", "undo", "project"
     }  # fmt: skip
     assert "s3://" in params["withdrawal_list"]["schema"]["__var"]["pattern"]
 

@@ -385,6 +385,25 @@ def test_a_list_is_withdrawn_and_nothing_of_it_is_passed_on(
     assert withdrawals.execute(undo=done["withdrawal_id"]) == {"withdrawal_id": done["withdrawal_id"], "objects": 6}
 
 
+def test_what_a_decision_released_is_withdrawn(withdrawals: Withdrawals) -> None:
+    with Database.connect(withdrawals.site.database, keys=withdrawals.site.keys) as database:
+        ((number,),) = database.connection.query(
+            "",
+            """WITH made AS (
+                INSERT INTO decision (project_id, action, is_rule, rules, settings, note, person)
+                SELECT project_id, 'release', false, '', '{}', '', 'olga' FROM project RETURNING decision_id
+            ) INSERT INTO decided_object (scope_id, key_hash, etag, decision_id, outcome, run_id, link_id, number)
+            SELECT d.scope_id, d.key_hash, d.etag, decision_id, d.outcome, a.run_id, a.link_id, a.number
+            FROM made, audit a JOIN processed_object d USING (object_id) WHERE a.number < 2 RETURNING decision_id""",
+        )[:1]
+    counted = withdrawals.execute(decision=str(number), preview="true")
+    done = withdrawals.execute(decision=number)
+    assert counted["objects"] == done["objects"] == done["deleted"] == 12 - len(withdrawals.site.keys_of("out"))
+    assert 0 < done["objects"] < 12
+    (event,) = withdrawals.events("withdrawal-begun")
+    assert event["decision"] == number
+
+
 def test_a_retry_continues_the_withdrawal_that_was_begun(
     withdrawals: Withdrawals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -424,6 +443,8 @@ def test_a_list_that_is_no_list_names_the_line_and_no_value(withdrawals: Withdra
     [
         ({}, "Give one of"),
         ({"withdrawal_list": "s3://b/k", "deleted_sources": "True"}, "Give one of"),
+        ({"withdrawal_list": "s3://b/k", "decision": 1}, "Give one of"),
+        ({"decision": "seven"}, "decision must be"),
         ({"withdrawal_list": "list.csv"}, "must be s3://"),
         ({"withdrawal_list": "/nowhere/list.csv"}, "There is no list"),
         ({"undo": str(uuid.UUID(int=0))}, "no such withdrawal"),

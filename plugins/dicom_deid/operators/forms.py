@@ -145,6 +145,14 @@ def withdraw_params() -> dict[str, Param]:
             format="multiline",
         ),
         **preview_param("Dry run", "Count what would be deleted; change nothing."),
+        "decision": Param(
+            None,
+            type=["null", "integer"],
+            title="Decision",
+            description_md="Withdraw what this quarantine decision released; its number on the page *Decisions*.",
+            minimum=1,
+            section=_SCOPE,
+        ),
         "deleted_sources": Param(
             False,
             type="boolean",

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from dicom_deid.exceptions import ConfigurationError
-from dicom_deid.operators.arguments import boolean, check_conf, location
+from dicom_deid.operators.arguments import boolean, check_conf, location, whole_number
 from dicom_deid.operators.base import DicomDeidOperator
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ class DicomWithdrawOperator(DicomDeidOperator):
     withdrawal_list
         ``s3://bucket/key`` or path of a CSV file of kind and value, as `dicom-deid release withdraw --from` reads; it
         is read with the source's connection.
+    decision
+        Withdraw what this quarantine decision released, and later its rule; its number on the page *Decisions*.
     deleted_sources
         Withdraw released objects whose source object is gone, as the last whole run found.
     preview
@@ -47,6 +49,7 @@ class DicomWithdrawOperator(DicomDeidOperator):
         "reason",
         "project",
         "withdrawal_list",
+        "decision",
         "deleted_sources",
         "preview",
         "withdrawal_id",
@@ -60,6 +63,7 @@ class DicomWithdrawOperator(DicomDeidOperator):
         reason: str,
         project: str | None = None,
         withdrawal_list: str | None = None,
+        decision: int | str | None = None,
         deleted_sources: bool = False,
         preview: bool = False,
         withdrawal_id: str | None = None,
@@ -71,6 +75,7 @@ class DicomWithdrawOperator(DicomDeidOperator):
         self.reason = reason
         self.project = project
         self.withdrawal_list = withdrawal_list
+        self.decision = decision
         self.deleted_sources = deleted_sources
         self.preview = preview
         self.withdrawal_id = withdrawal_id
@@ -90,9 +95,12 @@ class DicomWithdrawOperator(DicomDeidOperator):
         from dicom_deid.pipeline.withdrawal import continue_withdrawal
 
         check_conf(context)
-        wanted = (self.withdrawal_list, boolean("deleted_sources", self.deleted_sources), self.withdrawal_id, self.undo)
+        self.deleted_sources = boolean("deleted_sources", self.deleted_sources)
+        wanted = (self.withdrawal_list, self.decision, self.deleted_sources, self.withdrawal_id, self.undo)
         if sum(map(bool, wanted)) != 1:
-            raise ConfigurationError("Give one of: a list, deleted sources, a withdrawal to continue or to undo.")
+            raise ConfigurationError(
+                "Give one of: a list, a decision, deleted sources, a withdrawal to continue or to undo."
+            )
         name = self.project or self.hook.project or ""
         access = self._access(context)
         with self.connections.open_database() as database:
@@ -145,6 +153,7 @@ class DicomWithdrawOperator(DicomDeidOperator):
         from dicom_deid.pipeline.withdrawal import read_withdrawal_list
 
         if not self.withdrawal_list:
-            return WithdrawalRequest(deleted_sources=True)
+            decision = whole_number("decision", self.decision, maximum=2**63 - 1)
+            return WithdrawalRequest(decision=decision, deleted_sources=self.deleted_sources)
         data = load_list(location("withdrawal_list", self.withdrawal_list), self.source_connection)
         return WithdrawalRequest(**read_withdrawal_list(data))
