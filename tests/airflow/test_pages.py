@@ -351,6 +351,19 @@ def test_downloads(pages: Pages) -> None:
     assert any(event["person"] == "olga" for event in pages.events("source-keys-read"))
 
 
+def test_objects_that_have_lost_their_source_are_counted_and_listed(pages: Pages) -> None:
+    lost = "UPDATE processed_object SET source_deleted_at = %s WHERE object_id = %s"
+    with Database.connect(pages.airflow.database_url, keys=pages.airflow.keys) as database:
+        database.connection.query("", lost, ("2026-01-02", pages.released.object_id))
+        text = pages.get(f"/runs/{pages.run_id}", "vic").text
+        answer = pages.get(f"/runs/{pages.run_id}/deleted-sources.csv", "vic").text
+        database.connection.query("", lost, (None, pages.released.object_id))
+    assert "1 released objects have lost their source object" in text
+    (row,) = csv.DictReader(io.StringIO(answer))
+    assert (row["object_id"], row["destination_key"]) == (pages.released.object_id, pages.released.destination_key)
+    assert "lost their source" not in pages.get(f"/runs/{pages.run_id}", "vic").text
+
+
 def test_filters_of_the_quarantine(pages: Pages) -> None:
     text = pages.get("/quarantine?modality=CT", "vic").text
     assert ("residual-found</a>" in text, "pixel-risk</a>" in text) == (True, False)

@@ -111,6 +111,14 @@ class WithdrawalState(NamedTuple):
     objects: int
 
 
+class DeletedSource(NamedTuple):
+    """An object at the destination whose source object is gone, and when a plan first missed it."""
+
+    object_id: str
+    destination_key: str
+    missing_since: datetime
+
+
 class BatchState(NamedTuple):
     """Number of batches of a run in one state."""
 
@@ -210,6 +218,16 @@ class Queries:
             (str(run_id),),
         )
         return dict(json.loads(rows[0][0])["differences"]) if rows else {}
+
+    def deleted_sources(self, run: Run) -> list[DeletedSource]:
+        """Return the objects at the destination of a run whose source object is gone, by key."""
+        rows = self._connection.query(
+            "looking for deleted source objects",
+            "SELECT object_id::text, destination_key, source_deleted_at FROM processed_object WHERE scope_id = %s "
+            "AND source_deleted_at IS NOT NULL AND destination_key IS NOT NULL ORDER BY 2",
+            (run.scope_id,),
+        )
+        return [DeletedSource(*row) for row in rows]
 
     def batches(self, run_id: UUID) -> list[BatchState]:
         """Return the states of a run's batches."""

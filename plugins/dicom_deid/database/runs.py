@@ -209,6 +209,8 @@ class RunReport(Totals):
     lacking_terms
         Objects from this source at this destination that were written before a name or an identifier of their patient
         was known; the next run processes them again.
+    deleted_sources
+        Objects at this destination whose source object was gone when a whole listing was last planned.
     attempts
         Audit rows.
     object_seconds
@@ -222,6 +224,7 @@ class RunReport(Totals):
     left_to_other_runs: int = 0
     done_by_other_runs: int = 0
     lacking_terms: int = 0
+    deleted_sources: int = 0
     attempts: int = 0
     object_seconds: float = 0.0
     audit_head: str = ""
@@ -533,7 +536,9 @@ SELECT count(*) FILTER (WHERE i.outcome IS NULL), count(*) FILTER (WHERE i.outco
        (SELECT extract(epoch FROM coalesce(finished_at, clock_timestamp()) - started_at)::float FROM run
         WHERE run_id = %(run)s),
        (SELECT counter || ':' || encode(hash, 'hex') FROM chain_head WHERE chain = %(events)s),
-       (SELECT count(*) FROM processed_object WHERE scope_id = %(scope)s AND lacks_terms)
+       (SELECT count(*) FROM processed_object WHERE scope_id = %(scope)s AND lacks_terms),
+       (SELECT count(*) FROM processed_object WHERE scope_id = %(scope)s AND source_deleted_at IS NOT NULL
+        AND destination_key IS NOT NULL)
 FROM batch b JOIN batch_item i USING (batch_id) WHERE b.run_id = %(run)s
 """
 
@@ -554,7 +559,8 @@ def report_run(connection: DatabaseConnection, run_id: str) -> RunReport:
     parameters = {"run": run.run_id, "since": run.recorded_since, "events": EVENTS, "scope": run.scope_id}
     totals = connection.query("adding up the run", _TOTALS, parameters)
     attempts, milliseconds = connection.query("adding up the run", _EFFORT, parameters)[0]
-    remaining, left, done, seconds, head, lacking = connection.query("adding up the run", _REMAINING, parameters)[0]
+    rows = connection.query("adding up the run", _REMAINING, parameters)
+    remaining, left, done, seconds, head, lacking, deleted = rows[0]
     outcomes: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
     for outcome, reason, count, _, _ in totals:
@@ -569,6 +575,7 @@ def report_run(connection: DatabaseConnection, run_id: str) -> RunReport:
         left_to_other_runs=left,
         done_by_other_runs=done,
         lacking_terms=lacking,
+        deleted_sources=deleted,
         bytes_in=sum(row[3] for row in totals),
         bytes_out=sum(row[4] for row in totals),
         attempts=attempts,

@@ -150,6 +150,12 @@ class DicomReportOperator(DicomDeidOperator):
                 "processes them again.",
                 report.lacking_terms,
             )
+        if report.deleted_sources:
+            self.log.warning(
+                "%d released objects have lost their source object. The page of the run lists them; the DAG "
+                "dicom_deid_withdraw withdraws them with the switch Deleted sources.",
+                report.deleted_sources,
+            )
         for code, count in sorted(report.reasons.items(), key=lambda each: -each[1]):
             advice = Reason(code).advice
             self.log.warning("  %6d  %s: %s %s", count, code, advice.meaning, advice.what_to_do)
@@ -185,6 +191,7 @@ def _counts(run_id: str, report: RunReport) -> dict[str, Any]:
         "quarantined": report.outcomes.get(Outcome.QUARANTINED, 0),
         "failed": report.outcomes.get(Outcome.FAILED, 0),
         "lacking_terms": report.lacking_terms,
+        "deleted_sources": report.deleted_sources,
         "reasons": dict(report.reasons),
         "bytes_in": report.bytes_in,
         "bytes_out": report.bytes_out,

@@ -11,7 +11,7 @@ from airflow.api_fastapi.core_api.security import GetUserDep
 from fastapi import APIRouter, Depends, HTTPException, Request, Response
 
 from dicom_deid.database import Run, Totals
-from dicom_deid.database.audit_queries import Queries
+from dicom_deid.database.audit_queries import DeletedSource, Queries
 from dicom_deid.database.connection import DatabaseConnection
 from dicom_deid.database.source_index import read_answers
 from dicom_deid.engine.settings import Settings
@@ -86,6 +86,7 @@ def _run_page(request: Request, ask: Queries, user: GetUserDep, found: Run) -> R
         batches=ask.batches(UUID(found.run_id)),
         written=ask.written(found),
         differences=ask.differences(UUID(found.run_id)),
+        deleted_sources=len(ask.deleted_sources(found)),
         cohort=ask.cohort(found.run_id),
         settings=settings_in_words(found.request.parameters),
         can_locate=can_locate(user),
@@ -123,6 +124,13 @@ def cohort_csv(run_id: UUID, connection: Annotated[DatabaseConnection, Depends(o
     """Download the answer to each line of the run's cohort list: line numbers and counts, no identifier."""
     rows = [[each.number, each.status, each.objects] for each in read_answers(connection, str(run_id))]
     return csv_download(f"cohort-{run_id}.csv", [["line", "status", "objects"], *rows])
+
+
+@router.get("/runs/{run_id}/deleted-sources.csv")
+def deleted_sources_csv(run_id: UUID, ask: Ask) -> Response:
+    """Download the objects at the run's destination whose source object is gone."""
+    found = ask.deleted_sources(_found(ask, run_id))
+    return csv_download(f"deleted-sources-{run_id}.csv", [list(DeletedSource._fields), *map(list, found)])
 
 
 @router.post("/runs/{run_id}/quarantine.csv", dependencies=[Depends(may_locate), Depends(verified_form)])

@@ -357,11 +357,15 @@ def test_deleted_sources_are_reported_and_can_be_withdrawn(released, steps):
     assert released.plan(steps.begin(), left, limit=3).deleted == 0
     # A listing without any object is a wrong address rather than a source of which all was deleted.
     assert released.plan(steps.begin(), []).deleted == 0
-    back = released.plan(steps.begin(), listing(40)[:35])
-    assert back.deleted == 5
+    run = steps.begin()
+    assert released.plan(run, listing(40)[:35]).deleted == 5
+    assert released.report(run).deleted_sources == 5
+    lost = {each.object_id for each in released.queries.deleted_sources(released.run(run))}
+    assert lost == {released.trace(each.key)[-1].object_id for each in listing(40)[35:]}
     begun = released.withdraw(released.project("p"), WithdrawalRequest(deleted_sources=True), ACCESS)
     assert begun.objects == 5
     assert len(delete_copies(released, begun.withdrawal_id)) == 5
+    assert released.report(run).deleted_sources == 0
     assert released.verify().problems == []
 
 
