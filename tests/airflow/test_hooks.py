@@ -270,6 +270,7 @@ def test_form_defaults_are_those_of_the_settings() -> None:
     """The form repeats the defaults of the engine, which it does not import, to be fast."""
     from dicom_deid.engine.profiles import Option
     from dicom_deid.engine.settings import (
+        CheckPolicy,
         FacePolicy,
         FreeTextPolicy,
         PixelPolicy,
@@ -287,6 +288,7 @@ def test_form_defaults_are_those_of_the_settings() -> None:
         "faces": FacePolicy,
         "free_text": FreeTextPolicy,
         "pixel_risk": PixelPolicy,
+        "check_masks": CheckPolicy,
         "documents": Literal["allow", "quarantine"],
     }
     assert set(words) == set(forms.SETTINGS)

@@ -219,6 +219,7 @@ def _print_unreadable(read: Unreadable, *, clear: bool) -> None:
 @click.argument("group")
 @click.argument("action", type=click.Choice([each.value for each in DecisionAction]))
 @click.option("--mask", "masks", multiple=True, metavar="L,T,R,B", help="A rectangle to blank, in pixels; repeated.")
+@click.option("--text", "places", multiple=True, metavar="L,T,R,B", help="A rectangle that may show text; repeated.")
 @click.option("--rule", "is_rule", is_flag=True, help="Also for later objects of the device, as a rule of the project.")
 @click.option("--object", "objects", multiple=True, metavar="LINK:NUMBER", help="Only these objects, as `show` prints.")
 @click.option("--also", multiple=True, metavar="GROUP", help="Another group of the same reason; repeated.")
@@ -229,6 +230,7 @@ def decide(
     group: str,
     action: str,
     masks: tuple[str, ...],
+    places: tuple[str, ...],
     is_rule: bool,
     objects: tuple[str, ...],
     also: tuple[str, ...],
@@ -246,6 +248,7 @@ def decide(
             person=person,
             note=note,
             rectangles=[Rectangle(*_numbers(each, ",", 4)) for each in masks],
+            text=[Rectangle(*_numbers(each, ",", 4)) for each in places],
             is_rule=is_rule,
             objects=[(pair[0], pair[1]) for pair in (_numbers(each, ":", 2) for each in objects)] or None,
             other_groups=[_find(opened, each) for each in also],

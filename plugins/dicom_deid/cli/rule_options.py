@@ -15,6 +15,7 @@ POLICIES = {
     "residuals": "What to do if an original value is found elsewhere in the object.",
     "free_text": "How to treat descriptions and comments without a rule; `vocabulary` masks words that no list knows.",
     "pixel_risk": "What to do with objects that often show identifiers in their pixels.",
+    "check_masks": "Where to search for text that masks leave visible: under decisions, all masks, or none.",
     "documents": "What to do with documents and structured content that no rule cleans.",
     "faces": "What to do with CT and MR images that can show a face.",
 }

@@ -707,6 +707,9 @@ def set_four_eyes(connection: DatabaseConnection, chain_key: bytes, project: str
 
 
 _PENDING = "c.approved_at IS NOT NULL AND c.action <> 'hold' AND c.outcome IS NULL"
+_SAME_PLACE = (
+    "(h.scope_id, h.source) = (SELECT run.scope_id, run.request::jsonb ->> 'source' FROM run WHERE run.run_id = %s)"
+)
 
 
 class ReviewRun(NamedTuple):
@@ -728,13 +731,22 @@ def pending_reviews(connection: DatabaseConnection, project: str = "") -> list[R
     return [ReviewRun(*row) for row in rows]
 
 
+def pending_decisions(connection: DatabaseConnection, run_id: str) -> list[ItemDecision]:
+    """Return the different decisions about the objects of `list_decided_objects`."""
+    rows = connection.query(
+        "reading decisions",
+        f"SELECT DISTINCT FALSE, d.rules, d.settings {_FROM} JOIN decision d USING (decision_id) "
+        f"WHERE {_PENDING} AND {_SAME_PLACE}",
+        (run_id,),
+    )
+    return [ItemDecision(*row) for row in rows]
+
+
 def list_decided_objects(connection: DatabaseConnection, run_id: str) -> list[HeldObject]:
     """Return the decided objects from the same source to the same destination as a run."""
     rows = connection.query(
         "reading decided objects",
-        f"{_HELD} WHERE {_PENDING} AND (h.scope_id, h.source) = (SELECT run.scope_id, "  # noqa: S608
-        "run.request::jsonb ->> 'source' FROM run WHERE run.run_id = %s) "
-        "ORDER BY h.link_id, h.number",
+        f"{_HELD} WHERE {_PENDING} AND {_SAME_PLACE} ORDER BY h.link_id, h.number",
         (run_id,),
     )
     return [HeldObject(*row) for row in rows]

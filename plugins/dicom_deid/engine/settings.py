@@ -15,6 +15,7 @@ UnknownPolicy = Literal["keep", "remove"]
 FreeTextPolicy = Literal["keep", "known-originals", "vocabulary"]
 FacePolicy = Literal["allow", "report", "hold"]
 PixelPolicy = Literal["allow", "ocr", "quarantine"]
+CheckPolicy = Literal["decisions", "all", "none"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +56,10 @@ class Settings:
     pixel_risk
         Policy for an object of a kind that often has burned-in identifiers if no `%filter` covers it.
     check_masks
-        Search what filters leave visible of the pixels that they blank, and quarantine the object if there is text
-        (extra `ocr`).
+        Search what filters leave visible for text (extra `ocr`), and quarantine the object if there is some, or blank
+        it under the policy `ocr`: where a reviewer has decided about the device or the group (`decisions`), also where
+        a filter of the recipe blanks pixels (`all`), or nowhere (`none`). An object that a reviewer has decided about
+        alone is not searched.
     layout_objects
         Under the policy `ocr`: once so many objects in a row of a device, software version and image size have shown
         text in the same places only, later runs blank these places and search 2 % of the objects; 0 to search all.
@@ -86,7 +89,7 @@ class Settings:
     residuals: ResidualPolicy = "quarantine"
     free_text: FreeTextPolicy = "keep"
     pixel_risk: PixelPolicy = "quarantine"
-    check_masks: bool = False
+    check_masks: CheckPolicy = "decisions"
     layout_objects: int = 20
     documents: Literal["allow", "quarantine"] = "quarantine"
     faces: FacePolicy = "report"

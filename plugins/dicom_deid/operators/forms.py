@@ -22,7 +22,7 @@ _PREFIX = r"^[^/].*$"
 # Fields without a section are at the top of the form, and open.
 _PLACES, _POLICIES, _SCOPE, _AUDIT = "Project and quarantine", "Policies", "Scope and limits", "Audit"
 
-SETTINGS = ("private_elements", "residuals", "free_text", "pixel_risk", "documents", "faces")
+SETTINGS = ("private_elements", "residuals", "free_text", "pixel_risk", "check_masks", "documents", "faces")
 """Fields that are fields of `Settings`."""
 
 PLAN_ARGUMENTS = (
@@ -290,6 +290,16 @@ def rule_params() -> dict[str, Param]:
                 "quarantine": "Quarantine the object",
                 "ocr": "Find and blank text (needs the extra `ocr`)",
                 "allow": "Accept the pixels as they are",
+            },
+        ),
+        "check_masks": _choice(
+            "decisions",
+            "Text outside masks",
+            "Search for text that masks and allowances leave visible, and quarantine the object again.",
+            {
+                "decisions": "Where a reviewer has decided for a device or a group (needs the extra `ocr`)",
+                "all": "Also where a pixel rule of the recipe masks (needs the extra `ocr`)",
+                "none": "Do not search: new text is released",
             },
         ),
         "documents": _choice(

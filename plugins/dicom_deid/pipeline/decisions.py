@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dicom_deid.database.connection import DatabaseConnection
 from dicom_deid.database.quarantine import DecisionAction, HeldGroup, NewDecision, project_rules
 from dicom_deid.database.text_layouts import layout_rules
+from dicom_deid.engine.pixels import SEARCHED
 from dicom_deid.engine.settings import Settings
 from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.pipeline.engine import FORMAT_LINE
@@ -38,17 +39,6 @@ _RULES = frozenset(
 )
 _SETTINGS: Mapping[tuple[Reason, DecisionAction], Mapping[str, object]] = {
     **{
-        (reason, action): {"pixel_risk": "allow"}
-        for reason in (
-            Reason.PIXEL_RISK,
-            Reason.TEXT_OUTSIDE_LAYOUT,
-            Reason.BURNED_IN_ANNOTATION,
-            Reason.RECOGNIZABLE_VISUAL_FEATURES,
-            Reason.VIDEO,
-        )
-        for action in (DecisionAction.MASK, DecisionAction.ALLOW)
-    },
-    **{
         (reason, DecisionAction.ALLOW): {"documents": "allow"}
         for reason in (Reason.ENCAPSULATED_DOCUMENT, Reason.STRUCTURED_CONTENT, Reason.GRAPHIC_CONTENT)
     },
@@ -56,6 +46,10 @@ _SETTINGS: Mapping[tuple[Reason, DecisionAction], Mapping[str, object]] = {
     (Reason.RESIDUAL_FOUND, DecisionAction.REDACT): {"residuals": "redact-token"},
     (Reason.RESIDUAL_FOUND, DecisionAction.REMOVE): {"residuals": "remove-element"},
 }
+_PIXELS = frozenset(
+    {Reason.PIXEL_RISK, Reason.TEXT_OUTSIDE_LAYOUT, Reason.BURNED_IN_ANNOTATION}
+    | {Reason.RECOGNIZABLE_VISUAL_FEATURES, Reason.VIDEO}
+)
 _ELEMENT = re.compile(r"([A-Za-z][A-Za-z0-9_]+|\([0-9a-f]{4},[0-9a-f]{4}\))(?:[ ,]|$)")
 _HOLDS = "holds the object"
 _MAX_RECTANGLES = 50
@@ -85,6 +79,7 @@ def make_decision(
     person: str,
     note: str = "",
     rectangles: Sequence[Rectangle] = (),
+    text: Sequence[Rectangle] = (),
     is_rule: bool = False,
     objects: Sequence[tuple[int, int]] | None = None,
     other_groups: Sequence[HeldGroup] = (),
@@ -99,10 +94,14 @@ def make_decision(
         What was decided, by whom, and why. The note must not name a patient.
     rectangles
         The mask of `MASK`, in pixels of the image.
+    text
+        Where images of the group may show text, for `MASK` and `ALLOW`.
     is_rule
         Also apply it to later objects of the same device and size.
     objects
-        Only these objects of the group, by link and number of their audit rows; None for all.
+        Only these objects of the group, by link and number of their audit rows; None for all. Listed objects are
+        released as the reviewer has seen them; of the others, those that show other text are held again
+        (`Settings.check_masks`).
     other_groups
         Groups of the same project and reason that are decided alike. A mask and a rule are about one device.
 
@@ -116,14 +115,24 @@ def make_decision(
         raise ConfigurationError("Groups of several projects or reasons cannot be decided at once.")
     if other_groups and (is_rule or action is DecisionAction.MASK):
         raise ConfigurationError("A mask or a rule is about one device: decide for each group.")
+    if text and (other_groups or action not in (DecisionAction.MASK, DecisionAction.ALLOW)):
+        raise ConfigurationError("Places of text are about one device, and go with a mask or an allowance.")
     if action not in possible_actions(reason):
         raise ConfigurationError(f"{action.value} is not possible for {reason.value}.")
     if is_rule and not can_be_rule(reason, action):
         raise ConfigurationError(f"{action.value} for {reason.value} cannot become a rule: decide for the objects.")
     if len(note) > _MAX_NOTE or not note.isprintable():
         raise ConfigurationError(f"The note must be one line of at most {_MAX_NOTE} characters.")
-    rules = _rules(group, action, rectangles, is_rule)
-    settings = {} if is_rule else _SETTINGS.get((reason, action), {})
+    is_about_text = reason is Reason.TEXT_OUTSIDE_LAYOUT or SEARCHED.search(group.element) is not None
+    if is_about_text and is_rule and action is DecisionAction.ALLOW and not text:
+        raise ConfigurationError(
+            "A search for text holds these objects, and would hold the next ones: draw rectangles around the text "
+            "that may stay, or decide for the objects."
+        )
+    # Who allows what a search has found knows of it.
+    is_seen = objects is not None or (is_about_text and action is DecisionAction.ALLOW and not text)
+    rules = _rules(group, action, rectangles, text, is_rule=is_rule, is_seen=is_seen)
+    settings = {} if is_rule and not is_seen else _settings(group, action, is_seen=is_seen)
     return NewDecision(
         project=group.project,
         action=action,
@@ -137,27 +146,62 @@ def make_decision(
     )
 
 
-def _rules(group: HeldGroup, action: DecisionAction, rectangles: Sequence[Rectangle], is_rule: bool) -> str:
+def _settings(group: HeldGroup, action: DecisionAction, *, is_seen: bool) -> Mapping[str, object]:
+    """Return the settings for the objects of a decision; `is_seen` if none of them is searched for text."""
+    reason = Reason(group.reason)
+    if reason not in _PIXELS or action not in (DecisionAction.MASK, DecisionAction.ALLOW):
+        return _SETTINGS.get((reason, action), {})
+    if is_seen:
+        return {"pixel_risk": "allow", "check_masks": "none"}
+    # A mask clears what it is about, except where a filter of the recipe holds the object.
+    is_cleared = action is DecisionAction.MASK and not group.element.endswith(_HOLDS)
+    return {} if is_cleared else {"pixel_risk": "allow"}
+
+
+def _rules(
+    group: HeldGroup,
+    action: DecisionAction,
+    rectangles: Sequence[Rectangle],
+    text: Sequence[Rectangle],
+    *,
+    is_rule: bool,
+    is_seen: bool,
+) -> str:
     if action is DecisionAction.MASK:
-        _check(rectangles, group)
-        lines = [f"  coordinates {','.join(map(str, each))}" for each in rectangles]
-        return _filter("%filter graylist", "LABEL reviewed mask", *_criteria(group, is_rule), *lines)
+        _check(rectangles, group, least=1)
+        return _filter("%filter graylist", "LABEL reviewed mask", group, text, rectangles, is_rule=is_rule)
+    is_searched = Reason(group.reason) in _PIXELS - {Reason.VIDEO} and not is_seen
+    if action is DecisionAction.ALLOW and (is_rule or is_searched):
+        return _filter("%filter whitelist", "LABEL reviewed, nothing found", group, text, is_rule=is_rule)
     if not is_rule:
         return ""
-    if action is DecisionAction.ALLOW:
-        return _filter("%filter whitelist", "LABEL reviewed, nothing found", *_criteria(group, is_rule))
     found = _ELEMENT.match(group.element)
     if found is None:
         raise ConfigurationError("A rule cannot name this element: decide for the objects.")
     return f"%header\nREMOVE {found[1]}\n"
 
 
-def _filter(*lines: str) -> str:
+def _filter(
+    section: str,
+    label: str,
+    group: HeldGroup,
+    text: Sequence[Rectangle],
+    mask: Sequence[Rectangle] = (),
+    *,
+    is_rule: bool,
+) -> str:
+    _check(text, group)
+    places = [
+        f"  {word} {','.join(map(str, each))}"
+        for word, rectangles in (("textcoordinates", text), ("coordinates", mask))
+        for each in rectangles
+    ]
+    lines = [section, label, *_criteria(group, is_rule), *places]
     return "\n".join([*lines, "  clears pixel-risk", "  clears burned-in-annotation", ""])
 
 
-def _check(rectangles: Sequence[Rectangle], group: HeldGroup) -> None:
-    if not 1 <= len(rectangles) <= _MAX_RECTANGLES:
+def _check(rectangles: Sequence[Rectangle], group: HeldGroup, least: int = 0) -> None:
+    if not least <= len(rectangles) <= _MAX_RECTANGLES:
         raise ConfigurationError(f"A mask has 1 to {_MAX_RECTANGLES} rectangles.")
     columns, rows = group.columns or 0, group.rows or 0
     for left, top, right, bottom in rectangles:

@@ -10,7 +10,8 @@ from threading import Lock
 from dicom_deid.database.archive_words import ArchiveWords
 from dicom_deid.database.quarantine import ItemDecision
 from dicom_deid.engine import Deidentifier
-from dicom_deid.engine.pixels.text import require_ocr
+from dicom_deid.engine.pixels import PROJECT_RULES, FilterMatch, require_ocr
+from dicom_deid.engine.settings import Settings
 from dicom_deid.pipeline.configuration import RunConfiguration
 from dicom_deid.pipeline.destination import KeyTemplate
 from dicom_deid.recipe import Recipe
@@ -19,9 +20,6 @@ _LOG = logging.getLogger(__name__)
 
 FORMAT_LINE = "FORMAT dicom\n"
 """First line of a recipe file; rules of decisions are stored without it."""
-
-PROJECT_RULES = "project-rules"
-"""Name of the recipe with the device rules of the project, in messages and digests."""
 
 _MAX_COMPILED = 64
 _compiled: OrderedDict[tuple[str, str, str, str], Deidentifier] = OrderedDict()
@@ -52,11 +50,10 @@ def make_deidentifier(configuration: RunConfiguration, archive_words: ArchiveWor
         The recipe has problems (all are named, by file and line), a variable or function is undefined, original
         values could become part of destination keys, or the extra `ocr` is needed and not installed.
     """
-    if configuration.settings.pixel_risk == "ocr" or configuration.settings.check_masks:
-        require_ocr()
     recipe = Recipe.resolve(*configuration.recipes)
     if configuration.project_rules:
         recipe = Recipe.combine(recipe, Recipe.parse(f"{FORMAT_LINE}{configuration.project_rules}", PROJECT_RULES))
+    _require_ocr(recipe, configuration.settings)
     key = (recipe.name, recipe.digest, configuration.digest, archive_words.key if archive_words else "")
     with _compiled_lock:
         if key not in _compiled:
@@ -64,6 +61,19 @@ def make_deidentifier(configuration: RunConfiguration, archive_words: ArchiveWor
             if len(_compiled) > _MAX_COMPILED:
                 _compiled.popitem(last=False)
         return _compiled[key]
+
+
+def _require_ocr(recipe: Recipe, settings: Settings) -> None:
+    """Check that the extra `ocr` is installed where the settings, or decisions of reviewers, need it."""
+    if settings.pixel_risk == "ocr":
+        require_ocr()
+    elif settings.check_masks == "all":
+        require_ocr("check_masks=all")
+    elif settings.check_masks == "decisions" and FilterMatch(recipe.filters).is_reviewed:
+        require_ocr(
+            "A mask or an allowance of the project is not applied unseen, without a search for text that it leaves "
+            "visible (check_masks=decisions; check_masks=none turns the search off). This"
+        )
 
 
 def _compile(recipe: Recipe, configuration: RunConfiguration, archive_words: ArchiveWords | None) -> Deidentifier:

@@ -9,7 +9,7 @@ from typing import Any
 
 from dicom_deid.database import AccessReason, Database, PlanSummary, RunReport, RunRequest, RunState
 from dicom_deid.database.archive_words import take_snapshot
-from dicom_deid.database.quarantine import list_decided_objects, project_rules
+from dicom_deid.database.quarantine import list_decided_objects, pending_decisions, project_rules
 from dicom_deid.database.runs import find_request
 from dicom_deid.database.source_index import CohortAnswer, record_answers
 from dicom_deid.database.text_layouts import layout_rules
@@ -19,7 +19,7 @@ from dicom_deid.objectstore.containers import SEPARATOR, is_container
 from dicom_deid.pipeline.cohort import import_pseudonyms, match_cohort
 from dicom_deid.pipeline.configuration import RunConfiguration
 from dicom_deid.pipeline.connections import Connections
-from dicom_deid.pipeline.engine import make_deidentifier
+from dicom_deid.pipeline.engine import amend, make_deidentifier
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,11 +205,13 @@ def plan_review(connections: Connections, run_id: str, **changes: Any) -> Planne
     Raises
     ------
     ConfigurationError
-        There is no such run, or its recipe is not found any more.
+        There is no such run, its recipe is not found any more, or a decision needs an extra that is not installed.
     """
     with connections.open_database() as database:
         request = database.run(run_id).request
         configuration = configuration_of_run(database, run_id)
+        for decision in pending_decisions(database.connection, run_id):
+            make_deidentifier(amend(configuration, decision))
     whole = {"limit": None, "newer_than": None, "older_than": None, "retry_quarantined": True}
 
     def decided(database: Database) -> Iterable[SourceObject]:

@@ -22,7 +22,7 @@ from dicom_deid.database.patient_terms import PatientTerms
 from dicom_deid.database.quarantine import DeviceFacts, ItemDecision, decision_of_rule
 from dicom_deid.database.source_index import IndexEntry
 from dicom_deid.engine import AnalysisResult, Deidentifier, DeidentifyResult, SearchTerms
-from dicom_deid.engine.pixels import TextLayout
+from dicom_deid.engine.pixels import PROJECT_RULES, TextLayout
 from dicom_deid.exceptions import ConfigurationError, ObjectStoreError, Quarantine
 from dicom_deid.identifiers import with_issuer
 from dicom_deid.objects import SourceRange
@@ -32,7 +32,7 @@ from dicom_deid.pipeline.archive_words import ObjectWords
 from dicom_deid.pipeline.configuration import RunConfiguration
 from dicom_deid.pipeline.connections import ObjectStores
 from dicom_deid.pipeline.destination import KeyTemplate
-from dicom_deid.pipeline.engine import PROJECT_RULES, amend, make_deidentifier
+from dicom_deid.pipeline.engine import amend, make_deidentifier
 from dicom_deid.pipeline.executor import MemoryRequest, PendingObject, Reply, Steps
 from dicom_deid.pipeline.fetch import (
     HEADER_SCAN_BYTES,

@@ -261,7 +261,8 @@ def _criterion(text: str, column: int, unknown: list[RecipeSyntaxError] | None) 
     head = re.match(r"(\S+)(?:\s+(\S+))?\s*", text)
     word = head[1] if head else ""
     if word.lower() not in list(Question):
-        known = [*Question, "coordinates", "keepcoordinates", "ctpcoordinates", "ctpkeepcoordinates", "clears", "LABEL"]
+        known = [*Question, "coordinates", "keepcoordinates", "textcoordinates", "clears", "LABEL"]
+        known += ["ctpcoordinates", "ctpkeepcoordinates"]
         raise RecipeSyntaxError(f"unknown criterion '{word}'", column, nearest(word, known), ignored_by_deid=True)
     question = Question(word.lower())
     if head is None or head[2] is None:

@@ -28,7 +28,7 @@ class Rectangle(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Coordinates:
-    """One line of coordinates: pixels to blank, or to keep after an earlier line blanked them.
+    """One line of coordinates: pixels to blank, or to keep after an earlier line blanked them, or text that may stay.
 
     Parameters
     ----------
@@ -42,12 +42,16 @@ class Coordinates:
     outside
         Whether the pixels outside the rectangles of the sequence are meant (``outside:``) instead of those inside
         (``from:``).
+    text
+        Whether the pixels are neither blanked nor kept, but may show text (``textcoordinates``): a search for text
+        leaves them out.
     """
 
     keep: bool
     area: Rectangle | None = None
     from_tag: int | None = None
     outside: bool = False
+    text: bool = False
 
     def __str__(self) -> str:
         if self.area is not None:
@@ -56,7 +60,7 @@ class Coordinates:
             where = f"{'outside' if self.outside else 'from'}:{_keyword(self.from_tag)}"
         else:
             where = "all"
-        return f"{'keepcoordinates' if self.keep else 'coordinates'} {where}"
+        return f"{'keep' if self.keep else 'text' if self.text else ''}coordinates {where}"
 
 
 class Clears(NamedTuple):
@@ -90,6 +94,8 @@ class Filter:
         clean.
     clears
         The risks that the label clears. A label of a section ``whitelist`` clears ``pixel-risk`` in any case.
+    text
+        Where objects may show text: a search for text outside the blanked pixels leaves these places out.
     source, line
         Recipe file and line of the label, counted from 1.
     """
@@ -99,13 +105,14 @@ class Filter:
     lines: tuple[CriteriaLine, ...] = ()
     coordinates: tuple[Coordinates, ...] = ()
     clears: tuple[str, ...] = ()
+    text: tuple[Coordinates, ...] = ()
     source: str = field(default="", compare=False)
     line: int = field(default=0, compare=False)
 
     def __str__(self) -> str:
         body = [*(f"+ {line}" if index else str(line) for index, line in enumerate(self.lines))]
         clears = [str(Clears(self.clears))] if self.clears else []
-        return "\n  ".join([f"LABEL {self.label}", *body, *map(str, self.coordinates), *clears])
+        return "\n  ".join([f"LABEL {self.label}", *body, *map(str, (*self.text, *self.coordinates)), *clears])
 
     @property
     def is_whitelist(self) -> bool:
@@ -121,6 +128,8 @@ class Filter:
         """Return the filter with one more line."""
         if isinstance(line, Clears):
             return replace(self, clears=tuple(sorted({*self.clears, *line.risks})))
+        if isinstance(line, Coordinates) and line.text:
+            return replace(self, text=(*self.text, line))
         if isinstance(line, Coordinates):
             return replace(self, coordinates=(*self.coordinates, line))
         return replace(self, lines=(*self.lines, line))
@@ -137,7 +146,7 @@ class Filter:
         return all(line.holds(value_of) for line in self.lines)
 
 
-_COORDINATES = re.compile(r"(ctp)?(keep)?coordinates(?=\s|$)", re.IGNORECASE)
+_COORDINATES = re.compile(r"(?:(ctp)?(keep)?|(text))coordinates(?=\s|$)", re.IGNORECASE)
 _FOUR = re.compile(r"(\d{1,6})\s*,\s*(\d{1,6})\s*,\s*(\d{1,6})\s*,\s*(\d{1,6})")
 
 
@@ -176,23 +185,24 @@ def parse_coordinates(line: str, column: int) -> Coordinates:
     Raises
     ------
     RecipeSyntaxError
-        Coordinates that are not four numbers in order, ``all``, or ``from:`` or ``outside:`` a sequence.
+        Coordinates that are not four numbers in order, ``all``, or ``from:`` or ``outside:`` a sequence (which
+        ``textcoordinates`` are not).
     """
     head = _COORDINATES.match(line)
     if head is None:
         raise RecipeSyntaxError("not a line of coordinates", column)
     where = line[head.end() :].strip()
     column += len(line) - len(where)
-    keep = head[2] is not None
+    keep, text = head[2] is not None, head[3] is not None
     if where.lower() == "all":
-        return Coordinates(keep)
+        return Coordinates(keep, text=text)
     start, colon, sequence = where.partition(":")
-    if colon and start.lower() in ("from", "outside") and not head[1]:
+    if colon and start.lower() in ("from", "outside") and not (head[1] or text):
         tag = _sequence(sequence.strip(), column + len(start) + 1)
         return Coordinates(keep, from_tag=tag, outside=start.lower() == "outside")
     four = _FOUR.fullmatch(where)
     if four is None:
-        forms = "four numbers, or all" if head[1] else "four numbers, all, from:SEQUENCE or outside:SEQUENCE"
+        forms = "four numbers, or all" if head[1] or text else "four numbers, all, from:SEQUENCE or outside:SEQUENCE"
         raise RecipeSyntaxError(f"coordinates are {forms}", column)
     left, top, right, bottom = map(int, four.groups())
     if head[1]:
@@ -200,7 +210,7 @@ def parse_coordinates(line: str, column: int) -> Coordinates:
         right, bottom = left + right, top + bottom
     if left > right or top > bottom:
         raise RecipeSyntaxError("coordinates are xmin,ymin,xmax,ymax: a maximum is below its minimum", column)
-    return Coordinates(keep, Rectangle(left, top, right, bottom))
+    return Coordinates(keep, Rectangle(left, top, right, bottom), text=text)
 
 
 def _sequence(text: str, column: int) -> int:

@@ -172,6 +172,7 @@ def decide(
     action: Annotated[DecisionAction, Form()],
     extent: Annotated[str, Form(pattern="^(object|group|rule)$")],
     rectangles: Annotated[str, Form()] = "",
+    text: Annotated[str, Form()] = "",
     link_id: Annotated[int, Form()] = 0,
     number: Annotated[int, Form()] = 0,
     note: Annotated[str, Form()] = "",
@@ -186,6 +187,7 @@ def decide(
         person=user.get_name(),
         note=note.strip(),
         rectangles=_rectangles(rectangles),
+        text=_rectangles(text),
         is_rule=extent == "rule",
         objects=[(link_id, number)] if extent == "object" else None,
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import sys
+from collections import OrderedDict
 
 import numpy as np
 import psycopg2
@@ -31,6 +33,7 @@ from dicom_deid.database.quarantine import (
     revoke_decision,
     set_four_eyes,
 )
+from dicom_deid.engine.pixels import CANNOT_BE_SEARCHED, SHOWS_TEXT
 from dicom_deid.engine.settings import Settings
 from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.pipeline.decisions import make_decision
@@ -164,7 +167,7 @@ def test_new_text_outside_a_mask_is_held_again(place):
         dataset.save_as(file, enforce_file_format=True)
         return file.getvalue(), planted.boxes
 
-    settings = STRICT.replace(check_masks=True, residuals="off")
+    settings = STRICT.replace(residuals="off")
     data, boxes = image(1)
     place.put({"a.dcm": data})
     place.run(settings=settings)
@@ -174,9 +177,106 @@ def test_new_text_outside_a_mask_is_held_again(place):
     place.put({"b.dcm": image(2)[0]})
     assert place.run(settings=settings).outcomes["b.dcm"] == ("quarantined", "pixel-risk")
     (group,) = held(place)
-    assert group.element == "text outside the regions that filters blank"
+    assert group.element == SHOWS_TEXT
     decide(place, group, "mask", rectangles=[Rectangle(0, 0, 320, 240)])
     assert review(place) == {"b.dcm": ("deidentified", None)}
+
+
+BANNER = [Rectangle(0, 0, 96, 8)]
+TEXT = "ROE JANE 4711"
+BELOW = Rectangle(0, 8, 96, 64)
+
+
+def held_with_text(place: RunEnvironment, **settings: object) -> HeldGroup:
+    """Hold two images of a device, one of which shows text below the banner."""
+    device = Device("ACME", "Echo 1")
+    place.put({"calm.dcm": held_image(device), "text.dcm": held_image(device, number=2, text=TEXT)})
+    place.run(settings=STRICT.replace(**settings))
+    return held(place)[0]
+
+
+@pytest.mark.parametrize("action", ["mask", "allow"])
+def test_text_that_a_decision_about_a_group_leaves_visible_is_held_again(place, action):
+    """Not every object of the group was looked at. The one that is held again can be released as it is."""
+    rectangles = BANNER if action == "mask" else []
+    decide(place, held_with_text(place), action, rectangles=rectangles)
+    assert review(place) == {"calm.dcm": ("deidentified", None), "text.dcm": ("quarantined", "pixel-risk")}
+    (group,) = held(place)
+    assert group.element == SHOWS_TEXT
+    with place.connections.open_database() as database:
+        ((link, number),) = [(each.link_id, each.number) for each in list_held_objects(database.connection, {})]
+    decide(place, group, action, rectangles=rectangles, objects=[(link, number)])
+    assert review(place) == {"text.dcm": ("deidentified", None)}
+
+
+def test_what_a_search_has_found_can_be_allowed_for_the_group(place):
+    """Who allows objects that are held for their text knows of it; a rule needs the places."""
+    decide(place, held_with_text(place), "mask", rectangles=BANNER)
+    review(place)
+    (group,) = held(place)
+    with pytest.raises(ConfigurationError, match="draw rectangles around the text"):
+        decide(place, group, "allow", is_rule=True)
+    decide(place, group, "allow")
+    assert review(place) == {"text.dcm": ("deidentified", None)}
+
+
+def test_a_rule_names_the_places_that_may_show_text(place):
+    """A mark that the device draws in each image does not hold each image, and text elsewhere does."""
+    decide(place, held_with_text(place), "mask", rectangles=BANNER, text=[BELOW], is_rule=True)
+    assert set(review(place).values()) == {("deidentified", None)}
+    written = [pixels(data) for data in place.get().values()]
+    assert all(not each[:8].any() and each[8:].all() for each in written)
+    place.put({"later.dcm": held_image(Device("ACME", "Echo 1"), number=3, text=TEXT)})
+    assert place.run(settings=STRICT).outcomes["later.dcm"] == ("deidentified", None)
+    with place.connections.open_database() as database:
+        (decision,) = list_decisions(database.connection)
+        revoke_decision(database.connection, database.chain_key, decision.decision_id, "bob")
+    decide_again = {"rectangles": BANNER, "text": [Rectangle(0, 60, 96, 64)], "is_rule": True}
+    place.run(settings=STRICT)
+    decide(place, held(place)[0], "mask", **decide_again)
+    assert sorted(set(review(place).values())) == [("deidentified", None), ("quarantined", "pixel-risk")]
+
+
+def test_an_allowance_is_searched_only_where_pixels_can_be_decoded(place):
+    """Pixels that cannot be searched are held for a decision about the object, which then releases them."""
+    dataset = pydicom.dcmread(io.BytesIO(held_image(Device("ACME", "Echo 1"))))
+    dataset.BitsAllocated = 8
+    dataset.PixelData = dataset.PixelData[:-100]
+    file = io.BytesIO()
+    dataset.save_as(file)
+    place.put({"short.dcm": file.getvalue()})
+    place.run(settings=STRICT)
+    decide(place, held(place)[0], "allow")
+    assert review(place) == {"short.dcm": ("quarantined", "pixel-risk")}
+    (group,) = held(place)
+    assert group.element == CANNOT_BE_SEARCHED
+    decide(place, group, "allow")
+    assert review(place) == {"short.dcm": ("deidentified", None)}
+
+
+@pytest.mark.parametrize("is_rule", [False, True])
+def test_without_the_search_a_mask_is_applied_only_where_a_site_accepts_it(place, monkeypatch, is_rule):
+    """The run is refused when it is planned; with `check_masks=none`, which is recorded, new text is released."""
+    monkeypatch.setitem(sys.modules, "rapidocr", None)
+    monkeypatch.setattr("dicom_deid.pipeline.engine._compiled", OrderedDict())
+    decide(place, held_with_text(place), "mask", rectangles=BANNER, is_rule=is_rule)
+    with pytest.raises(ConfigurationError, match=r"check_masks=none.*rapidocr.*pip install .*\[ocr\]"):
+        review(place)
+    accepting = STRICT.replace(check_masks="none")
+    assert accepting.digest != STRICT.digest
+    run = place.run(settings=accepting, retry_quarantined=True)
+    assert set(run.outcomes.values()) == {("deidentified", None)}
+    with place.connections.open_database() as database:
+        assert database.run(run.planned.run_id).request.parameters["settings"]["check_masks"] == "none"
+
+
+def test_a_decision_about_one_object_needs_no_search(place, monkeypatch):
+    monkeypatch.setitem(sys.modules, "rapidocr", None)
+    group = held_with_text(place)
+    with place.connections.open_database() as database:
+        objects = [(each.link_id, each.number) for each in list_held_objects(database.connection, {})]
+    decide(place, group, "mask", rectangles=BANNER, objects=objects)
+    assert set(review(place).values()) == {("deidentified", None)}
 
 
 def test_one_decision_about_several_groups(place):
@@ -195,7 +295,7 @@ def test_one_decision_about_several_groups(place):
 
 
 def test_the_images_of_the_demonstration_need_at_most_ten_decisions(place):
-    """A mask for each device, and one decision about the images that name no device."""
+    """A mask for each device, and two decisions about the others: as a whole, and where a search finds text."""
     place.put({name: path.read_bytes() for name, path in sample_files()})
     place.run(settings=Settings())
     groups = held(place, reason="pixel-risk")
@@ -205,6 +305,9 @@ def test_the_images_of_the_demonstration_need_at_most_ten_decisions(place):
         decide(place, each, "mask", rectangles=[Rectangle(0, 0, each.columns, each.rows // 10)])
     decide(place, others[0], "allow", other_groups=others[1:])
     assert sum(each.objects for each in groups) > 40
+    review(place)
+    first, *others = held(place, reason="pixel-risk")
+    decide(place, first, "allow", other_groups=others)
     review(place)
     assert held(place, reason="pixel-risk") == []
     with place.connections.open_database() as database:

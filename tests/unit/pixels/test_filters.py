@@ -15,8 +15,9 @@ from pydicom.dataelem import RawDataElement
 from pydicom.tag import BaseTag
 from tests.support.images import header_of, image_dataset
 
-from dicom_deid.engine.pixels import PixelFilters, clean_pixels
+from dicom_deid.engine.pixels import PixelFilters, Region, clean_pixels
 from dicom_deid.recipe import Recipe
+from dicom_deid.recipe.filters import Rectangle
 
 ROWS, COLUMNS = 12, 16
 EXPLICIT = "1.2.840.10008.1.2.1"
@@ -209,6 +210,17 @@ def test_lists_without_coordinates() -> None:
     assert decision.holding is not None
     assert (decision.holding.label, decision.clears, decision.cleans) == ("bad", frozenset(), False)
     assert not PixelFilters(())
+
+
+def test_places_of_text_are_neither_blanked_nor_kept() -> None:
+    """`textcoordinates` do not uncover what another line blanks, and a label with nothing else holds the object."""
+    lines = "LABEL x\n contains Modality US\n textcoordinates 0,0,16,5\n"
+    recipe = Recipe.parse(f"FORMAT dicom\n%filter graylist\nLABEL banner\n coordinates all\n{lines}")
+    match = PixelFilters(recipe.filters).match(header_of(ultrasound()))
+    assert match.regions == (Region(True),)
+    assert match.text == (Region(True, Rectangle(0, 0, 16, 5)),)
+    assert match.holding is not None
+    assert Recipe.parse(str(recipe)).filters == recipe.filters
 
 
 def test_what_lies_outside_the_regions_is_blanked() -> None:

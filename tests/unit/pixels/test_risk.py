@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from pydicom import Dataset
 from pydicom.uid import UID_dictionary
 
 from dicom_deid.engine.pixels import (
+    LEARNED,
+    PROJECT_RULES,
     FilterMatch,
     ObjectFacts,
     PixelDecision,
@@ -118,11 +122,11 @@ def test_every_document_class_is_known(words: tuple[str, ...], reason: Reason) -
     assert {uid: document_risk(uid) for uid in classes} == dict.fromkeys(classes, reason)
 
 
-def match_of(text: str) -> FilterMatch:
+def match_of(text: str, name: str = "recipe") -> FilterMatch:
     header = Dataset()
     header.Modality = "US"
     header.Rows, header.Columns = 20, 30
-    return PixelFilters(Recipe.parse("FORMAT dicom\n" + text).filters).match(header)
+    return PixelFilters(Recipe.parse("FORMAT dicom\n" + text, name).filters).match(header)
 
 
 NOTHING = FilterMatch()
@@ -192,6 +196,37 @@ def test_decision(facts: ObjectFacts, match: FilterMatch, policy: str, expected:
         with pytest.raises(Quarantine) as caught:
             decide_pixels(facts, match, settings)
         assert caught.value.reason is expected
+
+
+REVIEWED = match_of(MASK + " clears pixel-risk burned-in-annotation\n", PROJECT_RULES)
+ALLOWED = match_of("%filter whitelist\nLABEL x\n contains Modality US\n", PROJECT_RULES)
+LEARNT = match_of(MASK.replace("graylist", LEARNED) + " clears pixel-risk\n", PROJECT_RULES)
+CHECKED = PixelDecision(clean=True, check=True)
+
+
+@pytest.mark.parametrize(
+    ("facts", "match", "settings", "expected"),
+    [
+        (US, REVIEWED, Settings(), CHECKED),
+        (BURNED, REVIEWED, Settings(), CHECKED),
+        (US, ALLOWED, Settings(), PixelDecision(check=True)),
+        (US, REVIEWED, Settings(pixel_risk="ocr"), PixelDecision(clean=True, find_text=True, check=True)),
+        (US, ALLOWED, Settings(pixel_risk="ocr"), PixelDecision(find_text=True, check=True)),
+        (FACE, REVIEWED, Settings(pixel_risk="allow"), replace(CHECKED, allowed=Reason.RECOGNIZABLE_VISUAL_FEATURES)),
+        (US, REVIEWED, Settings(check_masks="none"), PixelDecision(clean=True)),
+        # Rules select by the device: they also match images of it that no reviewer had to see.
+        (CT, REVIEWED, Settings(), PixelDecision(clean=True)),
+        # Layouts are searched for in a sample.
+        (US, LEARNT, Settings(), PixelDecision(clean=True)),
+        (US, CLEANS, Settings(check_masks="all"), CHECKED),
+        (US, WHITE, Settings(check_masks="all"), PixelDecision()),
+        (VIDEO, ALLOWED, Settings(pixel_risk="allow"), PixelDecision(allowed=Reason.VIDEO)),
+    ],
+)
+def test_what_decisions_leave_visible_is_searched(
+    facts: ObjectFacts, match: FilterMatch, settings: Settings, expected: PixelDecision
+) -> None:
+    assert decide_pixels(facts, match, settings) == expected
 
 
 def test_documents_follow_their_policy() -> None:

@@ -5,8 +5,8 @@ numpy and the codecs are imported only when pixels have to be decoded.
 
 from dicom_deid.engine.pixels.clean import CleanedPixels, clean_pixels, with_overlays, without_embedded_planes
 from dicom_deid.engine.pixels.faces import FACE_ELEMENTS
-from dicom_deid.engine.pixels.filters import FilterMatch, PixelFilters, captured_by
-from dicom_deid.engine.pixels.layouts import LEARNED, TextLayout
+from dicom_deid.engine.pixels.filters import LEARNED, PROJECT_RULES, FilterMatch, PixelFilters, captured_by
+from dicom_deid.engine.pixels.layouts import TextLayout
 from dicom_deid.engine.pixels.overlays import (
     Overlay,
     is_overlay_data,
@@ -27,12 +27,25 @@ from dicom_deid.engine.pixels.risk import (
     is_video,
     pixel_risk,
 )
-from dicom_deid.engine.pixels.text import FoundText, TextFinder, overlay_text_regions, require_ocr, text_regions
+from dicom_deid.engine.pixels.text import (
+    CANNOT_BE_SEARCHED,
+    SEARCHED,
+    SHOWS_TEXT,
+    FoundText,
+    TextFinder,
+    overlay_text_regions,
+    require_ocr,
+    text_regions,
+)
 
 __all__ = [
+    "CANNOT_BE_SEARCHED",
     "FACE_ELEMENTS",
     "FACTS",
     "LEARNED",
+    "PROJECT_RULES",
+    "SEARCHED",
+    "SHOWS_TEXT",
     "CleanedPixels",
     "FilterMatch",
     "FoundText",

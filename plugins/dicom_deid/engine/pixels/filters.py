@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 
 Answer = TypeVar("Answer")
 
+LEARNED = "learned"
+"""Section of filters that were learned: an object that one clears is searched all the same if it is in the sample."""
+
+PROJECT_RULES = "project-rules"
+"""Name of the recipe with the decisions of reviewers and the learned layouts, in messages and digests."""
+
 _MAX_REMEMBERED = 4096
 _DEVICE = (0x00080060, 0x00080070, 0x00081090)
 """Modality, Manufacturer and ManufacturerModelName."""
@@ -43,11 +49,19 @@ class FilterMatch:
     clears
         The risks that the filters clear. A filter that holds beats one that blanks, and one that blanks beats one
         that calls the object clean: where a filter blanks, only what such filters say they clear is cleared.
+    text
+        Regions that may show text.
     """
 
     filters: tuple[Filter, ...] = ()
     regions: tuple[Region, ...] = ()
     clears: frozenset[Reason] = frozenset()
+    text: tuple[Region, ...] = ()
+
+    @property
+    def is_reviewed(self) -> bool:
+        """True if one of the filters is a decision of a reviewer."""
+        return any(each.source == PROJECT_RULES and each.group != LEARNED for each in self.filters)
 
     @property
     def cleans(self) -> bool:
@@ -153,7 +167,12 @@ class PixelFilters:
         ]
         size = [int(text) if (text := value_of(tag)) and text.isdecimal() else 0 for tag in (_ROWS, _COLUMNS)]
         blanking = [bool(bands(some, *size)) for some in regions]
-        return FilterMatch(matching, tuple(region for some in regions for region in some), _cleared(matching, blanking))
+        return FilterMatch(
+            matching,
+            tuple(region for some in regions for region in some),
+            _cleared(matching, blanking),
+            tuple(Region(True, each.area) for a_filter in matching for each in a_filter.text),
+        )
 
 
 def _narrowed(filters: Iterable[Filter], value_of: Callable[[int], str | None], known: Set[int]) -> tuple[Filter, ...]:

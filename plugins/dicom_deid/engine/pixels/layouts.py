@@ -15,9 +15,6 @@ from dicom_deid.recipe.filters import Rectangle
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-LEARNED = "learned"
-"""Section of filters that were learned: an object that one clears is searched all the same if it is in the sample."""
-
 _SAMPLED_ONE_IN = 50
 _LONGEST = 64
 _SHORTEST_WORD = 3

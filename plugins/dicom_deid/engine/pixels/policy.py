@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,9 @@ from dicom_deid.dicom.walk import NeedMoreDataError
 from dicom_deid.engine.functions import read_data_set
 from dicom_deid.engine.handlers.basic import ObjectWalk
 from dicom_deid.engine.pixels import (
+    CANNOT_BE_SEARCHED,
+    LEARNED,
+    SHOWS_TEXT,
     CleanedPixels,
     ObjectFacts,
     Overlay,
@@ -30,7 +33,7 @@ from dicom_deid.engine.pixels import (
 )
 from dicom_deid.engine.pixels.faces import FACE_ELEMENTS, face_evidence, face_facts
 from dicom_deid.engine.pixels.filters import FilterMatch
-from dicom_deid.engine.pixels.layouts import LEARNED, is_sampled, layout_of
+from dicom_deid.engine.pixels.layouts import is_sampled, layout_of
 from dicom_deid.engine.profiles import Option
 from dicom_deid.engine.settings import Settings
 from dicom_deid.exceptions import ConfigurationError, Quarantine
@@ -72,7 +75,8 @@ class PixelAndDocumentPolicy:
         # Labels of learned layouts outside whose places this process has found text.
         self._unlearned: set[str] = set()
         self._is_idle = not self._filters and settings.pixel_risk == "allow" and settings.documents == "allow"
-        if (self._filters or settings.pixel_risk == "ocr") and not settings.rebuild_file_meta:
+        cleans = any(a_filter.coordinates for a_filter in recipe.filters)
+        if (cleans or settings.pixel_risk == "ocr") and not settings.rebuild_file_meta:
             raise ConfigurationError("pixels can be cleaned only where the file meta information is rebuilt")
 
     def apply(
@@ -125,13 +129,13 @@ class PixelAndDocumentPolicy:
             decision = PixelDecision(clean=True, find_text=True)
         if decision.allowed is not None:
             walk.note(Reason.PIXEL_RISK_ALLOWED)
-        if not decision.clean and not decision.find_text:
+        if not (decision.clean or decision.find_text or decision.check):
             return None
         if walk.partial:
             raise NeedMoreDataError(size)
         is_learned = learned and decision == PixelDecision(clean=True) and self._settings.pixel_risk == "ocr"
         is_in_sample = is_learned and is_sampled(_text(walk, "SOPInstanceUID"))
-        if defer_search and (is_in_sample or decision.find_text or self._checks_mask(decision)):
+        if defer_search and (is_in_sample or decision.find_text or decision.check):
             walk.search_deferred = True
             return None
         if is_in_sample:
@@ -172,12 +176,9 @@ class PixelAndDocumentPolicy:
     ) -> None:
         """Quarantine an object of a learned layout that shows text elsewhere, and use the layout no longer."""
         uid, (pixels, vr) = header.transfer_syntax.uid, _pixels(walk, header)
-        if _shows_text(dataset, pixels, uid, vr, match.regions):
+        if _text_outside(dataset, pixels, uid, vr, match):
             self._unlearned.add(learned)
             raise Quarantine(Reason.TEXT_OUTSIDE_LAYOUT, learned)
-
-    def _checks_mask(self, decision: PixelDecision) -> bool:
-        return decision.clean and self._settings.check_masks and self._settings.pixel_risk != "allow"
 
     def _clean(
         self, walk: ObjectWalk, header: FileHeader, dataset: Dataset, match: FilterMatch, decision: PixelDecision
@@ -186,12 +187,17 @@ class PixelAndDocumentPolicy:
         overlays = _overlays(walk, header, dataset)
         regions = overlay_regions = match.regions if decision.clean else ()
         if decision.find_text:
-            found = text_regions(dataset, pixels, uid, vr=vr, blanked=regions)
-            walk.layout = layout_of(dataset, found) if self._settings.layout_objects else None
+            if decision.check:
+                found = _text_outside(dataset, pixels, uid, vr, match)
+            else:
+                found = text_regions(dataset, pixels, uid, vr=vr, blanked=regions)
+            # What was found outside a mask is not all text of the device.
+            learns = self._settings.layout_objects and not decision.check
+            walk.layout = layout_of(dataset, found) if learns else None
             regions = (*regions, *found)
             overlay_regions = (*regions, *overlay_text_regions(overlays))
-        elif self._checks_mask(decision) and _shows_text(dataset, pixels, uid, vr, regions):
-            raise Quarantine(Reason.PIXEL_RISK, "text outside the regions that filters blank")
+        elif decision.check and _text_outside(dataset, pixels, uid, vr, match):
+            raise Quarantine(Reason.PIXEL_RISK, SHOWS_TEXT)
         cleaned = None
         if regions:
             recompress = self._settings.recompress_pixels
@@ -229,12 +235,18 @@ class _DataSet:
         return self._source[:start] + deflate([memoryview(self._walk.data)[: found[0]]])
 
 
-def _shows_text(dataset: Dataset, pixels: memoryview, uid: str, vr: str, blanked: Sequence[Region]) -> bool:
-    """Return whether an object shows text outside the regions that filters blank."""
+def _text_outside(dataset: Dataset, pixels: memoryview, uid: str, vr: str, match: FilterMatch) -> tuple[Region, ...]:
+    """Return where an object shows text outside the regions that filters blank or that may show text."""
     header = dataset.copy()
-    # Text that the header announces is what the filters blank.
+    # Text that the header announces is what the filters are about.
     header.pop("BurnedInAnnotation", None)
-    return bool(text_regions(header, pixels, uid, vr=vr, blanked=blanked))
+    try:
+        return text_regions(header, pixels, uid, vr=vr, blanked=(*match.regions, *match.text))
+    except Quarantine as quarantine:
+        if match.cleans or quarantine.reason is Reason.PIXEL_RISK:
+            raise
+        # Nothing has to be blanked: a reviewer can allow the object as it is.
+        raise Quarantine(Reason.PIXEL_RISK, CANNOT_BE_SEARCHED) from None
 
 
 def _pixels(walk: ObjectWalk, header: FileHeader) -> tuple[memoryview, str]:

@@ -140,12 +140,16 @@ class PixelDecision:
         Whether to blank the regions of the filters.
     find_text
         Whether to search text in the pixels and blank it, see `TextFinder`.
+    check
+        Whether what the filters leave visible is searched because they clear the object: text holds it, unless
+        `find_text` blanks it.
     allowed
         A risk that the policy allows, recorded in the audit.
     """
 
     clean: bool = False
     find_text: bool = False
+    check: bool = False
     allowed: Reason | None = None
 
 
@@ -272,7 +276,8 @@ def decide_pixels(facts: ObjectFacts, match: FilterMatch, settings: Settings) ->
     """Decide what to do with an object's pixels, from the filters that match and the policy for risk.
 
     A filter clears the risks that it names, see `FilterMatch`. No filter clears recognisable features or video, and
-    text search finds no faces.
+    text search finds no faces. Where a reviewer has decided, `Settings.check_masks` says whether what the decision
+    leaves visible is searched for text.
 
     Raises
     ------
@@ -281,15 +286,26 @@ def decide_pixels(facts: ObjectFacts, match: FilterMatch, settings: Settings) ->
         filter would blank parts of a video.
     """
     risk = _remaining_risk(facts, match)
+    check = _is_checked(facts, match, settings)
     if risk is None:
-        return PixelDecision(clean=match.cleans)
+        return PixelDecision(clean=match.cleans, find_text=check and settings.pixel_risk == "ocr", check=check)
     if match.cleans and risk.reason is Reason.VIDEO:
         raise Quarantine(*risk)
     if settings.pixel_risk == "allow":
-        return PixelDecision(clean=match.cleans, allowed=risk.reason)
+        return PixelDecision(clean=match.cleans, check=check, allowed=risk.reason)
     if settings.pixel_risk == "ocr" and risk.reason in (Reason.PIXEL_RISK, Reason.BURNED_IN_ANNOTATION):
         return PixelDecision(clean=match.cleans, find_text=True)
     raise Quarantine(*risk)
+
+
+def _is_checked(facts: ObjectFacts, match: FilterMatch, settings: Settings) -> bool:
+    """Return whether what the filters leave visible is searched for text; a decision is about objects at risk."""
+    if is_video(facts.transfer_syntax_uid):
+        return False
+    if settings.check_masks == "all" and match.cleans:
+        return True
+    is_reviewed = settings.check_masks != "none" and match.is_reviewed
+    return is_reviewed and (match.holding is not None or pixel_risk(facts) is not None)
 
 
 def _remaining_risk(facts: ObjectFacts, match: FilterMatch) -> Risk | None:

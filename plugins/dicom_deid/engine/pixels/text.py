@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache, partial
 from importlib.util import find_spec
@@ -51,6 +52,12 @@ _LARGEST_LETTERS = 64
 _LINE = 2
 
 
+SHOWS_TEXT = f"{PIXEL_DATA} shows text outside the regions of the filters"
+CANNOT_BE_SEARCHED = f"{PIXEL_DATA} cannot be searched for text"
+SEARCHED = re.compile(r"shows text|may show text|shows a bar code|cannot be searched|no text was found")
+"""Matches the details of objects that a search for text holds."""
+
+
 class FoundText(NamedTuple):
     """Position and confidence (0 to 1) of text; never the text itself."""
 
@@ -58,8 +65,13 @@ class FoundText(NamedTuple):
     confidence: float
 
 
-def require_ocr() -> None:
+def require_ocr(what: str = "pixel_risk=ocr") -> None:
     """Check that the extra `ocr` is installed, without loading the models.
+
+    Parameters
+    ----------
+    what
+        What needs it, as the message says.
 
     Raises
     ------
@@ -69,7 +81,7 @@ def require_ocr() -> None:
     missing = [name for name in ("rapidocr", "onnxruntime", "numpy") if find_spec(name) is None]
     if missing:
         raise ConfigurationError(
-            f"pixel_risk=ocr needs the extra ocr, and {', '.join(missing)} is not installed on this machine: "
+            f"{what} needs the extra ocr, and {', '.join(missing)} is not installed on this machine: "
             "pip install 'airflow-provider-dicom-deid[ocr]' wherever runs are planned and batches are processed"
         )
 

@@ -71,7 +71,10 @@
     }
   }
 
-  // Rectangles
+  // Rectangles are blanked, or may show text; under an allowance nothing is blanked.
+
+  const action = () => form.querySelector("[name=action]:checked").value;
+  const isText = (rectangle) => Boolean(rectangle.text) || action() === "allow";
 
   function draw() {
     if (!canvas) return;
@@ -84,7 +87,8 @@
       const at = [each.left, each.top, each.right - each.left, each.bottom - each.top].map((value) => value * scale);
       context.fillStyle = "rgb(0 0 0 / 60%)";
       context.strokeStyle = "#ffb000";
-      context.fillRect(...at);
+      context.setLineDash(isText(each) ? [4 * context.lineWidth, 2 * context.lineWidth] : []);
+      if (!isText(each)) context.fillRect(...at);
       context.strokeRect(...at);
     }
   }
@@ -109,6 +113,16 @@
           label.append(side + " ", field);
           row.append(label, " ");
         }
+        const kind = document.createElement("select");
+        kind.setAttribute("aria-label", `Rectangle ${index + 1}`);
+        kind.append(new Option("is blanked", ""), new Option("may show text", "text"));
+        kind.value = isText(rectangle) ? "text" : "";
+        kind.disabled = action() === "allow";
+        kind.addEventListener("change", () => {
+          rectangle.text = Boolean(kind.value);
+          save();
+        });
+        row.append(kind, " ");
         const remove = document.createElement("button");
         remove.type = "button";
         remove.textContent = "Remove";
@@ -125,9 +139,10 @@
   }
 
   function save() {
-    form.elements.rectangles.value = rectangles
-      .map((each) => [each.left, each.top, each.right, each.bottom].join(","))
-      .join(";");
+    const sides = (each) => [each.left, each.top, each.right, each.bottom].join(",");
+    const sent = ["mask", "allow"].includes(action()) ? rectangles : [];
+    form.elements.rectangles.value = sent.filter((each) => !isText(each)).map(sides).join(";");
+    form.elements.text.value = sent.filter(isText).map(sides).join(";");
     draw();
   }
 
@@ -178,11 +193,13 @@
   // Form
 
   function follow() {
-    const action = form.querySelector("[name=action]:checked");
     const rule = form.querySelector("[name=extent][value=rule]");
-    rule.disabled = action.dataset.rule === "no";
+    rule.disabled = form.querySelector("[name=action]:checked").dataset.rule === "no";
     if (rule.disabled && rule.checked) form.querySelector("[name=extent][value=group]").checked = true;
-    if (input("mask")) input("mask").hidden = action.value !== "mask";
+    if (input("mask")) {
+      input("mask").hidden = !["mask", "allow"].includes(action());
+      changed();
+    }
   }
 
   function choose() {
@@ -193,7 +210,7 @@
     }
   }
 
-  form.addEventListener("change", follow);
+  for (const choice of form.querySelectorAll("[name=action]")) choice.addEventListener("change", follow);
   objects.addEventListener("change", choose);
   if (canvas) {
     input("show").addEventListener("click", showPicture);
