@@ -193,7 +193,8 @@ _ADVICE = {
         "quarantine page; look also at objects of the device that the layout has released.",
     ),
     Reason.PIXEL_RISK: Advice(
-        "Objects of this kind often show identifiers in their pixels, and no filter clears this one.",
+        "Objects of this kind often show identifiers in their pixels, and no filter clears this one, or a search has "
+        "found text that a decision leaves visible.",
         "The detail names the element. Mask or allow the objects on the quarantine page, add the recipe `devices`, "
         "write a %filter label for the device with `clears pixel-risk`, or set pixel_risk to ocr or allow.",
     ),
@@ -203,7 +204,7 @@ _ADVICE = {
     ),
     Reason.FACE_POSSIBLE: Advice(
         "A CT or MR image whose header says, or does not exclude, that it can show a face. Nothing was de-faced.",
-        "De-face the series before it is released, or set faces to report or allow.",
+        "De-face the series before it is released, allow it on the quarantine page, or set faces to report or allow.",
     ),
     Reason.PIXEL_DATA_UNREADABLE: Advice(
         "Pixels that a rule must clean cannot be decoded or encoded.",

@@ -22,6 +22,7 @@ _ACTIONS: Mapping[Reason, tuple[DecisionAction, ...]] = {
     Reason.BURNED_IN_ANNOTATION: (DecisionAction.MASK, DecisionAction.ALLOW),
     Reason.TEXT_OUTSIDE_LAYOUT: (DecisionAction.MASK, DecisionAction.ALLOW),
     Reason.RECOGNIZABLE_VISUAL_FEATURES: (DecisionAction.ALLOW,),
+    Reason.FACE_POSSIBLE: (DecisionAction.ALLOW,),
     Reason.VIDEO: (DecisionAction.ALLOW,),
     Reason.ENCAPSULATED_DOCUMENT: (DecisionAction.ALLOW,),
     Reason.STRUCTURED_CONTENT: (DecisionAction.ALLOW,),
@@ -42,6 +43,7 @@ _SETTINGS: Mapping[tuple[Reason, DecisionAction], Mapping[str, object]] = {
         (reason, DecisionAction.ALLOW): {"documents": "allow"}
         for reason in (Reason.ENCAPSULATED_DOCUMENT, Reason.STRUCTURED_CONTENT, Reason.GRAPHIC_CONTENT)
     },
+    (Reason.FACE_POSSIBLE, DecisionAction.ALLOW): {"faces": "report"},
     (Reason.RESIDUAL_FOUND, DecisionAction.ALLOW): {"residuals": "report"},
     (Reason.RESIDUAL_FOUND, DecisionAction.REDACT): {"residuals": "redact-token"},
     (Reason.RESIDUAL_FOUND, DecisionAction.REMOVE): {"residuals": "remove-element"},

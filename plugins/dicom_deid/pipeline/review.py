@@ -40,6 +40,7 @@ _VIEWS = {
     Reason.PIXEL_RISK: "image",
     Reason.BURNED_IN_ANNOTATION: "image",
     Reason.RECOGNIZABLE_VISUAL_FEATURES: "image",
+    Reason.FACE_POSSIBLE: "image",
     Reason.VIDEO: "image",
     Reason.GRAPHIC_CONTENT: "image",
     Reason.ENCAPSULATED_DOCUMENT: "document",

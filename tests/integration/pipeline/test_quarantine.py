@@ -294,6 +294,7 @@ def test_one_decision_about_several_groups(place):
         assert [each.released for each in list_decisions(database.connection)] == [2]
 
 
+@pytest.mark.timeout(900)
 def test_the_images_of_the_demonstration_need_at_most_ten_decisions(place):
     """A mask for each device, and two decisions about the others: as a whole, and where a search finds text."""
     place.put({name: path.read_bytes() for name, path in sample_files()})
@@ -375,6 +376,19 @@ def test_excluded_and_left_objects(place):
     (left,) = held(place)
     assert (left.model, left.decided) == ("Echo 2", 1)
     assert place.get() == {}
+
+
+def test_an_image_that_can_show_a_face_is_allowed(place):
+    """Under `faces=hold`; it stays marked in the audit."""
+    dataset = pydicom.dcmread(io.BytesIO(held_image(Device("ACME", "CT"), modality="CT", sop_class=CT)))
+    dataset.BodyPartExamined = "HEAD"
+    file = io.BytesIO()
+    dataset.save_as(file)
+    place.put({"ct.dcm": file.getvalue()})
+    place.run(settings=STRICT.replace(faces="hold"))
+    (group,) = held(place, reason="face-possible")
+    decide(place, group, "allow")
+    assert review(place) == {"ct.dcm": ("deidentified", None)}
 
 
 def test_decisions_add_up(place):
