@@ -131,7 +131,7 @@ def make_decision(
             "A search for text holds these objects, and would hold the next ones: draw rectangles around the text "
             "that may stay, or decide for the objects."
         )
-    # Who allows what a search has found knows of it.
+    # The reviewer knows of the text that a search has found.
     is_seen = objects is not None or (is_about_text and action is DecisionAction.ALLOW and not text)
     rules = _rules(group, action, rectangles, text, is_rule=is_rule, is_seen=is_seen)
     settings = {} if is_rule and not is_seen else _settings(group, action, is_seen=is_seen)

@@ -71,8 +71,8 @@ def _require_ocr(recipe: Recipe, settings: Settings) -> None:
         require_ocr("check_masks=all")
     elif settings.check_masks == "decisions" and FilterMatch(recipe.filters).is_reviewed:
         require_ocr(
-            "A mask or an allowance of the project is not applied unseen, without a search for text that it leaves "
-            "visible (check_masks=decisions; check_masks=none turns the search off). This"
+            "The search for text that decisions of reviewers leave visible (check_masks=decisions; check_masks=none "
+            "releases it without a search)"
         )
 
 

@@ -188,7 +188,7 @@ BELOW = Rectangle(0, 8, 96, 64)
 
 
 def held_with_text(place: RunEnvironment, **settings: object) -> HeldGroup:
-    """Hold two images of a device, one of which shows text below the banner."""
+    """Hold two images of a device; the second shows text below the banner."""
     device = Device("ACME", "Echo 1")
     place.put({"calm.dcm": held_image(device), "text.dcm": held_image(device, number=2, text=TEXT)})
     place.run(settings=STRICT.replace(**settings))
@@ -210,7 +210,7 @@ def test_text_that_a_decision_about_a_group_leaves_visible_is_held_again(place, 
 
 
 def test_what_a_search_has_found_can_be_allowed_for_the_group(place):
-    """Who allows objects that are held for their text knows of it; a rule needs the places."""
+    """The reviewer knows that they show text; a rule needs its places."""
     decide(place, held_with_text(place), "mask", rectangles=BANNER)
     review(place)
     (group,) = held(place)

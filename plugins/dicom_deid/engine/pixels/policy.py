@@ -191,7 +191,7 @@ class PixelAndDocumentPolicy:
                 found = _text_outside(dataset, pixels, uid, vr, match)
             else:
                 found = text_regions(dataset, pixels, uid, vr=vr, blanked=regions)
-            # What was found outside a mask is not all text of the device.
+            # Text outside a mask is not all text of the device.
             learns = self._settings.layout_objects and not decision.check
             walk.layout = layout_of(dataset, found) if learns else None
             regions = (*regions, *found)
