@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -36,24 +37,16 @@ SHOWN = "test_files/CT_small.dcm"
 @click.group(invoke_without_command=True)
 @click.option("--keep", is_flag=True, help="Leave Airflow's UI running until Ctrl-C.")
 @click.option(
-    "--dags",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    default=Path("dags"),
-    show_default=True,
-    help="The folder of the DAG files.",
-)
-@click.option(
     "--directory",
     type=click.Path(path_type=Path, file_okay=False),
     help="Where the demonstration keeps its data.  [default: next to the sandbox's]",
 )
 @click.pass_context
-def demo(context: click.Context, keep: bool, dags: Path, directory: Path | None) -> None:
+def demo(context: click.Context, keep: bool, directory: Path | None) -> None:
     """De-identify pydicom's own test files through a real Airflow, and show the results."""
     if context.invoked_subcommand is None:
         _run(
             Console(highlight=False, width=_WIDTH),
-            dags.absolute(),
             directory or default_directory().with_name("demo"),
             keep,
         )
@@ -87,11 +80,11 @@ def seed(endpoint_url: str | None, connections: Path | None) -> None:
     )
 
 
-def _run(console: Console, dags: Path, directory: Path, keep: bool) -> None:
+def _run(console: Console, directory: Path, keep: bool) -> None:
     began = time.monotonic()
     with Sandbox(directory, keep=True) as sandbox, _step(console, "Starting Airflow") as done:
         keys = embedded_keys(directory)
-        airflow = _airflow(sandbox, keys, dags, directory)
+        airflow = _airflow(sandbox, keys, directory)
         airflow.start(COMPONENTS if keep else COMPONENTS[:3])
         done(airflow.url)
         try:
@@ -110,7 +103,7 @@ def _run(console: Console, dags: Path, directory: Path, keep: bool) -> None:
             airflow.stop()
 
 
-def _airflow(sandbox: Sandbox, keys: KeyRing, dags: Path, directory: Path) -> AirflowSandbox:
+def _airflow(sandbox: Sandbox, keys: KeyRing, directory: Path) -> AirflowSandbox:
     create_database(sandbox.postgres_url, "airflow")
     s3 = sandbox.s3
     storage = {"endpoint_url": s3.endpoint_url, "login": s3.access_key, "password": s3.secret_key}
@@ -118,7 +111,7 @@ def _airflow(sandbox: Sandbox, keys: KeyRing, dags: Path, directory: Path) -> Ai
         AirflowOptions(
             home=directory / "airflow",
             database_url=sandbox.database_url("airflow").replace("postgresql://", "postgresql+psycopg2://"),
-            dags_folder=dags,
+            dags_folder=Path(str(files("dicom_deid.example_dags"))),
             connections=connection_documents(storage, sandbox.postgres_url, keys, project="demo"),
         )
     )
