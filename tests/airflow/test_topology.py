@@ -6,14 +6,18 @@ import json
 import os
 import shlex
 import shutil
+import socket
 import subprocess
+import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psycopg2
 import pytest
 import yaml
 from tests.support.airflow import DAGS, Deployment
@@ -21,10 +25,11 @@ from tests.support.programs import program
 from tests.support.runs import patients, series
 
 from dicom_deid.database import Database, KeyRing
-from dicom_deid.sandbox import Sandbox
-from dicom_deid.sandbox.airflow import AirflowOptions, AirflowSandbox, create_database
-from dicom_deid.sandbox.deployment import connection_documents
+from dicom_deid.sandbox import S3Service
+from dicom_deid.sandbox.airflow import AirflowOptions, AirflowSandbox
 from dicom_deid.sandbox.ports import free_ports
+from dicom_deid.sandbox.postgresql import server_program
+from dicom_deid.sandbox.seaweedfs import PORT_OPTIONS
 
 pytestmark = [
     pytest.mark.slow,
@@ -44,16 +49,30 @@ QUICK = {
 }
 
 
-VOLUMES = ("secrets", "server-secrets", "login", "logs")
-"""The volumes of the compose file that Airflow and Redis mount; they are directories here."""
+VOLUMES = ("secrets", "server-secrets", "login", "logs", "database", "objects")
+"""The volumes of the compose file; they are directories here."""
+NO_ROOT = ["setpriv", "--reuid=nobody", "--clear-groups"] if os.geteuid() == 0 else []
+"""Words that start a server whose image has a user of its own, other than Airflow's."""
 
 
 class Services:
-    """The services of the compose file as processes of this machine, each with the mounts that the file gives it."""
+    """The services of the compose file as processes of this machine, each with the mounts that the file gives it.
 
-    def __init__(self, home: Path, replaced: dict[str, str]) -> None:
+    Parameters
+    ----------
+    home
+        Directory of the volumes.
+    replaced
+        Texts of the compose file and of the files that `secrets` writes, such as addresses, by those of this machine.
+    variables
+        Environment variables of health checks, for what is another port here.
+    """
+
+    def __init__(self, home: Path, replaced: Mapping[str, str], variables: Mapping[str, str]) -> None:
         self.home = home
-        self.replaced = {f"{target}": str(home / volume) for volume, target in targets().items()} | replaced
+        self.variables = variables
+        self.replaced = {f"{target}": str(home / volume) for volume, target in targets().items()} | dict(replaced)
+        self.processes: list[subprocess.Popen[bytes]] = []
         for volume in VOLUMES:
             (home / volume).mkdir()
 
@@ -86,10 +105,34 @@ class Services:
         script = " && ".join([*steps, 'exec "$@"'])
         return ["unshare", "--mount", *user, "sh", "-c", script, "sh"]
 
-    def run(self, service: str, environment: dict[str, str]) -> None:
+    def run(self, service: str, environment: Mapping[str, str]) -> None:
         """Run the command of a service to its end."""
         words = [*self.wrapper(service), *shlex.split(self.command(service))]
         subprocess.run(words, env=environment, check=True, cwd=self.home)
+
+    def start(self, service: str, words: Sequence[str | Path]) -> None:
+        """Start a server in the background, and wait until the health check of the file finds it healthy."""
+        log = (self.home / f"{service}.log").open("wb")
+        everything = [*self.wrapper(service), *words]
+        process = subprocess.Popen(everything, stdout=log, stderr=log, cwd=self.home, start_new_session=True)
+        self.processes.append(process)
+        wait_until(lambda: self.is_healthy(service, os.environ), 60, f"{service} is healthy")
+
+    def is_healthy(self, service: str, environment: Mapping[str, str]) -> bool:
+        """Return whether the health check of a service succeeds."""
+        kind, *words = [self.translate(word) for word in COMPOSE["services"][service]["healthcheck"]["test"]]
+        words = ["sh", "-c", *words] if kind == "CMD-SHELL" else words
+        path = f"{Path(sys.executable).parent}:{server_program('psql').parent}:{os.environ['PATH']}"
+        environment = {**environment, **self.variables, "PATH": path}
+        done = subprocess.run([*self.wrapper(service), *words], env=environment, capture_output=True, check=False)
+        return done.returncode == 0
+
+    def stop(self) -> None:
+        """Stop the servers."""
+        for process in reversed(self.processes):
+            process.terminate()
+        for process in self.processes:
+            process.wait()
 
 
 def targets() -> dict[str, str]:
@@ -98,85 +141,109 @@ def targets() -> dict[str, str]:
     return {mount[0]: mount[1] for mount in mounts if mount[0] in VOLUMES}
 
 
+@dataclass(frozen=True)
+class Servers:
+    """The object store of the compose file."""
+
+    s3: S3Service
+
+
 class Topology(Deployment):
     """A deployment of the services of the compose file."""
 
-    def __init__(self, sandbox: Sandbox, airflow: AirflowSandbox, url: str, keys: KeyRing, services: Services) -> None:
-        super().__init__(sandbox, airflow, url, keys)
+    def __init__(self, airflow: AirflowSandbox, services: Services) -> None:
+        found = json.loads((services.home / "secrets" / "connections.json").read_text())
+        store, database = found["dicom_deid_source"], found["dicom_deid_database"]
+        s3 = S3Service(store["extra"]["endpoint_url"], store["login"], store["password"])
+        url = "postgresql://{login}:{password}@{host}:{port}/{schema}".format(**database)
+        super().__init__(Servers(s3), airflow, url, KeyRing.parse(found["dicom_deid_default"]["password"]))
         self.services = services
 
 
 @pytest.fixture(scope="module")
-def topology(sandbox_servers: Sandbox) -> Iterator[Topology]:
-    """The services of the compose file, with their mounts; PostgreSQL and S3 are those of the sandbox."""
-    name = f"t{uuid.uuid4().hex[:12]}"
-    for database in ("airflow", "deid"):
-        create_database(sandbox_servers.postgres_url, f"{name}_{database}")
+def topology() -> Iterator[Topology]:
+    """All services of the compose file, with their commands, environment and mounts, and two workers."""
+    program("redis-server")
     home = Path(tempfile.mkdtemp(prefix="dicom-deid-topology-"))
-    # The image's user of Redis is another than Airflow's.
+    # The images of PostgreSQL and Redis have other users than Airflow's.
     home.chmod(0o755)
-    (port,) = free_ports(1)
-    keys = KeyRing.generate()
-    url = sandbox_servers.database_url(f"{name}_airflow").replace("postgresql://", "postgresql+psycopg2://")
-    airflow = AirflowSandbox(AirflowOptions(home=home / "airflow", database_url=url, dags_folder=DAGS))
-    places = {
+    postgres, redis, *storage = free_ports(2 + len(PORT_OPTIONS))
+    # The database of Airflow is in the secrets.
+    airflow = AirflowSandbox(AirflowOptions(home=home / "airflow", database_url="", dags_folder=DAGS))
+    ports = " ".join(f"-{option}={port}" for option, port in zip(PORT_OPTIONS, storage, strict=True))
+    replaced = {
         "/opt/airflow/dags": str(DAGS),
         "http://api-server:8080": airflow.url,
         "${AIRFLOW_BASE_URL:-http://localhost:8080}": airflow.url,
+        "http://localhost:8080": airflow.url,
+        "postgres:5432": f"127.0.0.1:{postgres}",
+        "redis:6379": f"127.0.0.1:{redis}",
+        "storage:8333": f"127.0.0.1:{storage[0]}",
+        "-ip=storage -ip.bind=0.0.0.0 -s3.port=8333": f"-ip=127.0.0.1 -ip.bind=127.0.0.1 {ports} -s3.port.iceberg=0 "
+        "-s3.port.lance=0",
+        '"127.0.0.1", 8333': f'"127.0.0.1", {storage[0]}',
+        "redis-server": f"redis-server --port {redis} --bind 127.0.0.1",
+        "redis-cli": f"redis-cli -p {redis}",
+        "celery@": "worker1@",
     }
-    services = Services(home, places)
-    services.run("secrets", {"PATH": airflow.environment["PATH"], "PYTHONPATH": os.environ.get("PYTHONPATH", "")})
-    replace_addresses(home, sandbox_servers, f"{name}_deid", url, port, keys)
-    airflow.passwords = json.loads((home / "login" / "passwords.json").read_text())
-    for key, value in services.environment("api-server").items():
-        # A plain variable would win over the command that reads the secret.
-        airflow.environment.pop(key.removesuffix("_CMD"), None)
-        airflow.environment[key] = value
-    airflow.environment |= QUICK | {"AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(home / "logs")}
-    (home / "airflow").mkdir()
-    redis = start_redis(services, port)
+    services = Services(home, replaced, {"PGPORT": str(postgres), "HOSTNAME": socket.gethostname()})
+    environment = {"PATH": airflow.environment["PATH"], "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
     try:
+        services.run("secrets", environment)
+        replace_addresses(services)
+        airflow.passwords = json.loads((home / "login" / "passwords.json").read_text())
+        start_postgres(services, postgres)
+        assert COMPOSE["services"]["redis"]["user"] == "redis"
+        services.start("redis", [*NO_ROOT, *shlex.split(services.command("redis"))])
+        services.start("storage", ["env", f"PATH={environment['PATH']}", *shlex.split(services.command("storage"))])
+        for key, value in services.environment("api-server").items():
+            # A plain variable would win over the command that reads the secret.
+            airflow.environment.pop(key.removesuffix("_CMD"), None)
+            airflow.environment[key] = value
+        # A container has one name.
+        airflow.environment["AIRFLOW__CORE__HOSTNAME_CALLABLE"] = "socket.gethostname"
+        airflow.environment |= QUICK | {"AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(home / "logs")}
+        (home / "airflow").mkdir()
         services.run("migrate", airflow.environment)
         for service in ("api-server", "scheduler", "dag-processor", "triggerer"):
             airflow.start_component(services.command(service), wrapper=services.wrapper(service))
         airflow.wait_until_healthy(("scheduler", "dag-processor", "triggerer"), 240)
-        database_url = sandbox_servers.database_url(f"{name}_deid")
-        deployed = Topology(sandbox_servers, airflow, database_url, keys, services)
+        deployed = Topology(airflow, services)
         for number in (1, 2):
             start_worker(deployed, number)
         yield deployed
     finally:
         airflow.stop()
-        redis.terminate()
-        redis.wait()
+        services.stop()
         shutil.rmtree(home, ignore_errors=True)
 
 
-def start_redis(services: Services, port: int) -> subprocess.Popen[bytes]:
-    """Start the service's command as a user that is not root, which the file says too."""
-    assert COMPOSE["services"]["redis"]["user"] == "redis"
-    program("redis-server")
-    script = services.command("redis").replace("redis-server", f"redis-server --port {port} --bind 127.0.0.1")
-    other = ["setpriv", "--reuid=nobody", "--clear-groups"] if os.geteuid() == 0 else []
-    words = [*services.wrapper("redis"), *other, *shlex.split(script)]
-    return subprocess.Popen(words, stdout=subprocess.DEVNULL, cwd=tempfile.gettempdir(), start_new_session=True)
+def start_postgres(services: Services, port: int) -> None:
+    """Do what the image of PostgreSQL does on its first start: make a superuser, run the mounted script."""
+    data, password = services.home / "database", services.home / "server-secrets" / "postgres-password"
+    assert services.environment("postgres") == {"POSTGRES_PASSWORD_FILE": str(password)}
+    if NO_ROOT:
+        shutil.chown(data, "nobody")
+    initialise = [server_program("initdb"), "--pgdata", data, "--username", "postgres", "--pwfile", password]
+    subprocess.run([*NO_ROOT, *initialise, "--auth=scram-sha-256", "--no-sync"], check=True, capture_output=True)
+    options = ["-p", str(port), "-c", "unix_socket_directories=", "-c", "fsync=off"]
+    services.start("postgres", [*NO_ROOT, server_program("postgres"), "-D", data, *options])
+    script = services.translate((DAGS.parent / "docker" / "create-databases.sh").read_text())
+    programs = f"{server_program('psql').parent}:{os.environ['PATH']}"
+    environment = {"PATH": programs, "PGHOST": "127.0.0.1", "PGPORT": str(port), "PGPASSWORD": password.read_text()}
+    subprocess.run([*services.wrapper("postgres"), "sh", "-c", script], env=environment, check=True)
 
 
-def replace_addresses(
-    home: Path, sandbox: Sandbox, database: str, airflow_url: str, redis_port: int, keys: KeyRing
-) -> None:
-    """Write the addresses of this machine into the files that hold them."""
-    place, s3 = home / "secrets", sandbox.s3
-    storage = {"endpoint_url": s3.endpoint_url, "login": s3.access_key, "password": s3.secret_key}
-    documents = connection_documents(storage, sandbox.database_url(database), keys, project="topology")
-    connections = {name: json.loads(document) for name, document in documents.items()}
+def replace_addresses(services: Services) -> None:
+    """Write the addresses of this machine into the secrets, and slow the source down."""
+    for path in (services.home / "secrets").iterdir():
+        path.write_text(services.translate(path.read_text()))
+    path = services.home / "secrets" / "connections.json"
+    connections = json.loads(path.read_text())
+    connections["dicom_deid_database"] |= {"host": "127.0.0.1", "port": int(services.variables["PGPORT"])}
     # Slow enough to be killed in the middle.
     connections["dicom_deid_source"]["extra"]["dicom_deid"] = {"requests_per_second": 2}
-    (place / "connections.json").write_text(json.dumps(connections))
-    (place / "database-url").write_text(airflow_url)
-    (place / "result-backend-url").write_text(f"db+{airflow_url}")
-    password = (home / "server-secrets" / "redis-password").read_text()
-    (place / "broker-url").write_text(f"redis://:{password}@127.0.0.1:{redis_port}/0")
+    path.write_text(json.dumps(connections))
 
 
 def start_worker(deployed: Topology, number: int) -> None:
@@ -200,6 +267,26 @@ def test_connections_can_be_changed_in_the_ui(topology: Topology) -> None:
     assert answer.raise_for_status().json()["description"] == "changed"
     topology.services.run("migrate", topology.airflow.environment)
     assert topology.airflow.request("GET", place).json()["description"] == "changed"
+
+
+@pytest.mark.parametrize("service", ["api-server", "scheduler", "dag-processor", "triggerer", "worker"])
+def test_the_health_check_of_a_service_succeeds(topology: Topology, service: str) -> None:
+    """Catches a check that never succeeds: services that depend on it would not start, or it would be restarted."""
+    environment = topology.airflow.environment
+    wait_until(lambda: topology.services.is_healthy(service, environment), 120, f"{service} is healthy")
+
+
+def test_a_role_cannot_connect_to_the_database_of_the_other(topology: Topology) -> None:
+    """Catches Airflow's role that may read the crosswalk."""
+    with pytest.raises(psycopg2.OperationalError, match="permission denied"):
+        psycopg2.connect(topology.database_url.removesuffix("dicom_deid") + "airflow")
+
+
+def test_the_demonstration_is_stored(topology: Topology) -> None:
+    """Catches a demo profile whose command fails."""
+    topology.services.run("seed", topology.airflow.environment)
+    listed = topology.sandbox.s3.client().list_objects_v2(Bucket="incoming", Prefix="demo/")
+    assert listed["KeyCount"] > 100
 
 
 def test_the_secrets_are_read_only(topology: Topology) -> None:

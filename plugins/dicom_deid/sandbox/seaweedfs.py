@@ -17,7 +17,7 @@ from dicom_deid.sandbox.process import ProcessIdentity, start_process
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_PORT_OPTIONS = (
+PORT_OPTIONS = (
     "s3.port",
     "s3.port.grpc",
     "master.port",
@@ -80,7 +80,7 @@ class SeaweedFS:
         """Return address and credentials of the server on these ports."""
         return S3Service(f"http://{LOOPBACK}:{ports[0]}", self.access_key, self.secret_key)
 
-    port_count: ClassVar[int] = len(_PORT_OPTIONS)
+    port_count: ClassVar[int] = len(PORT_OPTIONS)
 
     def spawn(self, ports: Sequence[int]) -> ProcessIdentity:
         """Start the server's process.
@@ -120,7 +120,7 @@ class SeaweedFS:
             f"-dir={self.directory}",
             f"-ip={LOOPBACK}",
             f"-ip.bind={LOOPBACK}",
-            *(f"-{option}={port}" for option, port in zip(_PORT_OPTIONS, ports, strict=True)),
+            *(f"-{option}={port}" for option, port in zip(PORT_OPTIONS, ports, strict=True)),
             "-s3.port.iceberg=0",
             "-s3.port.lance=0",
             f"-s3.config={identities}",
