@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 from pydicom import Dataset
 
 from dicom_deid.dicom.deflate import deflate, inflate
+from dicom_deid.dicom.embedded import is_data_set, items_in_values
 from dicom_deid.dicom.mixed_vrs import with_uniform_vrs
 from dicom_deid.dicom.part10 import FileHeader, begins_as, meta_is_implicit, read_header, write_header
 from dicom_deid.dicom.reread import check_written
 from dicom_deid.dicom.rewrite import splice
-from dicom_deid.dicom.tags import tag_text
+from dicom_deid.dicom.tags import is_private, tag_text
 from dicom_deid.dicom.transfer_syntax import Encoding
 from dicom_deid.dicom.values import DEFAULT_CHARACTER_SET, from_python
 from dicom_deid.dicom.vr import vr_of
@@ -57,7 +58,7 @@ from dicom_deid.engine.residuals.search import (
     where,
 )
 from dicom_deid.engine.residuals.terms import SearchTerms
-from dicom_deid.engine.segments import SegmentEdit, SegmentLearner, new_identifiers
+from dicom_deid.engine.segments import SegmentEdit, SegmentLearner, is_left, new_identifiers, opaque_values
 from dicom_deid.engine.settings import Settings
 from dicom_deid.exceptions import ConfigurationError, Quarantine
 from dicom_deid.identifiers import Identifier, IdentifierKind, PatientKey
@@ -67,6 +68,7 @@ from dicom_deid.recipe import NO_PRESENCE, CompiledRecipe, ElementName, Presence
 _NOT_CAPTURED = (b"", DEFAULT_CHARACTER_SET, -1, 0)
 _SOP_CLASS_UID = 0x00080016
 _REQUIRED = (("SOPClassUID", _SOP_CLASS_UID), ("StudyInstanceUID", 0x0020000D), ("SeriesInstanceUID", 0x0020000E))
+_EMBEDDED = "a data set in a value that is none"
 _MIXED_VRS = "VRs are explicit and implicit"
 # Preamble, prefix and the first element.
 _LEAST_HEADER = 144
@@ -307,6 +309,7 @@ class Deidentifier:
         if walk.captured or walk.pixel_data or walk.planes_removed:
             raise Quarantine(Reason.MALFORMED, "an identifier or pixel data after the pixel data")
         self._key_by_study(walk, head.captured_text("StudyInstanceUID"), head.captured_text("PatientID"))
+        self._refuse_embedded(walk, 0, analysis.tail_end, encoding)
         if self.settings.residuals != "off":
             self._search_tail(analysis, walk, encoding)
 
@@ -439,6 +442,7 @@ class Deidentifier:
             analysis.transfer_syntax_uid = cleaned.transfer_syntax_uid
             analysis.walk.noted.update(cleaned.notes)
             analysis.walk.filters, analysis.walk.layout = filters, layout
+        self._refuse_embedded(analysis.walk, obj.start, analysis.end, encoding)
         if self.settings.residuals == "off":
             return analysis
         removed = analysis.removed = removed_values(analysis.walk)
@@ -491,6 +495,25 @@ class Deidentifier:
         if meta is None:
             self._collect_meta_instance_uid(analysis)
         return analysis
+
+    def _refuse_embedded(self, walk: ObjectWalk, start: int, end: int, encoding: Encoding) -> None:
+        """Refuse a data set that the rules left in a value that is none, whatever is searched for in it.
+
+        Private elements may hold one if a setting keeps all of them.
+        """
+        first, until = walk.pixel_data or (end, end)
+        values = {at for at, last in opaque_values(walk) if is_data_set(walk.data, at, last)}
+        for area in ((start, min(first, end)), (end if until is None else until, end)):
+            values.update(items_in_values(walk.data, *area, encoding))
+        if not values:
+            return
+        data = walk.data if end == len(walk.data) else walk.data[:end]
+        keeps_private = self.settings.private_elements == "keep"
+        for found in iter_elements(data, start, encoding, partial=walk.partial, wanted=sorted(values)):
+            tag = found.element.tag
+            if found.start in values and not (keeps_private and is_private(tag)) and is_left(walk, found.start):
+                name = found.element.nested_name or tag_text(tag)
+                raise Quarantine(Reason.MALFORMED, f"{name}: {_EMBEDDED}", found.start)
 
     def _may_redact(self, residual: Residual) -> bool:
         return repeats_identifier(residual) or (self.settings.free_text != "keep" and is_in_free_text(residual))

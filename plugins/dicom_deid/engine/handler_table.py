@@ -10,7 +10,7 @@ from pydicom.datadict import dictionary_has_tag, repeater_has_tag
 from dicom_deid.dicom.tags import is_private, is_private_creator
 from dicom_deid.dicom.transfer_syntax import Encoding
 from dicom_deid.dicom.values import DEFAULT_CHARACTER_SET, cast_literal, from_python
-from dicom_deid.dicom.vr import LONG_FORM_VRS, TEXT_VRS, vr_of
+from dicom_deid.dicom.vr import BYTES_VRS, LONG_FORM_VRS, TEXT_VRS, vr_of
 from dicom_deid.dicom.walk import (
     BIG_ENDIAN,
     IMPLICIT,
@@ -116,8 +116,6 @@ _SIGNATURES = frozenset({0x4FFE0001, 0xFFFAFFFA, 0xFFFCFFFC})
 _PIXEL_DATA = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 # The VRs allowed for pixel data; as UN it is opaque, and its length defined.
 _PIXEL_VRS = {0x7FE00010: ("OB", "OW", "UN"), 0x7FE00008: ("OF", "UN"), 0x7FE00009: ("OD", "UN")}
-# VRs whose bytes may hold anything, also a whole data set.
-_OPAQUE_VRS = frozenset({"OB", "OW", "UN"})
 _VOI_LUT_SEQUENCE = 0x00283010
 _LUT_GROUP = 0x0028
 # VRs of numbers as text, which some writers encode as binary numbers.
@@ -518,9 +516,9 @@ class HandlerTable:
             return SequenceHandler(form, items)
         if "UN" in (element.vr, vr) or (vr is None and tag not in _PIXEL_DATA):
             items = self._items(context, element, vr == "UN" or element.vr == "UN", rules_apply)
-            opaque = element.vr in _OPAQUE_VRS or vr == "UN"
+            opaque = element.vr in BYTES_VRS or vr == "UN"
             return OpaqueHandler(form, items) if opaque else UnknownHandler(form, items)
-        return BytesHandler(form) if element.vr in _OPAQUE_VRS and tag not in _PIXEL_DATA else None
+        return BytesHandler(form) if element.vr in BYTES_VRS and tag not in _PIXEL_DATA else None
 
     def _items(self, context: RuleContext, element: ElementName, unknown: bool, rules_apply: bool) -> RuleContext:
         """Return the context of the items of a sequence; those of VR UN are of implicit VR little endian."""

@@ -286,6 +286,22 @@ class Segment:
         return Rendered(new, new_identifiers(walk, final), tuple(noting.noted.items()))
 
 
+def opaque_values(walk: ObjectWalk) -> Iterator[tuple[int, int]]:
+    """Yield where the values lie, in segments too, whose VR does not define their content."""
+    yield from walk.opaque
+    for edit in walk.segments or ():
+        for start, end in edit.segment.walk.opaque:
+            yield edit.start + start, edit.start + end
+
+
+def is_left(walk: ObjectWalk, at: int) -> bool:
+    """Return whether the value of an element that begins at a position is one that no rule removed or replaced."""
+    for edit in walk.edits:
+        if edit.start <= at < edit.end and not edit.is_searched:
+            return isinstance(edit, SegmentEdit) and is_left(edit.segment.walk, at - edit.start)
+    return True
+
+
 def new_identifiers(walk: ObjectWalk, edits: Sequence[Edit]) -> dict[str, str]:
     """Return the new values of the identifiers in the root data set of an object, or in a segment of it.
 
