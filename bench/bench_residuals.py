@@ -234,6 +234,11 @@ _NAMED = {
     ("heudiconv", "StudyDescription, original value of ReferringPhysicianName"): "the name of the physician",
     ("heudiconv", "StudyDescription, original value of PatientName"): "a part of the phantom's name, `102TD`",
     ("nibabel", "StudyComments, original value of PatientName"): "the first word of the made-up name",
+    ("pydicom-data-1.0.0", "StudyDescription, original value of PatientName"): "the whole name, `Modality LUT Test`",
+    ("pysuv-0.1.0", "StudyDescription, original value of PatientName"): "the name that its makers planted",
+    ("pysuv-0.1.0", "Manufacturer, original value of PatientID"): "the identifier of the digital phantom",
+    ("rsna-anonymizer-19.0.10", "StudyDescription, original value of PatientName"): "the name that its makers planted",
+    ("rsna-anonymizer-19.0.10", "ProtocolName, original value of PatientName"): "a part of the name, `DRB`",
     ("dicognito-0.19.0", "ResponsiblePerson, original value of OtherPatientNames"): "the made-up given name, `MR1`",
 }
 

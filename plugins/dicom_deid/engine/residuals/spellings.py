@@ -40,10 +40,13 @@ _BETWEEN_PARTS = (" ", ", ", ",", "^", "=", "_", "-", ".", "\u3000", "\u00b7", "
 NO_NAMES = frozenset(
     (
         *("anon", "anonymous", "anonymized", "default", "dicom", "doctor", "female", "first", "last", "male", "miss"),
-        *("enter", "mister", "name", "none", "null", "patient", "phantom", "prof", "test", "text", "unknown"),
+        *("enter", "mister", "name", "none", "null", "patient", "phantom", "prof", "template"),
+        *("test", "text", "unknown"),
         *("abu", "bin", "del", "den", "der", "des", "dos", "ibn", "las", "los", "van", "von"),
     )
 )
+# The code of a subject of a trial, such as `NSCLC-PET-058`: written as a name, but its words are those of the trial.
+_SUBJECT_CODE = re.compile(r"(?=.*(?:^|[-_.])\d+(?:[-_.]|$))[^\s^]+[-_.][^\s^]+\^*")
 _NO_PERSON = re.compile(r"\b(?:phantom|dicom)\b", re.IGNORECASE)
 # Initials that are abbreviations of their own: a.m., i.v., p.o., e.g. ...
 _NO_INITIALS = frozenset(
@@ -155,10 +158,13 @@ def _names(text: str) -> Iterator[Spelling]:
         for component in components:
             yield from _joined_prefixes(component)
         parts = [part for part in _NAME_DELIMITERS.split(group) if part]
+        is_code = _SUBJECT_CODE.fullmatch(group) is not None
+        if is_code:
+            yield from _identifiers(group.strip("^"))
         for part in parts:
-            if _is_name(part):
+            if _is_name(part) and not (is_code and is_word(part)):
                 yield from _name_part(part)
-        if len(parts) > 1:
+        if len(parts) > 1 and not is_code:
             yield from _together(parts[0], parts[1])
 
 
