@@ -21,7 +21,7 @@ import pydicom
 from tests.support.datasets import ct_elements, part10
 
 from dicom_deid.database import Database, KeyRing
-from dicom_deid.database.source_index import IndexedIdentifiers, IndexEntry, SourceIndex
+from dicom_deid.database.source_index import IndexedIdentifiers, IndexEntry, SourceIndex, count_archive
 from dicom_deid.objects import SourceObject
 from dicom_deid.objectstore import ObjectStore, S3Connection, open_object_store
 from dicom_deid.pipeline.indexing import index_source
@@ -147,11 +147,13 @@ def bench_cohort(database: Database, rows: int) -> None:
     assert {answer.objects for answer in answers} == {PER_LINE}
     reading, found = timed(lambda: sum(1 for _ in index.matched_objects(answers)))
     assert found == LINES * PER_LINE
+    counting, _ = timed(lambda: count_archive(database.connection, "bench"))
     print(
         f"\nIndex of {rows + len(entries):,} objects: {size / 2**20 / (rows + len(entries)) * 1e6:.0f} MiB per million"
     )
     print(f"  adding:                 {len(entries) / filling:7.0f} entries/s, 500 at a time")
     print(f"  {LINES:,} accession numbers: {matching:.2f} s to match, {reading:.2f} s to read {found:,} objects")
+    print(f"  counts of the archive:  {counting:.2f} s, for its page")
 
 
 def main() -> None:

@@ -191,13 +191,20 @@ SELECT c.number,
 FROM pg_temp.cohort c LEFT JOIN answer a USING (number) ORDER BY 1
 """  # noqa: S608 - constants
 
-_MATCHED_OBJECTS = """
-SELECT o.key_hash::text, o.encrypted_key, o.size, o.etag, o.last_modified, o.version_id FROM index_object o
-WHERE o.store_id = %(store)s AND (
-    o.series_number IN (
-        SELECT series_number FROM pg_temp.cohort_match WHERE key_hash IS NULL AND number = ANY (%(found)s))
-    OR o.key_hash IN (SELECT key_hash FROM pg_temp.cohort_match WHERE number = ANY (%(found)s)))
-"""
+_OBJECT = "o.key_hash::text, o.encrypted_key, o.size, o.etag, o.last_modified, o.version_id"
+
+# OFFSET 0 makes PostgreSQL look each series up by the index, rather than read all objects of the archive.
+_MATCHED_OBJECTS = f"""
+WITH found AS (
+    SELECT DISTINCT series_number, key_hash FROM pg_temp.cohort_match WHERE number = ANY (%(found)s)
+)
+SELECT {_OBJECT} FROM found f CROSS JOIN LATERAL (
+    SELECT * FROM index_object WHERE series_number = f.series_number OFFSET 0) o
+WHERE f.key_hash IS NULL AND o.store_id = %(store)s
+UNION ALL
+SELECT {_OBJECT} FROM found f JOIN index_object o ON o.store_id = %(store)s AND o.key_hash = f.key_hash
+WHERE f.series_number NOT IN (SELECT series_number FROM found WHERE key_hash IS NULL)
+"""  # noqa: S608 - constants
 
 _COUNTS = """
 SELECT s.attributes ->> 'Modality', left(s.attributes ->> 'StudyMonth', 4), s.attributes ->> 'Manufacturer',
