@@ -7,6 +7,7 @@ beside the bare iteration of the same listing. Run it with `make bench-database`
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import re
 import statistics
@@ -19,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -36,6 +38,7 @@ Result = TypeVar("Result")
 OBJECTS = 500
 ROUNDS = 5
 PAGE = 1000
+DESTINATION = "s3://reconciled"
 
 
 def originals_of_a_batch(seed: str) -> list[Identifier]:
@@ -188,7 +191,8 @@ def bench_withdrawal(database: Database, rows: int) -> None:
     """Print how long it takes to plan, and to begin, the withdrawal of one patient among many objects."""
     query = database.connection.query
     project = database.project("withdrawal")
-    run = database.start_run(replace(request("s3://withdrawal/"), project="withdrawal"))
+    wanted_run = replace(request("s3://withdrawal/"), project="withdrawal", destination=DESTINATION)
+    run = database.start_run(wanted_run)
     patient = keyed_hash_of(project, IdentifierKind.PATIENT_ID, "MRN-1")
     query(
         "bench",
@@ -208,10 +212,10 @@ def bench_withdrawal(database: Database, rows: int) -> None:
                source_etag, source_size, destination, destination_key, outcome, detail, recipe_digest, settings_digest,
                package_version, actions, notes, milliseconds)
            SELECT now(), %(run)s, n / 500, n %% 500, n / 500, n, 1, 'withdrawal', 's3://in/', md5('id' || n)::uuid,
-               'e', 1, 's3://out/', 'out/' || n, 'deidentified', '', '', '', '0', '{}', '{}', 3
+               'e', 1, %(destination)s, 'out/' || n, 'deidentified', '', '', '', '0', '{}', '{}', 3
            FROM generate_series(0, %(rows)s - 1) n;
            ANALYZE source_series, processed_object, audit""",
-        {"project": project.project_id, "patient": patient, "rows": rows, "run": run},
+        {"project": project.project_id, "patient": patient, "rows": rows, "run": run, "destination": DESTINATION},
     )
     wanted = WithdrawalRequest(patients=["MRN-1"])
     access = AccessReason(person="bench", reason="consent withdrawn")
@@ -223,6 +227,36 @@ def bench_withdrawal(database: Database, rows: int) -> None:
     print(f"  planned (dry run): {planning:.2f} s, {planned.objects} objects")
     print(f"  begun:             {beginning:.2f} s")
     print(f"  recorded:          {len(pending) / recording:.0f} rows/s, beside the requests that delete them")
+
+
+def bench_reconcile(database: Database, rows: int) -> None:
+    """Print time and memory of the comparison of a destination with the audit, after `bench_withdrawal`.
+
+    The listing costs nothing; over a network it comes by pages of 1,000 keys.
+    """
+    access = AccessReason(person="bench", reason="monthly check")
+    modified = datetime.now(UTC)
+
+    def listing(count: int, every: int) -> Iterator[SourceObject]:
+        """List the objects of the audit, except one of so many, and as many that nothing knows."""
+        for number in range(count):
+            name = "unknown" if every and number % every == 0 else "out"
+            yield SourceObject(f"{name}/{number}", 1, "e", modified)
+
+    print(f"\nComparison of a destination with the audit of {rows:,} objects, by number of objects in the listing")
+    for what, count, every in (
+        ("as recorded", rows, 0), ("one of 1,000 lost", rows, 1000), ("half lost", rows, 2),
+        ("a tenth is there", rows // 10, 0), ("empty", 0, 0),
+    ):  # fmt: skip
+        gc.collect()
+        with PeakMemory() as idle:
+            time.sleep(0.1)
+        with PeakMemory() as memory:
+            listed = listing(count, every)
+            compare = partial(database.reconcile, DESTINATION, listed, access, confirm=lambda found: found)
+            seconds, result = timed(compare)
+        over = (memory.peak - idle.peak) / 2**20
+        print(f"  {what:20}{seconds:7.1f} s {over:+5.0f} MiB  {dict(result.counts)}")
 
 
 class PeakMemory:
@@ -343,6 +377,7 @@ def main() -> None:
                 bench_audit(database)
                 bench_lookups(database, 300_000)
                 bench_withdrawal(database, objects)
+                bench_reconcile(database, objects)
                 bench_plan(database, sandbox, count)
         finally:
             sandbox.stop()

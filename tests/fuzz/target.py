@@ -16,7 +16,6 @@ from dicom_deid.recipe import Recipe
 OPEN = Settings(residuals="off", pixel_risk="allow", documents="allow", max_inflated_bytes=2**24)
 
 ENGINES = (
-    Deidentifier(Recipe.named("desktop"), OPEN),
     Deidentifier(Recipe.named("desktop"), OPEN.replace(residuals="redact-token")),
     Deidentifier(
         Recipe.parse("FORMAT dicom\n%header\nKEEP StudyDate\nREMOVE contains:Name\n"),
@@ -39,20 +38,21 @@ def run(data: bytes) -> list[bytes | Reason]:
     Raises
     ------
     AssertionError
-        When it took too long, or when an output is not one that the engine itself can read again.
+        When all engines together took too long, or when an output is not one that the engine itself can read again.
     Exception
         Whatever else than a quarantine the engine raised: a fault.
     """
-    return [_run(engine, data) for engine in ENGINES]
+    began = time.process_time()
+    outcomes = [_run(engine, data) for engine in ENGINES]
+    assert time.process_time() - began < SECONDS
+    return outcomes
 
 
 def _run(engine: Deidentifier, data: bytes) -> bytes | Reason:
-    began = time.process_time()
     try:
         outcome: bytes | Reason = engine.deidentify(data, resolve).to_bytes()
     except Quarantine as quarantine:
         outcome = Reason(quarantine.reason)
-    assert time.process_time() - began < SECONDS
     if isinstance(outcome, bytes):
         # The engine must be able to read what it writes.
         engine.deidentify(outcome, resolve)

@@ -147,6 +147,8 @@ def reconcile(
         result = reconcile_destination(connections, destination, access_reason, repair=repair)
     for found in result.found:
         click.echo(f"{found.difference.value:10} {found.key}  run {found.run_id or '-'}")
+    if more := sum(result.counts.values()) - len(result.found):
+        click.echo(f"and {more} more")
     counts = ", ".join(f"{count} {name}" for name, count in sorted(result.counts.items())) or "no difference"
     click.echo(f"{result.objects} objects at the destination: {counts}.")
     if result.found and repair:

@@ -16,6 +16,8 @@ from dicom_deid.database.hash_chain import record_event
 from dicom_deid.objects import SourceObject
 
 _CHUNK = 10_000
+MAX_LISTED = 10_000
+"""So many differences are listed and looked at; if there are more, they are not what a run did meanwhile."""
 
 
 class Difference(StrEnum):
@@ -65,26 +67,24 @@ class Reconciliation:
     objects
         Objects in the listing.
     found
-        All differences, by key.
+        The first differences by key, at most `MAX_LISTED`.
+    counts
+        Number of differences of each kind.
     repaired
         Whether lost objects will be written by the next run, and orphans and left-over objects are to be deleted.
     """
 
     objects: int
     found: tuple[Found, ...]
+    counts: Mapping[str, int]
     repaired: bool
-
-    @property
-    def counts(self) -> Mapping[str, int]:
-        """Number of differences of each kind."""
-        return Counter(each.difference.value for each in self.found)
 
 
 _DROP = """
 DROP TABLE IF EXISTS pg_temp.present, pg_temp.expected, pg_temp.writing, pg_temp.difference, pg_temp.confirmed
 """
 
-_STAGE = f"{_DROP}; CREATE TEMP TABLE present (key text PRIMARY KEY, etag text NOT NULL)"
+_STAGE = f"{_DROP}; CREATE TEMP TABLE present (key text NOT NULL, etag text NOT NULL)"
 
 # What a worker with a live lease is writing at this moment is no difference.
 _COMPARE = """
@@ -93,7 +93,6 @@ CREATE TEMP TABLE expected AS
 SELECT d.scope_id, d.key_hash, d.object_id, d.destination_key AS key, d.destination_etag AS etag, d.run_id
 FROM processed_object d JOIN work_scope s USING (scope_id)
 WHERE s.destination = %(destination)s AND d.destination_key IS NOT NULL;
-CREATE INDEX ON pg_temp.expected (key);
 ANALYZE pg_temp.expected;
 CREATE TEMP TABLE writing AS
 SELECT w.destination_key AS key FROM write_intent w JOIN batch b USING (batch_id)
@@ -118,8 +117,12 @@ LEFT JOIN LATERAL (
     WHERE a.destination_key = p.key AND a.destination = %(destination)s LIMIT 1) a ON true
 WHERE NOT EXISTS (SELECT FROM pg_temp.expected e WHERE e.key = p.key)
   AND NOT EXISTS (SELECT FROM pg_temp.writing w WHERE w.key = p.key);
+SELECT difference, count(*) FROM pg_temp.difference GROUP BY difference
+"""
+
+_LIST = """
 SELECT difference, key, run_id::text, CASE WHEN difference <> 'lost' THEN etag END FROM pg_temp.difference
-ORDER BY key, difference
+ORDER BY key, difference LIMIT %(limit)s
 """
 
 # An unknown object that names a run of this database in its metadata is an orphan.
@@ -167,7 +170,7 @@ def reconcile(
     destination, listing
         The address, as in the runs, and all objects there.
     confirm
-        Looks at the objects that differ: a worker may have written them since the listing.
+        Looks at the objects that differ, unless they are too many: a worker may have written them since the listing.
     repair
         Forget lost objects, so that the next run writes them again, and list orphans and left-over objects to be
         deleted. Objects that something else wrote are never touched.
@@ -181,8 +184,9 @@ def reconcile(
     while chunk := list(islice(objects, _CHUNK)):
         count += len(chunk)
         connection.copy_in(doing, "pg_temp.present", "".join(copy_line(each.key, each.etag) for each in chunk))
-    found = _found(connection.query(doing, _COMPARE, {"destination": destination}))
-    if found:
+    counts: Mapping[str, int] = dict(connection.query(doing, _COMPARE, {"destination": destination}))
+    found = _found(connection.query(doing, _LIST, {"limit": MAX_LISTED}))
+    if found and sum(counts.values()) == len(found):
         seen = confirm(found)
         parameters = {
             "differences": [each.difference.value for each in seen],
@@ -190,7 +194,8 @@ def reconcile(
             "runs": [each.run_id for each in seen],
         }
         found = _found(connection.query(doing, _CONFIRM, parameters))
-    result = Reconciliation(count, found, repair)
+        counts = Counter(each.difference.value for each in found)
+    result = Reconciliation(count, found, counts, repair)
     with connection.transaction(doing):
         if repair:
             connection.query(doing, _REPAIR, {"destination": destination})
@@ -199,7 +204,7 @@ def reconcile(
             "reason": access.reason,
             "destination": destination,
             "objects": count,
-            "differences": dict(result.counts),
+            "differences": dict(counts),
             "repaired": repair,
         }
         record_event(connection, chain_key, "audit-reconciled", body, run_id=run_id)

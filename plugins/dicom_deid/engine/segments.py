@@ -41,7 +41,7 @@ from dicom_deid.dicom.walk import (
 )
 from dicom_deid.engine.handler_table import CAPTURED
 from dicom_deid.engine.handlers import basic
-from dicom_deid.engine.handlers.basic import IN_SEGMENT, ObjectWalk, PendingEdit
+from dicom_deid.engine.handlers.basic import IN_SEGMENT, GroupLengthEdit, ObjectWalk, PendingEdit
 from dicom_deid.engine.handlers.private import PrivateBlock, PrivateCreatorHandler, PrivateHandler
 from dicom_deid.engine.handlers.structured_content import ContentSequenceHandler, refers_to_items
 from dicom_deid.engine.references import MODALITIES
@@ -162,7 +162,6 @@ class Segment:
         "context",
         "counts",
         "creators",
-        "crosses_groups",
         "found",
         "identifiers",
         "is_edit",
@@ -192,7 +191,6 @@ class Segment:
         self.context: Any = item_context.context
         self.codecs = codecs
         self.codecs_after = item_context.codecs
-        self.crosses_groups = len(groups) > 1
         self.removes_items = walk.content_references is not None
         self.private_groups = frozenset(group for group in groups if group % 2)
         # An element after the segment cannot undo the removal of a creator in it.
@@ -217,9 +215,9 @@ class Segment:
         self.removed: Any = None
         self.left: bytes | None = None
 
-    def fits(self, walk: ObjectWalk, item_context: ItemContext) -> bool:
-        """Return whether the elements mean here what they meant where the segment was made."""
-        if item_context.codecs != self.codecs or (self.crosses_groups and walk.group_lengths):
+    def fits(self, walk: ObjectWalk, pos: int, item_context: ItemContext) -> bool:
+        """Return whether the elements mean at a position what they meant where the segment was made."""
+        if item_context.codecs != self.codecs or (walk.group_lengths and _ends_group(walk, pos, pos + self.length)):
             return False
         if self.removes_items and refers_to_items(walk, self.context.order):
             return False
@@ -302,6 +300,15 @@ def is_left(walk: ObjectWalk, at: int) -> bool:
     return True
 
 
+def _ends_group(walk: ObjectWalk, start: int, end: int) -> bool:
+    """Return whether a group ends between two positions, by its length, which counts the changes of a part then."""
+    for index in walk.group_lengths:
+        edit = walk.edits[index]
+        if isinstance(edit, GroupLengthEdit) and start < edit.end + edit.length < end:
+            return True
+    return False
+
+
 def new_identifiers(walk: ObjectWalk, edits: Sequence[Edit]) -> dict[str, str]:
     """Return the new values of the identifiers in the root data set of an object, or in a segment of it.
 
@@ -372,7 +379,7 @@ class SegmentHandler(ElementHandler[ObjectWalk]):
             data = walk.data
             for length, known in self.by_length:
                 segment = known.get(data[pos : pos + length])
-                if segment is not None and pos + length <= end and segment.fits(walk, item_context):
+                if segment is not None and pos + length <= end and segment.fits(walk, pos, item_context):
                     segment.apply(walk, pos, item_context, segments)
                     self.misses = 0
                     return pos + length

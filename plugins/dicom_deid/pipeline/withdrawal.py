@@ -22,8 +22,6 @@ from dicom_deid.pipeline.planning import PlannedRun
 from dicom_deid.pipeline.process_object import quarantine_key
 from dicom_deid.reasons import Reason
 
-MAX_CONFIRMED = 10_000
-"""Of more differences between a destination and the audit, the objects are not looked at one by one."""
 _AT_ONCE = 500
 _LOOKED_AT_ONCE = 16
 
@@ -100,7 +98,7 @@ def reconcile_destination(
 ) -> Reconciliation:
     """Compare a destination with the intents and the audit.
 
-    It costs a listing, and one request for each object that differs, up to `MAX_CONFIRMED` of them.
+    It costs a listing, and one request for each object that differs, unless they are more than `MAX_LISTED`.
 
     Parameters
     ----------
@@ -125,9 +123,7 @@ def reconcile_destination(
 
 
 def _confirmed(store: ObjectStore, found: Sequence[Found]) -> Sequence[Found]:
-    """Return the differences that are still there; more than `MAX_CONFIRMED` are not what a run did meanwhile."""
-    if len(found) > MAX_CONFIRMED:
-        return found
+    """Return the differences that are still there."""
 
     def look(each: Found) -> Found | None:
         now = store.find(each.key)

@@ -28,12 +28,12 @@ def run(s3, postgres_url, tmp_path):
     """Call the command in a process of its own; return what it said and its exit code."""
     keys = KeyRing.generate()
 
-    def call(*arguments):
+    def call(*arguments, python_path=""):
         environment = {
             "PATH": str(Path(sys.executable).parent),
             "HOME": str(tmp_path),
             "LANG": "C.UTF-8",
-            "PYTHONPATH": str(Path(__file__).parents[3] / "plugins"),
+            "PYTHONPATH": f"{Path(__file__).parents[3] / 'plugins'}:{python_path}",
             "DICOM_DEID_DATABASE": postgres_url,
             "DICOM_DEID_KEYS": keys.to_text(),
             **s3.environment(),
@@ -101,6 +101,30 @@ def test_exit_codes_for_quarantine_failure_and_usage(run, s3_bucket, tmp_path):
     assert nothing.returncode == 0
     assert "No object was found there" in nothing.stdout
     assert "PostgreSQL" in away.stderr
+
+
+@pytest.mark.parametrize("days", [-1, 1])
+def test_a_wrong_clock_changes_no_count_and_no_exit_code(run, tmp_path, days):
+    """Catches rows that are looked for by the worker's clock: nothing would be counted, and the exit code be 0."""
+    (tmp_path / "clock").mkdir()
+    (tmp_path / "clock" / "sitecustomize.py").write_text(
+        "import datetime, time\n"
+        f"right, wrong = time.time, lambda: right() + {days * 86400}\n"
+        "class Kind(type(datetime.datetime)):\n"
+        "    def __instancecheck__(cls, one): return isinstance(one, datetime.datetime.__base__)\n"
+        "class Wrong(datetime.datetime, metaclass=Kind):\n"
+        "    @classmethod\n"
+        "    def now(cls, tz=None): return cls.__base__.fromtimestamp(wrong(), tz)\n"
+        "time.time, datetime.datetime = wrong, Wrong\n"
+    )
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "notes.txt").write_text("no DICOM " * 30)
+    (tmp_path / "in" / "a.dcm").write_bytes(small_ct(1))
+    command = ["deidentify", "in", "out", "--project", "p", *SETTINGS]
+    done = run(*command, python_path=tmp_path / "clock")
+    assert re.search(r"De-identified +│ +1 ", done.stdout), done.stdout + done.stderr
+    assert "not-dicom" in done.stdout
+    assert done.returncode == 3
 
 
 def test_a_resumed_run_adds_to_its_report(run, tmp_path):

@@ -60,6 +60,18 @@ def test_lost_objects_are_found_and_written_again_by_the_next_run(released):
     assert set(compare(released)) == {Difference.CHANGED, Difference.UNKNOWN}
 
 
+def test_of_many_differences_the_first_are_listed_and_all_are_counted_and_repaired(released, monkeypatch):
+    """Catches memory that grows with a destination that was emptied."""
+    monkeypatch.setattr("dicom_deid.database.reconcile.MAX_LISTED", 3)
+    keys = sorted(released.get())
+    for key in keys:
+        released.s3.client().delete_object(Bucket=released.bucket, Key=f"out/{key}")
+    result = reconcile_destination(released.connections, f"s3://{released.bucket}/out", ACCESS, repair=True)
+    assert [each.key for each in result.found] == keys[:3]
+    assert result.counts == {"lost": 12}
+    assert released.run().planned.summary.why == {"new": 12}
+
+
 def test_an_object_that_a_dead_worker_wrote_is_found_by_its_intent_and_deleted(released):
     client = released.s3.client()
     released.put(series(patients(3), 6))

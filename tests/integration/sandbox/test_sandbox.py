@@ -191,7 +191,18 @@ def test_servers_inherit_no_keys_and_no_credentials(directory, monkeypatch):
     secrets = {"DICOM_DEID_KEYS": "k1:sesame", "AWS_SECRET_ACCESS_KEY": "sesame", "PGPASSWORD": "sesame"}
     for name, value in secrets.items():
         monkeypatch.setenv(name, value)
+    started = []
+    start = subprocess.Popen.__init__
+
+    def watch(process, *arguments, **options):
+        started.append(options.get("env"))
+        start(process, *arguments, **options)
+
+    monkeypatch.setattr(subprocess.Popen, "__init__", watch)
     with Sandbox(directory):
         inherited = [Path(f"/proc/{number}/environ").read_bytes() for number in processes(directory)]
     assert len(inherited) >= 2
     assert not [text for text in inherited if b"sesame" in text]
+    # Also programs that have ended by now, as the one that makes the data directory.
+    assert len(started) > len(inherited)
+    assert not [one for one in started if one is None or "sesame" in str(one)]
