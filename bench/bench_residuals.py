@@ -33,6 +33,7 @@ from bench.bench_engine import FixedMapping
 from bench.measure import machine, race, table, use_one_core
 from bench.peers import TextRedactor, collection, silence
 from bench.planted import ENCODINGS, PLACES, RECIPE, SUBJECTS, WRITINGS, Planting, an_object, clean, planting, saved
+from bench.scanners import SCANNERS, ordinary
 from dicom_deid.engine import Deidentifier, PatientTermIndex, SearchTerms, Settings
 from dicom_deid.engine.descriptors import without_identifiers
 from dicom_deid.engine.profiles import profile_settings, recipe_names
@@ -273,6 +274,26 @@ def public_objects() -> tuple[str, str]:
     )
 
 
+def generated_objects(objects: int) -> tuple[str, str]:
+    """Return how many ordinary objects of several scanners each recipe holds as `residual-found`, and where."""
+    engines = {name: Deidentifier(recipe, settings) for name, (recipe, settings) in RECIPES.items()}
+    counted: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+    held: Counter[tuple[str, str]] = Counter()
+    for seed in range(objects // 2):
+        for modality in SCANNERS:
+            scanner, data = ordinary(seed, modality)
+            for name, deidentifier in engines.items():
+                where = _residual(deidentifier, data)
+                counted[name, scanner.manufacturer].update(["objects", *(["held"] if where else [])])
+                held.update([(name, where)] if where else [])
+    rows = [(*key, count["objects"], count["held"]) for key, count in sorted(counted.items())]
+    places = [(*key, count) for key, count in held.most_common()]
+    return (
+        table(("recipe", "manufacturer", "objects", "residual-found"), rows) + "\n",
+        table(("recipe", "element", "objects"), places) + "\n",
+    )
+
+
 def _residual(deidentifier: Deidentifier, data: bytes) -> str:
     """Return where a residual is found in an object; nothing where it is not held for one."""
     try:
@@ -472,6 +493,8 @@ def main() -> None:
     figures, held = public_objects()
     sections.append(f"Public objects, from the packages {packages}:\n")
     sections += [figures, "Of these, ordinary objects that are held, and why:\n", held]
+    figures, held = generated_objects(options.objects)
+    sections += ["Generated ordinary objects, and where something is found:\n", figures, held]
     sections.append(f"Cost of an object. {machine()}. Processor time, medians of 7 samples taken in turns.\n")
     sections.append(cost(rounds=7))
     print("\n".join(sections))

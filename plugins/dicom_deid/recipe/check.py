@@ -213,7 +213,7 @@ class _Inspector:
         if rule.action is Action.REMOVE and isinstance(rule.value, Variable):
             yield "removes every selected element if the variable is true, and none if it is false"
         is_name = any(element.vr == "PN" for element in elements)
-        if rule.action is Action.REPLACE and rule.value == Function("generate_value") and is_name:
+        if rule.value == Function("generate_value") and is_name:
             yield (
                 "a name becomes a pseudonym that looks like a UID, another one for each spelling; "
                 "write a fixed text, or use a function that returns the new PatientID"

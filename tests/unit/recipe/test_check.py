@@ -86,6 +86,8 @@ def test_an_empty_recipe_leaves_every_attribute_of_the_table_alone() -> None:
         ("JITTER PatientID 3", "has VR LO"),
         ("REMOVE PatientID var:x", "if the variable is true"),
         ("REPLACE PatientName func:generate_value", "looks like a UID"),
+        ("ADD PatientName func:generate_value", "looks like a UID"),
+        ("REPLACE endswith:PhysicianName func:generate_value", "looks like a UID"),
     ],
 )
 def test_what_may_not_be_meant_is_warned_about(line: str, words: str) -> None:
