@@ -420,6 +420,18 @@ def test_a_removed_value_that_identifies_nobody_holds_no_object(keyword, value):
     searched(an_object(element(keyword, value), *others, *private), recipe=f"{RECIPE}REMOVE {keyword}\n")
 
 
+@pytest.mark.parametrize("encoding", ENCODINGS[:3], ids=["explicit", "implicit", "big-endian"])
+@pytest.mark.parametrize("keyword", ["Manufacturer", "ManufacturerModelName", "DeviceSerialNumber", "SoftwareVersions"])
+def test_a_station_that_is_called_like_its_device_holds_no_object(keyword, encoding):
+    """Catches the name of a device that is not read in one of the encodings."""
+    names = [element("StationName", "XQTOM-91"), element(keyword, "Xqtom-91")]
+    private = [Element(0x00290010, "LO", "SOMEBODY"), Element(0x00291001, "LO", "model XQTOM-91")]
+    recipe = f"{RECIPE}REMOVE StationName\n"
+    searched(an_object(*names, *private, encoding=encoding), recipe=recipe)
+    with pytest.raises(Quarantine):
+        searched(an_object(names[0], *private, encoding=encoding), recipe=recipe)
+
+
 # One attribute of each VR that the rules leave; every UID becomes a pseudonym.
 _OF_EACH_VR = {
     vr_of(tag): tag for tag in DicomDictionary if 0x00300000 < tag < 0x50000000 and vr_of(tag) not in ("SQ", "UI")

@@ -79,6 +79,10 @@ _CODED_KEYWORDS = frozenset(
     )
 )
 _DEVICE_KEYWORDS = frozenset(("Manufacturer", "ManufacturerModelName", "SoftwareVersions", "DeviceSerialNumber"))
+_DEVICE_TAGS = {
+    "little": (b"\x08\0\x70\0", b"\x08\0\x90\x10", b"\x18\0\0\x10", b"\x18\0\x20\x10"),
+    "big": (b"\0\x08\0\x70", b"\0\x08\x10\x90", b"\0\x18\x10\0", b"\0\x18\x10\x20"),
+}
 _MIN_WHOLE_IDENTIFIER = 6
 _PATIENT_GROUP = 0x0010
 _IDENTIFYING = (TermKind.IDENTIFIER, TermKind.PLACE, TermKind.NAME)
@@ -230,9 +234,7 @@ def _of_object(
 ) -> list[Residual]:
     """Return what was found in segments with its position in the object."""
     residuals = [_shifted(one, edit.start) for edit in walk.segments or () for one in in_segments.get(edit.segment, ())]
-    if not any(one.term.kind is TermKind.PLACE for one in residuals):
-        return residuals
-    devices = _device_names(walk.data[: span[1]], span[0], encoding, walk.partial)
+    devices = _device_names(walk, *span, encoding, [one.term for one in residuals])
     return [one for one in residuals if one.term.kind is not TermKind.PLACE or one.term.text.casefold() not in devices]
 
 
@@ -539,7 +541,7 @@ def _in_text(
     data = walk.data if end == len(walk.data) else walk.data[:end]
     wanted = sorted({hit.start for hit in hits})
     leaves = iter_elements(data, start, encoding, partial=walk.partial, wanted=wanted, within=within)
-    devices = _device_names(data, start, encoding, walk.partial) if _has_place(hits) else frozenset()
+    devices = _device_names(walk, start, end, encoding, [hit.term for hit in hits])
     index = 0
     seen = set()
     for hit in hits:
@@ -556,16 +558,35 @@ def _in_text(
             yield Residual(holding, *found, hit.term)
 
 
-def _has_place(hits: Sequence[Hit]) -> bool:
-    return any(hit.term.kind is TermKind.PLACE for hit in hits)
-
-
-def _device_names(data: bytes, start: int, encoding: Encoding, partial: bool) -> frozenset[str]:
-    """Return the names of the object's device, which many sites also use as its station name."""
-    roots = iter_elements(data, start, encoding, nested=False, partial=partial)
+def _device_names(
+    walk: ObjectWalk, start: int, end: int, encoding: Encoding, terms: Iterable[SearchTerm]
+) -> frozenset[str]:
+    """Return the names of the object's device if a place may be one: many sites use them as the station name too."""
+    places = {term.text.lower() for term in terms if term.kind is TermKind.PLACE}
+    if not places:
+        return frozenset()
+    data = walk.data[:end]
+    header = data if walk.pixel_data is None else data[: walk.pixel_data[0]]
+    values = b"\0".join(_after_device_tags(header, start, encoding)).lower()
+    if all(place.isascii() and place.encode() not in values for place in places):
+        return frozenset()
+    roots = iter_elements(data, start, encoding, nested=False, partial=walk.partial)
     return frozenset(
         text.casefold() for found in roots if found.element.keyword in _DEVICE_KEYWORDS for text in found.texts(data)
     )
+
+
+def _after_device_tags(header: bytes, start: int, encoding: Encoding) -> Iterator[bytes]:
+    """Yield what may be the values of the names of a device: the bytes after each occurrence of their tags."""
+    order: Literal["big", "little"] = "big" if encoding.big_endian else "little"
+    for tag in _DEVICE_TAGS[order]:
+        at = header.find(tag, start)
+        while at >= 0:
+            length = int.from_bytes(header[at + 4 if encoding.implicit else at + 6 : at + 8], order)
+            if not encoding.implicit and header[at + 4 : at + 6].decode("iso8859") in LONG_FORM_VRS:
+                length = _MAX_ORIGINAL
+            yield header[at + 8 : at + 8 + length]
+            at = header.find(tag, at + 1)
 
 
 def _is_searched(holding: ElementRef, hit: Hit, data: bytes, devices: frozenset[str]) -> bool:
