@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import date
 
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dicom_deid.engine.residuals.boundaries import extent
@@ -49,6 +49,7 @@ def found(data: bytes, hits: list) -> set[tuple[int, int]]:
     return {place for hit in hits if (place := extent(data, hit, 0, len(data))) is not None}
 
 
+@settings(deadline=None)
 @given(values, codecs, around, around, st.data())
 @example((TermKind.NAME, "Bauer^Uwe"), ("gb18030",), b"", b"", None)
 def test_each_form_of_a_value_is_found_as_by_the_automaton(value, codecs, before, after, data) -> None:
@@ -64,6 +65,7 @@ def test_each_form_of_a_value_is_found_as_by_the_automaton(value, codecs, before
             assert found(span, matches(span, frozenset((term,)), codecs)) == found(span, matcher.matches(span))
 
 
+@settings(deadline=None)
 @given(st.frozensets(values, min_size=2, max_size=12), codecs, st.data())
 def test_what_several_values_have_in_a_text_is_found(several, codecs, data) -> None:
     """Against one automaton of all terms; catches a value that another one hides."""
@@ -74,6 +76,7 @@ def test_what_several_values_have_in_a_text_is_found(several, codecs, data) -> N
     assert found(span, matches(span, terms, codecs)) >= found(span, TermMatcher(terms, codecs).matches(span))
 
 
+@settings(deadline=None)
 @given(names.filter(lambda name: name.isascii()), st.sampled_from(["utf-8", "utf-16-le", "iso8859_1"]), st.data())
 def test_a_misspelt_name_is_found_as_by_the_automaton(name, codec, data) -> None:
     """Catches a misspelt half that is not looked for: a letter wrong, missing, added or exchanged."""

@@ -129,6 +129,8 @@ def _misspelt(data: bytes, hit: Hit, first: int, last: int) -> tuple[int, int] |
 
 def _high_byte(found: bytes) -> int | None:
     """Return which of two bytes is the higher one if text is UTF-16 of another alphabet than Latin; else None."""
+    if found.isalpha():
+        return None
     return next((at for at in (0, 1) if found[at::2] and set(found[at::2]) <= set(_WIDE_ALPHABETS)), None)
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
-from dicom_deid.engine.residuals.spellings import WordBoundary, forms, key_spellings, month_names, spellings
+from dicom_deid.engine.residuals.spellings import Spelling, WordBoundary, forms, key_spellings, month_names, spellings
 from dicom_deid.engine.residuals.terms import TermKind
 
 _LETTERS_AND_DIGITS = b"abcdefghijklmnopqrstuvwxyz0123456789"
@@ -106,15 +107,25 @@ def is_candidate(kind: TermKind, value: str, codecs: tuple[str, ...], text: Sear
     )
 
 
-@lru_cache(maxsize=1024)
-def compact_spellings(kind: TermKind, value: str) -> tuple[tuple[bytes, str, WordBoundary], ...]:
-    """Return the spellings of a value, each with what is in `SearchedText.compact` if the spelling is in the text.
+def spellings_in(kind: TermKind, value: str, codecs: tuple[str, ...], text: SearchedText) -> Iterator[Spelling]:
+    """Yield the spellings of a value that may be in a text; the parameters are those of `is_candidate`."""
+    is_date = kind is TermKind.DATE or kind is TermKind.PERSON_DATE
+    others = not is_date or _is_any(_month_keys(int(value[4:6]), codecs)[1], text.raw)
+    for keys, spelling in _with_keys(kind, value, _are_plain(codecs)):
+        if _is_any(keys, text.compact) if keys else others:
+            yield spelling
 
-    That is nothing of a spelling that is not ASCII.
-    """
+
+@lru_cache(maxsize=1024)
+def _with_keys(kind: TermKind, value: str, is_plain: bool) -> tuple[tuple[tuple[bytes, ...], Spelling], ...]:
+    """Return the spellings of a value, each with its keys in `SearchedText.compact` if it is ASCII or accented."""
+    found = spellings(kind, value)
+    # At once, with a delimiter that is not ASCII.
+    joined = "\xff".join([text if text.isascii() else "" for text, _ in found]).encode("iso8859")
+    compact = joined.translate(None, _OTHERS.replace(b"\xff", b"")).split(b"\xff")
     return tuple(
-        (_ascii(text).translate(None, _OTHERS) if text.isascii() else b"", text, boundary)
-        for text, boundary in spellings(kind, value)
+        ((one,) if spelling[0].isascii() else _without_accents(spelling[0]) if is_plain else (), spelling)
+        for one, spelling in zip(compact, found, strict=False)
     )
 
 

@@ -14,7 +14,7 @@ from threading import Lock
 from ahocorasick_rs import BytesAhoCorasick, Implementation
 
 from dicom_deid.engine.residuals.boundaries import Hit, extent
-from dicom_deid.engine.residuals.candidates import SearchedText, compact_spellings, is_candidate
+from dicom_deid.engine.residuals.candidates import SearchedText, is_candidate, spellings_in
 from dicom_deid.engine.residuals.dates import MAX_DATES, DateScanner
 from dicom_deid.engine.residuals.spellings import WordBoundary, forms, spellings
 from dicom_deid.engine.residuals.terms import SearchTerm, SearchTerms, TermKind
@@ -162,8 +162,8 @@ def matches(span: bytes, terms: SearchTerms, codecs: tuple[str, ...], limit: int
 def _hits(term: SearchTerm, codecs: tuple[str, ...], text: SearchedText) -> Iterator[Hit]:
     """Yield where the spellings of a term are found in a text."""
     span = text.raw
-    for compact, spelling, boundary in compact_spellings(term.kind, term.text):
-        for form in forms(spelling, codecs) if compact in text.compact else ():
+    for spelling, boundary in spellings_in(term.kind, term.text, codecs, text):
+        for form in forms(spelling, codecs):
             at = span.find(form)
             while at >= 0:
                 hit = Hit(at, at + len(form), boundary, term)

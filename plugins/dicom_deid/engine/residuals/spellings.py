@@ -6,6 +6,7 @@ Those in ASCII are in lower case. With each goes the boundary that a hit must ha
 from __future__ import annotations
 
 import re
+import string
 import unicodedata
 from collections.abc import Iterable, Iterator
 from enum import IntEnum
@@ -66,6 +67,8 @@ _MONTHS = tuple(
         "januari februari maart april mei juni juli augustus september oktober november december",
     )
 )
+# The bytes of ASCII letters are in lower case in any case.
+_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 _ESCAPES = re.compile(rb"\x1b[$()*+,-./]{1,2}[@-~]")
 _OUTER_ESCAPES = re.compile(rb"^\x1b[$()*+,-./]{1,2}[@-~]|\x1b[$()*+,-./]{1,2}[@-~]$")
 _ERAS = (("令和", 2018), ("平成", 1988), ("昭和", 1925), ("大正", 1911))
@@ -140,16 +143,20 @@ def key_spellings(kind: TermKind, value: str) -> Iterator[Spelling]:
 
 def _name_keys(text: str) -> Iterator[Spelling]:
     for group in text.split("="):
+        parts: list[str] = []
+        names: list[str] = []
         for component in group.split("^"):
-            if not any(_is_name(part) for part in _NAME_DELIMITERS.split(component) if part):
+            of_component = [part for part in _NAME_DELIMITERS.split(component) if part]
+            found = [part for part in of_component if _is_name(part)]
+            if not found:
                 yield from _joined_prefixes(component.strip())
-        parts = [part for part in _NAME_DELIMITERS.split(group) if part]
-        for part in filter(_is_name, parts):
+            parts += of_component
+            names += found
+        for part in names:
             yield from _name_part(part)
         if len(parts) > 1:
             family, given = parts[:2]
-            is_found = _is_name(family) or _is_name(given)
-            yield from (_initials if is_found else _together)(family, given)
+            yield from (_initials if family in names or given in names else _together)(family, given)
 
 
 def _names(text: str) -> Iterator[Spelling]:
@@ -261,7 +268,7 @@ def _umlauts(part: str) -> Iterator[str]:
 
 
 def _is_name(part: str) -> bool:
-    if part.casefold() in NO_NAMES or not any(character.isalpha() for character in part):
+    if part.casefold() in NO_NAMES or not (part.isalpha() or any(character.isalpha() for character in part)):
         return False
     return len(part) >= (MIN_NAME if part[0] < _UNBROKEN_SCRIPTS else 2)
 
@@ -406,7 +413,8 @@ def forms(text: str, codecs: tuple[str, ...]) -> tuple[bytes, ...]:
 
 def _encoded(text: str, codecs: tuple[str, ...]) -> Iterator[bytes]:
     composed = {unicodedata.normalize(form, text) for form in ("NFC", "NFD")}
-    for cased in {cased for one in composed for cased in (one, one.lower(), one.upper(), one.title())}:
+    cased_forms = {cased for one in composed for cased in (one, one.lower(), one.upper(), one.title())}
+    for cased in {cased.translate(_LOWER) for cased in cased_forms}:
         for codec in (*codecs, "utf-8", "iso8859", "utf-16-le", "utf-16-be"):
             try:
                 encoded = cased.encode(codec)

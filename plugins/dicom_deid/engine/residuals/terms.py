@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 from functools import lru_cache
 from typing import Literal, NamedTuple
@@ -109,7 +109,8 @@ def terms_of(changed: Changed) -> frozenset[SearchTerm]:
             # Text of another character set than the declared one is common; its ASCII parts are the same in any.
             text = value.decode("iso8859")
         for component in split_values(text, vr):
-            terms.update(SearchTerm(kind, one, tag) for one in _values(kind, component.strip()))
+            for one in _values(kind, component.strip()):
+                terms.add(SearchTerm(kind, one, tag))
     return frozenset(terms)
 
 
@@ -147,21 +148,21 @@ def kind_of(tag: int, vr: str) -> TermKind | None:
     return None
 
 
-def _values(kind: TermKind, text: str) -> Iterator[str]:
-    """Yield the values of one component that are searched for."""
-    if kind in (TermKind.DATE, TermKind.PERSON_DATE):
+def _values(kind: TermKind, text: str) -> Sequence[str]:
+    """Return the values of one component that are searched for."""
+    if kind is TermKind.DATE or kind is TermKind.PERSON_DATE:
         digits = text.replace(".", "")[:8]
-        if len(digits) == 8 and digits.isascii() and digits.isdigit() and _is_date(digits):
-            yield digits
-    elif kind is TermKind.UID:
-        if len(text) >= _MIN_UID and not text.startswith("1.2.840.10008."):
-            yield text
-    elif text and len(text) <= _MAX_TEXT:
-        yield text
-        if kind is TermKind.PLACE:
-            # A line of an address; a town alone is no address.
-            parts = [part.strip() for part in _PHRASE_DELIMITERS.split(text)]
-            yield from (part for part in parts if " " in part and part != text)
+        is_date = len(digits) == 8 and digits.isascii() and digits.isdigit() and _is_date(digits)
+        return (digits,) if is_date else ()
+    if kind is TermKind.UID:
+        return (text,) if len(text) >= _MIN_UID and not text.startswith("1.2.840.10008.") else ()
+    if not text or len(text) > _MAX_TEXT:
+        return ()
+    if kind is not TermKind.PLACE:
+        return (text,)
+    # A line of an address; a town alone is no address.
+    parts = [part.strip() for part in _PHRASE_DELIMITERS.split(text)]
+    return (text, *(part for part in parts if " " in part and part != text))
 
 
 def _is_date(digits: str) -> bool:
@@ -170,11 +171,10 @@ def _is_date(digits: str) -> bool:
 
 def _elements(
     raw: bytes, implicit: bool, big_endian: bool, codecs: tuple[str, ...]
-) -> Iterator[tuple[int, str, bytes]]:
+) -> Iterable[tuple[int, str, bytes]]:
     order: Literal["big", "little"] = "big" if big_endian else "little"
     if raw[:4] == (BIG_ENDIAN if big_endian else LITTLE_ENDIAN).item:
-        yield from _nested(raw, Encoding(implicit, big_endian), codecs)
-        return
+        return _nested(raw, Encoding(implicit, big_endian), codecs)
     explicit = not implicit and raw[4:6].isalpha()
     tag = int.from_bytes(raw[:2], order) << 16 | int.from_bytes(raw[2:4], order)
     explicit_vr = raw[4:6].decode("ascii") if explicit else ""
@@ -183,9 +183,8 @@ def _elements(
     if vr == "SQ":
         # Items of VR UN are of implicit VR little endian (PS3.5 section 6.2.2).
         is_unknown = explicit_vr == "UN"
-        yield from _nested(value, Encoding(not explicit or is_unknown, big_endian and not is_unknown), codecs)
-    else:
-        yield tag, vr, value
+        return _nested(value, Encoding(not explicit or is_unknown, big_endian and not is_unknown), codecs)
+    return ((tag, vr, value),)
 
 
 def _nested(value: bytes, encoding: Encoding, codecs: tuple[str, ...]) -> Iterator[tuple[int, str, bytes]]:
