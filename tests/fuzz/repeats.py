@@ -141,10 +141,12 @@ def draw_archive(rng: random.Random) -> list[tuple[bytes, int | None]]:
     kinds = rng.choices(("ct", "mr", "sr"), k=rng.choice((1, 1, 2)))
     seeds = [rng.randrange(4) for _ in kinds]
     count = rng.randint(6, 10)
+    shared = rng.choice(([], [element(keyword, "M\xfcller^\xc4\xe1") for keyword in _NAMES]))
     archive: list[tuple[bytes, int | None]] = []
     for of_kinds in zip(*(datasets.series(*one, count) for one in zip(kinds, seeds, strict=True)), strict=True):
         for kind, original in zip(kinds, of_kinds, strict=True):
-            elements = original if rng.random() < 0.05 else [e for e in original if e.tag != _PIXEL_DATA]
+            elements = [e for e in original if e.tag != _PIXEL_DATA or rng.random() < 0.05]
+            elements = _with(elements, *shared)
             for change in rng.choices(_CHANGES, k=rng.choice((0, 0, 1, 1, 2, 3))):
                 elements = change(rng, elements, kind)
             data = _encoded(rng, elements, encodings[rng.random() < 0.1])
@@ -155,6 +157,7 @@ def draw_archive(rng: random.Random) -> list[tuple[bytes, int | None]]:
 
 
 _PIXEL_DATA = 0x7FE00010
+_NAMES = ("PatientName", "ReferringPhysicianName", "InstitutionName", "RequestingPhysician")
 _FORMS = [(one.transfer_syntax, one.sequences, one.items) for one in datasets.all_encodings()]
 
 
