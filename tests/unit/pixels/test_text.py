@@ -11,7 +11,7 @@ from pydicom.uid import RLELossless
 from tests.support.clips import CLIPS, COLUMNS, FRAMES, ROWS, clip
 from tests.support.images import PlantedImage, header_of, image_dataset, planted_image
 
-from dicom_deid.engine.pixels import FoundText, Region, TextFinder, clean_pixels, text_regions
+from dicom_deid.engine.pixels import SEARCHED, FoundText, Region, TextFinder, clean_pixels, text_regions
 from dicom_deid.engine.pixels.images import pictures
 from dicom_deid.exceptions import Quarantine
 from dicom_deid.reasons import Reason
@@ -107,6 +107,7 @@ def test_what_may_be_text_is_quarantined() -> None:
     with pytest.raises(Quarantine) as caught:
         text_regions(header_of(dataset), dataset.PixelData, EXPLICIT, finder=Uncertain(0.5))
     assert caught.value.reason is Reason.PIXEL_RISK
+    assert SEARCHED.search(caught.value.where)
 
 
 def test_text_that_the_header_announces_must_be_found() -> None:
@@ -116,6 +117,7 @@ def test_text_that_the_header_announces_must_be_found() -> None:
     with pytest.raises(Quarantine) as caught:
         text_regions(header_of(dataset), dataset.PixelData, EXPLICIT, finder=Uncertain(0.1))
     assert caught.value.reason is Reason.BURNED_IN_ANNOTATION
+    assert SEARCHED.search(caught.value.where)
 
 
 @pytest.mark.parametrize(
@@ -209,6 +211,7 @@ def test_a_code_that_stays_readable_holds_the_object(monkeypatch: pytest.MonkeyP
         text_regions(header_of(dataset), dataset.PixelData, EXPLICIT, finder=Uncertain(0.1))
     assert caught.value.reason is Reason.PIXEL_RISK
     assert "bar code" in caught.value.where
+    assert SEARCHED.search(caught.value.where)
 
 
 def test_what_is_blanked_in_any_case_is_not_searched() -> None:
