@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 from playwright.sync_api import Page, expect
 from tests.browser.test_browser import PATIENCE, browser, check, log_in, page, picture
 from tests.support.airflow import PROJECT, Deployment, deployment
-from tests.support.datasets import part10, sr_elements
+from tests.support.datasets import element, part10, sr_elements
 from tests.support.held import COLUMNS, ROWS, Device, held_image
 from tests.support.runs import RunEnvironment
 
 from dicom_deid.database import Database
 from dicom_deid.database.quarantine import count_held, list_decisions, list_held_groups, project_rules
+from dicom_deid.database.text_layouts import record_layouts
 from dicom_deid.engine.pixels import SHOWS_TEXT
 from dicom_deid.engine.settings import Settings
 from dicom_deid.sandbox import Sandbox
@@ -55,6 +56,19 @@ OTHER_DECISIONS = {
     CLIP: "Leave held",
 }
 CT = "1.2.840.10008.5.1.4.1.1.2"
+PDF = (
+    b"%PDF-1.4\n1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj\n2 0 obj<</Type/Pages/Kids[3 0 R]/Count 1>>endobj\n"
+    b"3 0 obj<</Type/Page/Parent 2 0 R/MediaBox[0 0 200 100]>>endobj\ntrailer<</Root 1 0 R>>\n"
+)
+LETTER = part10(
+    [
+        element("SOPClassUID", "1.2.840.10008.5.1.4.1.1.104.1"),
+        element("SOPInstanceUID", "1.2.3.4"),
+        element("StudyInstanceUID", "1.2.3"),
+        element("SeriesInstanceUID", "1.2.3.1"),
+        element("EncapsulatedDocument", PDF),
+    ]
+)
 
 
 class Held(NamedTuple):
@@ -260,7 +274,7 @@ def test_new_text_outside_a_mask_is_held_again(held: Held, page: Page) -> None:
 
 @pytest.mark.parametrize("page", ["dark"], indirect=True)
 def test_the_review_page_is_accessible(held: Held, page: Page) -> None:
-    """axe-core, keyboard and dark mode; pictures, masked text and a content tree."""
+    """axe-core, keyboard and dark mode; pictures, masked text, a content tree, a PDF, and learned text layouts."""
     for number, modality in enumerate(("US", "CT")):
         comment = "saw Quixote again" if modality == "CT" else ""
         image = held_image(
@@ -273,7 +287,7 @@ def test_the_review_page_is_accessible(held: Held, page: Page) -> None:
             number=100 + number,
         )
         held.place.put({f"late/{number}": image})
-    held.place.put({"late/report": part10(sr_elements(2))})
+    held.place.put({"late/report": part10(sr_elements(2)), "late/letter": LETTER})
     held.place.run(project=PROJECT, settings=Settings())
     log_in(page, held.airflow, "uma")
     open_group(page, held, "Model 0")
@@ -287,6 +301,17 @@ def test_the_review_page_is_accessible(held: Held, page: Page) -> None:
     open_group(page, held, "structured-content")
     page.get_by_role("button", name="Show content").click()
     expect(page.locator(".tree li").first).to_be_visible(timeout=PATIENCE)
+    open_group(page, held, "encapsulated-document")
+    page.get_by_role("button", name="Show picture").click()
+    expect(page.locator("#status")).to_have_text("1 of 1")
+    check(page)
+    with Database.connect(held.airflow.database_url, keys=held.airflow.keys) as database:
+        project = database.project(PROJECT, create=False)
+        criteria = "equals Manufacturer ACME\nequals SequenceOfUltrasoundRegions 0,30,320,128"
+        record_layouts(database.connection, project.project_id, [(criteria, [(2, 97, 117, 124)])], ())
+    page.goto(f"{held.pages}/decisions?project={PROJECT}")
+    expect(page.get_by_role("heading", name="Text layouts")).to_be_visible()
+    check(page)
 
 
 @pytest.mark.parametrize("page", ["light"], indirect=True)
