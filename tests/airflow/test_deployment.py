@@ -33,6 +33,7 @@ pytestmark = [
 
 DAG = "dicom_deid_on_demand"
 PATIENTS = patients(3, seed=77)
+ABSENT_PATIENT_ID = "PLANTED-58213"
 BEFORE_THE_FIRST_RUN = ("/", "/quarantine", "/projects")
 
 
@@ -275,7 +276,7 @@ def test_the_downloads_hold_the_run(airflow: Deployment, done: Done) -> None:
 
 def identifiers() -> set[str]:
     """Every text in the inputs that names a patient, people, a place or an examination."""
-    found: set[str] = set()
+    found = {ABSENT_PATIENT_ID}
     for patient in PATIENTS:
         texts = [str(value) for value in astuple(patient) if not isinstance(value, date)]
         found |= {text for text in texts if len(text) >= 5}
@@ -316,6 +317,28 @@ def test_a_withdrawal_through_the_page_and_through_a_list(airflow: Deployment, d
     assert state == "success"
     assert isinstance(counts, dict)
     assert counts["withdrawal_id"] is None
+
+
+def test_the_lines_of_a_cohort_list_are_answered(airflow: Deployment, done: Done) -> None:
+    """The list has originals, also of a patient who is not in the archive; the next test looks for them."""
+    dag_id = "dicom_deid_cohort"
+    airflow.airflow.wait_for_dags(dag_id)
+    key = next(iter(series(PATIENTS[1:2], slices=1)))
+    # The generated objects of a patient have several issuers.
+    listed = f"PatientID,SourceKey\n{PATIENTS[1].patient_id},\n{ABSENT_PATIENT_ID},\n,{key}\n"
+    conf = {
+        "source": done.source,
+        "destination": airflow.bucket(f"cohort-{uuid.uuid4().hex[:8]}"),
+        "cohort": f"{airflow.bucket(f'lists-{uuid.uuid4().hex[:8]}', {'list.csv': listed.encode()})}/list.csv",
+        "pixel_risk": "allow",
+        "reason": "a study",
+    }
+    run_id, state = airflow.run(dag_id, conf)
+    counts = airflow.xcom(dag_id, run_id, "dicom_deid.report", "counts")
+    assert isinstance(counts, dict)
+    assert (state, counts["deidentified"]) == ("success", 1)
+    answers = page(airflow, f"/runs/{counts['run_id']}/cohort.csv", "vic").text
+    assert answers.split() == ["line,status,objects", "2,ambiguous,4", "3,absent,0", "4,found,1"]
 
 
 def test_no_identifier_leaves_the_store(airflow: Deployment, done: Done, metrics: Metrics) -> None:
