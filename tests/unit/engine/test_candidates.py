@@ -73,7 +73,8 @@ def test_what_several_values_have_in_a_text_is_found(several, codecs, data) -> N
     forms_of = [form for term in terms for text, _ in spellings(*term[:2]) for form in forms(text, codecs)]
     parts = data.draw(st.lists(around | (st.sampled_from(forms_of) if forms_of else around), max_size=8))
     span = b" ".join(parts)
-    assert found(span, matches(span, terms, codecs)) >= found(span, TermMatcher(terms, codecs).matches(span))
+    # What is found does not depend on how often the same terms were searched for.
+    assert set(matches(span, terms, codecs)) == set(TermMatcher(terms, codecs).matches(span))
 
 
 @settings(deadline=None)

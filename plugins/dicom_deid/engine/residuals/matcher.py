@@ -27,6 +27,8 @@ _MAX_SPELLED_TERMS = 256
 """Of an object with more terms, which no real one has, each is searched for as it is written alone."""
 _MAX_LOOK_UPS = 1 << 21
 """Terms, in times of the bytes that are searched, which are looked up; of more, one matcher is built."""
+_MAX_SEARCHES = 16
+"""Searches for the same terms, as in the objects of a series, after which a matcher of them is worth its making."""
 _WINDOW = 1 << 18
 
 
@@ -46,11 +48,11 @@ class TermMatcher:
         dates = sorted(term for term in self.terms if term.kind is TermKind.DATE)
         self._dates = DateScanner(dates[MAX_DATES:]) if len(dates) > MAX_DATES else None
         spelled = self.terms.difference(dates[MAX_DATES:])
-        patterns: dict[bytes, list[tuple[WordBoundary, SearchTerm]]] = {}
+        patterns: dict[bytes, dict[tuple[WordBoundary, SearchTerm], None]] = {}
         for term in sorted(_distinct(spelled), reverse=True):
             for text, boundary in spellings(term.kind, term.text)[: 1 if len(spelled) > _MAX_SPELLED_TERMS else None]:
                 for form in forms(text, codecs):
-                    _add_reading(patterns.setdefault(form, []), boundary, term)
+                    patterns.setdefault(form, {})[boundary, term] = None
         self._found = list(patterns.values())
         self._longest = max(map(len, patterns), default=0)
         self._automaton = (
@@ -86,16 +88,6 @@ class TermMatcher:
         if self._dates is not None:
             hits += (Hit(start, end, WordBoundary.WORD, term) for start, end, term in self._dates.matches(span))
         return hits if limit is None else hits[: limit + 1]
-
-
-def _add_reading(readings: list[tuple[WordBoundary, SearchTerm]], boundary: WordBoundary, term: SearchTerm) -> None:
-    """Add what a form may be: the loosest of the boundaries that are the word's own, and all that need more than it."""
-    if boundary >= WordBoundary.TITLE:
-        readings.append((boundary, term))
-    elif not readings or readings[0][0] >= WordBoundary.TITLE:
-        readings.insert(0, (boundary, term))
-    elif boundary < readings[0][0]:
-        readings[0] = boundary, term
 
 
 class MatcherCache:
@@ -147,7 +139,8 @@ def matches(span: bytes, terms: SearchTerms, codecs: tuple[str, ...], limit: int
     limit
         Stop once there are more hits.
     """
-    if len(terms) * len(span) > _MAX_LOOK_UPS:
+    is_repeated = len(terms) <= MAX_DATES and _searches(terms, codecs) > _MAX_SEARCHES
+    if is_repeated or len(terms) * len(span) > _MAX_LOOK_UPS:
         return _matcher(terms, codecs).matches(span, limit) if terms else []
     text = SearchedText.of(span)
     hits: list[Hit] = []
@@ -157,6 +150,18 @@ def matches(span: bytes, terms: SearchTerms, codecs: tuple[str, ...], limit: int
             if limit is not None and len(hits) > limit:
                 return hits[: limit + 1]
     return hits
+
+
+def _searches(terms: SearchTerms, codecs: tuple[str, ...]) -> int:
+    """Count the searches for the same terms, and return their number."""
+    count = _counts(terms, codecs)
+    count[0] += 1
+    return count[0]
+
+
+@lru_cache(maxsize=1024)
+def _counts(terms: SearchTerms, codecs: tuple[str, ...]) -> list[int]:
+    return [0]
 
 
 def _hits(term: SearchTerm, codecs: tuple[str, ...], text: SearchedText) -> Iterator[Hit]:
