@@ -43,7 +43,8 @@ def held_image(
         A line that is burned in below the banner.
     """
     random = np.random.default_rng(number)
-    pixels = random.integers(1, 90, (frames, ROWS, COLUMNS), dtype=np.uint8)
+    # Of little contrast: the text search takes one in 200 images of noise of full contrast for text.
+    pixels = random.integers(40, 60, (frames, ROWS, COLUMNS), dtype=np.uint8)
     pixels[:, :banner_rows] = 255
     if text:
         line = Image.new("L", (COLUMNS, ROWS))
