@@ -26,7 +26,7 @@ test-fast: setup ## unit tests, under two minutes on two cores
 	$(BIN)/pytest -n $(WORKERS) -m "not slow" tests/unit $(ARGS)
 
 test: setup ## all tests, with real servers and Airflow
-	$(BIN)/pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+	$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-oldest-airflow: $(OLDEST)/.installed ## DAGs, hooks and operators with the oldest supported Airflow
 	AIRFLOW_HOME=$(abspath $(OLDEST))/airflow PYTHONPATH=$(abspath plugins) $(OLDEST)/bin/python -m pytest \

@@ -187,7 +187,6 @@ def arriving(sandbox_servers: Sandbox) -> Iterator[tuple[Deployment, str, str]]:
 @pytest.mark.slow
 @pytest.mark.airflow
 @pytest.mark.timeout(900)
-@pytest.mark.xdist_group("airflow")
 def test_no_object_is_lost_or_done_twice_when_the_triggerer_dies(arriving: tuple[Deployment, str, str]) -> None:
     """Catches arrivals that are lost when the watcher dies, or that are processed by two runs."""
     running, source, _ = arriving

@@ -27,8 +27,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.airflow,
     pytest.mark.timeout(900),
-    # As every module that starts an Airflow: one at a time.
-    pytest.mark.xdist_group("airflow"),
 ]
 
 DAG = "dicom_deid_on_demand"

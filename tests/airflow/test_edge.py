@@ -18,7 +18,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.airflow,
     pytest.mark.timeout(900),
-    pytest.mark.xdist_group("airflow"),
 ]
 DAG = "dicom_deid_on_demand"
 

@@ -22,7 +22,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.airflow,
     pytest.mark.timeout(900),
-    pytest.mark.xdist_group("airflow"),
 ]
 ROOT = Path(__file__).parents[2]
 DAG = "dicom_deid_on_demand"

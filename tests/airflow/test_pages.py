@@ -39,8 +39,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.airflow,
     pytest.mark.timeout(900),
-    # As every module that starts an Airflow: one at a time.
-    pytest.mark.xdist_group("airflow"),
 ]
 
 CT = "1.2.840.10008.5.1.4.1.1.2"

@@ -24,7 +24,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.airflow,
     pytest.mark.timeout(600),
-    pytest.mark.xdist_group("airflow"),
 ]
 PATH = "/tools/airflow"
 

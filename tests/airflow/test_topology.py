@@ -35,8 +35,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.airflow,
     pytest.mark.timeout(1500),
-    # As every module that starts an Airflow: one at a time.
-    pytest.mark.xdist_group("airflow"),
 ]
 
 COMPOSE: dict[str, Any] = yaml.safe_load((DAGS.parent / "docker-compose.yaml").read_text())

@@ -29,8 +29,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.browser,
     pytest.mark.timeout(900),
-    # As every module that starts an Airflow: one at a time.
-    pytest.mark.xdist_group("airflow"),
 ]
 
 DAG, PREVIEW = "dicom_deid_on_demand", "dicom_deid_preview"

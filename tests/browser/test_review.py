@@ -35,8 +35,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.browser,
     pytest.mark.timeout(1800),
-    # As every module that starts an Airflow: one at a time.
-    pytest.mark.xdist_group("airflow"),
 ]
 
 __all__ = ["browser", "page"]
