@@ -12,7 +12,8 @@ import psycopg2
 import pydicom
 import pytest
 from numpy.typing import NDArray
-from tests.support.held import Device, held_image, held_images
+from PIL import Image, ImageDraw, ImageFont
+from tests.support.held import COLUMNS, ROWS, Device, held_image, held_images
 from tests.support.images import planted_image
 from tests.support.runs import RunEnvironment, cursor, small_ct
 
@@ -206,6 +207,36 @@ def test_text_that_a_decision_about_a_group_leaves_visible_is_held_again(place, 
     with place.connections.open_database() as database:
         ((link, number),) = [(each.link_id, each.number) for each in list_held_objects(database.connection, {})]
     decide(place, group, action, rectangles=rectangles, objects=[(link, number)])
+    assert review(place) == {"text.dcm": ("deidentified", None)}
+
+
+def with_overlay(data: bytes, text: str) -> bytes:
+    """Return an image with an overlay plane that shows a text below the banner."""
+    dataset = pydicom.dcmread(io.BytesIO(data))
+    plane = Image.new("1", (COLUMNS, ROWS))
+    ImageDraw.Draw(plane).text((4, 24), text, fill=1, font=ImageFont.load_default(16))
+    values = {0x10: ("US", ROWS), 0x11: ("US", COLUMNS), 0x40: ("CS", "G"), 0x50: ("SS", [1, 1]), 0x100: ("US", 1)}
+    bits = np.packbits(np.asarray(plane), bitorder="little").tobytes()
+    for element, (vr, value) in (values | {0x102: ("US", 0), 0x3000: ("OW", bits)}).items():
+        dataset.add_new(0x60000000 + element, vr, value)
+    written = io.BytesIO()
+    dataset.save_as(written, enforce_file_format=True)
+    return written.getvalue()
+
+
+@pytest.mark.parametrize("action", ["mask", "allow"])
+def test_text_of_an_overlay_that_a_decision_leaves_visible_is_held_again(place, action):
+    """Catches a search of the pixels alone."""
+    device = Device("ACME", "Echo 1")
+    text = with_overlay(held_image(device, number=2), TEXT)
+    place.put({"calm.dcm": held_image(device), "text.dcm": text})
+    place.run(settings=STRICT)
+    (group,) = held(place)
+    decide(place, group, action, rectangles=BANNER if action == "mask" else [])
+    assert review(place) == {"calm.dcm": ("deidentified", None), "text.dcm": ("quarantined", "pixel-risk")}
+    (group,) = held(place)
+    assert group.element == "(6000,3000) shows text outside the regions of the filters"
+    decide(place, group, action, rectangles=[BELOW] if action == "mask" else [])
     assert review(place) == {"text.dcm": ("deidentified", None)}
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from dicom_deid.dicom.deflate import deflate
 from dicom_deid.dicom.part10 import FileHeader
+from dicom_deid.dicom.tags import tag_text
 from dicom_deid.dicom.vr import is_vr
 from dicom_deid.dicom.walk import NeedMoreDataError
 from dicom_deid.engine.functions import read_data_set
@@ -33,7 +34,9 @@ from dicom_deid.engine.pixels import (
 )
 from dicom_deid.engine.pixels.faces import FACE_ELEMENTS, face_evidence, face_facts
 from dicom_deid.engine.pixels.filters import FilterMatch
+from dicom_deid.engine.pixels.layout import PIXEL_DATA
 from dicom_deid.engine.pixels.layouts import is_sampled, layout_of
+from dicom_deid.engine.pixels.overlays import blanked_overlay
 from dicom_deid.engine.profiles import Option
 from dicom_deid.engine.settings import Settings
 from dicom_deid.exceptions import ConfigurationError, Quarantine
@@ -196,8 +199,10 @@ class PixelAndDocumentPolicy:
             walk.layout = layout_of(dataset, found) if learns else None
             regions = (*regions, *found)
             overlay_regions = (*regions, *overlay_text_regions(overlays))
-        elif decision.check and _text_outside(dataset, pixels, uid, vr, match):
-            raise Quarantine(Reason.PIXEL_RISK, SHOWS_TEXT)
+        elif decision.check:
+            if _text_outside(dataset, pixels, uid, vr, match):
+                raise Quarantine(Reason.PIXEL_RISK, SHOWS_TEXT)
+            _refuse_text_of_overlays(overlays, match)
         cleaned = None
         if regions:
             recompress = self._settings.recompress_pixels
@@ -247,6 +252,15 @@ def _text_outside(dataset: Dataset, pixels: memoryview, uid: str, vr: str, match
             raise
         # Nothing has to be blanked: a reviewer can allow the object as it is.
         raise Quarantine(Reason.PIXEL_RISK, CANNOT_BE_SEARCHED) from None
+
+
+def _refuse_text_of_overlays(overlays: list[Overlay], match: FilterMatch) -> None:
+    """Quarantine an object with a plane that shows text outside the regions of `_text_outside`."""
+    covered = (*match.regions, *match.text)
+    for overlay in overlays:
+        left = overlay._replace(data=blanked_overlay(overlay, covered) or overlay.data)
+        if overlay_text_regions([left]):
+            raise Quarantine(Reason.PIXEL_RISK, tag_text(overlay.tag) + SHOWS_TEXT.removeprefix(PIXEL_DATA))
 
 
 def _pixels(walk: ObjectWalk, header: FileHeader) -> tuple[memoryview, str]:
