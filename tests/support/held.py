@@ -42,9 +42,9 @@ def held_image(
     text
         A line that is burned in below the banner.
     """
-    random = np.random.default_rng(number)
-    # Of little contrast: the text search takes one in 200 images of noise of full contrast for text.
-    pixels = random.integers(40, 60, (frames, ROWS, COLUMNS), dtype=np.uint8)
+    # Smooth: the text search takes a few of a thousand images of noise for text.
+    slope = np.add.outer(np.arange(ROWS), np.arange(COLUMNS)) // 2 + 20 + number % 40
+    pixels = np.add.outer(np.arange(frames), slope).astype(np.uint8)
     pixels[:, :banner_rows] = 255
     if text:
         line = Image.new("L", (COLUMNS, ROWS))
