@@ -28,6 +28,7 @@ RAW_DATA = "1.2.840.10008.5.1.4.1.1.66"
 IMPLICIT_LE = "1.2.840.10008.1.2"
 EXPLICIT_LE = "1.2.840.10008.1.2.1"
 DEFLATED_LE = "1.2.840.10008.1.2.1.99"
+SECRET = "Zimmerwald^Ottokar"
 EXPLICIT_BE = "1.2.840.10008.1.2.2"
 JPEG_BASELINE = "1.2.840.10008.1.2.4.50"
 RLE = "1.2.840.10008.1.2.5"
@@ -645,3 +646,18 @@ def series(kind: str, seed: int, count: int) -> Iterator[list[Element]]:
             one._replace(value=(changed | csa)[one.tag]) if one.tag in changed or one.tag in csa else one
             for one in KINDS[kind](seed)
         ]
+
+
+def an_object(*extra: Element, without: tuple[int, ...] = (), encoding: Encoding = Encoding()) -> bytes:
+    """Return a small CT image of the patient `SECRET`, with more elements or others in place of its own."""
+    kept = [
+        element("SOPClassUID", CT_IMAGE),
+        element("SOPInstanceUID", "1.2.3.4.5"),
+        element("StudyInstanceUID", "1.2.3.4"),
+        element("Modality", "CT"),
+        element("PatientName", SECRET),
+        element("PatientID", "PID991234"),
+        *image_pixel(random.Random(1), 4, 4),
+    ]
+    replaced = {e.tag for e in extra}
+    return part10([*(e for e in kept if e.tag not in replaced and e.tag not in without), *extra], encoding)

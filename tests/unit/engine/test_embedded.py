@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import random
 import struct
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support import datasets
-from tests.support.datasets import Element, Encoding, element
+from tests.support.datasets import SECRET, Element, Encoding, an_object, element
 from tests.support.engine import pseudonyms
 
 from dicom_deid.engine import Deidentifier, Settings
@@ -17,26 +16,11 @@ from dicom_deid.exceptions import Quarantine
 from dicom_deid.reasons import Reason
 from dicom_deid.recipe import Recipe
 
-SECRET = "Zimmerwald^Ottokar"
 PLAIN = Settings(pixel_risk="allow", documents="allow", residuals="off")
 DESKTOP = Recipe.named("desktop")
 ENCODINGS = [Encoding(datasets.EXPLICIT_LE), Encoding(datasets.IMPLICIT_LE), Encoding(datasets.EXPLICIT_BE)]
 IDS = ["explicit", "implicit", "big-endian"]
 RED_LUT = 0x00281201
-
-
-def an_object(*extra: Element, encoding: Encoding = ENCODINGS[0]) -> bytes:
-    elements = [
-        element("SOPClassUID", datasets.CT_IMAGE),
-        element("SOPInstanceUID", "1.2.3.4.5"),
-        element("StudyInstanceUID", "1.2.3.4"),
-        element("Modality", "CT"),
-        element("PatientName", SECRET),
-        element("PatientID", "PID991234"),
-        *datasets.image_pixel(random.Random(1), 4, 4),
-        *extra,
-    ]
-    return datasets.part10(sorted(elements, key=lambda one: one.tag), encoding)
 
 
 def held(data: bytes, recipe: Recipe = DESKTOP, policy: Settings = PLAIN) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import struct
 import subprocess
 import sys
@@ -13,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support import datasets
-from tests.support.datasets import Element, Encoding, element
+from tests.support.datasets import SECRET, Element, Encoding, an_object, element
 from tests.support.engine import RULES_ALONE, pseudonyms, read, rules, run
 
 from dicom_deid.engine import Deidentifier, NeedMoreDataError, Settings
@@ -23,23 +22,8 @@ from dicom_deid.reasons import Reason
 from dicom_deid.recipe import Recipe
 
 DESKTOP = Recipe.named("desktop")
-SECRET = "Zimmerwald^Ottokar"
 PLAIN = Encoding()
 SWEPT = RULES_ALONE.replace(residuals="quarantine")
-
-
-def an_object(*extra: Element, without: tuple[int, ...] = (), encoding: Encoding = PLAIN) -> bytes:
-    kept = [
-        element("SOPClassUID", datasets.CT_IMAGE),
-        element("SOPInstanceUID", "1.2.3.4.5"),
-        element("StudyInstanceUID", "1.2.3.4"),
-        element("Modality", "CT"),
-        element("PatientName", SECRET),
-        element("PatientID", "PID991234"),
-        *datasets.image_pixel(random.Random(1), 4, 4),
-    ]
-    replaced = {e.tag for e in extra}
-    return datasets.part10([*(e for e in kept if e.tag not in replaced and e.tag not in without), *extra], encoding)
 
 
 def hidden() -> list[list[Element]]:
