@@ -1,7 +1,7 @@
 """Cost of the database: pseudonyms and audit of a batch, plan of an archive, withdrawal of a patient.
 
 Each figure is measured beside a peer in the same run, on the same server: the mapping beside a row at a time, the plan
-beside the bare iteration of the same listing. Run it with `make bench-database`.
+beside the bare listing of the same keys. Run it with `make bench-database`.
 """
 
 from __future__ import annotations
@@ -24,12 +24,15 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+import boto3
 import psycopg2
 
 from dicom_deid.database import AccessReason, AuditRow, Database, KeyRing, PlanSummary, RunRequest, WithdrawalRequest
 from dicom_deid.database.mapping import Mapping, keyed_hash_of
 from dicom_deid.identifiers import Identifier, IdentifierKind
 from dicom_deid.objects import SourceObject
+from dicom_deid.objectstore.connection import S3Connection
+from dicom_deid.objectstore.s3 import S3Store
 from dicom_deid.reasons import Outcome
 from dicom_deid.sandbox import Sandbox
 
@@ -282,49 +285,57 @@ class PeakMemory:
 
 
 @contextmanager
-def listed_bucket(sandbox: Sandbox) -> Iterator[Callable[[int], Iterator[SourceObject]]]:
-    """Give a function that lists so many keys with real requests: a bucket of one page, listed again and again.
+def listed_bucket(sandbox: Sandbox) -> Iterator[tuple[Callable[[int], Iterator[SourceObject]], Callable[[int], int]]]:
+    """Give two functions that list so many keys with real requests: one as a run lists, and one of plain boto3.
 
-    Each round of the page is given keys of its own, so that the plan meets as many different objects as are asked for.
+    Both list a bucket of one page again and again. The first gives the keys of each round another prefix, so that the
+    plan meets as many different objects as are asked for; the second returns the number of keys.
     """
-    client = sandbox.s3.client()
+    client, s3 = sandbox.s3.client(), sandbox.s3
     bucket = f"bench-{uuid.uuid4().hex[:8]}"
+    connection = S3Connection(endpoint_url=s3.endpoint_url, access_key=s3.access_key, secret_key=s3.secret_key)
+    store = S3Store(bucket, "", connection)
     client.create_bucket(Bucket=bucket)
     for number in range(PAGE):
         client.put_object(Bucket=bucket, Key=f"archive/patient-{number // 100:04}/series/{number:06}.dcm", Body=b"x")
 
     def listing(count: int) -> Iterator[SourceObject]:
         for turn in range(-(-count // PAGE)):
-            for entry in client.list_objects_v2(Bucket=bucket)["Contents"]:
-                key, etag = f"{turn:06}/{entry['Key']}", entry["ETag"].strip('"')
-                yield SourceObject(key, 500_000 + turn, etag, entry["LastModified"])
+            for listed in store.list():
+                yield listed._replace(key=f"{turn:06}/{listed.key}", size=500_000 + turn)
 
-    yield listing
+    def list_with_boto3(count: int) -> int:
+        return sum(len(client.list_objects_v2(Bucket=bucket)["Contents"]) for _ in range(-(-count // PAGE)))
+
+    yield listing, list_with_boto3
     for number in range(PAGE):
         client.delete_object(Bucket=bucket, Key=f"archive/patient-{number // 100:04}/series/{number:06}.dcm")
     client.delete_bucket(Bucket=bucket)
 
 
 def bench_plan(database: Database, sandbox: Sandbox, count: int) -> None:
-    """Print plans of many keys, each beside the bare iteration of the same listing, and of one that costs nothing."""
+    """Print plans of many keys, each beside the bare listing by boto3 and by this package, and one without requests."""
     sampled = max(count // 10, 2 * PAGE)
-    with listed_bucket(sandbox) as listing, PeakMemory() as idle:
+    with listed_bucket(sandbox) as (listing, list_with_boto3), PeakMemory() as idle:
 
-        def bare() -> float:
-            """Return the time of the bare listing, in proportion: every page is the same page."""
-            return timed(lambda: sum(1 for _ in listing(sampled)))[0] * count / sampled
+        def bare() -> tuple[float, float]:
+            """Return the times of the bare listings, in proportion: every page is the same page."""
+            plain, _ = timed(lambda: list_with_boto3(sampled))
+            ours, _ = timed(lambda: sum(1 for _ in listing(sampled)))
+            return plain * count / sampled, ours * count / sampled
 
         bares = [bare()]
         idle_peak = idle.peak
         print(f"\nPlan of {count:,} keys, listed over S3 by pages of {PAGE}; bare: {sampled:,} before and after")
+        print(f"  {'':18}{'plan':>8}{f'boto3 {boto3.__version__} lists':>24}{'we list':>10}{'over boto3':>12}{'over ours':>11}")
 
         def plan(name: str, request: RunRequest) -> tuple[str, PlanSummary]:
             run = database.start_run(request)
             seconds, summary = timed(lambda: database.plan(run, listing(count)))
             bares.append(bare())
-            beside = statistics.mean(bares[-2:])
-            print(f"  {name:18}{seconds:7.1f} s   bare {beside:7.1f} s   {100 * (seconds / beside - 1):+.1f} %   "
-                  f"{len(summary.batches)} batches, {summary.planned:,} objects")  # fmt: skip
+            plain, ours = (statistics.mean(pair) for pair in zip(*bares[-2:], strict=True))
+            print(f"  {name:18}{seconds:6.1f} s{plain:22.1f} s{ours:8.1f} s{100 * (seconds / plain - 1):+10.1f} %"
+                  f"{100 * (seconds / ours - 1):+9.1f} %   {len(summary.batches)} batches, {summary.planned:,} objects")  # fmt: skip
             return run, summary
 
         with PeakMemory() as memory:

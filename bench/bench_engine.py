@@ -36,6 +36,7 @@ PROFILE_SEARCH = "this engine, ps3.15-basic, with the residual search"
 PATIENTS = "this engine, each object of another patient"
 PATIENTS_SEARCH = "this engine, each object of another patient, with the residual search"
 _OBJECTS = 24
+_PATIENTS = 200
 _SMALL_SIDE = 112
 
 
@@ -81,7 +82,7 @@ def _elements(kind: str) -> Iterator[list[datasets.Element]]:
 def patients(kind: str) -> list[bytes]:
     """Return objects of different patients."""
     make = datasets.KINDS["ct" if kind == "small" else kind]
-    drawn = (make(seed) for seed in range(2, _OBJECTS + 2))
+    drawn = (make(seed) for seed in range(2, _PATIENTS + 2))
     return [datasets.part10(_small(one) if kind == "small" else one) for one in drawn]
 
 

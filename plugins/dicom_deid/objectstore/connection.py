@@ -24,6 +24,7 @@ from obstore.store import S3Store
 
 from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.objectstore.errors import translate
+from dicom_deid.objectstore.listing import parse_contents
 from dicom_deid.objectstore.retry import RetryPolicy
 
 # No total timeout: the read timeout already detects stalled transfers.
@@ -253,6 +254,7 @@ class S3Connection:
             verify=None if self.verify is True else self.verify,
             config=config,
         )
+        client.meta.events.register("before-parse.s3.ListObjectsV2", parse_contents)
         if self.sse_customer_secret is not None:
             client.meta.events.register("provide-client-params.s3", self._add_customer_secret)
         return client
