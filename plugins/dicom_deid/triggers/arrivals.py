@@ -20,6 +20,8 @@ from dicom_deid.exceptions import DicomDeidError
 _STEP_SECONDS = 5
 """Events of messages are this far apart at least."""
 _RETRY_SECONDS = 10.0
+_STEPS_OF_START = 4
+"""A triggerer that dies before the time to settle has passed reports what it can."""
 
 
 class NewObjectsTrigger(BaseEventTrigger):
@@ -98,8 +100,9 @@ class SettledMessagesTrigger(BaseEventTrigger):
     """Fire when objects that a message queue announced have settled; the trigger of an `AssetWatcher`.
 
     The messages are received by another trigger. They hold keys of objects, which may name patients, so they are
-    dropped: an event of this trigger says only that there is something to list. It also fires after a restart and every
-    `sweep_seconds`, for messages that were lost; the plan then finds what is done.
+    dropped: an event of this trigger says only that there is something to list. It also fires after a start, several
+    times until what had arrived by then has settled, and every `sweep_seconds`, for messages that were lost; the plan
+    then finds what is done.
 
     Parameters
     ----------
@@ -142,7 +145,9 @@ class SettledMessagesTrigger(BaseEventTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Receive messages, and yield an event when the oldest one that was not reported has settled."""
-        self._announce()
+        # An earlier process may have received messages of objects that settle at any time from now on.
+        for step in range(_STEPS_OF_START + 1):
+            self._announce(self.settle_seconds * step / _STEPS_OF_START)
         receiving = asyncio.create_task(self._receive())
         swept = time.monotonic()
         try:
@@ -163,7 +168,7 @@ class SettledMessagesTrigger(BaseEventTrigger):
         while True:
             try:
                 async for _ in self.messages.run():
-                    self._announce()
+                    self._announce(self.settle_seconds)
                 # Some triggers end after their first event.
                 await asyncio.sleep(0.1)
             except Exception as error:
@@ -171,9 +176,9 @@ class SettledMessagesTrigger(BaseEventTrigger):
                 self.log.error("The queue cannot be read (%s). It is tried again.", type(error).__name__)
                 await asyncio.sleep(_RETRY_SECONDS)
 
-    def _announce(self) -> None:
-        """Note that an event is due when what was announced now has settled."""
-        due = _STEP_SECONDS * ceil((time.monotonic() + self.settle_seconds) / _STEP_SECONDS)
+    def _announce(self, seconds: float) -> None:
+        """Note that an event is due in so many seconds."""
+        due = _STEP_SECONDS * ceil((time.monotonic() + seconds) / _STEP_SECONDS)
         if not self._due or due > self._due[-1]:
             self._due.append(due)
 
