@@ -327,7 +327,9 @@ def bench_plan(database: Database, sandbox: Sandbox, count: int) -> None:
         bares = [bare()]
         idle_peak = idle.peak
         print(f"\nPlan of {count:,} keys, listed over S3 by pages of {PAGE}; bare: {sampled:,} before and after")
-        print(f"  {'':18}{'plan':>8}{f'boto3 {boto3.__version__} lists':>24}{'we list':>10}{'over boto3':>12}{'over ours':>11}")
+        print(
+            f"  {'':18}{'plan':>8}{f'boto3 {boto3.__version__} lists':>24}{'we list':>10}{'over boto3':>12}{'over ours':>11}"
+        )
 
         def plan(name: str, request: RunRequest) -> tuple[str, PlanSummary]:
             run = database.start_run(request)
