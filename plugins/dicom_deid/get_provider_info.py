@@ -111,6 +111,11 @@ _CONNECTION_TYPE = {
         "recipe": _field(
             "Recipe", "Name or path of a recipe; separate several with commas.", default="desktop, devices"
         ),
+        "quarantine_locations": _field(
+            "Quarantine locations",
+            "Where tasks may copy quarantined originals, and below: s3://bucket/prefix or absolute paths; separate several "
+            "with commas. Empty: nowhere.",
+        ),
         "org_root": _field(
             "UID root",
             "Root of new UIDs, at most 33 characters.",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import sys
 import uuid
 from collections.abc import Iterator
@@ -505,6 +507,7 @@ def test_two_recipes_are_compared(site: Site) -> None:
         ({"destination": "s3//deidentified"}, "destination must be s3://"),
         ({"destination": "out"}, "destination must be s3://"),
         ({"quarantine": "s3:/quarantine"}, "quarantine must be s3://"),
+        ({"quarantine": "s3://anywhere/held"}, "quarantine locations of the connection dicom_deid_default"),
         ({"recipes": "no-such-recipe"}, "no-such-recipe"),
         ({"profile_options": ["retain-uids"]}, r"ps3\.15-basic"),
         ({"settings": {"colour": "red"}}, "colour.*valid are.*pixel_risk"),
@@ -541,6 +544,27 @@ def test_a_batch_with_failed_objects_fails(site: Site, monkeypatch: pytest.Monke
     monkeypatch.setattr("dicom_deid.pipeline.batch.run_batch", lambda *_, **__: result)
     with pytest.raises(AirflowFailException, match=r"2 objects failed \(internal-error\)"):
         site.deidentify(run, batch)
+
+
+@pytest.mark.parametrize(
+    ("quarantine", "is_allowed"),
+    [
+        *(("s3://held", True), ("s3://held/ward/7", True), ("/srv/held/a", True), ("file:///srv/held/", True)),
+        *(("s3://held2", False), ("s3://other", False), ("s3://held/../other", False), ("/srv", False)),
+        *(("/srv/held/../a", False), ("/srv/heldback", False), ("file:///srv/held/%2e%2e/a", False)),
+    ],
+)
+def test_originals_are_copied_only_to_quarantine_locations_of_the_connection(
+    site: Site, monkeypatch: pytest.MonkeyPatch, quarantine: str, is_allowed: bool
+) -> None:
+    """Catches a form by which whoever may trigger a DAG has originals copied to any bucket."""
+    document = json.loads(os.environ["AIRFLOW_CONN_DICOM_DEID_DEFAULT"])
+    document["extra"] = {**document["extra"], "quarantine_locations": "s3://held/, /srv/held"}
+    monkeypatch.setenv("AIRFLOW_CONN_DICOM_DEID_DEFAULT", json.dumps(document))
+    places = {"source": f"s3://{site.bucket}/in", "destination": f"s3://{site.bucket}/out"}
+    operator = DicomPlanOperator(task_id="plan", quarantine=quarantine, **places)
+    with contextlib.nullcontext() if is_allowed else pytest.raises(ConfigurationError, match="quarantine locations"):
+        assert operator.configuration(site.context("plan")).quarantine == quarantine
 
 
 @pytest.mark.parametrize(("preview", "planned"), [("False", 1), ("false", 1), ("True", 0)])

@@ -45,7 +45,7 @@ class DicomDeidHook(BaseHook):
     def fields(self) -> dict[str, Any]:
         """Fields of the connection form that have a value."""
         extra = get_connection(self.deid_conn_id, self.conn_type).extra_dejson
-        known = ("project", "recipe", "database_schema", *PROJECT_OPTIONS)
+        known = ("project", "recipe", "database_schema", "quarantine_locations", *PROJECT_OPTIONS)
         return {name: extra[name] for name in known if extra.get(name) not in (None, "")}
 
     @property
@@ -56,8 +56,12 @@ class DicomDeidHook(BaseHook):
     @property
     def recipes(self) -> tuple[str, ...]:
         """Recipes of tasks that name none."""
-        named = str(self.fields.get("recipe", "desktop, devices"))
-        return tuple(name.strip() for name in named.split(",") if name.strip())
+        return _separated(self.fields.get("recipe", "desktop, devices"))
+
+    @property
+    def quarantine_locations(self) -> tuple[str, ...]:
+        """Locations to which tasks may copy quarantined originals, or to any place below them."""
+        return _separated(self.fields.get("quarantine_locations", ""))
 
     @property
     def database_schema(self) -> str:
@@ -125,3 +129,7 @@ class DicomDeidHook(BaseHook):
         if store is not None:
             store.check_credentials()
         return f"{conn_id} works"
+
+
+def _separated(text: Any) -> tuple[str, ...]:
+    return tuple(each.strip() for each in str(text).split(",") if each.strip())

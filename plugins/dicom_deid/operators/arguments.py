@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import posixpath
+from collections.abc import Iterable, Mapping
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.field_checks import similar_name
@@ -83,6 +85,15 @@ def location(name: str, value: Any) -> str:
     if not text.startswith(("s3://", "file:///")) and not PurePath(text).is_absolute():
         raise ConfigurationError(f"The {name} must be s3://bucket/prefix or an absolute path; check its spelling.")
     return text
+
+
+def is_within(url: str, locations: Iterable[str]) -> bool:
+    """Return whether a location is one of others or below one of them; ``..`` leads to the parent, as in a path."""
+
+    def path(text: str) -> str:
+        return posixpath.normpath(unquote(text.removeprefix("file://"))).rstrip("/") + "/"
+
+    return any(path(url).startswith(path(each)) for each in locations)
 
 
 def check_conf(context: Context) -> None:

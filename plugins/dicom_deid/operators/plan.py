@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from dicom_deid.links import PREVIEW_KEY, RunPageLink
-from dicom_deid.operators.arguments import LIMIT_MAXIMUM, boolean, check_conf, location, whole_number
+from dicom_deid.operators.arguments import LIMIT_MAXIMUM, boolean, check_conf, is_within, location, whole_number
 from dicom_deid.operators.base import DicomDeidOperator
 from dicom_deid.operators.forms import SETTINGS
 from dicom_deid.operators.lineage import run_lineage
@@ -38,7 +38,8 @@ class DicomPlanOperator(DicomDeidOperator):
     prefix
         Only objects whose keys start with this, below the source.
     quarantine
-        Where copies of quarantined originals are written; never in the destination's bucket.
+        Where copies of quarantined originals are written: one of the *Quarantine locations* of the `dicom_deid`
+        connection, or below one; never in the destination's bucket.
     project, recipes
         Default: those of the `dicom_deid` connection. A recipe is the name of a shipped recipe or a path.
         A text may name several, separated by commas.
@@ -237,7 +238,7 @@ class DicomPlanOperator(DicomDeidOperator):
         from dicom_deid.pipeline.recipes import recipes_and_settings
 
         given = {
-            "quarantine": location("quarantine", self.quarantine) if self.quarantine else None,
+            "quarantine": self._allowed_quarantine() if self.quarantine else None,
             "patient_key": self.patient_key,
             "cohort": self.cohort,
             "select": self.select,
@@ -260,6 +261,17 @@ class DicomPlanOperator(DicomDeidOperator):
                 **airflow_run(context),
             }
         )
+
+    def _allowed_quarantine(self) -> str:
+        """Return the quarantine; who fills in a form does not decide where originals are copied."""
+        url = location("quarantine", self.quarantine)
+        if not is_within(url, self.hook.quarantine_locations):
+            raise ConfigurationError(
+                "Copies of quarantined originals may only be written to the quarantine locations of the connection "
+                f"{self.deid_conn_id}, and the quarantine is in none of them: choose one of these, or have it added to "
+                "the connection."
+            )
+        return url
 
     def get_openlineage_facets_on_start(self) -> OperatorLineage[Any, Any]:
         """Return source and destination."""
