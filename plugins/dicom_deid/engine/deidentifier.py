@@ -41,7 +41,7 @@ from dicom_deid.engine.element_refs import ElementRef, erase, iter_elements
 from dicom_deid.engine.free_text import is_in_free_text, vocabulary_functions, with_free_text_rules
 from dicom_deid.engine.functions import read_elements
 from dicom_deid.engine.handler_table import CAPTURED, HandlerTable, RootContext, RuleContext
-from dicom_deid.engine.handlers.basic import GroupLengthEdit, ObjectWalk, PendingEdit
+from dicom_deid.engine.handlers.basic import GroupLengthEdit, ObjectWalk, PendingEdit, blank_after_pixels
 from dicom_deid.engine.handlers.private import NotInSegmentError
 from dicom_deid.engine.handlers.steps import FunctionSource
 from dicom_deid.engine.pixels import CleanedPixels
@@ -289,7 +289,7 @@ class Deidentifier:
         analysis
             Of the beginning; its `pixel_data` says where the pixel data ends.
         tail
-            All bytes after the pixel data, to the end of the object.
+            All bytes from there to the end of the object.
 
         Raises
         ------
@@ -302,14 +302,18 @@ class Deidentifier:
         head = analysis.walk
         encoding = analysis.header.transfer_syntax.encoding
         contexts = analysis.handler_table.root(encoding)
+        start = head.after_pixels
+        if start > len(tail):
+            raise Quarantine(Reason.TRUNCATED, "(7fe0,0010)", analysis.size)
+        blank_after_pixels(walk, 0, start)
         try:
-            analysis.tail_end = self._walk_root(walk, analysis.handler_table, contexts[-1:], 0, head.codecs)
+            analysis.tail_end = self._walk_root(walk, analysis.handler_table, contexts[-1:], start, head.codecs)
         except MixedVRsError:
             raise Quarantine(Reason.MALFORMED, _MIXED_VRS) from None
         if walk.captured or walk.pixel_data or walk.planes_removed:
             raise Quarantine(Reason.MALFORMED, "an identifier or pixel data after the pixel data")
         self._key_by_study(walk, head.captured_text("StudyInstanceUID"), head.captured_text("PatientID"))
-        self._refuse_embedded(walk, 0, analysis.tail_end, encoding)
+        self._refuse_embedded(walk, start, analysis.tail_end, encoding)
         if self.settings.residuals != "off":
             self._search_tail(analysis, walk, encoding)
 
@@ -317,7 +321,7 @@ class Deidentifier:
         # The beginning was searched already, but not for values that the rules removed from the tail.
         head = analysis.walk
         removed = removed_values(tail, head)
-        residuals = find_residuals(tail, 0, analysis.tail_end, encoding, removed)
+        residuals = find_residuals(tail, head.after_pixels, analysis.tail_end, encoding, removed)
         if tail.edits:
             residuals += find_residuals(head, analysis.start, analysis.end, encoding, removed_values(tail))
         if residuals:
@@ -364,7 +368,7 @@ class Deidentifier:
         self._search_file_meta(analysis, removed)
         tail = analysis.tail
         if tail is not None:
-            residuals = find_residuals(tail, 0, analysis.tail_end, encoding, removed)
+            residuals = find_residuals(tail, walk.after_pixels, analysis.tail_end, encoding, removed)
             if residuals:
                 self._report(analysis, residuals)
         try:

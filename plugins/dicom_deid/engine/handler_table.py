@@ -45,7 +45,6 @@ from dicom_deid.engine.handlers.basic import (
     ObjectWalk,
     OpaqueHandler,
     PatientShiftHandler,
-    PixelDataHandler,
     PseudonymHandler,
     ReferenceHandler,
     RefusedHandler,
@@ -497,11 +496,7 @@ class HandlerTable:
         if tag in _PIXEL_DATA and element.root:
             if self.pixels is not None and self.pixels.data is not None:
                 return CleanedPixelDataHandler(form, tag, element.vr, self.pixels)
-            return (
-                NativePixelDataHandler(form, tag, element.vr)
-                if tag == PIXEL_DATA
-                else PixelDataHandler(form, tag, element.vr)
-            )
+            return NativePixelDataHandler(form, tag, element.vr)
         if is_overlay_data(tag) and element.root:
             return OverlayDataHandler(form, tag, element.vr, self.pixels.overlays.get(tag) if self.pixels else None)
         rules_apply = context.rules_apply and (tag == _VOI_LUT_SEQUENCE or not self._is_protected(element))

@@ -341,8 +341,8 @@ def _analyse_tail(
         raise Quarantine(Reason.TRUNCATED, "(7fe0,0010)", size)
     if size - end > MAX_HEADER_BYTES:
         raise Quarantine(Reason.HEADER_TOO_LARGE, "after (7fe0,0010)")
-    if end == size:
+    if end == size and not analysis.walk.after_pixels:
         return b""
-    tail = read(end, size)
+    tail = read(end, size) if end < size else b""
     deidentifier.analyse_tail(analysis, tail)
     return tail

@@ -157,34 +157,55 @@ def test_a_uid_is_replaced_in_every_vr(vr: str, recipe: str) -> None:
     assert raw not in output
 
 
-def an_image(*extra: Element, pixels: bytes, frames: int = 1, encoding: Encoding | None = None) -> bytes:
-    sizes = {"SamplesPerPixel": 1, "Rows": 4, "Columns": 4, "BitsAllocated": 16, "BitsStored": 16, "HighBit": 15}
+def an_image(
+    pixels: bytes, *, side: int = 4, bits: int = 16, frames: int = 1, tag: int = 0x7FE00010, syntax: str = ""
+) -> bytes:
+    sizes = {"SamplesPerPixel": 1, "Rows": side, "Columns": side, "BitsAllocated": bits}
     return an_object(
         *(element(keyword, value) for keyword, value in sizes.items()),
         element("NumberOfFrames", str(frames)),
-        Element(0x7FE00010, "OW", pixels),
-        *extra,
-        encoding=encoding,
+        Element(tag, {0x7FE00008: "OF", 0x7FE00009: "OD"}.get(tag, "OW"), pixels),
+        encoding=Encoding(syntax or datasets.EXPLICIT_LE),
     )
 
 
 @pytest.mark.parametrize("syntax", [datasets.EXPLICIT_LE, datasets.IMPLICIT_LE, datasets.EXPLICIT_BE])
 @pytest.mark.parametrize("frames", [1, 3])
-def test_text_after_the_last_frame_is_blanked(syntax: str, frames: int) -> None:
+@pytest.mark.parametrize("text", [NAME, NAME + 50 * " ", 64 * "x", 4096 * "x"])
+def test_text_after_the_last_frame_is_blanked(syntax: str, frames: int, text: str) -> None:
     pixels = bytes(range(1, 33)) * frames
-    data = an_image(pixels=pixels + NAME.encode(), frames=frames, encoding=Encoding(syntax))
+    data = an_image(pixels + text.encode(), frames=frames, syntax=syntax)
     result = run(data, "REMOVE PatientName")
-    assert read(result).PixelData == read(data).PixelData[: len(pixels)] + bytes(len(NAME))
+    assert read(result).PixelData == read(data).PixelData[: len(pixels)] + bytes(len(text))
     assert result.actions["bytes-after-pixels-blanked"] == 1
 
 
-def test_pixel_data_of_the_right_size_is_not_touched() -> None:
+@pytest.mark.parametrize(
+    ("bits", "size", "tag"),
+    [(1, 2, 0x7FE00010), (12, 24, 0x7FE00010), (8, 16, 0x7FE00010), (32, 64, 0x7FE00008), (64, 128, 0x7FE00009)],
+)
+def test_text_after_pixels_of_any_size_is_blanked(bits: int, size: int, tag: int) -> None:
+    """Catches pixels of less than a byte, and of floating-point numbers."""
+    data = an_image(bytes(range(1, size + 1)) + 8 * NAME.encode(), bits=bits, tag=tag)
+    result = run(data, "REMOVE PatientName")
+    assert read(result)[tag].value == bytes(range(1, size + 1)) + bytes(8 * len(NAME))
+
+
+def test_text_after_pixels_that_are_cleaned_is_blanked() -> None:
+    """Catches bytes after the frames that are taken for more frames when a rectangle is blanked."""
+    recipe = "FORMAT dicom\n%filter graylist\nLABEL all\n contains PatientID MRN\n coordinates 0,0,1,1\n"
+    data = an_image(bytes(range(1, 33)) + 64 * b"x")
+    pixels = read(run(data, Recipe.parse(recipe, "r"))).PixelData
+    assert pixels[2:] == bytes(range(3, 33)) + bytes(64)
+
+
+@pytest.mark.parametrize("size", [2048, 4096, 20480])
+def test_pixel_data_of_the_right_size_is_not_touched(size: int) -> None:
     """Also where NumberOfFrames counts too few."""
-    for size in (32, 64, 320):
-        pixels = bytes(range(1, 33)) * (size // 32)
-        result = run(an_image(pixels=pixels), "REMOVE PatientName")
-        assert read(result).PixelData == pixels
-        assert "bytes-after-pixels-blanked" not in result.actions
+    pixels = bytes(range(1, 33)) * (size // 32)
+    result = run(an_image(pixels, side=32), "REMOVE PatientName")
+    assert read(result).PixelData == pixels
+    assert "bytes-after-pixels-blanked" not in result.actions
 
 
 def test_a_name_in_a_colour_profile_is_found() -> None:

@@ -69,7 +69,7 @@ PLACEHOLDERS = _Placeholders()
 
 
 def ct(pixels, tail=(), syntax=None):
-    kept = [each for each in ct_elements(3, rows=2, columns=2) if each.tag != 0x7FE00010]
+    kept = [each for each in ct_elements(3, rows=500, columns=512) if each.tag != 0x7FE00010]
     encoding = Encoding(syntax) if syntax else Encoding()
     return part10([*kept, element("PixelData", pixels, "OB" if syntax else "OW"), *tail], encoding)
 
@@ -144,6 +144,30 @@ def test_a_large_object_that_ends_too_soon_is_truncated(cut):
     for data in (native[:-cut], ENCAPSULATED[: -cut - 40]):
         with pytest.raises(Quarantine) as caught:
             rewrite(data, 1)
+        assert caught.value.reason is Reason.TRUNCATED
+
+
+@pytest.mark.parametrize("tail", [(), TAIL], ids=["last", "followed"])
+@pytest.mark.parametrize("text", ["Doe^John", "Doe^John" * 9000])
+def test_text_after_the_frames_is_blanked_however_the_object_is_read(text, tail):
+    """Catches bytes after the last frame that are copied because nobody reads the pixel data."""
+    data = ct(bytes(range(256)) * 2000 + text.encode(), tail)
+    whole = DEIDENTIFIER.deidentify(data, lambda originals: {each: PLACEHOLDERS[each] for each in originals})
+    for large_object_bytes in (10**9, 1):
+        written, storage, _, result = rewrite(data, large_object_bytes)
+        assert hashlib.sha256(written).digest() == hashlib.sha256(whole.to_bytes()).digest()
+        assert result.actions["bytes-after-pixels-blanked"] == 1
+        assert b"Doe^John" not in written
+    assert storage.read_bytes < 40_000 + len(text)
+    assert any(isinstance(part, SourceRange) for part in result.parts)
+
+
+@pytest.mark.parametrize("cut", [1, 8, 9, 10])
+def test_a_large_object_that_ends_after_its_frames_is_truncated(cut):
+    data = ct(bytes(range(256)) * 2000 + b"Doe^John")[:-cut]
+    for large_object_bytes in (10**9, 1):
+        with pytest.raises(Quarantine) as caught:
+            rewrite(data, large_object_bytes)
         assert caught.value.reason is Reason.TRUNCATED
 
 

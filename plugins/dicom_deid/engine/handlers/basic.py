@@ -46,6 +46,8 @@ from dicom_deid.recipe.filters import Filter
 # does, `IN_SEGMENT` if that of a segment does) and the layout of its header.
 Captured = tuple[bytes, tuple[str, ...], int, int]
 IN_SEGMENT = -2
+# Less than a frame of 32 x 32 pixels: bytes after so small an image are no frames.
+_MIN_FRAME_BYTES = 1024
 
 
 class ObjectWalk(Walk):
@@ -53,6 +55,7 @@ class ObjectWalk(Walk):
 
     __slots__ = (
         "added",
+        "after_pixels",
         "captured",
         "codecs",
         "content_references",
@@ -107,6 +110,8 @@ class ObjectWalk(Walk):
         self.signatures: list[int] = []
         # Position of the value of the root PixelData; no end where the end was not reached.
         self.pixel_data: tuple[int, int | None] | None = None
+        # Number of bytes after the frames in it that are blanked. In a partial object they follow its end.
+        self.after_pixels = 0
         # Start, end and VR of the values of OverlayData that stay in the object, by tag.
         self.overlays: dict[int, tuple[int, int, str]] = {}
         # Groups of removed overlay planes whose bits may be in PixelData.
@@ -755,27 +760,43 @@ class NativePixelDataHandler(PixelDataHandler):
     ) -> None:
         """Record the position of the value, and blank what follows the frames."""
         walk.pixel_data = (start, end)
-        frame, frames = _frame_size(walk, context)
-        last = start + frame * frames
-        # A whole frame more is one that NumberOfFrames does not count.
-        if frame and 1 < end - last < frame and walk.data[last:end].strip(b"\0"):
-            walk.edits.append(SearchedEdit(last, end, bytes(end - last)))
-            walk.count("bytes-after-pixels-blanked")
+        blank_after_pixels(walk, _end_of_frames(walk, context, start, end), end)
+
+    def handle_overrun(self, walk: ObjectWalk, context: Context, pos: int, start: int, stop: int, end: int) -> int:
+        """Leave what follows the frames to the analysis of the tail."""
+        reached = super().handle_overrun(walk, context, pos, start, stop, end)
+        last = _end_of_frames(walk, context, start, stop)
+        walk.pixel_data, walk.after_pixels = (start, last), stop - last
+        return reached
 
 
-def _frame_size(walk: ObjectWalk, context: Context) -> tuple[int, int]:
-    """Return the size of a frame of uncompressed pixel data in bytes (0 if unknown), and the number of frames."""
+def blank_after_pixels(walk: ObjectWalk, start: int, end: int) -> None:
+    """Blank the bytes after the frames of uncompressed pixel data, unless they are zeros."""
+    if walk.data.count(0, start, end) < end - start:
+        walk.edits.append(SearchedEdit(start, end, bytes(end - start)))
+        walk.count("bytes-after-pixels-blanked")
+        walk.after_pixels = end - start
+
+
+def _end_of_frames(walk: ObjectWalk, context: Context, start: int, end: int) -> int:
+    """Return where the frames of uncompressed pixel data in ``[start, end)`` end; `end` if that is unknown.
+
+    One byte more is padding, and whole frames more are frames that NumberOfFrames does not count, unless they are tiny.
+    """
     sizes = []
     for keyword in ("Rows", "Columns", "SamplesPerPixel", "BitsAllocated"):
         found = walk.captured.get(keyword)
         if found is None or len(found[0]) != 2:
-            return 0, 0
+            return end
         sizes.append(context.order.u16.unpack(found[0])[0])
-    rows, columns, samples, bits = sizes
+    rows, columns, samples, allocated = sizes
     frames = walk.captured_text("NumberOfFrames") or "1"
-    if bits % 8 or not frames.isdigit():
-        return 0, 0
-    return rows * columns * samples * bits // 8, int(frames)
+    bits = rows * columns * samples * allocated
+    if not bits or not (frames.isascii() and frames.isdigit()):
+        return end
+    last: int = start + (bits * (int(frames) or 1) + 7) // 8
+    are_frames = bits >= 8 * _MIN_FRAME_BYTES and (end - last) % (bits // 8) <= 1
+    return end if end - last <= 1 or are_frames else last
 
 
 class CaptureUnchangedHandler(ElementHandler[ObjectWalk]):

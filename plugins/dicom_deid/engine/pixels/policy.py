@@ -264,12 +264,15 @@ def _refuse_text_of_overlays(overlays: list[Overlay], match: FilterMatch) -> Non
 
 
 def _pixels(walk: ObjectWalk, header: FileHeader) -> tuple[memoryview, str]:
-    """Return the value of PixelData and its VR."""
+    """Return the value of PixelData, with zeros in place of bytes after the frames, and its VR."""
     start, end = walk.pixel_data or (0, 0)
     vr = walk.data[start - 8 : start - 6]
     # Some writers use an implicit VR here.
     is_explicit = not header.transfer_syntax.encoding.implicit and is_vr(vr)
-    return memoryview(walk.data)[start:end], vr.decode("ascii") if is_explicit else "OW"
+    pixels, after = memoryview(walk.data)[start:end], walk.after_pixels
+    if after:
+        pixels = memoryview(bytes(pixels[:-after]) + bytes(after))
+    return pixels, vr.decode("ascii") if is_explicit else "OW"
 
 
 def _overlays(walk: ObjectWalk, header: FileHeader, dataset: Dataset) -> list[Overlay]:
