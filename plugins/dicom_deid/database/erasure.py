@@ -44,7 +44,19 @@ WHERE s.project_id = %(project)s AND NOT s.patient_hash = ANY (%(patients)s::byt
        OR h.kind = 'UID' AND h.keyed_hash IN (s.study_hash, s.series_hash));
 SELECT (SELECT count(*) FROM pg_temp.erased_object WHERE destination_key IS NOT NULL),
     (SELECT count(*) FROM deletion WHERE object_id IN (SELECT object_id FROM pg_temp.erased_object)),
-    (SELECT count(*) FROM write_intent WHERE series_number IN (SELECT series_number FROM pg_temp.erased_series))
+    (SELECT count(*) FROM write_intent WHERE series_number IN (SELECT series_number FROM pg_temp.erased_series)),
+    (SELECT count(*) FROM unnest(%(patients)s::bytea[], %(offsets)s::bytea[], %(index_patients)s::uuid[],
+            %(index_issuers)s::uuid[]) w (patient, date_offset, index_patient, index_issuer)
+        WHERE NOT EXISTS (SELECT FROM pg_temp.erased_series s WHERE s.patient_hash = w.patient)
+          AND NOT EXISTS (SELECT FROM mapping m WHERE m.project_id = %(project)s AND m.kind = 'PatientID'
+                          AND m.keyed_hash = w.patient)
+          AND NOT EXISTS (SELECT FROM mapping m WHERE m.project_id = %(project)s AND m.kind = 'DateOffset'
+                          AND m.keyed_hash = w.date_offset)
+          AND NOT EXISTS (SELECT FROM patient_term t WHERE t.project_id = %(project)s AND t.patient_hash = w.patient)
+          AND NOT EXISTS (SELECT FROM archive_word a WHERE a.project_id = %(project)s AND a.patient_hash = w.patient)
+          AND NOT EXISTS (SELECT FROM index_series s JOIN index_source i ON i.source_id = s.store_id
+                          WHERE i.project_id = %(project)s AND s.patient = w.index_patient
+                            AND (w.index_issuer IS NULL OR w.index_issuer = s.issuer)))
 """
 
 _FORGOTTEN = """
@@ -147,7 +159,11 @@ def erase_patients(
             "SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || ' withdrawal ' || %s, 0))",
             (project.project_id,),
         )
-        released, deletions, intents = connection.query(doing, _CHOOSE, parameters)[0]
+        released, deletions, intents, unknown = connection.query(doing, _CHOOSE, parameters)[0]
+        if unknown:
+            raise ConfigurationError(
+                f"The project knows nothing of {unknown} of the {len(originals)} patients; nothing was erased. Check them."
+            )
         if released or deletions or intents:
             raise ConfigurationError(
                 f"{released + deletions + intents} objects are still released or being processed: withdraw the patient "
@@ -155,8 +171,6 @@ def erase_patients(
             )
         forgotten = dict(connection.query(doing, _FORGOTTEN, parameters))
         erased, objects = connection.query(doing, _ERASE, parameters)[0]
-        if not erased and not objects:
-            raise ConfigurationError("The project knows nothing of that patient; nothing was erased.")
         body = {
             "person": access.person,
             "reason": access.reason,

@@ -28,6 +28,7 @@ _ADVICE = {
     "28": (ConfigurationError, "PostgreSQL refused the user or password; check the connection's login"),
     "3D": (ConfigurationError, "the database does not exist; check the connection's database name"),
     "3F": (TableMissing, "the schema does not exist; run `dicom-deid db upgrade`"),
+    "22P02": (ConfigurationError, "an id is not of the form of one; give it as it is printed and shown"),
     "42P01": (TableMissing, "a table is missing; run `dicom-deid db upgrade`"),
     "42703": (ConfigurationError, "a column is missing; run `dicom-deid db upgrade`"),
     "42883": (ConfigurationError, "a function is missing; run `dicom-deid db upgrade`"),

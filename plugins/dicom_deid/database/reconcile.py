@@ -13,6 +13,7 @@ from dicom_deid.database.connection import DatabaseConnection
 from dicom_deid.database.copy_format import copy_line
 from dicom_deid.database.crosswalk import AccessReason
 from dicom_deid.database.hash_chain import record_event
+from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.objects import SourceObject
 
 _CHUNK = 10_000
@@ -176,8 +177,15 @@ def reconcile(
         deleted. Objects that something else wrote are never touched.
     run_id
         The run whose report the comparison is part of.
+
+    Raises
+    ------
+    ConfigurationError
+        No run has this destination.
     """
     doing = "comparing the destination with the audit"
+    if not connection.query(doing, "SELECT 1 FROM work_scope WHERE destination = %s LIMIT 1", (destination,)):
+        raise ConfigurationError(f"No run has the destination {destination}: give it as in the runs.")
     connection.query(doing, _STAGE)
     objects = iter(listing)
     count = 0

@@ -53,8 +53,11 @@ class WithdrawalRequest:
 
     def __post_init__(self) -> None:
         named = (self.patients, self.accession_numbers, self.studies, self.series, self.objects)
-        if not (any(named) or self.decision or self.deleted_sources or self.whole_project):
-            raise ConfigurationError("Say what to withdraw: patients, accession numbers, studies, series or objects.")
+        if not (any(named) or self.decision is not None or self.deleted_sources or self.whole_project):
+            raise ConfigurationError(
+                "Say what to withdraw: patients, accession numbers, studies, series, objects, what a decision released, "
+                "or deleted sources."
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -258,10 +261,12 @@ def begin_withdrawal(
     Raises
     ------
     ConfigurationError
-        A value is ambiguous.
+        A value is ambiguous, or the project has no such decision.
     """
     doing = "withdrawing"
     withdrawal_id = withdrawal_id or str(uuid.uuid4())
+    if request.decision is not None:
+        _check_decision(connection, project, request.decision)
     hashes = _Hashes(connection, project, request)
     parameters = {
         **hashes.parameters(),
@@ -294,6 +299,19 @@ def begin_withdrawal(
     except _DryRun:
         return Withdrawal(withdrawal_id=None, objects=objects, deletions=deletions, unknown=hashes.unknown)
     return Withdrawal(withdrawal_id=withdrawal_id, objects=objects, deletions=deletions, unknown=hashes.unknown)
+
+
+def _check_decision(connection: DatabaseConnection, project: Project, decision: int) -> None:
+    found = connection.query(
+        "reading the decision",
+        "SELECT 1 FROM decision WHERE decision_id = %s AND project_id = %s",
+        (decision, project.project_id),
+    )
+    if not found:
+        raise ConfigurationError(
+            f"There is no decision {decision} in project {project.name!r}: the page Decisions and `dicom-deid quarantine "
+            "decisions` list them."
+        )
 
 
 class _DryRun(Exception):

@@ -53,7 +53,7 @@ def continue_withdrawal(
     Raises
     ------
     ConfigurationError
-        There is no such withdrawal, or a bucket cannot be used.
+        The project has no such withdrawal, or a bucket cannot be used.
     StillBeingWritten
         A worker has withdrawn objects in flight; another call, when their batches have ended, continues.
     ObjectStoreError, DatabaseError
@@ -63,6 +63,8 @@ def continue_withdrawal(
     total = 0
     with connections.open_database() as database, ThreadPoolExecutor(transfers) as pool:
         project = database.project(project_name, create=False)
+        if not database.is_withdrawal(project, withdrawal_id):
+            raise ConfigurationError(f"There is no such withdrawal in project {project_name!r}.")
         while group := database.pending_deletions(withdrawal_id, limit=_AT_ONCE):
             if should_stop():
                 return total

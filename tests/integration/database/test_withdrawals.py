@@ -348,6 +348,23 @@ def test_a_value_that_means_several_patients_is_refused(database, steps):
         WithdrawalRequest()
 
 
+@pytest.mark.parametrize("number", [0, 7, 2**70])
+def test_a_decision_that_the_project_does_not_have_is_refused(released, number):
+    """Catches a mistyped number that begins a withdrawal of nothing, which looks like one that was done."""
+    other = released.project("other")
+    row = "INSERT INTO decision (project_id, action, is_rule, rules, settings, note, person) "
+    made = row + "VALUES (%s, 'release', false, '', '{}', '', 'olga') RETURNING decision_id"
+    ((of_other,),) = released.connection.query("test", made, (other.project_id,))
+    for decision in (number, of_other):
+        for dry_run in (True, False):
+            with pytest.raises(ConfigurationError, match=f"no decision {decision} in project 'p'"):
+                released.withdraw(
+                    released.project("p"), WithdrawalRequest(decision=decision), ACCESS, dry_run=dry_run
+                )
+    assert released.open_withdrawals() == []
+    assert released.withdraw(other, WithdrawalRequest(decision=of_other), ACCESS).objects == 0
+
+
 def test_deleted_sources_are_reported_and_can_be_withdrawn(released, steps):
     left = listing(40)[:30]
     assert released.plan(steps.begin(), left).deleted == 10
@@ -466,6 +483,26 @@ def test_after_erasing_nothing_of_the_patient_is_in_a_dump_with_all_keys(release
     assert len(history) == 1
     with pytest.raises(ConfigurationError, match="knows nothing"):
         released.erase_patients(project, ["MRN-00001"], ACCESS)
+
+
+def test_erasing_an_unknown_patient_erases_nobody(released):
+    """Catches a mistyped patient among others, who is then believed to be erased."""
+    project = released.project("p")
+    begun = released.withdraw(project, WithdrawalRequest(patients=["MRN-00001"]), ACCESS)
+    delete_copies(released, begun.withdrawal_id)
+    with pytest.raises(ConfigurationError, match="knows nothing of 1 of the 2 patients; nothing was erased"):
+        released.erase_patients(project, ["MRN-00001", "MRN-0001"], ACCESS)
+    assert released.erase_patients(project, ["MRN-00001"], ACCESS) > 0
+
+
+def test_a_patient_who_is_only_in_the_index_is_erased(released):
+    project = released.project("p")
+    index = SourceIndex(released.connection, project, "s3://in/")
+    index.add([IndexEntry(source_object=listing(51)[50], identifiers=indexed(50))])
+    count = "SELECT count(*) FROM index_object"
+    assert released.connection.query("test", count) == [(41,)]
+    released.erase_patients(project, [identity(50).patient_id], ACCESS)
+    assert released.connection.query("test", count) == [(40,)]
 
 
 def test_a_deleted_project_holds_nothing_and_cannot_be_used_again(released, keys, store_url):

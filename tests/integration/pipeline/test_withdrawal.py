@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 import pytest
 from click.testing import CliRunner
 from tests.support.datasets import ct_elements, element, part10
@@ -10,6 +12,7 @@ from tests.support.killable_withdrawal import ACCESS, STAGES, patient_is_known
 from tests.support.runs import RunEnvironment, patients, series
 
 from dicom_deid.cli import main
+from dicom_deid.database import WithdrawalRequest
 from dicom_deid.engine.settings import Settings
 from dicom_deid.exceptions import Quarantine
 from dicom_deid.pipeline.release import release_run
@@ -74,6 +77,24 @@ def test_a_patient_withdraws(place, terminal):
         assert not patient_is_known(database, people[1].patient_id)
         assert patient_is_known(database, people[0].patient_id)
         assert database.verify().problems == []
+
+
+def test_what_is_not_there_is_refused(place, terminal):
+    """Catches a withdrawal of a mistyped number or id that ends without an error, or as one of another project."""
+    place.put(series(patients(1), 2))
+    place.run()
+    place.run(project="other", destination=f"s3://{place.bucket}/other")
+    withdraw = ["release", "withdraw", "--project", "test"]
+    assert "no decision 7 in project 'test'" in terminal(*withdraw, "--decision", "7", expect=2)
+    assert "no such withdrawal" in terminal(*withdraw, "--resume", str(UUID(int=1)), expect=2)
+    assert "an id is not of the form of one" in terminal(*withdraw, "--resume", "first", expect=2)
+    with place.connections.open_database() as database:
+        request = WithdrawalRequest(whole_project=True)
+        of_other = database.withdraw(database.project("other"), request, ACCESS).withdrawal_id
+    assert "no such withdrawal in project 'test'" in terminal(*withdraw, "--resume", of_other, expect=2)
+    assert len(place.get("other")) == len(place.get()) == 2
+    typo = terminal("audit", "reconcile", f"s3://{place.bucket}/outt", expect=2)
+    assert "No run has the destination" in typo
 
 
 def run_with_copies(place):
