@@ -1,6 +1,6 @@
 """Measure what the pipeline survives: kills, faults and restarts of servers, manipulations, hostile or repeated input.
 
-    python -m bench.bench_faults                            # all parts, about twenty minutes on two cores
+    python -m bench.bench_faults                            # all parts, about half an hour on two cores
     python -m bench.bench_faults bounds fuzz --inputs 1000000
 
 Each part prints what was tried and what was survived, and the program fails if anything was not.
@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.fuzz.mutate import mutate
+from tests.fuzz.readers import mutated_outputs, originals_found
 from tests.fuzz.repeats import ENGINES, differences, draw_archive
 from tests.fuzz.target import run as run_input
 from tests.fuzz.test_hostile_input import SEEDS
@@ -245,6 +246,20 @@ def fuzz(inputs: int, seed: int) -> Iterator[Result]:
     yield [inputs, outcomes, len(failures), f"{inputs / seconds:.0f}"], failures
 
 
+def readers(inputs: int, seed: int) -> Iterator[Result]:
+    """Look for originals in outputs of mutated inputs as pydicom, DCMTK and GDCM read them; keep the inputs of finds."""
+    rng, count = random.Random(seed), 0
+    failures: list[str] = []
+    for start in range(0, inputs, 1000):
+        pairs = list(mutated_outputs(rng, min(1000, inputs - start)))
+        count += len(pairs)
+        for index, reader in originals_found([output for _, output in pairs]).items():
+            name = f"readers-{hashlib.sha256(pairs[index][0]).hexdigest()[:12]}"
+            Path(name).write_bytes(pairs[index][0])
+            failures.append(f"{name}: an original is found by {reader}")
+    yield [inputs, count, len(failures)], failures
+
+
 def repeats(archives: int, seed: int) -> Iterator[Result]:
     """Compare what the engine does with elements that objects share, computed once, with what it does with each."""
     for name in ENGINES:
@@ -274,6 +289,7 @@ HEADS: dict[str, list[str]] = {
     "restarts": ["server killed", "restarts", "survived"],
     "manipulations": ["manipulations", "found"],
     "fuzz": ["inputs", "de-identified", "faults found", "inputs/s"],
+    "readers": ["inputs", "outputs", "originals found by another reader"],
     "repeats": ["engine", "archives", "objects", "differences"],
 }
 
@@ -296,11 +312,13 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", choices=[*HEADS, []], help="all without any")
     parser.add_argument("--kills", type=int, default=len(PASSAGES), help="at each point (default: %(default)s)")
     parser.add_argument("--restarts", type=int, default=5, help="of each server (default: %(default)s)")
-    parser.add_argument("--inputs", type=int, default=100_000, help="mutated inputs (default: %(default)s)")
+    parser.add_argument(
+        "--inputs", type=int, default=100_000, help="mutated; a tenth of them for other readers (default: %(default)s)"
+    )
     parser.add_argument("--archives", type=int, default=100, help="of repeats, for each engine (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the mutated inputs and of the archives")
     options = parser.parse_args()
-    chosen = options.parts or list(HEADS)
+    chosen, began = options.parts or list(HEADS), time.monotonic()
     failures: list[str] = []
 
     def show(part: str, results: Iterator[Result]) -> None:
@@ -327,8 +345,11 @@ def main() -> None:
         show("manipulations", manipulations())
     if "fuzz" in chosen:
         show("fuzz", fuzz(options.inputs, options.seed))
+    if "readers" in chosen:
+        show("readers", readers(options.inputs // 10, options.seed))
     if "repeats" in chosen:
         show("repeats", repeats(options.archives, options.seed))
+    print(f"\n{', '.join(chosen)}: {len(failures)} failures, {(time.monotonic() - began) / 60:.0f} min")
     sys.exit(bool(failures))
 
 

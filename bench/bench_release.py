@@ -25,6 +25,8 @@ from dicom_deid.sandbox.airflow import create_database
 
 ONE_MORE_RULE = "FORMAT dicom\n%header\nREMOVE StationName\nREMOVE Manufacturer\n"
 OTHER_KEY = "{PatientID}/moved/{SOPInstanceUID}.dcm"
+_PASSAGES = (1, 3, 7, 12, 20)
+_WITH_OTHER_KEYS = (3, 12)
 
 
 def new_environment(sandbox: Sandbox, name: str) -> RunEnvironment:
@@ -113,8 +115,8 @@ def opened_workers(module: str) -> Iterator[Workers]:
         yield workers
 
 
-def bench_killed_superseding(sandbox: Sandbox, recipe: Path, passages: Iterable[int]) -> int:
-    """Kill a worker at each stage of superseding, under the same keys and under others; return how often."""
+def bench_killed_superseding(sandbox: Sandbox, recipe: Path, passages: Iterable[int]) -> Counter[str]:
+    """Kill a worker at each stage of superseding, under the same keys and under others; return how often, by stage."""
     environment = new_environment(sandbox, "bench-killed")
     environment.put(series(patients(3), 10))
     variants = [
@@ -126,14 +128,15 @@ def bench_killed_superseding(sandbox: Sandbox, recipe: Path, passages: Iterable[
     for number, each in enumerate(variants):
         run(environment, each.replace(destination=f"s3://{environment.bucket}/undisturbed{number}"))
         undisturbed.append(environment.get(f"undisturbed{number}"))
-    killed = turn = 0
+    killed: Counter[str] = Counter()
+    turn = 0
     with opened_workers("tests.support.killable") as workers:
         for kill in [(point, passage) for passage in passages for point in killable.POINTS]:
-            # From one variant to the next, so that the rules or the keys change each time.
-            turn = (turn + 1) % len(variants)
+            # Other keys or other rules each time; objects are deleted where the keys change.
+            turn ^= 1 if kill[0].endswith(("-delete", "-settle")) or kill[1] in _WITH_OTHER_KEYS else 2
             planned = plan_run(variants[turn], environment.connections)
             assert planned.summary.planned in (0, 30)
-            killed += workers.work(variants[turn], environment.connections, planned, kill) == -9
+            killed[kill[0]] += workers.work(variants[turn], environment.connections, planned, kill) == -9
             assert workers.work(variants[turn], environment.connections, planned, None) == 0
             assert environment.get() == undisturbed[turn], kill
     check_audit(environment)
@@ -141,20 +144,21 @@ def bench_killed_superseding(sandbox: Sandbox, recipe: Path, passages: Iterable[
     return killed
 
 
-def bench_killed_withdrawal(sandbox: Sandbox, rounds: int) -> int:
-    """Kill a process at each stage of withdrawing and erasing patients; return how often."""
+def bench_killed_withdrawal(sandbox: Sandbox, rounds: int) -> Counter[str]:
+    """Kill a process at each stage of withdrawing and erasing patients; return how often, by stage."""
     environment = new_environment(sandbox, "bench-withdrawal")
     people = patients(rounds + 1)
     environment.put(series(people, 6))
     run(environment, environment.configuration())
     before = environment.get()
-    killed = 0
+    killed: Counter[str] = Counter()
     with opened_workers("tests.support.killable_withdrawal") as workers:
         for number, person in enumerate(people[:-1]):
             for stage in killable_withdrawal.STAGES:
                 # Only deletions happen several times.
                 passage = 1 + number % 5 if "delete" in stage else 1
-                killed += workers.work(environment.connections, "test", person.patient_id, (stage, passage)) == -9
+                code = workers.work(environment.connections, "test", person.patient_id, (stage, passage))
+                killed[stage] += code == -9
             assert workers.work(environment.connections, "test", person.patient_id, None) == 0
     left = environment.get()
     assert len(left) == 6
@@ -173,7 +177,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--objects", type=int, default=10_000, help="objects to supersede")
     parser.add_argument("--passages", type=int, default=5, help="passages of each stage of superseding to kill at")
-    parser.add_argument("--patients", type=int, default=6, help="patients whose withdrawal is killed at each stage")
+    parser.add_argument("--patients", type=int, default=7, help="patients whose withdrawal is killed at each stage")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="dicom-deid-bench-") as directory:
         recipe = Path(directory) / "more.dicom"
@@ -181,10 +185,14 @@ def main() -> None:
         with Sandbox(Path(directory) / "sandbox", keep=False) as sandbox:
             if given.objects:
                 bench_superseding(sandbox, recipe, given.objects)
-            superseding = bench_killed_superseding(sandbox, recipe, [1, 3, 7, 12, 20][: given.passages])
+            superseding = bench_killed_superseding(sandbox, recipe, _PASSAGES[: given.passages])
             withdrawing = bench_killed_withdrawal(sandbox, given.patients)
-    print(f"kill -9 while superseding {superseding} times, while withdrawing and erasing {withdrawing} times,")
-    print(f"  {superseding + withdrawing} in all: each end state is that of an undisturbed run, and the audit verifies")
+    for what, killed in {"superseding": superseding, "withdrawing and erasing": withdrawing}.items():
+        stages = ", ".join(f"{stage} {count}" for stage, count in killed.items())
+        print(f"kill -9 while {what}, {killed.total()} times: {stages}")
+        assert all(killed.values()), "a stage was not reached"
+    total = superseding.total() + withdrawing.total()
+    print(f"  {total} in all: each end state is that of an undisturbed run, and the audit verifies")
 
 
 if __name__ == "__main__":

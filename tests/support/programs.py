@@ -18,6 +18,7 @@ PACKAGES = {
     "dcmdjpls": "dcmtk",
     "dcmdrle": "dcmtk",
     "gdcmconv": "libgdcm-tools",
+    "gdcmdump": "libgdcm-tools",
     "gdcminfo": "libgdcm-tools",
     "gdcmraw": "libgdcm-tools",
     "redis-server": "redis-server",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-import shutil
 import subprocess
 import warnings
 from pathlib import Path
@@ -13,6 +12,7 @@ import pytest
 from pydicom import Dataset, dcmread
 from tests.support import real_world
 from tests.support.engine import RULES_ALONE, run
+from tests.support.programs import program
 from tests.support.real_world import ALL, DCMTK, GDCM, LAST, NAME, PATIENT_ID, PYDICOM, STRUCTURES, Structure
 
 from dicom_deid.engine.profiles import profile_settings, recipe_names
@@ -50,12 +50,9 @@ def text_of(reader: str, data: bytes, folder: Path) -> str:
             return _pydicom_text(data)
         except Exception:
             return ""
-    tool = shutil.which(TOOLS[reader])
-    if tool is None:
-        pytest.skip(f"{TOOLS[reader]} is not installed")
     path = folder / "object.dcm"
     path.write_bytes(data)
-    done = subprocess.run([tool, str(path)], capture_output=True, check=False)
+    done = subprocess.run([program(TOOLS[reader]), str(path)], capture_output=True, check=False)
     return done.stdout.decode("latin-1") if done.returncode == 0 else ""
 
 
