@@ -72,7 +72,7 @@ def lookup(
         pairs = look(IdentifierKind(kind), wanted, access_reason)
     writer = csv.writer(sys.stdout)
     for original, pseudonym in pairs:
-        writer.writerow((original.kind.value, spreadsheet_safe(original.value), pseudonym))
+        writer.writerow((original.kind.value, spreadsheet_safe(original.value), spreadsheet_safe(pseudonym)))
     known = {pair.pseudonym if direction == "original" else pair.original.value for pair in pairs}
     if missing := [value for value in wanted if value.strip() not in known]:
         click.echo(f"{len(missing)} of {len(wanted)} not found", err=True)
@@ -92,7 +92,7 @@ def ambiguous(project: str, database: str | None, data_directory: Path | None, s
     writer = csv.writer(sys.stdout)
     for each in found:
         why = "study" if each.study else "issuers"
-        writer.writerow((why, each.study or each.issuers, each.pseudonym))
+        writer.writerow((why, each.study or each.issuers, spreadsheet_safe(each.pseudonym)))
 
 
 @crosswalk.command("import")

@@ -24,6 +24,7 @@ from psycopg2 import sql
 
 from dicom_deid.exceptions import ConfigurationError, DicomDeidError
 from dicom_deid.sandbox.ports import free_ports
+from dicom_deid.sandbox.process import clean_environment
 
 COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
 """The `airflow` commands of a deployment with the LocalExecutor."""
@@ -325,7 +326,7 @@ class AirflowSandbox:
             "LOGGING__DAG_PROCESSOR_CHILD_PROCESS_LOG_DIRECTORY": str(options.home / "logs" / "dag_processor"),
             "USAGE_DATA_COLLECTION__ENABLED": "False",
         }
-        inherited = {key: value for key, value in os.environ.items() if not key.startswith("AIRFLOW_")}
+        inherited = clean_environment("PYTHONPATH")
         scripts = str(Path(sys.executable).parent)
         return {
             **inherited,

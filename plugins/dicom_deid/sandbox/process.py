@@ -71,9 +71,15 @@ class ProcessIdentity(NamedTuple):
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "SYSTEMROOT")
 
 
-def clean_environment() -> dict[str, str]:
-    """Return the environment variables that a server needs: no keys, passwords or credentials of this process."""
-    return {name: os.environ[name] for name in _INHERITED if name in os.environ}
+def clean_environment(*more: str) -> dict[str, str]:
+    """Return the environment variables that a server needs: no keys, passwords or credentials of this process.
+
+    Parameters
+    ----------
+    more
+        Names of other variables that it needs.
+    """
+    return {name: os.environ[name] for name in (*_INHERITED, *more) if name in os.environ}
 
 
 def start_process(

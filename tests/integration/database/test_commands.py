@@ -167,3 +167,6 @@ def test_text_that_a_spreadsheet_would_run_is_escaped(run, database, steps, tmp_
     looked_up = run("crosswalk", "lookup", "--project", "again", "--to", "pseudonym", "=1+1", *WHO)
     assert looked_up.startswith("PatientID,'=1+1,PAT")
     run("crosswalk", "lookup", "--project", "again", "--to", "pseudonym", "'quoted", *WHO)
+    exported.write_text("kind,original,pseudonym\nPatientID,MRN,'=2+2\n")
+    run("crosswalk", "import", str(exported), "--project", "third", *WHO)
+    assert "PatientID,MRN,'=2+2" in run("crosswalk", "lookup", "--project", "third", "--to", "pseudonym", "MRN", *WHO)

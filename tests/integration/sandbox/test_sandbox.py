@@ -16,6 +16,7 @@ from click.testing import CliRunner
 from dicom_deid.cli import main
 from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.sandbox import Sandbox
+from dicom_deid.sandbox.airflow import AirflowOptions, AirflowSandbox
 from dicom_deid.sandbox.ports import are_free, free_ports
 from dicom_deid.sandbox.process import ProcessIdentity
 from dicom_deid.sandbox.state import SandboxState
@@ -206,3 +207,5 @@ def test_servers_inherit_no_keys_and_no_credentials(directory, monkeypatch):
     # Also programs that have ended by now, as the one that makes the data directory.
     assert len(started) > len(inherited)
     assert not [one for one in started if one is None or "sesame" in str(one)]
+    airflow = AirflowSandbox(AirflowOptions(home=directory, database_url="", dags_folder=directory))
+    assert "sesame" not in str(airflow.environment)
