@@ -338,6 +338,9 @@ def test_an_asset_event_has_the_partition_of_the_run(site: Site) -> None:
     event = context["outlet_events"][asset]
     assert event.partition_keys == {"2024-05"}
     assert (event.extra["partition"], event.extra["deidentified"]) == ("2024-05", 12)
+    with Database.connect(site.database, keys=site.keys) as database:
+        assert event.extra["audit_head"] == database.report(run["run_id"]).audit_head
+        assert database.verify(expected_head=event.extra["audit_head"]).problems == []
 
 
 class Withdrawals:

@@ -201,6 +201,17 @@ def test_objects_of_a_dead_run_are_free_for_another_run(database, second, steps)
     assert len(steps.work(database.plan(steps.begin(), steps.listing(10)).batches)) == 10
 
 
+def test_the_next_plan_closes_a_run_that_nothing_works_on(database, steps):
+    """Catches rows that no end of a run covers, so that the last of them can be deleted unseen."""
+    dead, other = steps.begin(), steps.begin(destination="s3://other/")
+    for run in (dead, other):
+        database.plan(run, steps.listing(3))
+    database.connection.query("test", "UPDATE run SET started_at = started_at - interval '2 days'")
+    database.plan(steps.begin(), steps.listing(3))
+    assert [database.run(run).state for run in (dead, other)] == ["abandoned", "running"]
+    assert database.verify().problems == []
+
+
 def test_a_lost_connection_is_one_clear_error_and_the_next_call_connects_again(database, second, steps):
     batch = database.plan(steps.begin(), steps.listing(3)).batches[0].batch_id
     lease = second.lease(batch, "w")
