@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import sys
 import uuid
 from collections.abc import Iterator
@@ -140,7 +141,7 @@ def export(
 
 @contextmanager
 def _whole_or_nothing(file: Path) -> Iterator[TextIO]:
-    """Open a file that appears when it is complete; a failed export leaves no original behind."""
+    """Open a file that appears when it is complete; an export that fails or is killed leaves no original behind."""
     if file.exists() and not file.is_file():
         # A device or a pipe, such as /dev/stdout.
         with owner_only(file) as target:
@@ -148,11 +149,27 @@ def _whole_or_nothing(file: Path) -> Iterator[TextIO]:
         return
     unfinished = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
     try:
-        with owner_only(unfinished) as target:
+        with _named_when_complete(unfinished) as target:
             yield target
         unfinished.replace(file)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+@contextmanager
+def _named_when_complete(file: Path) -> Iterator[TextIO]:
+    """Open a file that has no name until it is complete, if the file system can do that."""
+    try:
+        descriptor = os.open(file.parent, os.O_TMPFILE | os.O_WRONLY, 0o600)
+    except (AttributeError, OSError):
+        with owner_only(file) as target:
+            yield target
+        return
+    with os.fdopen(descriptor, "w", newline="", encoding="utf-8") as target:
+        yield target
+        target.flush()
+        # With a descriptor of a directory the link in /proc is followed.
+        os.link(f"/proc/self/fd/{descriptor}", file, src_dir_fd=descriptor)
 
 
 @crosswalk.command()

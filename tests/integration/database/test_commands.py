@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
+import stat
+import subprocess
+import sys
 
 import pytest
 from click.testing import CliRunner
@@ -136,6 +140,31 @@ def test_a_failed_export_leaves_no_original_behind(run, database, tmp_path, monk
     file = tmp_path / "crosswalk.csv"
     assert "the export failed" in run("crosswalk", "export", str(file), "--project", "p", *WHO, expect=2)
     assert list(tmp_path.iterdir()) == []
+
+
+KILLED = """
+import importlib, os, signal, sys
+from dicom_deid.cli import main
+def write_and_die(rows, file):
+    file.write(next(iter(rows)).original.value)
+    file.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+importlib.import_module("dicom_deid.cli.crosswalk").write_csv = write_and_die
+main(sys.argv[1:])
+"""
+
+
+def test_a_killed_export_leaves_no_original_behind(run, database, tmp_path):
+    """Catches an unfinished file with originals in clear that nobody deletes."""
+    database.mapping(database.project("p")).resolve([Identifier(IdentifierKind.PATIENT_ID, "MRN 1")])
+    command = ["crosswalk", "export", str(tmp_path / "crosswalk.csv"), "--project", "p", *WHO]
+    done = subprocess.run([sys.executable, "-c", KILLED, *command], check=False, capture_output=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert list(tmp_path.iterdir()) == []
+    run(*command)
+    (written,) = tmp_path.iterdir()
+    assert (written.name, stat.S_IMODE(written.stat().st_mode)) == ("crosswalk.csv", 0o600)
+    assert "MRN 1" in written.read_text()
 
 
 def test_a_rotation_says_what_other_keys_still_encrypt(run, database, keys):
