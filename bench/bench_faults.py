@@ -247,7 +247,7 @@ def fuzz(inputs: int, seed: int) -> Iterator[Result]:
 
 
 def readers(inputs: int, seed: int) -> Iterator[Result]:
-    """Look for originals in outputs of mutated inputs as pydicom, DCMTK and GDCM read them; keep the inputs of finds."""
+    """Look for originals in outputs of mutated inputs as pydicom, DCMTK and GDCM read them; what fails is kept."""
     rng, count = random.Random(seed), 0
     failures: list[str] = []
     for start in range(0, inputs, 1000):

@@ -113,8 +113,8 @@ _CONNECTION_TYPE = {
         ),
         "quarantine_locations": _field(
             "Quarantine locations",
-            "Where tasks may copy quarantined originals, and below: s3://bucket/prefix or absolute paths; separate several "
-            "with commas. Empty: nowhere.",
+            "Where tasks may copy quarantined originals, and below: s3://bucket/prefix or absolute paths; separate "
+            "several with commas. Empty: nowhere.",
         ),
         "org_root": _field(
             "UID root",

@@ -162,7 +162,7 @@ def erase_patients(
         released, deletions, intents, unknown = connection.query(doing, _CHOOSE, parameters)[0]
         if unknown:
             raise ConfigurationError(
-                f"The project knows nothing of {unknown} of the {len(originals)} patients; nothing was erased. Check them."
+                f"The project knows nothing of {unknown} of the {len(originals)} patients; nothing was erased."
             )
         if released or deletions or intents:
             raise ConfigurationError(

@@ -55,7 +55,7 @@ class WithdrawalRequest:
         named = (self.patients, self.accession_numbers, self.studies, self.series, self.objects)
         if not (any(named) or self.decision is not None or self.deleted_sources or self.whole_project):
             raise ConfigurationError(
-                "Say what to withdraw: patients, accession numbers, studies, series, objects, what a decision released, "
+                "Say what to withdraw: patients, accession numbers, studies, series, objects, what a decision released "
                 "or deleted sources."
             )
 
@@ -309,8 +309,8 @@ def _check_decision(connection: DatabaseConnection, project: Project, decision: 
     )
     if not found:
         raise ConfigurationError(
-            f"There is no decision {decision} in project {project.name!r}: the page Decisions and `dicom-deid quarantine "
-            "decisions` list them."
+            f"There is no decision {decision} in project {project.name!r}: the page Decisions and "
+            "`dicom-deid quarantine decisions` list them."
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
@@ -13,6 +13,8 @@ from dicom_deid.field_checks import similar_name
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+    from dicom_deid.hooks.dicom_deid import DicomDeidHook
 
 LIMIT_MAXIMUM = 100_000_000
 """Largest accepted number of objects of a run."""
@@ -87,13 +89,29 @@ def location(name: str, value: Any) -> str:
     return text
 
 
-def is_within(url: str, locations: Iterable[str]) -> bool:
-    """Return whether a location is one of others or below one of them; ``..`` leads to the parent, as in a path."""
+def quarantine_location(value: Any, hook: DicomDeidHook) -> str:
+    """Return the location of copies of quarantined originals.
 
-    def path(text: str) -> str:
-        return posixpath.normpath(unquote(text.removeprefix("file://"))).rstrip("/") + "/"
+    Who fills in the form of a DAG does not decide where originals are copied: the connection names the locations.
 
-    return any(path(url).startswith(path(each)) for each in locations)
+    Raises
+    ------
+    ConfigurationError
+        It is no location, or neither one of those of the connection nor below one.
+    """
+    url = location("quarantine", value)
+    if not any(_path(url).startswith(_path(each)) for each in hook.quarantine_locations):
+        raise ConfigurationError(
+            "Copies of quarantined originals are written to the quarantine locations of the connection "
+            f"{hook.deid_conn_id} alone, and the quarantine is in none of them: choose one of these, or have it added to "
+            "the connection."
+        )
+    return url
+
+
+def _path(url: str) -> str:
+    """Return a location as a path that ends in a slash, without ``..``, which would lead out of a folder."""
+    return posixpath.normpath(unquote(url.removeprefix("file://"))).rstrip("/") + "/"
 
 
 def check_conf(context: Context) -> None:

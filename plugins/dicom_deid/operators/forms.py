@@ -404,9 +404,9 @@ def _place_params() -> dict[str, Param]:
             None,
             type=["null", "string"],
             title="Copies of quarantined objects",
-            description_md="Where quarantined originals are copied: one of the quarantine locations of the `dicom_deid` "
-            "connection, **not in the destination's bucket**, because they hold PHI. Empty: they are recorded but not "
-            "copied.",
+            description_md="Where quarantined originals are copied: one of the quarantine locations of the "
+            "`dicom_deid` connection, **not in the destination's bucket**, because they hold PHI. Empty: they are "
+            "recorded but not copied.",
             pattern=_URL,
             section=_PLACES,
         ),

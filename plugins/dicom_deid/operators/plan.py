@@ -9,7 +9,14 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from dicom_deid.links import PREVIEW_KEY, RunPageLink
-from dicom_deid.operators.arguments import LIMIT_MAXIMUM, boolean, check_conf, is_within, location, whole_number
+from dicom_deid.operators.arguments import (
+    LIMIT_MAXIMUM,
+    boolean,
+    check_conf,
+    location,
+    quarantine_location,
+    whole_number,
+)
 from dicom_deid.operators.base import DicomDeidOperator
 from dicom_deid.operators.forms import SETTINGS
 from dicom_deid.operators.lineage import run_lineage
@@ -238,7 +245,7 @@ class DicomPlanOperator(DicomDeidOperator):
         from dicom_deid.pipeline.recipes import recipes_and_settings
 
         given = {
-            "quarantine": self._allowed_quarantine() if self.quarantine else None,
+            "quarantine": quarantine_location(self.quarantine, self.hook) if self.quarantine else None,
             "patient_key": self.patient_key,
             "cohort": self.cohort,
             "select": self.select,
@@ -261,17 +268,6 @@ class DicomPlanOperator(DicomDeidOperator):
                 **airflow_run(context),
             }
         )
-
-    def _allowed_quarantine(self) -> str:
-        """Return the quarantine; who fills in a form does not decide where originals are copied."""
-        url = location("quarantine", self.quarantine)
-        if not is_within(url, self.hook.quarantine_locations):
-            raise ConfigurationError(
-                "Copies of quarantined originals may only be written to the quarantine locations of the connection "
-                f"{self.deid_conn_id}, and the quarantine is in none of them: choose one of these, or have it added to "
-                "the connection."
-            )
-        return url
 
     def get_openlineage_facets_on_start(self) -> OperatorLineage[Any, Any]:
         """Return source and destination."""

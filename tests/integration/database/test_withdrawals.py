@@ -358,9 +358,7 @@ def test_a_decision_that_the_project_does_not_have_is_refused(released, number):
     for decision in (number, of_other):
         for dry_run in (True, False):
             with pytest.raises(ConfigurationError, match=f"no decision {decision} in project 'p'"):
-                released.withdraw(
-                    released.project("p"), WithdrawalRequest(decision=decision), ACCESS, dry_run=dry_run
-                )
+                released.withdraw(released.project("p"), WithdrawalRequest(decision=decision), ACCESS, dry_run=dry_run)
     assert released.open_withdrawals() == []
     assert released.withdraw(other, WithdrawalRequest(decision=of_other), ACCESS).objects == 0
 

@@ -48,6 +48,8 @@ Captured = tuple[bytes, tuple[str, ...], int, int]
 IN_SEGMENT = -2
 # Less than a frame of 32 x 32 pixels: bytes after so small an image are no frames.
 _MIN_FRAME_BYTES = 1024
+# Of an IS (PS3.5 section 6.2).
+_MAX_DIGITS = 12
 
 
 class ObjectWalk(Walk):
@@ -792,7 +794,7 @@ def _end_of_frames(walk: ObjectWalk, context: Context, start: int, end: int) -> 
     rows, columns, samples, allocated = sizes
     frames = walk.captured_text("NumberOfFrames") or "1"
     bits = rows * columns * samples * allocated
-    if not bits or not (frames.isascii() and frames.isdigit()):
+    if not bits or not (frames.isascii() and frames.isdigit() and len(frames) <= _MAX_DIGITS):
         return end
     last: int = start + (bits * (int(frames) or 1) + 7) // 8
     are_frames = bits >= 8 * _MIN_FRAME_BYTES and (end - last) % (bits // 8) <= 1
