@@ -103,8 +103,7 @@ def quarantine_location(value: Any, hook: DicomDeidHook) -> str:
     if not any(_path(url).startswith(_path(each)) for each in hook.quarantine_locations):
         raise ConfigurationError(
             "Copies of quarantined originals are written to the quarantine locations of the connection "
-            f"{hook.deid_conn_id} alone, and the quarantine is in none of them: choose one of these, or have it added to "
-            "the connection."
+            f"{hook.deid_conn_id} alone, and the quarantine is in none of them: choose one, or have it added there."
         )
     return url
 
