@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from pathlib import Path
 from typing import NamedTuple, Self
 from urllib.parse import urlsplit
 
@@ -25,9 +26,9 @@ from PIL import Image
 from tests.support.airflow import PROJECT, USERS, Deployment, deployment
 from tests.support.datasets import part10, sr_elements
 from tests.support.held import COLUMNS, ROWS, Device, held_image, held_images
-from tests.support.runs import RunEnvironment
+from tests.support.runs import RunEnvironment, patients, small_ct
 
-from dicom_deid.database import AuditRecord, Database
+from dicom_deid.database import AccessReason, AuditRecord, Database, WithdrawalRequest
 from dicom_deid.database.quarantine import HeldGroup, HeldObject, list_decisions, list_held_groups, list_held_objects
 from dicom_deid.engine.settings import Settings
 from dicom_deid.pipeline.withdrawal import continue_withdrawal
@@ -320,6 +321,33 @@ def test_a_withdrawal_of_a_page(pages: Pages) -> None:
     history = pages.get(f"/objects?key={object_id}", "vic").text
     assert "then withdrawn" in history
     assert "The copy in the destination was deleted" in history
+
+
+def test_the_history_of_an_object_says_superseded_withdrawn_and_erased(pages: Pages, tmp_path: Path) -> None:
+    place, (patient,) = pages.place, patients(1)
+    place.put({"a.dcm": small_ct(7, patient)}, prefix="history")
+    places = {"source": f"s3://{place.bucket}/history", "destination": f"s3://{place.bucket}/history-out"}
+    recipe = tmp_path / "more.dicom"
+    recipe.write_text("FORMAT dicom\n%header\nREMOVE Manufacturer\n")
+    for recipes in (("desktop",), ("desktop", str(recipe))):
+        run_id = place.run(project="history", recipes=recipes, **places).planned.run_id
+
+    def history() -> list[str]:
+        text = pages.get(f"/objects?key={object_id}", "vic").text
+        return re.findall(r"then \w+|Erased", text)
+
+    access = AccessReason(person="olga", reason="consent withdrawn")
+    with Database.connect(pages.airflow.database_url, keys=pages.airflow.keys) as database:
+        ((object_id,),) = database.connection.query(
+            "", "SELECT object_id::text FROM audit WHERE run_id = %s", (run_id,)
+        )
+        assert history() == ["then superseded"]
+        project = database.project("history")
+        begun = database.withdraw(project, WithdrawalRequest(patients=[patient.patient_id]), access)
+        continue_withdrawal(place.connections, "history", str(begun.withdrawal_id))
+        assert history() == ["then withdrawn", "then superseded"]
+        database.erase_patients(project, [patient.patient_id], access)
+    assert history() == ["Erased", "then withdrawn", "Erased", "then superseded", "Erased"]
 
 
 @pytest.mark.parametrize("path", ["/", "/quarantine", "/decisions", "/archive", "/withdrawals", "/recipes"])
