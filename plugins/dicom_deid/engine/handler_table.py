@@ -110,7 +110,6 @@ from dicom_deid.recipe import (
 
 CHARACTER_SET = 0x00080005
 PATIENT_ID = 0x00100020
-PIXEL_DATA = 0x7FE00010
 _SIGNATURES = frozenset({0x4FFE0001, 0xFFFAFFFA, 0xFFFCFFFC})
 _PIXEL_DATA = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
 # The VRs allowed for pixel data; as UN it is opaque, and its length defined.

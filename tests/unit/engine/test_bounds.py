@@ -160,9 +160,11 @@ def test_a_uid_is_replaced_in_every_vr(vr: str, recipe: str) -> None:
 def an_image(
     pixels: bytes, *, side: int = 4, bits: int = 16, frames: int = 1, tag: int = 0x7FE00010, syntax: str = ""
 ) -> bytes:
-    sizes = {"SamplesPerPixel": 1, "Rows": side, "Columns": side, "BitsAllocated": bits}
+    sizes = {"SamplesPerPixel": 1, "Rows": side, "Columns": side, "BitsAllocated": bits, "BitsStored": bits}
+    sizes |= {"HighBit": bits - 1, "PixelRepresentation": 0}
     return an_object(
         *(element(keyword, value) for keyword, value in sizes.items()),
+        element("PhotometricInterpretation", "MONOCHROME2"),
         element("NumberOfFrames", str(frames)),
         Element(tag, {0x7FE00008: "OF", 0x7FE00009: "OD"}.get(tag, "OW"), pixels),
         encoding=Encoding(syntax or datasets.EXPLICIT_LE),
