@@ -563,7 +563,7 @@ def test_a_batch_with_failed_objects_fails(site: Site, monkeypatch: pytest.Monke
 def test_originals_are_copied_only_to_quarantine_locations_of_the_connection(
     site: Site, monkeypatch: pytest.MonkeyPatch, quarantine: str, is_allowed: bool
 ) -> None:
-    """Catches a form by which whoever may trigger a DAG has originals copied to any bucket."""
+    """Catches a user who may trigger a DAG, and has originals copied to any bucket."""
     document = json.loads(os.environ["AIRFLOW_CONN_DICOM_DEID_DEFAULT"])
     document["extra"] = {**document["extra"], "quarantine_locations": "s3://held/, /srv/held"}
     monkeypatch.setenv("AIRFLOW_CONN_DICOM_DEID_DEFAULT", json.dumps(document))

@@ -1,4 +1,4 @@
-"""What other readers find in outputs: pydicom, DCMTK and GDCM each have their own habits with malformed elements.
+"""Read outputs as other readers do: pydicom, DCMTK and GDCM each have their own habits with malformed elements.
 
 Mutated objects of a patient are de-identified by rules alone, and each reader lists the elements that the rules
 replace. An original in one of them is an element that this reader finds and the engine does not.
@@ -116,7 +116,7 @@ def _is_found_by_pydicom(data: bytes) -> bool:
         if f"{tag.group:04x},{tag.element:04x}" in _REPLACED:
             texts.append(str(dataset[tag].value))
 
-    # What it reads before it fails counts.
+    # It counts if it fails after what it found.
     with warnings.catch_warnings(), contextlib.suppress(Exception):
         warnings.simplefilter("ignore")
         dcmread(io.BytesIO(data), force=True).walk(read)

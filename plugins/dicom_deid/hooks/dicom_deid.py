@@ -60,7 +60,7 @@ class DicomDeidHook(BaseHook):
 
     @property
     def quarantine_locations(self) -> tuple[str, ...]:
-        """Locations to which tasks may copy quarantined originals, or to any place below them."""
+        """Where tasks may copy quarantined originals: these locations, and any below them."""
         return _separated(self.fields.get("quarantine_locations", ""))
 
     @property

@@ -155,7 +155,7 @@ main(sys.argv[1:])
 
 
 def test_a_killed_export_leaves_no_original_behind(run, database, tmp_path):
-    """Catches an unfinished file with originals in clear that nobody deletes."""
+    """Catches an unfinished file with originals in clear that is left in the folder."""
     database.mapping(database.project("p")).resolve([Identifier(IdentifierKind.PATIENT_ID, "MRN 1")])
     command = ["crosswalk", "export", str(tmp_path / "crosswalk.csv"), "--project", "p", *WHO]
     done = subprocess.run([sys.executable, "-c", KILLED, *command], check=False, capture_output=True)

@@ -150,7 +150,7 @@ def test_a_large_object_that_ends_too_soon_is_truncated(cut):
 @pytest.mark.parametrize("tail", [(), TAIL], ids=["last", "followed"])
 @pytest.mark.parametrize("text", ["Doe^John", "Doe^John" * 9000])
 def test_text_after_the_frames_is_blanked_however_the_object_is_read(text, tail, monkeypatch):
-    """Catches bytes after the last frame that are copied because nobody reads the pixel data."""
+    """Catches bytes after the last frame that are copied because the pixel data is not read."""
     monkeypatch.setattr(fetch, "FIRST_BYTES", 6000)
     data = ct(bytes(range(256)) * 2000 + text.encode(), tail)
     whole = DEIDENTIFIER.deidentify(data, lambda originals: {each: PLACEHOLDERS[each] for each in originals})
