@@ -27,7 +27,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tests.fuzz.mutate import mutate
+from tests.fuzz.mutate import mutate, rearrange
 from tests.fuzz.readers import mutated_outputs, originals_found
 from tests.fuzz.repeats import ENGINES, differences, draw_archive
 from tests.fuzz.target import run as run_input
@@ -50,6 +50,8 @@ ROOT = Path(__file__).parents[1]
 CORPUS = ROOT / "tests" / "fuzz" / "corpus"
 PASSAGES = (1, 2, 5, 11, 23, 40)
 _ATTEMPTS = 12
+_REARRANGED = 0.05
+"""Part of the mutated inputs that are changed by whole elements."""
 
 Result = tuple[list[Any], list[str]]
 """A row of the table, and what was not survived."""
@@ -235,7 +237,7 @@ def fuzz(inputs: int, seed: int) -> Iterator[Result]:
     gc.freeze()
     began, outcomes = time.perf_counter(), 0
     for _ in range(inputs):
-        data = mutate(rng, corpus)
+        data = rearrange(rng, SEEDS) if rng.random() < _REARRANGED else mutate(rng, corpus)
         try:
             outcomes += isinstance(run_input(data)[0], bytes)
         except Exception as error:

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from pydicom import Dataset, dcmread
-from tests.fuzz.mutate import mutate
+from tests.fuzz.mutate import mutate, rearrange
 from tests.support import datasets
 from tests.support.datasets import element, part10
 from tests.support.engine import RULES_ALONE, pseudonyms
@@ -66,7 +66,7 @@ def mutated_outputs(rng: random.Random, inputs: int) -> Iterator[tuple[bytes, by
     """Yield mutated objects that are de-identified, and what the engines write of them."""
     corpus = seeds()
     for _ in range(inputs):
-        data = mutate(rng, corpus)
+        data = rng.choice((mutate, rearrange))(rng, corpus)
         for engine in ENGINES:
             try:
                 yield data, engine.deidentify(data, pseudonyms).to_bytes()
