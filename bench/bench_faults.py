@@ -50,7 +50,7 @@ ROOT = Path(__file__).parents[1]
 CORPUS = ROOT / "tests" / "fuzz" / "corpus"
 PASSAGES = (1, 2, 5, 11, 23, 40)
 _ATTEMPTS = 12
-_REARRANGED = 0.05
+_REARRANGED = 0.02
 """Part of the mutated inputs that are changed by whole elements."""
 
 Result = tuple[list[Any], list[str]]

@@ -35,7 +35,7 @@ ENGINES = (
 )
 _REPLACED = ("0010,0010", "0010,0020", "0008,0090", "0010,1000")
 _ORIGINALS = (NAME, PATIENT_ID)
-_AT_ONCE = 200
+_AT_ONCE = 50
 _LINE = re.compile(rf"\(({'|'.join(_REPLACED)})\).*({'|'.join(map(re.escape, _ORIGINALS))})")
 _SEARCH = [word for tag in _REPLACED for word in ("+P", tag)]
 COMMANDS = {
