@@ -103,7 +103,16 @@ def test_all_that_a_walk_records_is_repeated_or_refused() -> None:
     repeated |= {"opaque", "pending", "rules"}
     refused = {"added", "content_references", "group_lengths", "overlays", "pixel_data", "planes_removed", "signatures"}
     # Only handlers that are never part of a segment, or the engine outside of the walk, use these.
-    elsewhere = {"codecs", "data_set", "encapsulated", "filters", "layout", "read_data_set", "unknown_words"}
+    elsewhere = {
+        "after_pixels",
+        "codecs",
+        "data_set",
+        "encapsulated",
+        "filters",
+        "layout",
+        "read_data_set",
+        "unknown_words",
+    }
     elsewhere |= {"repeated", "search_deferred", "segments", "value_lists"}
     assert set(ObjectWalk.__slots__) == repeated | refused | elsewhere
 
