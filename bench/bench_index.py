@@ -1,4 +1,4 @@
-"""Cost of the index of a source: reading headers, planning a cohort list from it, and its size.
+"""Cost of the index of a source: reading headers, planning a cohort list from it, its size; and of excluded objects.
 
 The header scan is measured beside pydicom with boto3 on the same objects; the cohort against generated rows. Run it
 with `make bench-index`.
@@ -20,10 +20,12 @@ from typing import Any, TypeVar
 import pydicom
 from tests.support.datasets import ct_elements, part10
 
+from bench.bench_pipeline import slices
 from dicom_deid.database import Database, KeyRing
 from dicom_deid.database.source_index import IndexedIdentifiers, IndexEntry, SourceIndex, count_archive
 from dicom_deid.objects import SourceObject
-from dicom_deid.objectstore import ObjectStore, S3Connection, open_object_store
+from dicom_deid.objectstore import ObjectStore, S3Connection, S3Store, open_object_store
+from dicom_deid.pipeline import Connections, RunConfiguration, plan_run, run_batch
 from dicom_deid.pipeline.indexing import index_source
 from dicom_deid.sandbox import Sandbox
 
@@ -76,6 +78,14 @@ def timed(work: Callable[[], Result]) -> tuple[float, Result]:
     return time.perf_counter() - began, result
 
 
+def connection_to(sandbox: Sandbox) -> S3Connection:
+    """Return the connection to the store of a sandbox."""
+    s3 = sandbox.s3
+    return S3Connection(
+        endpoint_url=s3.endpoint_url, region=s3.region, access_key=s3.access_key, secret_key=s3.secret_key
+    )
+
+
 def bench_headers(database: Database, sandbox: Sandbox, objects: int) -> None:
     """Print the rate of the header scan, first and again, beside pydicom."""
     client = sandbox.s3.client()
@@ -83,11 +93,7 @@ def bench_headers(database: Database, sandbox: Sandbox, objects: int) -> None:
     body = part10(ct_elements(1))
     with ThreadPoolExecutor(TRANSFERS) as pool:
         list(pool.map(lambda n: client.put_object(Bucket="headers", Key=f"ct/{n:06}.dcm", Body=body), range(objects)))
-    s3 = sandbox.s3
-    connection = S3Connection(
-        endpoint_url=s3.endpoint_url, region=s3.region, access_key=s3.access_key, secret_key=s3.secret_key
-    )
-    store: Any = CountingStore(open_object_store("s3://headers", connection))
+    store: Any = CountingStore(open_object_store("s3://headers", connection_to(sandbox)))
     first, summary = timed(lambda: index_source(database, store, "bench", transfers=TRANSFERS))
     assert summary.read == objects, summary
     again, _ = timed(lambda: index_source(database, store, "bench", transfers=TRANSFERS))
@@ -147,13 +153,63 @@ def bench_cohort(database: Database, rows: int) -> None:
     assert {answer.objects for answer in answers} == {PER_LINE}
     reading, found = timed(lambda: sum(1 for _ in index.matched_objects(answers)))
     assert found == LINES * PER_LINE
-    counting, _ = timed(lambda: count_archive(database.connection, "bench"))
-    print(
-        f"\nIndex of {rows + len(entries):,} objects: {size / 2**20 / (rows + len(entries)) * 1e6:.0f} MiB per million"
-    )
+    counting, _ = timed(index.count)
+    showing, counts = timed(lambda: count_archive(database.connection, "bench"))
+    assert sum(count.objects for count in counts) >= rows
+    print(f"\nIndex of {rows + len(entries):,} objects: {size / (rows + len(entries)):.0f} MB per million")
     print(f"  adding:                 {len(entries) / filling:7.0f} entries/s, 500 at a time")
     print(f"  {LINES:,} accession numbers: {matching:.2f} s to match, {reading:.2f} s to read {found:,} objects")
-    print(f"  counts of the archive:  {counting:.2f} s, for its page")
+    print(f"  counts of the archive:  {showing:.2f} s for its page; {counting:.1f} s to count all objects after indexing")
+
+
+def bench_excluded(sandbox: Sandbox, keys: KeyRing, objects: int) -> None:
+    """Print the rate at which objects are excluded, and that a second run reads none of them."""
+    client, connection = sandbox.s3.client(), connection_to(sandbox)
+    client.create_bucket(Bucket="excluded")
+    make = slices(16)
+
+    def put(numbers: range) -> None:
+        with ThreadPoolExecutor(TRANSFERS) as pool:
+            list(pool.map(lambda n: client.put_object(Bucket="excluded", Key=f"{n:07}", Body=make(n)), numbers))
+
+    put(range(objects))
+    configuration = RunConfiguration(
+        source="s3://excluded/", destination="s3://headers/out", project="excluded", exclude="equals Modality CT"
+    )
+    connections = Connections(database=sandbox.postgres_url, keys=keys, source=connection, destination=connection)
+    reads: list[int] = []
+    read = S3Store.read
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        data = read(*arguments, **options)
+        reads.append(len(data))
+        return data
+
+    def run() -> None:
+        reads.clear()
+        planned = plan_run(configuration, connections)
+        for batch in planned.summary.batches:
+            result = run_batch(
+                planned.configuration, connections, run_id=planned.run_id, batch_id=batch.batch_id, worker="bench"
+            )
+            assert set(result.outcomes) == {"excluded"}, result
+
+    S3Store.read = counted  # type: ignore[method-assign, assignment]
+    try:
+        first, _ = timed(run)
+        assert len(reads) >= objects
+        kib = sum(reads) / objects / 1024
+        second, _ = timed(run)
+        again = len(reads)
+        put(range(objects, objects + 10))
+        run()
+        new = len(reads)
+    finally:
+        S3Store.read = read  # type: ignore[method-assign]
+    print(f"\n{objects:,} objects that a criterion excludes")
+    print(f"  first run:              {objects / first:7.0f} objects/s, {kib:.1f} KiB read per object")
+    print(f"  second run:             {second:.1f} s, {again} reads; with 10 new objects {new} reads")
+    assert (again, new) == (0, 10)
 
 
 def main() -> None:
@@ -161,16 +217,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, default=10_000_000, help="generated rows of the index")
     parser.add_argument("--objects", type=int, default=5_000, help="objects whose headers are read")
+    parser.add_argument("--excluded", type=int, default=100_000, help="objects that a criterion excludes")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="dicom-deid-bench-") as directory:
         sandbox = Sandbox(Path(directory) / "sandbox", keep=True)
         sandbox.start()
         try:
-            with Database.connect(sandbox.postgres_url, keys=KeyRing.generate()) as database:
+            keys = KeyRing.generate()
+            with Database.connect(sandbox.postgres_url, keys=keys) as database:
                 database.upgrade()
                 print(f"{os.cpu_count()} cores\n")
                 bench_headers(database, sandbox, given.objects)
                 bench_cohort(database, given.rows)
+            bench_excluded(sandbox, keys, given.excluded)
         finally:
             sandbox.stop()
 

@@ -39,6 +39,9 @@ from dicom_deid.pipeline.withdrawal import withdraw_deleted_sources
 from dicom_deid.pipeline.workers import OnProgress, run_batches
 from dicom_deid.reasons import Reason
 
+_BATCH_OBJECTS, _BATCH_BYTES = 2000, 2**30
+"""Smaller batches than Airflow's: a batch costs a worker process next to nothing, and all processes get some."""
+
 _OUTCOMES = {
     "deidentified": "De-identified",
     "excluded": "Excluded",
@@ -189,6 +192,8 @@ def deidentify(
         recipes=rules["recipes"],
         settings=Settings(**rules["settings"]),
         in_flight_bytes=memory * MEBIBYTE,
+        batch_objects=_BATCH_OBJECTS,
+        batch_bytes=_BATCH_BYTES,
         triggered_by=getpass.getuser(),
         **options,
     )

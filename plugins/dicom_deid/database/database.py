@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Mapping as MappingType
 from contextlib import AbstractContextManager
-from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +22,7 @@ from dicom_deid.database.hash_chain import chain_key, record_event
 from dicom_deid.database.keys import KeyRing, check_keys, register_active_key
 from dicom_deid.database.leases import Lease
 from dicom_deid.database.mapping import Mapping
-from dicom_deid.database.plan import OnChange, PlanLimits, Planner, PlanSummary, prune
+from dicom_deid.database.plan import PlanLimits, Planner, PlanSummary, prune
 from dicom_deid.database.projects import Project, open_project, project_names
 from dicom_deid.database.reconcile import Reconciliation, reconcile
 from dicom_deid.database.released import Copy, releasing
@@ -171,44 +170,15 @@ class Database:
         """Return the totals of a run, at any time."""
         return runs.report_run(self.connection, run_id)
 
-    def plan(
-        self,
-        run_id: str,
-        listing: Iterable[SourceObject],
-        *,
-        max_batches: int = 1000,
-        batch_objects: int = 500,
-        batch_bytes: int = 256 * 2**20,
-        limit: int | None = None,
-        newer_than: datetime | None = None,
-        older_than: datetime | None = None,
-        retry_quarantined: bool = False,
-        on_change: OnChange = "supersede",
-        selection: str = "",
-        is_whole_listing: bool = True,
-        unread_prefixes: Sequence[str] = (),
-    ) -> PlanSummary:
+    def plan(self, run_id: str, listing: Iterable[SourceObject], **limits: Any) -> PlanSummary:
         """Cut the listed objects that are not done yet into batches; see :class:`PlanLimits` for the parameters.
 
         Project, source, destination and digests are those of the run's request. Planning a run again replaces the
         batches that no worker has begun. Runs over the same source that were abandoned are closed.
         """
-        limits = PlanLimits(
-            max_batches=max_batches,
-            batch_objects=batch_objects,
-            batch_bytes=batch_bytes,
-            limit=limit,
-            newer_than=newer_than,
-            older_than=older_than,
-            retry_quarantined=retry_quarantined,
-            on_change=on_change,
-            selection=selection,
-            is_whole_listing=is_whole_listing,
-            unread_prefixes=unread_prefixes,
-        )
         run = self.run(run_id)
         runs.close_abandoned(self.connection, self.chain_key, scope_id=run.scope_id, but=run_id)
-        return Planner(self.connection, self._existing(run.request.project), run, limits).plan(listing)
+        return Planner(self.connection, self._existing(run.request.project), run, PlanLimits(**limits)).plan(listing)
 
     def lease(self, batch_id: int, worker: str, seconds: int = 300) -> Lease | None:
         """Acquire a batch, None when it is finished or another live worker has it.

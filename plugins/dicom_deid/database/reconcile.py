@@ -13,6 +13,7 @@ from dicom_deid.database.connection import DatabaseConnection
 from dicom_deid.database.copy_format import copy_line
 from dicom_deid.database.crosswalk import AccessReason
 from dicom_deid.database.hash_chain import record_event
+from dicom_deid.database.source_index import count_objects
 from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.objects import SourceObject
 
@@ -149,7 +150,8 @@ WHERE x.difference IN ('orphan', 'left-over') AND NOT EXISTS (
     SELECT FROM deletion o WHERE o.key = x.key AND o.url = %(destination)s AND o.place = 'destination');
 DELETE FROM write_intent w USING work_scope s, batch b
 WHERE s.scope_id = w.scope_id AND s.destination = %(destination)s AND b.batch_id = w.batch_id
-  AND NOT (b.state = 'leased' AND b.expires_at > clock_timestamp())
+  AND NOT (b.state = 'leased' AND b.expires_at > clock_timestamp());
+SELECT object_id::text FROM pg_temp.difference WHERE difference = 'lost'
 """
 
 
@@ -205,8 +207,7 @@ def reconcile(
         counts = Counter(each.difference.value for each in found)
     result = Reconciliation(count, found, counts, repair)
     with connection.transaction(doing):
-        if repair:
-            connection.query(doing, _REPAIR, {"destination": destination})
+        lost = connection.query(doing, _REPAIR, {"destination": destination}) if repair else []
         body = {
             "person": access.person,
             "reason": access.reason,
@@ -217,6 +218,7 @@ def reconcile(
         }
         record_event(connection, chain_key, "audit-reconciled", body, run_id=run_id)
         connection.query(doing, _DROP)
+    count_objects(connection, [object_id for (object_id,) in lost])
     return result
 
 

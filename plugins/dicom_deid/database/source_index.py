@@ -106,18 +106,24 @@ INSERT INTO pg_temp.index_entry SELECT * FROM unnest(
     %(accession)s::uuid[], %(study)s::uuid[], %(series)s::uuid[], %(attributes)s::jsonb[]);
 INSERT INTO index_series (store_id, {_IDENTIFIERS})
 SELECT DISTINCT %(store)s, {_IDENTIFIERS} FROM pg_temp.index_entry ORDER BY 2, 3, 4, 5, 6, 7 ON CONFLICT DO NOTHING;
-INSERT INTO index_object AS o (store_id, key_hash, source_id, encrypted_key, size, etag, version_id, last_modified,
-                               instance, series_number)
-SELECT DISTINCT ON (e.key_hash) %(store)s, e.key_hash, %(source)s, e.encrypted_key, e.size, e.etag, e.version_id,
-    e.last_modified, e.instance, s.series_number
-FROM pg_temp.index_entry e JOIN index_series s ON s.store_id = %(store)s AND s.patient = e.patient
-    AND s.issuer = e.issuer AND s.accession = e.accession AND s.study = e.study AND s.series = e.series
-    AND s.attributes = e.attributes
-ORDER BY e.key_hash
-ON CONFLICT (store_id, key_hash) DO UPDATE SET source_id = excluded.source_id, size = excluded.size,
-    etag = excluded.etag, version_id = excluded.version_id,
-    last_modified = coalesce(excluded.last_modified, o.last_modified),
-    instance = excluded.instance, series_number = excluded.series_number
+WITH placed AS (
+    SELECT DISTINCT ON (e.key_hash) e.*, s.series_number
+    FROM pg_temp.index_entry e JOIN index_series s ON s.store_id = %(store)s AND s.patient = e.patient
+        AND s.issuer = e.issuer AND s.accession = e.accession AND s.study = e.study AND s.series = e.series
+        AND s.attributes = e.attributes
+    ORDER BY e.key_hash
+), put AS (
+    INSERT INTO index_object AS o (store_id, key_hash, source_id, encrypted_key, size, etag, version_id, last_modified,
+                                   instance, series_number)
+    SELECT %(store)s, key_hash, %(source)s, encrypted_key, size, etag, coalesce(version_id, ''), last_modified,
+        instance, series_number FROM placed
+    ON CONFLICT (store_id, key_hash) DO UPDATE SET source_id = excluded.source_id, size = excluded.size,
+        etag = excluded.etag, version_id = excluded.version_id,
+        last_modified = coalesce(excluded.last_modified, o.last_modified),
+        instance = excluded.instance, series_number = excluded.series_number
+)
+SELECT DISTINCT o.series_number FROM placed p JOIN index_object o ON o.store_id = %(store)s AND o.key_hash = p.key_hash
+WHERE o.series_number <> p.series_number
 """  # noqa: S608 - constants
 
 _LIST = "CREATE TEMP TABLE IF NOT EXISTS index_listed (key_hash uuid); TRUNCATE pg_temp.index_listed"
@@ -191,7 +197,7 @@ SELECT c.number,
 FROM pg_temp.cohort c LEFT JOIN answer a USING (number) ORDER BY 1
 """  # noqa: S608 - constants
 
-_OBJECT = "o.key_hash::text, o.encrypted_key, o.size, o.etag, o.last_modified, o.version_id"
+_OBJECT = "o.key_hash::text, o.encrypted_key, o.size, o.etag, o.last_modified, nullif(o.version_id, '')"
 
 # OFFSET 0 makes PostgreSQL look each series up by the index, rather than read all objects of the archive.
 _MATCHED_OBJECTS = f"""
@@ -206,23 +212,55 @@ SELECT {_OBJECT} FROM found f JOIN index_object o ON o.store_id = %(store)s AND 
 WHERE f.series_number NOT IN (SELECT series_number FROM found WHERE key_hash IS NULL)
 """  # noqa: S608 - constants
 
+
+
+def _count(series: str) -> str:
+    """Return the statement that counts the objects of some series again, which a query gives.
+
+    One connection counts at a time, and sees what was committed before: the last one to count is right.
+    """
+    return f"""
+SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || ' index counts', 0));
+UPDATE index_series s SET (objects, bytes, deidentified, quarantined, excluded)
+    = (n.objects, n.bytes, n.deidentified, n.quarantined, n.excluded)
+FROM (
+    SELECT t.series_number, count(o.key_hash) AS objects, coalesce(sum(o.size), 0)::bigint AS bytes,
+        count(*) FILTER (WHERE d.deidentified) AS deidentified,
+        count(*) FILTER (WHERE d.quarantined AND NOT d.deidentified) AS quarantined,
+        count(*) FILTER (WHERE d.excluded AND NOT d.deidentified AND NOT d.quarantined) AS excluded
+    FROM index_series t JOIN index_source i ON i.source_id = t.store_id
+    LEFT JOIN index_object o ON o.series_number = t.series_number
+    LEFT JOIN LATERAL (
+        SELECT bool_or(d.outcome = 'deidentified') AS deidentified, bool_or(d.outcome = 'quarantined') AS quarantined,
+            bool_or(d.outcome = 'excluded') AS excluded
+        FROM work_scope w JOIN processed_object d USING (scope_id)
+        WHERE w.project_id = i.project_id AND w.source_store = i.store AND d.key_hash = o.key_hash) d ON true
+    WHERE t.series_number IN ({series}) GROUP BY 1
+) n
+WHERE s.series_number = n.series_number AND (s.objects, s.bytes, s.deidentified, s.quarantined, s.excluded)
+    IS DISTINCT FROM (n.objects, n.bytes, n.deidentified, n.quarantined, n.excluded)
+"""  # noqa: S608 - constants
+
+
+_COUNT_ALL = _count("SELECT series_number FROM index_series WHERE store_id = %(store)s")
+
+_COUNT_BATCH = _count("""
+    SELECT unnest(%(left)s::bigint[]) UNION
+    SELECT o.series_number FROM batch_item b JOIN index_object o ON o.store_id = %(store)s AND o.key_hash = b.key_hash
+    WHERE b.batch_id = %(batch)s""")
+
+_COUNT_OBJECTS = _count("""
+    SELECT o.series_number FROM processed_object p JOIN work_scope USING (scope_id)
+    JOIN index_source x ON x.project_id = work_scope.project_id AND x.store = work_scope.source_store AND x.prefix = ''
+    JOIN index_object o ON o.store_id = x.source_id AND o.key_hash = p.key_hash
+    WHERE p.object_id = ANY (%(objects)s::uuid[])""")
+
 _COUNTS = """
 SELECT s.attributes ->> 'Modality', left(s.attributes ->> 'StudyMonth', 4), s.attributes ->> 'Manufacturer',
-    s.attributes ->> 'ManufacturerModelName', sum(n.objects)::bigint, sum(n.bytes)::bigint,
-    sum(n.deidentified)::bigint, sum(n.quarantined)::bigint, sum(n.excluded)::bigint
-FROM (
-    SELECT o.series_number, count(*) AS objects, sum(o.size) AS bytes, count(*) FILTER (WHERE d.deidentified)
-        AS deidentified, count(*) FILTER (WHERE d.quarantined AND NOT d.deidentified) AS quarantined,
-        count(*) FILTER (WHERE d.excluded AND NOT d.deidentified AND NOT d.quarantined) AS excluded
-    FROM project p JOIN index_source i USING (project_id) JOIN index_object o ON o.store_id = i.source_id
-    LEFT JOIN (
-        SELECT w.source_store, d.key_hash, bool_or(d.outcome = 'deidentified') AS deidentified,
-            bool_or(d.outcome = 'quarantined') AS quarantined, bool_or(d.outcome = 'excluded') AS excluded
-        FROM project JOIN work_scope w USING (project_id) JOIN processed_object d USING (scope_id)
-        WHERE project.name = %(project)s GROUP BY 1, 2
-    ) d ON d.source_store = i.store AND d.key_hash = o.key_hash
-    WHERE p.name = %(project)s AND i.prefix = '' GROUP BY 1
-) n JOIN index_series s USING (series_number) GROUP BY 1, 2, 3, 4 ORDER BY 5 DESC, 1, 2, 3, 4
+    s.attributes ->> 'ManufacturerModelName', sum(objects)::bigint, sum(bytes)::bigint, sum(deidentified)::bigint,
+    sum(quarantined)::bigint, sum(excluded)::bigint
+FROM project p JOIN index_source i USING (project_id) JOIN index_series s ON s.store_id = i.source_id
+WHERE p.name = %(project)s AND objects > 0 GROUP BY 1, 2, 3, 4 ORDER BY 5 DESC, 1, 2, 3, 4
 """
 
 
@@ -269,6 +307,8 @@ class SourceIndex:
             {"project": project.project_id, "store": store, "prefix": self._prefix},
         )
         self._store_id, self._source_id = rows[0]
+        # Series that an object left because it was replaced under its key.
+        self._left: set[int] = set()
         self.removed = 0
 
     def add(self, entries: Sequence[IndexEntry]) -> None:
@@ -295,9 +335,24 @@ class SourceIndex:
             attributes = {name: value for name, value in entry.attributes.items() if name in self._stored}
             values["attributes"].append(json.dumps(attributes, sort_keys=True))
         with self._connection.transaction("adding to the index"):
-            self._connection.query(
+            rows = self._connection.query(
                 "adding to the index", _ADD, {**values, "store": self._store_id, "source": self._source_id}
             )
+        self._left.update(number for (number,) in rows)
+
+    def count(self, batch_id: int | None = None) -> None:
+        """Count the objects of each series by outcome, for :func:`count_archive`.
+
+        Parameters
+        ----------
+        batch_id
+            Only series that objects of this batch are in or were in before; None for all.
+        """
+        self._connection.query(
+            "counting the index",
+            _COUNT_ALL if batch_id is None else _COUNT_BATCH,
+            {"store": self._store_id, "batch": batch_id, "left": sorted(self._left)},
+        )
 
     def changed(self, listing: Iterable[Sequence[SourceObject]]) -> Iterator[list[SourceObject]]:
         """Yield, for each chunk of a complete listing, the objects that the index lacks or has of another version.
@@ -386,6 +441,12 @@ def index_hashes(project: Project, of: IndexedIdentifiers) -> tuple[str | None, 
     return tuple(None if value is None else index_hash(project, kind, value) for kind, value in values)
 
 
+def count_objects(connection: DatabaseConnection, objects: Sequence[str]) -> None:
+    """Count the series of objects again whose outcome was changed otherwise than by a batch, given by their ids."""
+    if objects:
+        connection.query("counting the index", _COUNT_OBJECTS, {"objects": objects})
+
+
 def count_archive(connection: DatabaseConnection, project: str) -> list[ArchiveCount]:
     """Return how many indexed objects there are by modality, year, manufacturer and model, the most frequent first."""
     rows = connection.query("counting the archive", _COUNTS, {"project": project})
@@ -396,8 +457,8 @@ def indexed_sources(connection: DatabaseConnection, project: str) -> list[str]:
     """Return the URLs of the sources that are indexed for a project."""
     rows = connection.query(
         "reading the indexed sources",
-        "SELECT DISTINCT store, i.prefix FROM project p JOIN index_source i USING (project_id) "
-        "JOIN index_object o USING (source_id) WHERE p.name = %s ORDER BY 1, 2",
+        "SELECT store, prefix FROM project p JOIN index_source i USING (project_id) WHERE p.name = %s "
+        "AND (SELECT true FROM index_object o WHERE o.source_id = i.source_id LIMIT 1) ORDER BY 1, 2",
         (project,),
     )
     return [f"{store}/{prefix}".rstrip("/") for store, prefix in rows]

@@ -21,6 +21,7 @@ from dicom_deid.database.hash_chain import record_event
 from dicom_deid.database.mapping import keyed_hash_of
 from dicom_deid.database.projects import Project
 from dicom_deid.database.runs import chain_end
+from dicom_deid.database.source_index import count_objects
 from dicom_deid.exceptions import ConfigurationError, DicomDeidError
 from dicom_deid.identifiers import IdentifierKind
 from dicom_deid.reasons import Outcome
@@ -337,6 +338,7 @@ def record_withdrawn(
                 run_id=withdrawal_id, batch_id=0, attempt=1, project=project.name, source="", destination=url
             )
             append_rows(connection, chain_key, group, [_withdrawn_row(each) for each in members])
+    count_objects(connection, [each.object_id for each in done])
 
 
 def _withdrawn_row(deletion: Deletion) -> AuditRow:
@@ -431,12 +433,14 @@ def undo_withdrawal(
         connection.query(doing, "DELETE FROM withdrawn WHERE withdrawal_id = %s", (withdrawal_id,))
         rows = connection.query(
             doing,
-            "UPDATE processed_object SET withdrawal_id = NULL, outcome = NULL WHERE withdrawal_id = %s RETURNING 1",
+            "UPDATE processed_object SET withdrawal_id = NULL, outcome = NULL WHERE withdrawal_id = %s "
+            "RETURNING object_id::text",
             (withdrawal_id,),
         )
         connection.query(doing, "UPDATE withdrawal SET state = 'undone' WHERE withdrawal_id = %s", (withdrawal_id,))
         body = {"person": access.person, "reason": access.reason, "objects": len(rows)}
         record_event(connection, chain_key, "withdrawal-undone", body, run_id=withdrawal_id, project=project.name)
+    count_objects(connection, [object_id for (object_id,) in rows])
     return len(rows)
 
 

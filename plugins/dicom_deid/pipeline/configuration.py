@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
+from dicom_deid.database.plan import BATCH_BYTES, BATCH_OBJECTS
 from dicom_deid.database.projects import PROJECT_OPTIONS, ProjectOptions
 from dicom_deid.engine.settings import Settings
 from dicom_deid.exceptions import ConfigurationError
@@ -72,7 +73,7 @@ class RunConfiguration:
     retry_quarantined
         Plan objects again that were quarantined with the same recipe and settings.
     max_batches, batch_objects, batch_bytes
-        Maximum number of batches, and target size of a batch.
+        Maximum number of batches, and size of a batch, whichever is reached first.
     transfers
         Number of reads, and of writes, at a time in one process.
     in_flight_bytes
@@ -125,8 +126,8 @@ class RunConfiguration:
     older_than: str | None = None
     retry_quarantined: bool = False
     max_batches: int = 1000
-    batch_objects: int = 2000
-    batch_bytes: int = 1024 * MEBIBYTE
+    batch_objects: int = BATCH_OBJECTS
+    batch_bytes: int = BATCH_BYTES
     transfers: int = 16
     in_flight_bytes: int = IN_FLIGHT_BYTES
     large_object_bytes: int = LARGE_OBJECT_BYTES

@@ -170,6 +170,7 @@ def index_source(
             index.add(waiting)
             if progress is not None:
                 progress(listed)
+    index.count()
     return IndexSummary(listed=listed, read=read, unreadable=unreadable, removed=index.removed)
 
 

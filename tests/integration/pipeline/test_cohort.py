@@ -10,12 +10,13 @@ from pydicom import dcmread
 from pydicom.filebase import DicomBytesIO
 from tests.support.runs import RunEnvironment, patients, series, small_ct
 
-from dicom_deid.database import ProjectOptions
+from dicom_deid.database import AccessReason, ProjectOptions, WithdrawalRequest
 from dicom_deid.database.source_index import count_archive, read_answers
 from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.objectstore import open_object_store
 from dicom_deid.pipeline import plan_run
 from dicom_deid.pipeline.indexing import IndexSummary, index_source
+from dicom_deid.pipeline.withdrawal import continue_withdrawal, reconcile_destination
 from dicom_deid.score.identity import Patient
 
 PEOPLE = patients(3)
@@ -179,6 +180,56 @@ def test_the_archive_is_counted_by_kind(place: RunEnvironment):
     assert sum(each.deidentified for each in counts) == 4
     modalities = {header.Modality for header in headers(objects).values()}
     assert {each.modality for each in counts} == modalities
+
+
+COUNTED_ANEW = """
+SELECT count(*), sum(size)::bigint, count(*) FILTER (WHERE outcome = 'deidentified'),
+    count(*) FILTER (WHERE outcome = 'quarantined'), count(*) FILTER (WHERE outcome = 'excluded')
+FROM index_object LEFT JOIN processed_object USING (key_hash)
+"""
+
+
+def test_the_counts_stay_true_whatever_changes_the_index_or_an_outcome(place: RunEnvironment):
+    """Catches a statement that changes the index or an outcome without the counts of the archive."""
+    access = AccessReason(person="bob", reason="test")
+    objects = archive(PEOPLE, 3)
+    keys = list(objects)
+
+    def totals() -> tuple[int, ...]:
+        """Return objects, de-identified, quarantined and excluded ones, compared with a count of all rows."""
+        with place.connections.open_database() as database:
+            counts = count_archive(database.connection, "test")
+            anew = database.connection.query("test", COUNTED_ANEW)
+        indexed, size, *outcomes = map(sum, zip(*(each[4:] for each in counts), strict=True))
+        assert anew == [(indexed, size, *outcomes)]
+        return (indexed, *outcomes)
+
+    place.put(objects)
+    index(place)
+    assert totals() == (9, 0, 0, 0)
+    place.run(exclude="equals Modality MR")
+    assert totals() == (9, 6, 0, 3)
+    # The object of another patient under the key of one, and bytes that are none.
+    place.put({keys[0]: changed(objects[keys[0]], PatientID="X", StudyDate="20010203"), keys[1]: b"no DICOM" * 100})
+    place.run(exclude="equals Modality MR")
+    assert totals() == (9, 5, 1, 3)
+    place.put({"new.dcm": objects[keys[0]]})
+    place.s3.client().delete_object(Bucket=place.bucket, Key=f"in/{keys[2]}")
+    index(place)
+    assert totals() == (9, 5, 1, 2)
+    with place.connections.open_database() as database:
+        project = database.project("test")
+        begun = database.withdraw(project, WithdrawalRequest(patients=(PEOPLE[1].patient_id,)), access)
+    continue_withdrawal(place.connections, "test", begun.withdrawal_id)
+    assert totals() == (9, 3, 1, 2)
+    with place.connections.open_database() as database:
+        database.undo_withdrawal(project, begun.withdrawal_id, access)
+    assert totals() == (9, 3, 1, 1)
+    place.run(exclude="equals Modality MR")
+    assert totals() == (9, 6, 1, 2)
+    place.s3.client().delete_object(Bucket=place.bucket, Key=f"out/{next(iter(place.get()))}")
+    reconcile_destination(place.connections, place.configuration().destination, access, repair=True)
+    assert totals() == (9, 5, 1, 2)
 
 
 def test_the_project_says_which_attributes_are_stored(place):

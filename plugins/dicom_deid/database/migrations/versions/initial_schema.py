@@ -502,25 +502,32 @@ CREATE TABLE index_series (
     study uuid NOT NULL,
     series uuid NOT NULL,
     attributes jsonb NOT NULL,
+    -- Counted after each batch, each withdrawal and each indexing, for the page of the archive.
+    objects bigint NOT NULL DEFAULT 0,
+    bytes bigint NOT NULL DEFAULT 0,
+    deidentified bigint NOT NULL DEFAULT 0,
+    quarantined bigint NOT NULL DEFAULT 0,
+    excluded bigint NOT NULL DEFAULT 0,
     UNIQUE (store_id, patient, issuer, accession, study, series, attributes)
-);
+) WITH (fillfactor = 80);
 COMMENT ON TABLE index_series IS 'Identifiers and attributes that objects of the source share, once.';
 CREATE INDEX index_series_accession ON index_series (store_id, accession);
 CREATE INDEX index_series_study ON index_series (store_id, study);
 CREATE INDEX index_series_series ON index_series (store_id, series);
 
 CREATE TABLE index_object (
-    store_id integer NOT NULL,
-    key_hash uuid NOT NULL,
-    source_id integer NOT NULL,
-    encrypted_key bytea NOT NULL,
+    -- Columns of a fixed length come first, and version_id is not null: a row is 20 bytes shorter.
     size bigint NOT NULL,
-    etag text NOT NULL,
-    version_id text,
+    series_number bigint NOT NULL,
     -- Null until it was listed by the indexer: a run knows it of no object.
     last_modified timestamptz,
+    store_id integer NOT NULL,
+    source_id integer NOT NULL,
+    key_hash uuid NOT NULL,
     instance uuid NOT NULL,
-    series_number bigint NOT NULL,
+    encrypted_key bytea NOT NULL,
+    etag text NOT NULL,
+    version_id text NOT NULL DEFAULT '',
     PRIMARY KEY (store_id, key_hash)
 );
 COMMENT ON TABLE index_object IS 'The objects of the source, one row per key. No foreign keys: rows come in bulk.';
