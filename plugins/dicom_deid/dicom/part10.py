@@ -50,11 +50,18 @@ class FileHeader(NamedTuple):
     media_storage_sop_instance_uid: str
 
 
-def read_header(data: bytes) -> FileHeader:
+def read_header(data: bytes, *, assumes_encoding: bool = False) -> FileHeader:
     """Find the data set of a file and its encoding.
 
     Files without a preamble, or without file meta information, are accepted if the first element is one of the standard
     and fits the file.
+
+    Parameters
+    ----------
+    data
+        The file, or its beginning.
+    assumes_encoding
+        Read an unknown transfer syntax as explicit VR little endian.
 
     Raises
     ------
@@ -75,6 +82,9 @@ def read_header(data: bytes) -> FileHeader:
         raise Quarantine(Reason.DICOMDIR)
     transfer_syntax_uid = _text(values.get(_TRANSFER_SYNTAX_UID, b"")) or _guess_transfer_syntax(data, end)
     transfer_syntax = find_transfer_syntax(transfer_syntax_uid)
+    if transfer_syntax is None and assumes_encoding:
+        assumed = find_transfer_syntax(EXPLICIT_VR_LITTLE_ENDIAN)
+        transfer_syntax = assumed and assumed._replace(uid=transfer_syntax_uid)
     if transfer_syntax is None:
         raise Quarantine(Reason.UNSUPPORTED_TRANSFER_SYNTAX, "(0002,0010)")
     if not transfer_syntax.deflated:

@@ -14,6 +14,7 @@ import zipfile
 import zlib
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from functools import partial
 from importlib import import_module
 from typing import Any, BinaryIO, NamedTuple, Protocol, cast
@@ -32,6 +33,9 @@ MAX_DEPTH = 2
 """Containers in containers."""
 _OPEN_CONTAINERS = 4
 _PIECE = 2**20
+_AHEAD = 4 * 2**20
+"""Bytes of a container that are read at once while its members are read one after the other."""
+_AHEAD_KEPT = 6
 _WINDOW = 32 * 2**20
 """Inflated bytes that are kept behind the position of a stream."""
 _WHOLE_MEMBER = 8 * 2**20
@@ -284,11 +288,58 @@ def _is_bomb(size: int, packed: int) -> bool:
     return size > _UNSUSPECTED and size > _MAX_RATIO * packed
 
 
+class _ReadAhead:
+    """Ranges of a container: small ones that follow each other are cut from larger ones, which are read once.
+
+    One request for eight members costs a store far less than eight. Members that are read at random are read alone.
+    """
+
+    def __init__(self, read: ReadRange, size: int) -> None:
+        self._read = read
+        self._size = size
+        self._lock = threading.Lock()
+        self._pieces: OrderedDict[int, Future[Buffer]] = OrderedDict()
+        # The piece that was read from last.
+        self._last = -2
+
+    def __call__(self, start: int, end: int) -> Buffer:
+        first, last = start // _AHEAD, (end - 1) // _AHEAD
+        with self._lock:
+            follows = 0 <= first - self._last <= 1 or first in self._pieces
+            self._last = max(last, self._last) if follows else last
+        if not follows or last - first > 1:
+            return self._read(start, end)
+        pieces = [self._piece(number) for number in range(first, last + 1)]
+        found = [memoryview(piece)[max(0, start - at) : end - at] for piece, at in pieces]
+        return found[0] if len(found) == 1 else b"".join(found)
+
+    def _piece(self, number: int) -> tuple[Buffer, int]:
+        """Return a piece, read by this thread or by another, and where it begins."""
+        begin = number * _AHEAD
+        with self._lock:
+            future = self._pieces.get(number)
+            is_ours = future is None
+            if future is None:
+                future = self._pieces[number] = Future()
+                while len(self._pieces) > _AHEAD_KEPT:
+                    self._pieces.popitem(last=False)
+            self._pieces.move_to_end(number)
+        if is_ours:
+            try:
+                future.set_result(self._read(begin, min(begin + _AHEAD, self._size)))
+            except BaseException as error:
+                with self._lock:
+                    self._pieces.pop(number, None)
+                future.set_exception(error)
+                raise
+        return future.result(), begin
+
+
 class _Zip:
     """A zip, read by ranges."""
 
     def __init__(self, read: ReadRange, size: int) -> None:
-        self._read = read
+        self._read = _ReadAhead(read, size)
         self._size = size
         self._streams: OrderedDict[str, _Stream] = OrderedDict()
         self._lock = threading.Lock()
@@ -362,7 +413,7 @@ class _Tar:
     """A tar that is not compressed, read by ranges."""
 
     def __init__(self, read: ReadRange, size: int) -> None:
-        self._read = read
+        self._read = _ReadAhead(read, size)
         with tarfile.open(fileobj=ranged_file(read, size), mode="r:") as archive:
             self.members = _members_of_tar(archive)
 

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import re
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from io import BytesIO
+from functools import partial
 from typing import TypeVar
-
-from pydicom.filereader import read_dataset
 
 from dicom_deid.dicom.deflate import inflated_size
 from dicom_deid.dicom.part10 import read_header
-from dicom_deid.dicom.tags import tag_text
+from dicom_deid.dicom.root_elements import RootElements, read_root_elements
 from dicom_deid.engine import AnalysisResult, Deidentifier, NeedMoreDataError, SearchTerms
-from dicom_deid.engine.element_refs import with_readable_vrs
 from dicom_deid.engine.free_text import read_free_texts
 from dicom_deid.engine.pixels.filters import element_text
 from dicom_deid.exceptions import Quarantine
-from dicom_deid.objects import SourceObject
 from dicom_deid.objectstore import ObjectStore
 from dicom_deid.objectstore.base import Buffer
 from dicom_deid.pipeline.fragments import end_of_fragments
@@ -33,14 +28,14 @@ FIRST_BYTES = 2**20
 HEADER_SCAN_BYTES = 64 * 2**10
 """Length of the first read of an object when only its header is needed."""
 
+_ROOT_BYTES = 16 * 2**10
+"""Length of the first read when a few elements are needed: those of a CT or MR are rarely behind it."""
+
 MAX_HEADER_BYTES = 256 * 2**20
 """Bound of the elements before, and of those after, the pixel data that are read into memory."""
 
 LARGE_OBJECT_BYTES = 64 * 2**20
 """Objects of at least this size are not read into memory as a whole."""
-
-_MAX_INFLATED_BYTES = 16 * 2**20
-"""Bound of the inflated elements in which criteria are evaluated; many objects are read at a time."""
 
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
 _META_BYTES = 8 * 2**10
@@ -207,7 +202,11 @@ def _reader(store: ObjectStore, key: str, etag: str | None, version_id: str | No
 
 
 def _read_until_analysed(
-    read: Callable[[int, int], bytes], size: int, first: int, analyse: Callable[[bytes], Analysed]
+    read: Callable[[int, int], bytes],
+    size: int,
+    first: int,
+    analyse: Callable[[bytes], Analysed],
+    limit: int = MAX_HEADER_BYTES,
 ) -> tuple[bytes, Analysed]:
     """Read an object's beginning, more and more of it, until it can be analysed; return it with the analysis."""
     data = read(0, min(first, size))
@@ -216,26 +215,9 @@ def _read_until_analysed(
             return data, analyse(data)
         except NeedMoreDataError as need:
             wanted = min(max(need.at_least, 2 * len(data)), size)
-        if wanted > MAX_HEADER_BYTES or len(data) == size:
+        if wanted > limit or len(data) == size:
             raise Quarantine(Reason.HEADER_TOO_LARGE, "before (7fe0,0010)")
         data += read(len(data), wanted)
-
-
-def analyse_header(deidentifier: Deidentifier, store: ObjectStore, listed: SourceObject, first: int) -> AnalysisResult:
-    """Read the beginning of an object up to its pixel data, and return its analysis.
-
-    Parameters
-    ----------
-    first
-        Number of bytes to read first; more are read where the header is longer.
-
-    Raises
-    ------
-    Quarantine, ObjectStoreError
-        As for `fetch_object`.
-    """
-    read = _reader(store, listed.key, listed.etag, listed.version_id)
-    return _read_until_analysed(read, listed.size, first, lambda data: deidentifier.analyse(data, size=listed.size))[1]
 
 
 def read_patient_terms(
@@ -279,10 +261,25 @@ def fetch_free_texts(
     )[1]
 
 
-def excluding_criterion(
-    selection: Selection, store: ObjectStore, key: str, *, size: int, etag: str | None, version_id: str | None
-) -> str:
-    """Read the header of an object, and return the line of criteria that excludes it; empty if none does.
+def fetch_root_elements(
+    store: ObjectStore,
+    key: str,
+    tags: frozenset[int],
+    *,
+    size: int,
+    etag: str | None,
+    version_id: str | None,
+    lenient: bool = False,
+    limit: int = MAX_HEADER_BYTES,
+) -> RootElements:
+    """Read an object as far as the last of some elements of its root data set, and return those.
+
+    Parameters
+    ----------
+    limit
+        Bytes that are read at most.
+    tags, lenient
+        See `read_root_elements`.
 
     Raises
     ------
@@ -290,41 +287,13 @@ def excluding_criterion(
         As for `fetch_object`.
     """
     read = _reader(store, key, etag, version_id)
-    return _read_until_analysed(read, size, HEADER_SCAN_BYTES, lambda data: _excluded_by(selection, data, size))[1]
+    analyse = partial(read_root_elements, tags=tags, size=size, lenient=lenient)
+    return _read_until_analysed(read, size, _ROOT_BYTES, analyse, limit)[1]
 
 
-def _excluded_by(selection: Selection, data: bytes, size: int) -> str:
-    is_whole, last = len(data) == size, max(selection.tags)
-    has_passed = False
-
-    def stop_when(tag: int, _vr: str | None, _length: int) -> bool:
-        nonlocal has_passed
-        has_passed = tag > last
-        return has_passed
-
-    try:
-        header = read_header(data)
-        encoding, body = header.transfer_syntax.encoding, data[header.data_set_start :]
-        if header.transfer_syntax.deflated:
-            body = zlib.decompressobj(-zlib.MAX_WBITS).decompress(body, _MAX_INFLATED_BYTES)
-            is_whole = is_whole and len(body) < _MAX_INFLATED_BYTES
-        dataset = read_dataset(
-            BytesIO(with_readable_vrs(body, 0, encoding, partial=not is_whole)),
-            encoding.implicit,
-            not encoding.big_endian,
-            stop_when=stop_when,
-            specific_tags=sorted(selection.tags),
-        )
-    except Exception as problem:
-        if is_whole and isinstance(problem, Quarantine):
-            # The analysis finds the same.
-            return ""
-        # Messages of pydicom may hold values.
-        if is_whole:
-            raise Quarantine(Reason.MALFORMED, f"criteria not evaluated: elements up to {tag_text(last)}") from None
-        raise NeedMoreDataError(2 * len(data)) from None
-    if not (has_passed or is_whole):
-        raise NeedMoreDataError(2 * len(data))
+def excluding_criterion(selection: Selection, header: RootElements) -> str:
+    """Return the line of criteria that excludes an object; empty if none does."""
+    dataset = header.dataset()
     return selection.excluded_by(lambda tag: element_text(dataset, tag))
 
 

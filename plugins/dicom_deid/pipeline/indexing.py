@@ -7,25 +7,29 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import islice
+
+from pydicom.datadict import tag_for_keyword
 
 from dicom_deid.database import Database
 from dicom_deid.database.projects import INDEX_ATTRIBUTES
 from dicom_deid.database.source_index import IndexedIdentifiers, IndexEntry, SourceIndex
-from dicom_deid.engine import AnalysisResult, Deidentifier, Settings
+from dicom_deid.dicom.root_elements import RootElements
+from dicom_deid.engine import AnalysisResult
 from dicom_deid.engine.pixels.layouts import is_free_of, patient_words
 from dicom_deid.exceptions import Quarantine
 from dicom_deid.objects import SourceObject
 from dicom_deid.objectstore import ObjectStore
-from dicom_deid.pipeline.fetch import analyse_header
-from dicom_deid.recipe import Recipe
+from dicom_deid.pipeline.fetch import fetch_root_elements
 
 _NUMBERS = ("Rows", "Columns")
 _OPEN_TEXTS = tuple(name for name in INDEX_ATTRIBUTES if name not in (*_NUMBERS, "StudyMonth"))
 _TEXTS = (*_OPEN_TEXTS, "PatientName", "PatientID", "StudyDate")
+_IDENTIFIERS = ("IssuerOfPatientID", "AccessionNumber", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
+INDEX_TAGS = frozenset(tag for name in (*_NUMBERS, *_TEXTS, *_IDENTIFIERS) if (tag := tag_for_keyword(name)))
+"""Tags of the elements that an index entry is made of."""
 _CHUNK = 1000
-_FIRST_BYTES = 16 * 2**10
 _ADD_AT_ONCE = 500
 _STUDY_MONTH = re.compile(r"(?P<year>[0-9]{4})(?P<month>0[1-9]|1[0-2])")
 
@@ -52,9 +56,11 @@ class IndexSummary:
     removed: int
 
 
-def index_entry(analysis: AnalysisResult, source_object: SourceObject, *, is_listed: bool = True) -> IndexEntry:
-    """Return the index entry of an analysed object."""
-    original = analysis.original
+def index_entry(
+    header: AnalysisResult | RootElements, source_object: SourceObject, *, is_listed: bool = True
+) -> IndexEntry:
+    """Return the index entry of an object that was analysed, or of whose root elements `INDEX_TAGS` were read."""
+    original = header.original
     texts = tuple([original(keyword) for keyword in _TEXTS])
     return IndexEntry(
         source_object=source_object,
@@ -67,7 +73,7 @@ def index_entry(analysis: AnalysisResult, source_object: SourceObject, *, is_lis
             series_instance_uid=original("SeriesInstanceUID"),
         ),
         sop_instance_uid=original("SOPInstanceUID"),
-        attributes=_attributes(texts, tuple([analysis.number(keyword) for keyword in _NUMBERS])),
+        attributes=_attributes(texts, tuple([header.number(keyword) for keyword in _NUMBERS])),
     )
 
 
@@ -87,35 +93,21 @@ def _attributes(texts: tuple[str, ...], numbers: tuple[int | None, ...]) -> Mapp
     return attributes
 
 
-class HeaderIndexer:
-    """Reads headers of stored objects for the index; thread-safe.
+def _read_entry(store: ObjectStore, listed: SourceObject) -> IndexEntry | None:
+    """Read the header of an object and return its entry; None if it cannot be read.
 
-    Parameters
-    ----------
-    store
-        The source.
+    Raises
+    ------
+    ObjectStoreError
+        The store failed.
     """
-
-    def __init__(self, store: ObjectStore) -> None:
-        self._store = store
-        # Without rules nothing is refused but what cannot be read.
-        settings = Settings(residuals="off", pixel_risk="allow", documents="allow", faces="allow", stamp_method=False)
-        self._deidentifier = Deidentifier(Recipe.parse("FORMAT dicom\n%header\n", "index"), settings)
-
-    def read(self, source_object: SourceObject) -> IndexEntry | None:
-        """Return the entry of an object; None if its header cannot be read.
-
-        Raises
-        ------
-        ObjectStoreError
-            The store failed.
-        """
-        try:
-            return index_entry(
-                analyse_header(self._deidentifier, self._store, source_object, _FIRST_BYTES), source_object
-            )
-        except Quarantine:
-            return None
+    try:
+        header = fetch_root_elements(
+            store, listed.key, INDEX_TAGS, size=listed.size, etag=listed.etag, version_id=listed.version_id
+        )
+        return index_entry(header, listed)
+    except Quarantine:
+        return None
 
 
 def index_source(
@@ -145,7 +137,6 @@ def index_source(
         The store or the database is unavailable. The same call resumes: what is indexed is not read again.
     """
     index = SourceIndex(database.connection, database.project(project), store.url)
-    indexer = HeaderIndexer(store)
     listed = read = unreadable = 0
 
     def chunks() -> Iterator[list[SourceObject]]:
@@ -158,7 +149,7 @@ def index_source(
     with ThreadPoolExecutor(transfers, "dicom-deid-index") as pool:
         for changed in index.changed(chunks()):
             waiting: list[IndexEntry] = []
-            for entry in _in_order(pool, indexer.read, changed, 2 * transfers):
+            for entry in _in_order(pool, partial(_read_entry, store), changed, 2 * transfers):
                 read += 1
                 if entry is None:
                     unreadable += 1

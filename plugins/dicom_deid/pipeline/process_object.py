@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from threading import Semaphore
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
 from dicom_deid import __version__
@@ -21,10 +21,10 @@ from dicom_deid.database.audit import NO_IDENTITY
 from dicom_deid.database.patient_terms import PatientTerms
 from dicom_deid.database.quarantine import DeviceFacts, ItemDecision, decision_of_rule
 from dicom_deid.database.source_index import IndexEntry
-from dicom_deid.engine import AnalysisResult, Deidentifier, DeidentifyResult, SearchTerms
+from dicom_deid.dicom.root_elements import RootElements
+from dicom_deid.engine import Deidentifier, DeidentifyResult, SearchTerms
 from dicom_deid.engine.pixels import PROJECT_RULES, TextLayout
 from dicom_deid.exceptions import ConfigurationError, ObjectStoreError, Quarantine
-from dicom_deid.identifiers import with_issuer
 from dicom_deid.objects import SourceRange
 from dicom_deid.objectstore import ObjectStore, WriteMethod, WriteResult, write_parts
 from dicom_deid.objectstore.containers import holder_of
@@ -40,9 +40,11 @@ from dicom_deid.pipeline.fetch import (
     MoreMemoryNeeded,
     excluding_criterion,
     fetch_object,
+    fetch_root_elements,
     read_patient_terms,
 )
-from dicom_deid.pipeline.indexing import index_entry
+from dicom_deid.pipeline.header_facts import FACT_TAGS, device_facts, object_identity
+from dicom_deid.pipeline.indexing import INDEX_TAGS, index_entry
 from dicom_deid.pipeline.large import (
     COPIED_OBJECT_MEMORY,
     STREAMED_OBJECT_MEMORY,
@@ -50,7 +52,6 @@ from dicom_deid.pipeline.large import (
     copy_unchanged,
     source_object,
 )
-from dicom_deid.pipeline.object_file import read_header_facts
 from dicom_deid.pipeline.patient_terms import RunPatientTerms, is_lasting
 from dicom_deid.reasons import Outcome, Reason
 
@@ -69,6 +70,8 @@ _NOT_COPIED: Final = _GONE | {
 """Reasons of quarantined objects that cannot, or should not, be read again to be copied."""
 _PLAIN_SEGMENT = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
 _MAX_KEY_BYTES = 1024
+_MAX_FACT_BYTES = 2**20
+"""Bound of what is read of a held object to describe it."""
 _MAX_DEATHS = 2
 """An object that was in flight at this many deaths of workers is quarantined."""
 
@@ -110,6 +113,7 @@ class _Attempt:
     item: BatchItem
     counts_words: bool = False
     terms: int | None = None
+    entry: IndexEntry | None = None
     fetched: FetchedObject | None = None
     destination_key: str = ""
     is_intended: bool = False
@@ -160,7 +164,7 @@ class _Attempt:
             identity=identity,
             rule_decisions=_rule_decisions(rewritten) if rewritten else (),
         )
-        entry = words = layout = None
+        entry, words, layout = self.entry, None, None
         if analysis is not None:
             entry = index_entry(analysis, source_object(self.item), is_listed=False)
             words = ObjectWords.of(analysis) if self.counts_words else None
@@ -207,6 +211,7 @@ class ObjectProcessor:
         self._memory_of_large = COPIED_OBJECT_MEMORY if copies else STREAMED_OBJECT_MEMORY
         # A store may refuse to copy after all.
         self._streaming = Semaphore(max(1, configuration.in_flight_bytes // STREAMED_OBJECT_MEMORY))
+        self._patient_key = configuration.patient_key or "id"
         self._selection = configuration.selection
         self._searches_residuals = configuration.settings.residuals != "off"
         self._patient_terms = RunPatientTerms(stored_terms)
@@ -269,7 +274,9 @@ class ObjectProcessor:
 
             # Commit the intent to write: what a killed worker wrote is found by its intent.
             reply = yield Intent(
-                item=item, destination_key=attempt.destination_key, identity=_identity(fetched.analysis)
+                item=item,
+                destination_key=attempt.destination_key,
+                identity=object_identity(fetched.analysis, self._patient_key),
             )
             attempt.since = time.perf_counter()
             if reply.is_refused:
@@ -340,22 +347,18 @@ class ObjectProcessor:
             return attempt.result(Outcome.EXCLUDED, detail="decision")
         if item.deaths >= _MAX_DEATHS:
             return attempt.result(Outcome.QUARANTINED, reason=Reason.WORKER_DIED)
-        criterion = self._excluding_criterion(item)
-        if criterion:
-            attempt.end_stage("reading")
-            return attempt.result(Outcome.EXCLUDED, detail=criterion, selection=self._selection.digest)
+        if self._selection:
+            header = self._read_header(item, self._selection.tags | INDEX_TAGS)
+            criterion = excluding_criterion(self._selection, header)
+            if criterion:
+                attempt.entry = index_entry(header, source_object(item), is_listed=False)
+                attempt.end_stage("reading")
+                return attempt.result(Outcome.EXCLUDED, detail=criterion, selection=self._selection.digest)
         return None
 
-    def _excluding_criterion(self, item: BatchItem) -> str:
-        if not self._selection:
-            return ""
-        return excluding_criterion(
-            self._selection,
-            self._stores.source,
-            item.key,
-            size=item.size,
-            etag=item.etag,
-            version_id=item.version_id,
+    def _read_header(self, item: BatchItem, tags: frozenset[int], **how: Any) -> RootElements:
+        return fetch_root_elements(
+            self._stores.source, item.key, tags, size=item.size, etag=item.etag, version_id=item.version_id, **how
         )
 
     def _scan_recorded(self, item: BatchItem) -> Generator[MemoryRequest, Reply, PendingObject]:
@@ -467,29 +470,26 @@ class ObjectProcessor:
         return self._amended[decision]
 
     def _header_facts(self, attempt: _Attempt) -> tuple[DeviceFacts | None, ObjectIdentity]:
-        """Return what is known of a quarantined object: how it is grouped, and how it can be withdrawn."""
-        try:
-            facts = read_header_facts(self._stores.source, source_object(attempt.item))
-        except Quarantine:
-            facts = None
-        device, identity = facts or (None, NO_IDENTITY)
+        """Return what is known of a quarantined object: how it is grouped, and how it can be withdrawn.
+
+        Of an object that cannot be read it is what comes before the element that cannot; it is not put into the index.
+        """
+        device, identity = None, NO_IDENTITY
         if attempt.fetched is not None:
-            return device, _identity(attempt.fetched.analysis)
-        if self._configuration.patient_key == "id-and-issuer":
-            identity = identity._replace(patient_id=with_issuer(identity.patient_id, identity.issuer_of_patient_id))
+            identity = object_identity(attempt.fetched.analysis, self._patient_key)
+        for lenient in (False, True):
+            try:
+                header = self._read_header(attempt.item, FACT_TAGS, lenient=lenient, limit=_MAX_FACT_BYTES)
+                device = device_facts(header)
+                if attempt.fetched is None:
+                    identity = object_identity(header, self._patient_key)
+                if not lenient:
+                    attempt.entry = index_entry(header, source_object(attempt.item), is_listed=False)
+                break
+            except Quarantine as problem:
+                if problem.reason in _GONE:
+                    break
         return device, identity
-
-
-def _identity(analysis: AnalysisResult) -> ObjectIdentity:
-    """Return the original identifiers that an object can be withdrawn by; PHI."""
-    return ObjectIdentity(
-        patient_id=analysis.patient_id,
-        issuer_of_patient_id=analysis.original("IssuerOfPatientID"),
-        accession_number=analysis.original("AccessionNumber"),
-        study_instance_uid=analysis.original("StudyInstanceUID"),
-        series_instance_uid=analysis.original("SeriesInstanceUID"),
-        sop_instance_uid=analysis.original("SOPInstanceUID"),
-    )
 
 
 def _rule_decisions(rewritten: DeidentifyResult) -> tuple[int, ...]:

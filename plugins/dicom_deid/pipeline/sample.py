@@ -14,7 +14,7 @@ from dicom_deid.objects import SourceObject
 from dicom_deid.objectstore import ObjectStore, S3Connection, open_source
 from dicom_deid.pipeline.configuration import RunConfiguration
 from dicom_deid.pipeline.engine import make_deidentifier
-from dicom_deid.pipeline.fetch import excluding_criterion
+from dicom_deid.pipeline.fetch import excluding_criterion, fetch_root_elements
 from dicom_deid.pipeline.preview import ObjectPreview, SampleSummary, preview_object
 from dicom_deid.pipeline.preview_pseudonyms import PreviewPseudonyms
 from dicom_deid.recipe import Recipe
@@ -162,13 +162,13 @@ def _is_excluded(selection: Selection, source: ObjectStore, listed: SourceObject
     if not selection:
         return False
     try:
-        criterion = excluding_criterion(
-            selection, source, listed.key, size=listed.size, etag=listed.etag, version_id=listed.version_id
+        header = fetch_root_elements(
+            source, listed.key, selection.tags, size=listed.size, etag=listed.etag, version_id=listed.version_id
         )
     except Quarantine:
         # The preview says what is wrong with the object.
         return False
-    return bool(criterion)
+    return bool(excluding_criterion(selection, header))
 
 
 def _previews(
