@@ -12,6 +12,7 @@ from dicom_deid.engine.pixels.layouts import is_free_of, patient_words
 from dicom_deid.identifiers import PatientKey, with_issuer
 from dicom_deid.pipeline.indexing import INDEX_TAGS
 
+_MAX_UID = 64
 FACT_TAGS = INDEX_TAGS | {tag_for_keyword("SoftwareVersions") or 0}
 """Tags of the elements that are read of a held object."""
 
@@ -30,7 +31,7 @@ def device_facts(header: RootElements) -> DeviceFacts:
     return DeviceFacts(
         modality=fact("Modality"),
         sop_class_uid=fact("SOPClassUID"),
-        transfer_syntax_uid=header.header.transfer_syntax.uid,
+        transfer_syntax_uid=header.header.transfer_syntax.uid[:_MAX_UID],
         manufacturer=fact("Manufacturer"),
         model=fact("ManufacturerModelName"),
         software=fact("SoftwareVersions"),

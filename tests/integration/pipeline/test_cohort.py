@@ -139,6 +139,19 @@ def test_a_run_fills_the_index_in_passing(place: RunEnvironment, tmp_path: Path)
     assert index(place).read == 0
 
 
+def test_a_run_also_indexes_what_it_excludes_and_holds(place: RunEnvironment):
+    """Catches counts of the archive that lack what no run has analysed."""
+    objects = archive(PEOPLE[:1], 3)
+    first = next(iter(objects))
+    place.put({**objects, first: changed(objects[first], SOPClassUID="")})
+    ran = place.run(exclude="equals Modality MR")
+    assert sorted(outcome for outcome, _ in ran.outcomes.values()) == ["deidentified", "excluded", "quarantined"]
+    with place.connections.open_database() as database:
+        counts = count_archive(database.connection, "test")
+    assert {(each.modality, *each[6:]) for each in counts} == {("CT", 1, 1, 0), ("MR", 0, 0, 1)}
+    assert index(place).read == 0
+
+
 def test_a_source_that_is_not_indexed_says_so(place: RunEnvironment, tmp_path: Path):
     place.put(archive(PEOPLE[:1], 1))
     with pytest.raises(ConfigurationError, match="run `dicom-deid index` first"):

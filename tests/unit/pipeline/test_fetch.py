@@ -4,21 +4,26 @@ import hashlib
 import os
 import tracemalloc
 from functools import cache, partial
+from io import BytesIO
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydicom import dcmread
 from tests.support.datasets import (
     DEFLATED_LE,
     JPEG_BASELINE,
     Element,
     Encoding,
+    all_encodings,
     ct_elements,
     element,
     part10,
 )
 from tests.support.real_world import LAST, PATIENT_ID, STRUCTURES
 
+from dicom_deid.dicom.root_elements import read_root_elements
+from dicom_deid.dicom.walk import NeedMoreDataError
 from dicom_deid.engine import Deidentifier, Settings
 from dicom_deid.engine.free_text import read_free_texts
 from dicom_deid.exceptions import Quarantine
@@ -31,6 +36,7 @@ from dicom_deid.pipeline.fetch import (
     fetch_root_elements,
     read_patient_terms,
 )
+from dicom_deid.pipeline.header_facts import FACT_TAGS
 from dicom_deid.pipeline.preview_pseudonyms import PreviewPseudonyms
 from dicom_deid.reasons import Reason
 from dicom_deid.recipe import Recipe
@@ -298,6 +304,50 @@ def test_criteria_see_what_the_engine_reads(structure):
     """Catches an object that is de-identified though criteria exclude it, because they could not be evaluated."""
     criterion = f"equals WindowCenter {LAST}"
     assert excluded(structure.build(), criterion) == f"exclude: {criterion}"
+
+
+@pytest.mark.parametrize("encoding", [*all_encodings(), Encoding(DEFLATED_LE)], ids=str)
+def test_root_elements_are_those_that_pydicom_reads(encoding):
+    """Catches a value that the index reads otherwise, also where only the beginning of an object is given."""
+    data = part10(ct_elements(7, rows=16, columns=16), encoding)
+    header = dcmread(BytesIO(data))
+    texts = [header[tag].keyword for tag in FACT_TAGS if tag in header and header[tag].VR != "US"]
+    expected = {keyword: str(header[keyword].value) for keyword in texts}
+    assert {"PatientID", "PatientName", "SOPInstanceUID", "Manufacturer"} <= expected.keys()
+    enough = 0
+    for length in [*range(1, len(data), 61), len(data)]:
+        try:
+            found = read_root_elements(data[:length], FACT_TAGS, size=len(data))
+        except NeedMoreDataError:
+            assert not enough
+            continue
+        enough = enough or length
+        assert {keyword: found.original(keyword) for keyword in texts} == expected
+        assert (found.number("Rows"), found.number("Columns")) == (16, 16)
+    assert enough < len(data)
+
+
+@pytest.mark.parametrize("structure", [one for one in STRUCTURES if one.reason is None], ids=lambda one: one.name)
+def test_root_elements_are_those_that_the_engine_reads(structure):
+    data = structure.build()
+    assert read_root_elements(data, FACT_TAGS, size=len(data)).original("PatientID") == PATIENT_ID
+
+
+def unreadable_after_the_patient():
+    data = part10(ct_elements(1, rows=16, columns=16))
+    yield "cut", data[: data.index(b"\x18\x00", data.index(b"\x10\x00\x20\x00LO")) + 5]
+    yield "transfer syntax", data.replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.9.9.9\0", 1)
+    others = [one for one in ct_elements(1, rows=16, columns=16) if one.tag != 0x00080005]
+    yield "character set", part10([*others, element("SpecificCharacterSet", "ISO_IR 999")])
+
+
+@pytest.mark.parametrize(("name", "data"), unreadable_after_the_patient())
+def test_the_patient_of_an_object_that_cannot_be_read_is_known(name, data):
+    """Catches a copy in quarantine that the withdrawal of its patient does not find."""
+    with pytest.raises(Quarantine):
+        read_root_elements(data, FACT_TAGS, size=len(data))
+    header = dcmread(BytesIO(part10(ct_elements(1, rows=16, columns=16))))
+    assert read_root_elements(data, FACT_TAGS, size=len(data), lenient=True).original("PatientID") == header.PatientID
 
 
 @pytest.mark.parametrize("structure", [one for one in STRUCTURES if one.reason is None], ids=lambda one: one.name)
