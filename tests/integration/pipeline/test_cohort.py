@@ -143,12 +143,12 @@ def test_a_run_also_indexes_what_it_excludes_and_holds(place: RunEnvironment):
     """Catches counts of the archive that lack what no run has analysed."""
     objects = archive(PEOPLE[:1], 3)
     first = next(iter(objects))
-    place.put({**objects, first: changed(objects[first], SOPClassUID="")})
+    place.put({**objects, first: changed(objects[first], StudyInstanceUID="")})
     ran = place.run(exclude="equals Modality MR")
     assert sorted(outcome for outcome, _ in ran.outcomes.values()) == ["deidentified", "excluded", "quarantined"]
     with place.connections.open_database() as database:
-        counts = count_archive(database.connection, "test")
-    assert {(each.modality, *each[6:]) for each in counts} == {("CT", 1, 1, 0), ("MR", 0, 0, 1)}
+        counts = [each[6:] for each in count_archive(database.connection, "test")]
+    assert [sum(column) for column in zip(*counts, strict=True)] == [1, 1, 1]
     assert index(place).read == 0
 
 
