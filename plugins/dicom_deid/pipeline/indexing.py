@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -30,6 +30,9 @@ _IDENTIFIERS = ("IssuerOfPatientID", "AccessionNumber", "StudyInstanceUID", "Ser
 INDEX_TAGS = frozenset(tag for name in (*_NUMBERS, *_TEXTS, *_IDENTIFIERS) if (tag := tag_for_keyword(name)))
 """Tags of the elements that an index entry is made of."""
 _CHUNK = 1000
+_READ_BY_A_THREAD = 16
+"""Objects that are given to a thread at once: one by one, the hand-over costs as much as the parsing."""
+_GROUPS_AHEAD = 64
 _ADD_AT_ONCE = 500
 _STUDY_MONTH = re.compile(r"(?P<year>[0-9]{4})(?P<month>0[1-9]|1[0-2])")
 
@@ -93,31 +96,7 @@ def _attributes(texts: tuple[str, ...], numbers: tuple[int | None, ...]) -> Mapp
     return attributes
 
 
-def _read_entry(store: ObjectStore, listed: SourceObject) -> IndexEntry | None:
-    """Read the header of an object and return its entry; None if it cannot be read.
-
-    Raises
-    ------
-    ObjectStoreError
-        The store failed.
-    """
-    try:
-        header = fetch_root_elements(
-            store, listed.key, INDEX_TAGS, size=listed.size, etag=listed.etag, version_id=listed.version_id
-        )
-        return index_entry(header, listed)
-    except Quarantine:
-        return None
-
-
-def index_source(
-    database: Database,
-    store: ObjectStore,
-    project: str,
-    *,
-    transfers: int = 16,
-    progress: Callable[[int], None] | None = None,
-) -> IndexSummary:
+def index_source(database: Database, store: ObjectStore, project: str, *, transfers: int = 16) -> IndexSummary:
     """Read the headers of all new and changed objects of a source into the index of a project.
 
     Objects that were deleted from the source are removed from the index.
@@ -128,8 +107,6 @@ def index_source(
         Where the index is, the source, and whose keys hash the identifiers.
     transfers
         Number of headers that are read at a time.
-    progress
-        Called with the number of objects that were compared so far.
 
     Raises
     ------
@@ -146,36 +123,50 @@ def index_source(
             listed += len(chunk)
             yield chunk
 
+    groups = (
+        changed[start : start + _READ_BY_A_THREAD]
+        for changed in index.changed(chunks())
+        for start in range(0, len(changed), _READ_BY_A_THREAD)
+    )
+    waiting: list[IndexEntry] = []
     with ThreadPoolExecutor(transfers, "dicom-deid-index") as pool:
-        for changed in index.changed(chunks()):
-            waiting: list[IndexEntry] = []
-            for entry in _in_order(pool, partial(_read_entry, store), changed, 2 * transfers):
-                read += 1
-                if entry is None:
-                    unreadable += 1
-                else:
-                    waiting.append(entry)
-                if len(waiting) >= _ADD_AT_ONCE:
-                    index.add(waiting)
-                    waiting.clear()
-            index.add(waiting)
-            if progress is not None:
-                progress(listed)
+        for entries in _in_order(pool, partial(_read_entries, store), groups):
+            read += len(entries)
+            unreadable += entries.count(None)
+            waiting += [entry for entry in entries if entry is not None]
+            if len(waiting) >= _ADD_AT_ONCE:
+                index.add(waiting)
+                waiting.clear()
+    index.add(waiting)
     index.count()
     return IndexSummary(listed=listed, read=read, unreadable=unreadable, removed=index.removed)
 
 
+def _read_entries(store: ObjectStore, objects: Sequence[SourceObject]) -> list[IndexEntry | None]:
+    """Read the headers of some objects and return their entries; None for one that cannot be read."""
+    return [_read_entry(store, listed) for listed in objects]
+
+
+def _read_entry(store: ObjectStore, listed: SourceObject) -> IndexEntry | None:
+    try:
+        header = fetch_root_elements(
+            store, listed.key, INDEX_TAGS, size=listed.size, etag=listed.etag, version_id=listed.version_id
+        )
+        return index_entry(header, listed)
+    except Quarantine:
+        return None
+
+
 def _in_order(
     pool: ThreadPoolExecutor,
-    work: Callable[[SourceObject], IndexEntry | None],
-    objects: Iterable[SourceObject],
-    ahead: int,
-) -> Iterator[IndexEntry | None]:
-    """Yield the results in the order of the objects, with a bounded number of them under way."""
-    pending: deque[Future[IndexEntry | None]] = deque()
-    for each in objects:
-        pending.append(pool.submit(work, each))
-        if len(pending) >= ahead:
+    work: Callable[[Sequence[SourceObject]], list[IndexEntry | None]],
+    groups: Iterable[Sequence[SourceObject]],
+) -> Iterator[list[IndexEntry | None]]:
+    """Yield the results in the order of the groups; the pool goes on reading while the caller lists and stores."""
+    pending: deque[Future[list[IndexEntry | None]]] = deque()
+    for group in groups:
+        pending.append(pool.submit(work, group))
+        if len(pending) >= _GROUPS_AHEAD:
             yield pending.popleft().result()
     while pending:
         yield pending.popleft().result()
