@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 from urllib.parse import urlsplit
 
 import boto3
@@ -35,10 +35,11 @@ _CUSTOMER_KEY_BYTES = 32
 _LOGGERS_OF_KEYS = ("boto3", "botocore", "urllib3.connectionpool")
 """Loggers that log whole requests at DEBUG, including source keys, which may name patients."""
 
-_CHOICES = {"addressing_style": ("auto", "path", "virtual"), "checksum": ("sha256", "md5")}
+Checksum = Literal["sha256", "crc64nvme", "md5"]
 
+_CHOICES = {"addressing_style": ("auto", "path", "virtual"), "checksum": get_args(Checksum)}
 
-Checksum = Literal["sha256", "md5"]
+_OBSTORE_CHECKSUMS: Mapping[Checksum, str] = {"sha256": "SHA256", "crc64nvme": "CRC64NVME"}
 
 
 class S3Clients(NamedTuple):
@@ -84,8 +85,10 @@ class S3Connection:
     requester_pays
         Accept the charges of a requester-pays bucket.
     checksum
-        `sha256`: sent with each write, for the store to check and keep. `md5`, for a store without such checksums:
-        parts carry Content-MD5, and the ETag of a whole object is compared.
+        `sha256`: sent with each write, for the store to check and keep. `crc64nvme`, for a store that checks it, as AWS
+        does: an object that is written in one request carries this instead, and its bytes are not signed, so that they
+        are hashed once, for the audit; use it over TLS. `md5`, for a store without such checksums: parts carry
+        Content-MD5, and the ETag of a whole object is compared.
     conditional_writes
         The store supports ``If-None-Match`` and ``If-Match`` of writes. If False, the key is looked up before a write
         instead, which does not detect another writer at the same instant.
@@ -277,12 +280,12 @@ class S3Connection:
             "region": client.meta.region_name,
             "request_payer": self.requester_pays,
             "skip_signature": False,
-            "unsigned_payload": False,
+            "unsigned_payload": self.checksum == "crc64nvme",
             "server_side_encryption": "sse-c" if self.sse_customer_secret else self.server_side_encryption,
             "sse_customer_key_base64": self.sse_customer_secret,
             "sse_kms_key_id": self.kms_key_id,
             "sse_bucket_key_enabled": self.bucket_key or None,
-            "checksum_algorithm": "SHA256" if self.checksum == "sha256" else None,
+            "checksum_algorithm": _OBSTORE_CHECKSUMS.get(self.checksum),
         }
         options: dict[str, Any] = {
             "allow_http": True,
@@ -309,9 +312,9 @@ class S3Connection:
 
 def checksum_arguments(data: bytes, checksum: Checksum) -> dict[str, str]:
     """Return the arguments of a boto3 call that let the store check `data`."""
-    if checksum == "sha256":
-        return {"ChecksumSHA256": base64.b64encode(hashlib.sha256(data).digest()).decode()}
-    return {"ContentMD5": base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()}
+    if checksum == "md5":
+        return {"ContentMD5": base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()}
+    return {"ChecksumSHA256": base64.b64encode(hashlib.sha256(data).digest()).decode()}
 
 
 def _keep_keys_out_of_logs() -> None:

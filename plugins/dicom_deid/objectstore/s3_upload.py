@@ -26,8 +26,8 @@ class S3Upload:
     target, key, metadata
         Bucket, key and metadata of the new object.
     checksum
-        Checksum of the parts that are put: `sha256`, which the store keeps, and also computes for copied parts; or
-        `md5`, which it does not keep.
+        Checksum of the parts that are put: `md5`, which the store does not keep, or SHA-256, which it keeps, and also
+        computes for copied parts.
     replaces
         ETag of the object that is replaced; None for a new one.
     """
@@ -49,7 +49,7 @@ class S3Upload:
         self._size = 0
         self._open = True
         arguments = {"ContentType": CONTENT_TYPE, "Metadata": dict(metadata), **target.connection.write_arguments}
-        if checksum == "sha256":
+        if checksum != "md5":
             arguments["ChecksumAlgorithm"] = "SHA256"
         begun = self._call(
             "beginning a multipart upload",

@@ -115,7 +115,7 @@ def test_a_failed_write_leaves_and_reports_nothing(proxy, behind, direct, fault)
     assert direct.find("k") is None
 
 
-@pytest.mark.parametrize("checksum", ["sha256", "md5"])
+@pytest.mark.parametrize("checksum", ["sha256", "crc64nvme", "md5"])
 def test_bytes_that_were_damaged_on_the_way_are_refused(proxy, behind, direct, shared_bucket, prefix, checksum):
     storage = S3Store(shared_bucket, prefix, replace(behind.connection, checksum=checksum))
     proxy.fault = times(1, lambda request: puts(request) and bool(request.body), fault_proxy.damage_request(proxy))

@@ -143,6 +143,7 @@ HEADERS = [
 ABSENT = [
     ({}, {"x-amz-security-token", "x-amz-server-side-encryption", "x-amz-storage-class", "x-amz-request-payer"}),
     ({"checksum": "md5"}, {"x-amz-checksum-sha256", "x-amz-checksum-crc32", "x-amz-trailer"}),
+    ({"checksum": "sha256"}, {"x-amz-checksum-crc64nvme"}),
     ({"conditional_writes": False}, {"if-none-match"}),
 ]
 
