@@ -21,7 +21,6 @@ from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.objectstore import open_object_store
 from dicom_deid.pipeline.changes import Change
 from dicom_deid.pipeline.preview import ObjectPreview, differences, preview_object
-from dicom_deid.pipeline.preview_pseudonyms import PreviewPseudonyms
 from dicom_deid.pipeline.recipes import recipes_and_settings
 from dicom_deid.recipe import Recipe
 
@@ -52,31 +51,10 @@ def preview(
 
     Pseudonyms are examples: no mapping is read or changed.
     """
-    pseudonyms = PreviewPseudonyms()
-    one = _preview(address, recipes, profile_options, pseudonyms)
-    console = Console()
+    rules = [(recipes, profile_options)]
     if against:
-        _print_differences(
-            console,
-            recipes,
-            against,
-            one,
-            _preview(address, against, profile_options if BASIC in against else (), pseudonyms),
-            details=details,
-        )
-    else:
-        _print_changes(console, one, show_originals)
-    if one.reason is not None:
-        sys.exit(EXIT_QUARANTINED)
-
-
-def _preview(
-    address: str, recipes: tuple[str, ...], profile_options: tuple[str, ...], pseudonyms: PreviewPseudonyms
-) -> ObjectPreview:
-    # A preview shows what the rules do, also for objects that a run would quarantine.
-    seen = {"residuals": "report", "pixel_risk": "allow", "documents": "allow", "faces": "allow"}
-    rules = recipes_and_settings(recipes, profile_options, seen)
-    deidentifier = Deidentifier(Recipe.resolve(*rules["recipes"]), Settings(**rules["settings"]))
+        rules.append((against, profile_options if BASIC in against else ()))
+    deidentifiers = [_deidentifier(*each) for each in rules]
     folder, _, key = address.rpartition("/")
     if not key:
         raise ConfigurationError("Give an object: s3://bucket/key, or the path of a file.")
@@ -84,7 +62,21 @@ def _preview(
     found = store.find(key)
     if found is None:
         raise ConfigurationError(f"There is no such object in {store.url}: check the address.")
-    return preview_object(deidentifier, store, key, size=found.size, etag=found.etag, pseudonyms=pseudonyms)
+    one, *others = preview_object(deidentifiers, store, key, size=found.size, etag=found.etag)
+    console = Console()
+    if others:
+        _print_differences(console, recipes, against, one, others[0], details=details)
+    else:
+        _print_changes(console, one, show_originals)
+    if one.reason is not None:
+        sys.exit(EXIT_QUARANTINED)
+
+
+def _deidentifier(recipes: tuple[str, ...], profile_options: tuple[str, ...]) -> Deidentifier:
+    # A preview shows what the rules do, also for objects that a run would quarantine.
+    seen = {"residuals": "report", "pixel_risk": "allow", "documents": "allow", "faces": "allow"}
+    rules = recipes_and_settings(recipes, profile_options, seen)
+    return Deidentifier(Recipe.resolve(*rules["recipes"]), Settings(**rules["settings"]))
 
 
 def _print_changes(console: Console, preview: ObjectPreview, show_originals: bool) -> None:

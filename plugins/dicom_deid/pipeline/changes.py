@@ -8,8 +8,12 @@ from enum import StrEnum
 from typing import Any, BinaryIO, NamedTuple
 
 import pydicom
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.multival import MultiValue
+from pydicom.tag import BaseTag
+
+from dicom_deid.dicom.vr import TEXT_VRS
 
 _SHOWN_CHARACTERS = 80
 
@@ -91,62 +95,18 @@ class Elements(dict[str, Element]):
     ----------
     header
         The data set, as pydicom reads it.
-    elements
-        Tag paths and elements.
-    """
-
-    def __init__(self, header: FileDataset, elements: Iterable[tuple[str, Element]]) -> None:
-        super().__init__(elements)
-        self.header = header
-
-
-def read_elements(file: BinaryIO, original: Elements | None = None) -> Elements:
-    """Return the elements before the pixel data, those of the file meta information first.
-
-    Parameters
-    ----------
-    file
-        An object, or its beginning.
     original
         Elements of the original, if this is a new object: items keep their numbers if rules removed items before.
     """
-    header = pydicom.dcmread(file, stop_before_pixels=True, force=True)
-    was = header if original is None else original.header
-    return Elements(header, [*_flat(header.file_meta, "", was.file_meta), *_flat(header, "", was)])
 
+    def __init__(self, header: FileDataset, original: Elements | None) -> None:
+        was = header if original is None else original.header
+        self.header = header
+        # Values that were decoded, by what they are decoded of: reports repeat most of theirs, and rules change few.
+        self._decoded: dict[tuple[object, ...], Element] = {} if original is None else original._decoded
+        super().__init__([*self._flat(header.file_meta, "", was.file_meta), *self._flat(header, "", was)])
 
-def changes_between(before: Mapping[str, Element], after: Mapping[str, Element]) -> Iterator[Change]:
-    """Yield the differences in the order of their paths."""
-    for path in sorted({*before, *after}):
-        old, new = before.get(path), after.get(path)
-        if old is None and new is not None:
-            yield Change(path, new.name, ChangeKind.ADDED, None, new.summary)
-        elif old is not None and new is None:
-            yield Change(path, old.name, ChangeKind.REMOVED, old.summary, None)
-        elif old is not None and new is not None and old.value != new.value:
-            kind = ChangeKind.CHANGED if new.summary else ChangeKind.EMPTIED
-            yield Change(path, old.name, kind, old.summary, new.summary)
-
-
-def count_unchanged(before: Mapping[str, Element], changes: Iterable[Change]) -> int:
-    """Return the number of elements of the first header that are the same in the second."""
-    return len(before) - sum(change.kind is not ChangeKind.ADDED for change in changes)
-
-
-def _flat(dataset: Dataset, prefix: str, original: Dataset) -> Iterator[tuple[str, Element]]:
-    for element in dataset:
-        path = f"{prefix}({element.tag.group:04x},{element.tag.element:04x})"
-        if element.VR == "SQ":
-            yield path, Element(element.name, "SQ", len(element.value))
-            was = original.get(element.tag)
-            before = was.value if was is not None and was.VR == "SQ" else element.value
-            for number, item in zip(_numbers(element.value, before), element.value, strict=True):
-                yield from _flat(item, f"{path}[{number}]", before[number] if number < len(before) else item)
-        else:
-            yield path, Element(element.name, element.VR, element.value)
-
-
-def _numbers(items: Sequence[Dataset], before: Sequence[Dataset]) -> list[int]:
+    def _numbers(items: Sequence[Dataset], before: Sequence[Dataset]) -> list[int]:
     """Return the numbers of items before rules removed some of them; concept names identify the items."""
     numbers: list[int] = []
     number = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ from dicom_deid.engine import Deidentifier
 from dicom_deid.exceptions import Quarantine
 from dicom_deid.objects import SourceRange
 from dicom_deid.objectstore import ObjectStore
-from dicom_deid.pipeline.changes import Change, ChangeKind, changes_between, count_unchanged, read_elements
+from dicom_deid.pipeline.changes import Change, ChangeKind, Elements, changes_between, count_unchanged, read_elements
 from dicom_deid.pipeline.fetch import fetch_object
 from dicom_deid.pipeline.preview_pseudonyms import PreviewPseudonyms
 from dicom_deid.reasons import Reason
@@ -55,43 +56,42 @@ class Difference(NamedTuple):
 
 
 def preview_object(
-    deidentifier: Deidentifier,
-    store: ObjectStore,
-    key: str,
-    *,
-    size: int,
-    etag: str | None = None,
-    pseudonyms: PreviewPseudonyms | None = None,
-) -> ObjectPreview:
-    """Return what would be done to one object.
+    deidentifiers: Sequence[Deidentifier], store: ObjectStore, key: str, *, size: int, etag: str | None = None
+) -> list[ObjectPreview]:
+    """Return what would be done to one object by each of several recipes, with the same pseudonyms.
 
     Parameters
     ----------
-    deidentifier
-        Recipe and settings.
+    deidentifiers
+        Recipes and settings.
     store, key, size, etag
         The object; of a large one only the elements before its pixel data are read.
-    pseudonyms
-        Shared between previews that are compared, so that only the rules make differences.
     """
-    try:
-        fetched = fetch_object(deidentifier, store, key, size=size, etag=etag)
-        examples = (pseudonyms or PreviewPseudonyms()).resolve(fetched.analysis.identifiers)
-        result = deidentifier.rewrite(fetched.analysis, examples)
-    except Quarantine as quarantine:
-        return ObjectPreview((), 0, reason=quarantine.reason, where=quarantine.where)
-    header = b"".join(part for part in result.parts if not isinstance(part, SourceRange))
-    before = read_elements(io.BytesIO(fetched.data))
-    after = read_elements(io.BytesIO(header), before)
-    changes = tuple(changes_between(before, after))
-    return ObjectPreview(
-        changes,
-        unchanged=count_unchanged(before, changes),
-        modality=fetched.analysis.modality,
-        actions=dict(result.actions),
-        rules=dict(result.rules),
-        notes=dict(result.notes),
-    )
+    pseudonyms = PreviewPseudonyms()
+    before: Elements | None = None
+    previews = []
+    for deidentifier in deidentifiers:
+        try:
+            fetched = fetch_object(deidentifier, store, key, size=size, etag=etag)
+            result = deidentifier.rewrite(fetched.analysis, pseudonyms.resolve(fetched.analysis.identifiers))
+        except Quarantine as quarantine:
+            previews.append(ObjectPreview((), 0, reason=quarantine.reason, where=quarantine.where))
+            continue
+        header = b"".join(part for part in result.parts if not isinstance(part, SourceRange))
+        if before is None:
+            before = read_elements(io.BytesIO(fetched.data))
+        changes = tuple(changes_between(before, read_elements(io.BytesIO(header), before)))
+        previews.append(
+            ObjectPreview(
+                changes,
+                unchanged=count_unchanged(before, changes),
+                modality=fetched.analysis.modality,
+                actions=dict(result.actions),
+                rules=dict(result.rules),
+                notes=dict(result.notes),
+            )
+        )
+    return previews
 
 
 def differences(one: ObjectPreview, other: ObjectPreview) -> tuple[Difference, ...]:

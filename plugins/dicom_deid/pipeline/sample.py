@@ -16,7 +16,6 @@ from dicom_deid.pipeline.configuration import RunConfiguration
 from dicom_deid.pipeline.engine import make_deidentifier
 from dicom_deid.pipeline.fetch import excluding_criterion, fetch_root_elements
 from dicom_deid.pipeline.preview import ObjectPreview, SampleSummary, preview_object
-from dicom_deid.pipeline.preview_pseudonyms import PreviewPseudonyms
 from dicom_deid.recipe import Recipe
 from dicom_deid.recipe.selection import NO_SELECTION, Selection
 
@@ -174,15 +173,10 @@ def _is_excluded(selection: Selection, source: ObjectStore, listed: SourceObject
 def _previews(
     source: ObjectStore, one: Deidentifier, other: Deidentifier | None, listing: Iterable[SourceObject]
 ) -> Iterator[tuple[ObjectPreview, ObjectPreview | None]]:
+    deidentifiers = [one] if other is None else [one, other]
     for listed in listing:
-        # Shared, so that only the rules make a difference.
-        pseudonyms = PreviewPseudonyms()
-        both = [
-            preview_object(each, source, listed.key, size=listed.size, etag=listed.etag, pseudonyms=pseudonyms)
-            for each in (one, other)
-            if each is not None
-        ]
-        yield both[0], both[1] if other is not None else None
+        previews = preview_object(deidentifiers, source, listed.key, size=listed.size, etag=listed.etag)
+        yield previews[0], None if other is None else previews[1]
 
 
 def _report(summary: SampleSummary, recipe: Recipe, other: Recipe | None) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def test_items_are_shown_at_the_places_that_they_had(stays: tuple[bool, ...], tm
     uids = [element("SOPInstanceUID", "1.2.3"), element("StudyInstanceUID", "1.2.4")]
     data = part10([element("SOPClassUID", COMPREHENSIVE_SR), *uids, element("ContentSequence", tree)])
     (tmp_path / "report.dcm").write_bytes(data)
-    preview = preview_object(DEIDENTIFIER, LocalStore(tmp_path), "report.dcm", size=len(data))
+    (preview,) = preview_object([DEIDENTIFIER], LocalStore(tmp_path), "report.dcm", size=len(data))
     texts = {change.path: change for change in preview.changes if change.path.endswith("(0040,a160)")}
     assert set(texts) == {f"(0040,a730)[{number}](0040,a160)" for number, each in enumerate(stays) if not each}
     assert {change.kind for change in texts.values()} <= {ChangeKind.REMOVED}
