@@ -58,6 +58,8 @@ class Member(NamedTuple):
         Its bytes in the container, compressed.
     problem
         Why it cannot be read; None if it can.
+    crc
+        CRC-32 of its bytes, which a zip keeps.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Member(NamedTuple):
     packed: int
     is_stored: bool = True
     problem: Reason | None = None
+    crc: int = 0
 
 
 class _Container(Protocol):
@@ -355,9 +358,8 @@ class _Zip:
                 problem = Reason.CONTAINER_BOMB
             end = max(end, info.header_offset + _ZIP_HEADER + info.compress_size)
             is_stored = info.compress_type == zipfile.ZIP_STORED
-            packed = info.compress_size
-            name = info.filename
-            _unique(self.members, Member(name, info.file_size, info.header_offset, packed, is_stored, problem))
+            place = (info.header_offset, info.compress_size)
+            _unique(self.members, Member(info.filename, info.file_size, *place, is_stored, problem, info.CRC))
 
     def read(self, member: Member, start: int, end: int) -> bytes:
         """Return a range of a member."""
@@ -374,7 +376,7 @@ class _Zip:
         if len(packed) < member.packed:
             packed = self._read(member.offset + begin, member.offset + begin + member.packed)
         whole = bytes(packed) if member.is_stored else b"".join(_inflated(iter([packed]), -zlib.MAX_WBITS, member.size))
-        if len(whole) != member.size:
+        if len(whole) != member.size or zlib.crc32(whole) != member.crc:
             raise Quarantine(Reason.CONTAINER_DAMAGED)
         return whole[start:end]
 

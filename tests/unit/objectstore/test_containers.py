@@ -9,6 +9,7 @@ import struct
 import tarfile
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from backports import zstd
@@ -106,6 +107,39 @@ def test_a_listing_continues_inside_a_container(store):
     keys = [each.key for each in store.list()]
     for position in (0, 17, len(FILES) - 1, len(FILES)):
         assert [each.key for each in store.list(keys[position])] == keys[position + 1 :]
+
+
+@pytest.mark.parametrize("name", ["a.zip", "stored.zip", "a.tar"])
+def test_members_are_read_ahead_in_order_and_alone_at_random(store, monkeypatch, name):
+    """Catches a request per member of a container that is read from its beginning to its end."""
+    files = {f"{number:03}": random.Random(number).randbytes(100_000) for number in range(200)}
+    method = zipfile.ZIP_STORED if name.startswith("stored") else zipfile.ZIP_DEFLATED
+    put(store, name, tarred(files) if name.endswith(".tar") else zipped(files, method))
+    listed = list(store.list())
+    reads = []
+    read = LocalStore.read
+
+    def counted(self, key, *, start=None, end=None, **given):
+        reads.append(end - start)
+        return read(self, key, start=start, end=end, **given)
+
+    monkeypatch.setattr(LocalStore, "read", counted)
+    with ThreadPoolExecutor(8) as pool:
+        found = pool.map(lambda one: bytes(store.read(one.key, etag=one.etag, size=one.size)), listed)
+        assert list(found) == list(files.values())
+    assert len(reads) < 20
+    reads.clear()
+    for number in (180, 20, 120, 66):
+        assert store.read(listed[number].key, etag=listed[number].etag) == files[f"{number:03}"]
+    assert sum(reads) <= 4 * 101_000
+
+
+def test_a_damaged_member_of_a_zip_is_found(store):
+    """Catches pixels that changed in the container: nothing else would tell."""
+    data = zipped({"a.dcm": b"x" * 1000, "b.dcm": b"y" * 1000}, zipfile.ZIP_STORED).replace(b"xxxx", b"xxXx", 1)
+    put(store, "a.zip", data)
+    assert reason_of(store, "a.zip!/a.dcm") is Reason.CONTAINER_DAMAGED
+    assert store.read("a.zip!/b.dcm") == b"y" * 1000
 
 
 def test_containers_in_containers_to_depth_two(store):
