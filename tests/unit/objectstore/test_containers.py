@@ -9,7 +9,6 @@ import struct
 import tarfile
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from backports import zstd
@@ -128,9 +127,11 @@ def test_members_are_read_ahead_in_order_and_alone_at_random(store, monkeypatch,
         found = pool.map(lambda one: bytes(store.read(one.key, etag=one.etag, size=one.size)), listed)
         assert list(found) == list(files.values())
     assert len(reads) < 20
+    other = ContainerStore(store.base)
+    assert list(other.list()) == listed
     reads.clear()
     for number in (180, 20, 120, 66):
-        assert store.read(listed[number].key, etag=listed[number].etag) == files[f"{number:03}"]
+        assert other.read(listed[number].key, etag=listed[number].etag) == files[f"{number:03}"]
     assert sum(reads) <= 4 * 101_000
 
 
