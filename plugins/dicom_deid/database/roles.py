@@ -39,6 +39,7 @@ _GRANTS: Mapping[str, tuple[str, ...]] = {
         "INSERT ON batch, batch_item, write_intent, withdrawal, withdrawn, deletion, released_copy, secret, mapping",
         "INSERT ON audit_link, audit, index_source, index_series, index_object, cohort_line",
         "UPDATE ON index_object",
+        "UPDATE (has_objects) ON index_source",
         "UPDATE (objects, bytes, deidentified, quarantined, excluded) ON index_series",
         "UPDATE (patient_ids, accession_numbers, study_ids) ON project",
         "SELECT ON patient",

@@ -104,6 +104,7 @@ INSERT INTO pg_temp.index_entry SELECT * FROM unnest(
     %(key_hash)s::uuid[], %(encrypted_key)s::bytea[], %(size)s::bigint[], %(etag)s::text[], %(version_id)s::text[],
     %(last_modified)s::timestamptz[], %(instance)s::uuid[], %(patient)s::uuid[], %(issuer)s::uuid[],
     %(accession)s::uuid[], %(study)s::uuid[], %(series)s::uuid[], %(attributes)s::jsonb[]);
+UPDATE index_source SET has_objects = true WHERE source_id = %(source)s AND NOT has_objects;
 INSERT INTO index_series (store_id, {_IDENTIFIERS})
 SELECT DISTINCT %(store)s, {_IDENTIFIERS} FROM pg_temp.index_entry ORDER BY 2, 3, 4, 5, 6, 7 ON CONFLICT DO NOTHING;
 WITH placed AS (
@@ -457,8 +458,8 @@ def indexed_sources(connection: DatabaseConnection, project: str) -> list[str]:
     """Return the URLs of the sources that are indexed for a project."""
     rows = connection.query(
         "reading the indexed sources",
-        "SELECT store, prefix FROM project p JOIN index_source i USING (project_id) WHERE p.name = %s "
-        "AND (SELECT true FROM index_object o WHERE o.source_id = i.source_id LIMIT 1) ORDER BY 1, 2",
+        "SELECT store, i.prefix FROM project p JOIN index_source i USING (project_id) "
+        "WHERE p.name = %s AND i.has_objects ORDER BY 1, 2",
         (project,),
     )
     return [f"{store}/{prefix}".rstrip("/") for store, prefix in rows]

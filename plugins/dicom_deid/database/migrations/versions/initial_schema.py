@@ -488,9 +488,11 @@ CREATE TABLE index_source (
     project_id integer NOT NULL REFERENCES project,
     store text NOT NULL,
     prefix text NOT NULL,
+    has_objects boolean NOT NULL DEFAULT false,
     UNIQUE (project_id, store, prefix)
 );
 COMMENT ON TABLE index_source IS 'The prefixes that were indexed; the row without a prefix is the store itself.';
+COMMENT ON COLUMN index_source.has_objects IS 'Whether objects were ever indexed under this prefix.';
 
 CREATE TABLE index_series (
     series_number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
