@@ -106,7 +106,70 @@ class Elements(dict[str, Element]):
         self._decoded: dict[tuple[object, ...], Element] = {} if original is None else original._decoded
         super().__init__([*self._flat(header.file_meta, "", was.file_meta), *self._flat(header, "", was)])
 
-    def _numbers(items: Sequence[Dataset], before: Sequence[Dataset]) -> list[int]:
+    def _flat(self, dataset: Dataset, prefix: str, original: Dataset) -> Iterator[tuple[str, Element]]:
+        for tag in sorted(dataset.keys()):
+            path = f"{prefix}({tag >> 16:04x},{tag & 0xFFFF:04x})"
+            element = self._decode(dataset, tag)
+            if element is not None:
+                yield path, element
+                continue
+            items = dataset[tag].value
+            yield path, Element(dataset[tag].name, "SQ", len(items))
+            was = original.get(tag)
+            before = was.value if was is not None and was.VR == "SQ" else items
+            for number, item in zip(_numbers(items, before), items, strict=True):
+                yield from self._flat(item, f"{path}[{number}]", before[number] if number < len(before) else item)
+
+    def _decode(self, dataset: Dataset, tag: BaseTag) -> Element | None:
+        """Return an element with its value; None for a sequence."""
+        raw = dataset.get_item(tag)
+        key = None
+        if isinstance(raw, RawDataElement) and raw.VR in TEXT_VRS and not tag.is_private:
+            key = (tag, raw.VR, raw.value, str(dataset.original_character_set))
+            known = self._decoded.get(key)
+            if known is not None:
+                return known
+        found = dataset[tag]
+        if found.VR == "SQ":
+            return None
+        element = Element(found.name, found.VR, found.value)
+        if key is not None:
+            self._decoded[key] = element
+        return element
+
+
+def read_elements(file: BinaryIO, original: Elements | None = None) -> Elements:
+    """Return the elements before the pixel data, those of the file meta information first.
+
+    Parameters
+    ----------
+    file
+        An object, or its beginning.
+    original
+        Elements of the original, if this is a new object.
+    """
+    return Elements(pydicom.dcmread(file, stop_before_pixels=True, force=True), original)
+
+
+def changes_between(before: Mapping[str, Element], after: Mapping[str, Element]) -> Iterator[Change]:
+    """Yield the differences in the order of their paths."""
+    for path in sorted({*before, *after}):
+        old, new = before.get(path), after.get(path)
+        if old is None and new is not None:
+            yield Change(path, new.name, ChangeKind.ADDED, None, new.summary)
+        elif old is not None and new is None:
+            yield Change(path, old.name, ChangeKind.REMOVED, old.summary, None)
+        elif old is not None and new is not None and old is not new and old.value != new.value:
+            kind = ChangeKind.CHANGED if new.summary else ChangeKind.EMPTIED
+            yield Change(path, old.name, kind, old.summary, new.summary)
+
+
+def count_unchanged(before: Mapping[str, Element], changes: Iterable[Change]) -> int:
+    """Return the number of elements of the first header that are the same in the second."""
+    return len(before) - sum(change.kind is not ChangeKind.ADDED for change in changes)
+
+
+def _numbers(items: Sequence[Dataset], before: Sequence[Dataset]) -> list[int]:
     """Return the numbers of items before rules removed some of them; concept names identify the items."""
     numbers: list[int] = []
     number = 0

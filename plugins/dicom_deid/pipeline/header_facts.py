@@ -1,4 +1,4 @@
-"""What the header of an object says about it: its identifiers, and the device that made it."""
+"""Describe an object by its header: its identifiers, and the device that made it."""
 
 from __future__ import annotations
 

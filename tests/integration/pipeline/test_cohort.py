@@ -195,7 +195,7 @@ def test_the_archive_is_counted_by_kind(place: RunEnvironment):
     assert {each.modality for each in counts} == modalities
 
 
-COUNTED_ANEW = """
+COUNTED_FROM_ROWS = """
 SELECT count(*), sum(size)::bigint, count(*) FILTER (WHERE outcome = 'deidentified'),
     count(*) FILTER (WHERE outcome = 'quarantined'), count(*) FILTER (WHERE outcome = 'excluded')
 FROM index_object LEFT JOIN processed_object USING (key_hash)
@@ -212,9 +212,9 @@ def test_the_counts_stay_true_whatever_changes_the_index_or_an_outcome(place: Ru
         """Return objects, de-identified, quarantined and excluded ones, compared with a count of all rows."""
         with place.connections.open_database() as database:
             counts = count_archive(database.connection, "test")
-            anew = database.connection.query("test", COUNTED_ANEW)
+            expected = database.connection.query("test", COUNTED_FROM_ROWS)
         indexed, size, *outcomes = map(sum, zip(*(each[4:] for each in counts), strict=True))
-        assert anew == [(indexed, size, *outcomes)]
+        assert expected == [(indexed, size, *outcomes)]
         return (indexed, *outcomes)
 
     place.put(objects)

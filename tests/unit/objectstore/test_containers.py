@@ -136,7 +136,7 @@ def test_members_are_read_ahead_in_order_and_alone_at_random(store, monkeypatch,
 
 
 def test_a_damaged_member_of_a_zip_is_found(store):
-    """Catches pixels that changed in the container: nothing else would tell."""
+    """Catches pixels that changed in the container, which nothing else shows."""
     data = zipped({"a.dcm": b"x" * 1000, "b.dcm": b"y" * 1000}, zipfile.ZIP_STORED).replace(b"xxxx", b"xxXx", 1)
     put(store, "a.zip", data)
     assert reason_of(store, "a.zip!/a.dcm") is Reason.CONTAINER_DAMAGED
