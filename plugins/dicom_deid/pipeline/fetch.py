@@ -206,7 +206,7 @@ def _read_until_analysed(
     size: int,
     first: int,
     analyse: Callable[[bytes], Analysed],
-    limit: int = MAX_HEADER_BYTES,
+    limit: int | None = None,
 ) -> tuple[bytes, Analysed]:
     """Read an object's beginning, more and more of it, until it can be analysed; return it with the analysis."""
     data = read(0, min(first, size))
@@ -215,7 +215,7 @@ def _read_until_analysed(
             return data, analyse(data)
         except NeedMoreDataError as need:
             wanted = min(max(need.at_least, 2 * len(data)), size)
-        if wanted > limit or len(data) == size:
+        if wanted > (limit or MAX_HEADER_BYTES) or len(data) == size:
             raise Quarantine(Reason.HEADER_TOO_LARGE, "before (7fe0,0010)")
         data += read(len(data), wanted)
 
@@ -270,14 +270,14 @@ def fetch_root_elements(
     etag: str | None,
     version_id: str | None,
     lenient: bool = False,
-    limit: int = MAX_HEADER_BYTES,
+    limit: int | None = None,
 ) -> RootElements:
     """Read an object as far as the last of some elements of its root data set, and return those.
 
     Parameters
     ----------
     limit
-        Bytes that are read at most.
+        Bytes that are read at most; None for `MAX_HEADER_BYTES`.
     tags, lenient
         See `read_root_elements`.
 
