@@ -159,7 +159,9 @@ def bench_cohort(database: Database, rows: int) -> None:
     print(f"\nIndex of {rows + len(entries):,} objects: {size / (rows + len(entries)):.0f} MB per million")
     print(f"  adding:                 {len(entries) / filling:7.0f} entries/s, 500 at a time")
     print(f"  {LINES:,} accession numbers: {matching:.2f} s to match, {reading:.2f} s to read {found:,} objects")
-    print(f"  counts of the archive:  {showing:.2f} s for its page; {counting:.1f} s to count all objects after indexing")
+    print(
+        f"  counts of the archive:  {showing:.2f} s for its page; {counting:.1f} s to count all objects after indexing"
+    )
 
 
 def bench_excluded(sandbox: Sandbox, keys: KeyRing, objects: int) -> None:

@@ -214,7 +214,6 @@ WHERE f.series_number NOT IN (SELECT series_number FROM found WHERE key_hash IS 
 """  # noqa: S608 - constants
 
 
-
 def _count(series: str) -> str:
     """Return the statement that counts the objects of some series again, which a query gives.
 

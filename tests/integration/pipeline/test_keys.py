@@ -22,7 +22,17 @@ PREFIX = "in/"
 
 def keys() -> Iterator[str]:
     yield from (f"byte/{number:03} {chr(number)}.dcm" for number in range(1, 256))
-    yield from ("dots/./a.dcm", "dots/../b.dcm", "dots//c.dcm", "dots/..", "./d.dcm", "..", " ", "dots/e.dcm/.", "f/ .dcm")
+    yield from (
+        "dots/./a.dcm",
+        "dots/../b.dcm",
+        "dots//c.dcm",
+        "dots/..",
+        "./d.dcm",
+        "..",
+        " ",
+        "dots/e.dcm/.",
+        "f/ .dcm",
+    )
     for letter in "xä":
         yield letter * ((1024 - len(PREFIX)) // len(letter.encode()))
 

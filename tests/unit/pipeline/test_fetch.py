@@ -311,7 +311,7 @@ def test_root_elements_are_those_that_pydicom_reads(encoding):
     """Catches a value that the index reads otherwise, also where only the beginning of an object is given."""
     data = part10(ct_elements(7, rows=16, columns=16), encoding)
     header = dcmread(BytesIO(data))
-    texts = [header[tag].keyword for tag in FACT_TAGS if tag in header and header[tag].VR != "US" and header[tag].VM == 1]
+    texts = [one.keyword for one in header if one.tag in FACT_TAGS and one.VR != "US" and one.VM == 1]
     expected = {keyword: str(header[keyword].value) for keyword in texts}
     assert {"PatientID", "PatientName", "SOPInstanceUID", "Manufacturer"} <= expected.keys()
     enough = 0
