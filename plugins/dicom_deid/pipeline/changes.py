@@ -100,8 +100,8 @@ class Elements(dict[str, Element]):
     """
 
     def __init__(self, header: FileDataset, original: Elements | None) -> None:
+        self.header: FileDataset = header
         was = header if original is None else original.header
-        self.header = header
         # Values that were decoded, by what they are decoded of: reports repeat most of theirs, and rules change few.
         self._decoded: dict[tuple[object, ...], Element] = {} if original is None else original._decoded
         super().__init__([*self._flat(header.file_meta, "", was.file_meta), *self._flat(header, "", was)])
