@@ -484,9 +484,13 @@ class HandlerTable:
         return None
 
     def _is_reference(self, element: ElementName) -> bool:
-        """Return whether an element holds UIDs that follow the mapping, in VR UI or in any other text."""
+        """Return whether an element holds UIDs that follow the mapping, in VR UI or in any other text.
+
+        The character set never does: whatever its VR is, readers decode text by its value.
+        """
         is_uid = element.vr == "UI" or (element.vr in TEXT_VRS and vr_of(element.tag) == "UI")
-        return is_uid and element.tag not in self.kept and not names_a_class(element.keyword)
+        is_left = element.tag == CHARACTER_SET or element.tag in self.kept or names_a_class(element.keyword)
+        return is_uid and not is_left
 
     def _structure(self, context: RuleContext, element: ElementName, vr: str | None, form: int) -> Handler | None:
         tag = element.tag

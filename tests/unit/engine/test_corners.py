@@ -12,7 +12,7 @@ from tests.support import datasets
 from tests.support.datasets import Element, Encoding, Items, element
 from tests.support.engine import RULES_ALONE, pseudonyms
 
-from dicom_deid.dicom.vr import KNOWN_VRS, LONG_FORM_VRS
+from dicom_deid.dicom.vr import KNOWN_VRS, LONG_FORM_VRS, TEXT_VRS
 from dicom_deid.engine import Deidentifier
 from dicom_deid.exceptions import Quarantine
 from dicom_deid.recipe import Recipe
@@ -139,3 +139,14 @@ def test_implicit_elements_among_explicit_ones_are_read(recipe: str) -> None:
 def test_a_name_nested_in_a_table_of_values_does_not_survive(tag: int, recipe: str) -> None:
     """`deid` passes over the VOI LUT Sequence; only the settings for parity with it may."""
     assert NAME.encode() not in written(recipe, an_object(Element(tag, "SQ", NAMED)))
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("vr", sorted(KNOWN_VRS - LONG_FORM_VRS))
+def test_a_character_set_of_any_vr_stays(vr: str, recipe: str) -> None:
+    """Catches a character set that is replaced as a UID, so that text is decoded wrongly or not at all."""
+    description = element("ContentDescription", "M\xfcller")
+    data = an_object(element("SpecificCharacterSet", "ISO_IR 100"), description)
+    output = written(recipe, data.replace(b"\x08\0\5\0CS", b"\x08\0\5\0" + vr.encode()))
+    assert not output or b"ISO_IR 100" in output
+    assert output or vr not in TEXT_VRS
