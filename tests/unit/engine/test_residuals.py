@@ -124,6 +124,45 @@ def test_a_name_without_its_accents_is_found(name, written):
         searched(datasets.part10([*kept, *named], Encoding(codec="latin-1")))
 
 
+_BESIDE = {
+    "UTF-8, before and after": ("ISO_IR 192", "患者Annikaさん".encode()),
+    "UTF-8 that is declared as another": ("ISO_IR 100", "Annikaさん".encode()),
+    "GB 18030, a letter as second byte": ("GB18030", "丄Annika复".encode("gb18030")),
+    "GB 18030, an identifier": ("GB18030", "患者QX-81723复查".encode("gb18030")),
+    "half-width katakana": ("ISO_IR 13", "ﾔﾏAnnikaｻﾝ".encode("shift_jis")),
+    "kanji in escapes": ("\\ISO 2022 IR 87", "患者Annikaさん".encode("iso2022_jp")),
+    "Hangul, an escape at the beginning": ("\\ISO 2022 IR 149", b"\x1b$)CAnnika" + "씨".encode("euc_kr")),
+    "Cyrillic, an escape before": ("ISO 2022 IR 100\\ISO 2022 IR 144", b"\x1b-LAnnika \xda\xde"),
+    "a letter wrong, UTF-8": ("ISO_IR 192", "患者Anika女士".encode()),
+    "a letter wrong, kanji in escapes": ("\\ISO 2022 IR 87", "患者Anika さん".encode("iso2022_jp")),
+}
+
+
+@pytest.mark.parametrize("place", _BESIDE)
+def test_a_name_in_a_text_without_blanks_between_words_is_found(place):
+    """Catches names in Latin letters beside characters of other scripts, whose bytes look like letters."""
+    term, text = _BESIDE[place]
+    with pytest.raises(Quarantine) as caught:
+        searched(an_object(element("SpecificCharacterSet", term), element("ImageComments", text)))
+    assert caught.value.reason is Reason.RESIDUAL_FOUND
+
+
+@pytest.mark.parametrize(
+    ("term", "text"),
+    [
+        ("ISO_IR 100", "géannika"),
+        ("ISO_IR 192", "annikaée"),
+        ("ISO_IR 144", "ужannika"),
+        ("GB18030", "géannika"),
+        ("\\ISO 2022 IR 87", "患者brannika"),
+    ],
+)
+def test_a_part_of_a_word_with_accents_is_not(term, text):
+    codec = {"ISO_IR 100": "latin-1", "ISO_IR 192": "utf-8", "ISO_IR 144": "iso8859_5", "GB18030": "gb18030"}
+    value = text.encode(codec.get(term, "iso2022_jp"))
+    searched(an_object(element("SpecificCharacterSet", term), element("ImageComments", value)))
+
+
 @pytest.mark.parametrize("written", ["(555) 120 4417", "555.120.4417", "5551204417", "555-120-4417"])
 def test_a_number_in_groups_is_found_however_it_is_delimited(written):
     data = an_object(
@@ -341,6 +380,8 @@ def test_every_word_in_every_element_that_is_left_is_found_once(texts, encoding,
     ("terms", "codec", "name", "text", "left"),
     [
         (r"\\ISO 2022 IR 87", "iso2022_jp", "山田^太郎", "膝の山田氏", "膝の＊＊氏"),
+        # The escape sequences between the two parts of the name stay.
+        (r"\\ISO 2022 IR 87", "iso2022_jp", "山田^太郎", "膝の山田 太郎氏", "膝の＊＊*＊＊氏"),
         ("GB18030", "gb18030", "王^小东", "病人 小东 复查", "病人 **** 复查"),
         ("ISO_IR 192", "utf-8", "王^小东", "病人 小东 复查", "病人 ****** 复查"),
     ],
@@ -438,11 +479,12 @@ _OF_EACH_VR = {
 }
 
 
+@pytest.mark.parametrize("value", [b"Annika Berg, 2 times    ", b"Annika, ", b"QX-81723, "])
 @pytest.mark.parametrize(("vr", "tag"), sorted(_OF_EACH_VR.items()))
-def test_a_name_is_found_whatever_the_vr_of_the_element_that_has_it(vr, tag):
+def test_a_name_is_found_whatever_the_vr_of_the_element_that_has_it(vr, tag, value):
     """Catches text in the value of numbers, dates or codes, which a search of text elements alone does not read."""
     with pytest.raises(Quarantine) as caught:
-        searched(an_object(Element(tag, vr, b"Annika Berg, 2 times    ")))
+        searched(an_object(Element(tag, vr, value)))
     assert caught.value.reason is Reason.RESIDUAL_FOUND
 
 
@@ -465,6 +507,7 @@ def test_codes_are_searched_for_whole_identifiers_of_six_characters_alone(keywor
     with pytest.raises(Quarantine):
         searched(with_code("QX81723"))
     latin = element("SpecificCharacterSet", "ISO_IR 100")
+    searched(an_object(latin, element("PatientID", "ISO_IR 100")))
     searched(an_object(latin, element("PatientName", "Iso^Latin"), element("BodyPartExamined", "ISO")))
 
 

@@ -6,14 +6,21 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
-from dicom_deid.engine.residuals.spellings import MIN_FUZZY_NAME, NO_NAMES, WordBoundary
+from dicom_deid.dicom.values import decode_text
+from dicom_deid.engine.residuals.spellings import ESCAPES, MIN_FUZZY_NAME, NO_NAMES, UNBROKEN_SCRIPTS, WordBoundary
 from dicom_deid.engine.residuals.terms import SearchTerm, TermKind
 from dicom_deid.engine.vocabulary import is_word
+from dicom_deid.exceptions import Quarantine
 
 _TITLE = re.compile(
     rb"(?:\b(?:mr|mrs|ms|miss|mister|dr|prof|patient|pt|pat|name|herr|frau|hr|fr|mme|mlle|sr|sra|sig|dhr|mevr)\b"
     rb"[.:= ]{1,3}|\^)$"
 )
+# Escape sequences, and characters of scripts without blanks between words in UTF-8, are no letters beside a name.
+_NO_LETTERS = re.compile(
+    rb"%b|(?:\xe2[\xba-\xbf]|[\xe3-\xef][\x80-\xbf]|\xf0[\x90-\xbf][\x80-\xbf])[\x80-\xbf]" % ESCAPES.pattern
+)
+_NO_LETTER_BEFORE = re.compile(rb"(?:%b)$" % _NO_LETTERS.pattern)
 _LETTERS_BEFORE = re.compile(rb"[a-z\x80-\xff]*$")
 _LETTERS_AFTER = re.compile(rb"[a-z\x80-\xff]*")
 _WIDE_BEFORE = re.compile(rb"(?:[a-z\x80-\xff]\0)*$")
@@ -27,7 +34,7 @@ _DAY_AND_YEAR_AFTER = re.compile(
     rb"[a-z.\x80-\xff]{0,9}[ .-]{0,2}(\d{1,2})(?:st|nd|rd|th)?,?[ ,.-]{1,2}(\d{4}|\d{2})(?!\d)"
 )
 _LETTERS_AND_ZEROS = re.compile(rb"[A-Za-z]*0*$")
-_MAX_WORD, _MAX_DATE = 80, 24
+_MAX_WORD, _MAX_DATE, _MAX_READ = 80, 24, 1 << 16
 _OF_NUMBERS = b".,-/:"
 
 
@@ -50,7 +57,7 @@ class Hit(NamedTuple):
     term: SearchTerm
 
 
-def extent(data: bytes, hit: Hit, first: int, last: int) -> tuple[int, int] | None:
+def extent(data: bytes, hit: Hit, first: int, last: int, codecs: tuple[str, ...] = ()) -> tuple[int, int] | None:
     """Return where the word of a hit begins and ends, or None where the hit is a part of another word.
 
     Parameters
@@ -61,15 +68,17 @@ def extent(data: bytes, hit: Hit, first: int, last: int) -> tuple[int, int] | No
         A hit in them.
     first, last
         Where the value begins and ends that holds the hit.
+    codecs
+        Its character sets, if they are known.
     """
     if hit.boundary in (WordBoundary.START, WordBoundary.END):
         return _misspelt(data, hit, first, last)
     if hit.boundary is WordBoundary.MONTH:
         return _date(data, hit, first, last)
-    return (hit.start, hit.end) if _is_free(data, hit, first, last) else None
+    return (hit.start, hit.end) if _is_free(data, hit, first, last, codecs) else None
 
 
-def _is_free(data: bytes, hit: Hit, first: int, last: int) -> bool:
+def _is_free(data: bytes, hit: Hit, first: int, last: int, codecs: tuple[str, ...]) -> bool:
     boundary = hit.boundary
     if boundary is WordBoundary.NONE:
         return True
@@ -77,7 +86,8 @@ def _is_free(data: bytes, hit: Hit, first: int, last: int) -> bool:
     if boundary is WordBoundary.DIGITS:
         prefix = _LETTERS_AND_ZEROS.sub(b"", data[max(first, hit.start - 16) : hit.start])
         return not (prefix[-1:].isdigit() or after.isdigit())
-    if _is_letter(before) or (boundary is not WordBoundary.LEFT and _is_letter(after)):
+    is_after = boundary is not WordBoundary.LEFT and _is_letter(after)
+    if (_is_letter(before) or is_after) and _is_part(data, hit, first, last, codecs, is_after=is_after):
         return False
     if boundary in (WordBoundary.LETTERS, WordBoundary.TITLE):
         return boundary is WordBoundary.LETTERS or bool(
@@ -95,6 +105,42 @@ def _neighbours(data: bytes, start: int, end: int, first: int, last: int) -> tup
     before = data[max(start - step, first) : start].strip(b"\0")[-1:]
     after_start = end + step - 1 if wide else end
     return before, data[after_start : min(after_start + step, last)].strip(b"\0")[:1]
+
+
+def _is_part(data: bytes, hit: Hit, first: int, last: int, codecs: tuple[str, ...], *, is_after: bool) -> bool:
+    """Tell whether a letter beside a hit, by its bytes, is one of a script with blanks between words."""
+    before, _ = _neighbours(data, hit.start, hit.end, first, last)
+    is_before = _is_letter(before) and not _NO_LETTER_BEFORE.search(data, max(first, hit.start - 4), hit.start)
+    is_after = is_after and not _NO_LETTERS.match(data, hit.end, last)
+    read = _read_beside(data, hit, first, last, codecs) if is_before or is_after else None
+    if read is None:
+        return is_before or is_after
+    return any(
+        is_letter and character.isalpha() and character < UNBROKEN_SCRIPTS
+        for is_letter, character in zip((is_before, is_after), read, strict=True)
+    )
+
+
+def _read_beside(data: bytes, hit: Hit, first: int, last: int, codecs: tuple[str, ...]) -> tuple[str, str] | None:
+    """Return the characters before and after a hit; None in character sets of one byte, or if they cannot be read."""
+    if last - first > _MAX_READ or not codecs:
+        return None
+    if not _has_two_bytes(codecs[0]) and b"\x1b" not in data[first:last]:
+        return None
+    try:
+        before, until, text = [decode_text(data[first:end], "LT", codecs) for end in (hit.start, hit.end, last)]
+    except Quarantine:
+        return None
+    return before[-1:], text[len(until) : len(until) + 1]
+
+
+@lru_cache(maxsize=64)
+def _has_two_bytes(codec: str) -> bool:
+    """Tell whether characters have two bytes or more; single bytes of them may be ASCII letters."""
+    try:
+        return len("中".encode(codec, "ignore")) > 1
+    except LookupError:
+        return False
 
 
 def _is_of_number(data: bytes, hit: Hit, first: int, last: int) -> bool:
@@ -119,8 +165,11 @@ def _misspelt(data: bytes, hit: Hit, first: int, last: int) -> tuple[int, int] |
         is_part = start < hit.start if hit.boundary is WordBoundary.START else end > hit.end
         return None if is_part else _if_one_edit(data, start, end, hit)
     is_wide = b"\0" in data[start:end]
-    before = (_WIDE_BEFORE if is_wide else _LETTERS_BEFORE).search(data[max(first, start - _MAX_WORD) : start].lower())
-    after = (_WIDE_AFTER if is_wide else _LETTERS_AFTER).match(data[end : min(last, end + _MAX_WORD)].lower())
+    beside = data[max(first, start - _MAX_WORD) : start].lower(), data[end : min(last, end + _MAX_WORD)].lower()
+    if not is_wide:
+        beside = _NO_LETTERS.split(beside[0])[-1], _NO_LETTERS.split(beside[1], maxsplit=1)[0]
+    before = (_WIDE_BEFORE if is_wide else _LETTERS_BEFORE).search(beside[0])
+    after = (_WIDE_AFTER if is_wide else _LETTERS_AFTER).match(beside[1])
     letters = (before[0] if before else b"", after[0] if after else b"")
     if letters[0] if hit.boundary is WordBoundary.START else letters[1]:
         return None

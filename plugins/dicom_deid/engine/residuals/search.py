@@ -23,7 +23,7 @@ from dicom_deid.engine.handlers.basic import ObjectWalk
 from dicom_deid.engine.handlers.private import NotInSegmentError
 from dicom_deid.engine.residuals.boundaries import Hit, extent
 from dicom_deid.engine.residuals.matcher import MAX_HITS, matches
-from dicom_deid.engine.residuals.spellings import WordBoundary
+from dicom_deid.engine.residuals.spellings import ESCAPES, WordBoundary
 from dicom_deid.engine.residuals.terms import (
     SearchTerm,
     SearchTerms,
@@ -47,7 +47,7 @@ _MAX_ORIGINAL, _MAX_CACHED = 1024, 4096
 _MIN_UID = 9
 # A search copies this many bytes at a time; the longest original and the words beside it are shorter than the overlap.
 _BLOCK, _OVERLAP = 2**24, 2**16
-_SOP_INSTANCE_UID = 0x00080018
+_CHARACTER_SET, _SOP_INSTANCE_UID = 0x00080005, 0x00080018
 # So many UIDs are found sooner one by one than by an automaton that has to be built first.
 _FEW_UIDS = 32
 _STRUCTURED_VRS = frozenset({"DA", "DT", "TM", "UI"})
@@ -75,7 +75,7 @@ _CODED_KEYWORDS = frozenset(
     (
         *("CodeValue", "LongCodeValue", "URNCodeValue", "CodingSchemeDesignator", "CodingSchemeVersion"),
         *("CodingSchemeName", "CodingSchemeResponsibleOrganization", "CodingSchemeExternalID", "MappingResource"),
-        *("MappingResourceName", "ContextIdentifier", "TemplateIdentifier", "SpecificCharacterSet"),
+        *("MappingResourceName", "ContextIdentifier", "TemplateIdentifier"),
     )
 )
 _DEVICE_KEYWORDS = frozenset(("Manufacturer", "ManufacturerModelName", "SoftwareVersions", "DeviceSerialNumber"))
@@ -88,6 +88,8 @@ _PATIENT_GROUP = 0x0010
 _IDENTIFYING = (TermKind.IDENTIFIER, TermKind.PLACE, TermKind.NAME)
 # So many results of verifying hits are kept per segment.
 _MAX_FOUND = 16
+# A character that masks another in the two-byte modes of ISO 2022, by the escape sequence before it.
+_TWO_BYTE_MASKS = {b"\x1b$B": b"\x21\x76", b"\x1b$@": b"\x21\x76", b"\x1b$(D": b"\x22\x37"}
 
 
 # Elements of one item that changed, whether their VRs are implicit, whether their byte order is big endian, codecs; and
@@ -267,25 +269,29 @@ def _shifted(residual: Residual, by: int) -> Residual:
 def redacted(data: bytes, residuals: Iterable[Residual]) -> bytes:
     """Return an object with an asterisk in place of each character of the residuals.
 
-    In the two-byte modes of ISO 2022 (JIS X 0208 and 0212) a pair of bytes is a character: it becomes another of the
-    same set, so that the text stays valid.
+    Escape sequences stay: what follows a residual is read by them. In the two-byte modes of ISO 2022 (JIS X 0208 and
+    0212) a pair of bytes is a character: it becomes another of the same set, so that the text stays valid.
     """
     new = bytearray(data)
     for residual in residuals:
         start, end = residual.start, residual.end
-        pair = _two_byte_mask(data[residual.listed.start : start])
-        if pair:
-            new[start:end] = (pair * (end - start))[: end - start]
-        else:
-            new[start:end] = bytes(byte and 0x2A for byte in data[start:end])
+        new[start:end] = _masked(data[residual.listed.start : start], data[start:end])
     return bytes(new)
 
 
-def _two_byte_mask(before: bytes) -> bytes:
-    """Return what masks a character after some bytes of text; nothing outside the two-byte modes of ISO 2022."""
+def _masked(before: bytes, text: bytes) -> bytes:
+    """Return what takes the place of a text, given what is before it in its value."""
     escape = before.rfind(b"\x1b")
-    modes = {b"\x1b$B": b"\x21\x76", b"\x1b$@": b"\x21\x76", b"\x1b$(D": b"\x22\x37"}
-    return next((mask for mode, mask in modes.items() if before.startswith(mode, escape)), b"") if escape >= 0 else b""
+    found = ESCAPES.match(before, escape) if escape >= 0 else None
+    mode, pieces = found[0] if found else b"", []
+    for piece in re.split(b"(%b)" % ESCAPES.pattern, text):
+        if ESCAPES.fullmatch(piece):
+            mode = piece
+            pieces.append(piece)
+            continue
+        pair = _TWO_BYTE_MASKS.get(mode)
+        pieces.append((pair * len(piece))[: len(piece)] if pair else bytes(byte and 0x2A for byte in piece))
+    return b"".join(pieces)
 
 
 def repeats_identifier(residual: Residual) -> bool:
@@ -491,7 +497,7 @@ def _verified(
     """Return the hits that count; `within` is the path and the nested name of the sequence that a segment is in."""
     if not hits:
         return []
-    placed = [hit for hit in _placed(sorted(hits), pieces) if not _is_structured(walk, hit.start, encoding)]
+    placed = [hit for hit in _placed(sorted(hits), pieces) if not _is_structured(walk, hit, encoding)]
     return list(_in_text(walk, start, end, encoding, placed, within)) if placed else []
 
 
@@ -515,18 +521,23 @@ def _placed(hits: Sequence[Hit], pieces: Sequence[tuple[int, int]]) -> Iterator[
             yield hit._replace(start=hit.start - begin + first, end=hit.end - begin + first)
 
 
-def _is_structured(walk: ObjectWalk, start: int, encoding: Encoding) -> bool:
+def _is_structured(walk: ObjectWalk, hit: Hit, encoding: Encoding) -> bool:
     """Tell whether a hit is the beginning of a date, time or UID, which rules address by their element."""
-    head = walk.data[start - 8 : start - 2]
-    return _begins_structured(head, *encoding) and not any(first <= start < last for first, last in walk.opaque)
+    vr = _structured_vr(walk.data[hit.start - 8 : hit.start - 2], *encoding)
+    return (
+        vr != ""
+        and _CODE_CHARACTERS[vr].fullmatch(walk.data, hit.start, hit.end) is not None
+        and not any(first <= hit.start < last for first, last in walk.opaque)
+    )
 
 
 @lru_cache(maxsize=8192)
-def _begins_structured(head: bytes, implicit: bool, big_endian: bool) -> bool:
+def _structured_vr(head: bytes, implicit: bool, big_endian: bool) -> str:
+    """Return the VR of an element that begins so, if it is that of a date, time or UID; else an empty string."""
     order: Literal["big", "little"] = "big" if big_endian else "little"
     tag = int.from_bytes(head[:2], order) << 16 | int.from_bytes(head[2:4], order)
     vr = vr_of(tag)
-    return vr in _STRUCTURED_VRS and (implicit or head[4:6] == vr.encode())
+    return vr if vr in _STRUCTURED_VRS and (implicit or head[4:6] == vr.encode()) else ""
 
 
 def _in_text(
@@ -552,7 +563,7 @@ def _in_text(
         holding = leaves[index]
         if not (holding.start <= hit.start and hit.end <= holding.end) or not _is_searched(holding, hit, data, devices):
             continue
-        found = extent(data, hit, holding.start, holding.end)
+        found = extent(data, hit, holding.start, holding.end, holding.codecs)
         if found is not None and found not in seen:
             seen.add(found)
             yield Residual(holding, *found, hit.term)
@@ -592,6 +603,8 @@ def _after_device_tags(header: bytes, start: int, encoding: Encoding) -> Iterato
 def _is_searched(holding: ElementRef, hit: Hit, data: bytes, devices: frozenset[str]) -> bool:
     """Tell whether a term is searched for in an element."""
     element, term = holding.element, hit.term
+    if element.tag == _CHARACTER_SET:
+        return False
     if term.kind is TermKind.PLACE and (element.keyword in _DEVICE_KEYWORDS or term.text.casefold() in devices):
         return False
     if is_private(element.tag) or element.vr == "UN":

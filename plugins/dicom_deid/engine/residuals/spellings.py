@@ -26,8 +26,8 @@ _NAME_DELIMITERS = re.compile(r"[\^=\\,;/.()\s\u00b7\u30fb_-]+")
 _APOSTROPHES = re.compile("['’`´ʼ]")
 _NOT_LETTERS = re.compile(r"[\W\d_]+")
 _GROUP_DELIMITERS = re.compile(r"[\s+()./_-]+")
-# Where scripts without blanks between words begin: Han, Kana, Hangul.
-_UNBROKEN_SCRIPTS = "\u2e80"
+UNBROKEN_SCRIPTS = "\u2e80"
+"""The first character of the scripts without blanks between words, or with endings of names: Han, Kana, Hangul."""
 # Letters that are written as others where they are not at hand.
 _BASE_LETTERS = str.maketrans({"ß": "ss", "æ": "ae", "œ": "oe", "ø": "o", "ł": "l", "đ": "d", "ð": "d", "ı": "i"})
 _SPELLED_OUT = _BASE_LETTERS | str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "ø": "oe", "å": "aa"})
@@ -69,7 +69,8 @@ _MONTHS = tuple(
 )
 # The bytes of ASCII letters are in lower case in any case.
 _LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
-_ESCAPES = re.compile(rb"\x1b[$()*+,-./]{1,2}[@-~]")
+ESCAPES = re.compile(rb"\x1b[$()*+,-./]{1,2}[@-~]")
+"""Escape sequences of ISO 2022."""
 _OUTER_ESCAPES = re.compile(rb"^\x1b[$()*+,-./]{1,2}[@-~]|\x1b[$()*+,-./]{1,2}[@-~]$")
 _ERAS = (("令和", 2018), ("平成", 1988), ("昭和", 1925), ("大正", 1911))
 
@@ -176,7 +177,7 @@ def _names(text: str) -> Iterator[Spelling]:
 
 
 def _name_part(part: str) -> Iterator[Spelling]:
-    if part[0] >= _UNBROKEN_SCRIPTS:
+    if part[0] >= UNBROKEN_SCRIPTS:
         yield part, WordBoundary.NONE
         return
     if is_body_word(part):
@@ -198,7 +199,7 @@ def _halves(part: str) -> Iterator[Spelling]:
 
 def _together(family: str, given: str) -> Iterator[Spelling]:
     """Yield a family and a given name together: one may be too short, or a word, to be searched for alone."""
-    unbroken = family[0] >= _UNBROKEN_SCRIPTS
+    unbroken = family[0] >= UNBROKEN_SCRIPTS
     boundary = WordBoundary.NONE if unbroken else WordBoundary.LETTERS
     # Of longer names each part is found alone, but for where the two are one word.
     between = ("",) if _is_plain_name(family) and _is_plain_name(given) else _BETWEEN_PARTS
@@ -210,7 +211,7 @@ def _together(family: str, given: str) -> Iterator[Spelling]:
 
 
 def _initials(family: str, given: str) -> Iterator[Spelling]:
-    if family[0] >= _UNBROKEN_SCRIPTS or not (family[0].isalpha() and given[0].isalpha()):
+    if family[0] >= UNBROKEN_SCRIPTS or not (family[0].isalpha() and given[0].isalpha()):
         return
     for first, second in ((given[0], family[0]), (family[0], given[0])):
         if f"{first}{second}".lower() not in _NO_INITIALS:
@@ -270,11 +271,11 @@ def _umlauts(part: str) -> Iterator[str]:
 def _is_name(part: str) -> bool:
     if part.casefold() in NO_NAMES or not (part.isalpha() or any(character.isalpha() for character in part)):
         return False
-    return len(part) >= (MIN_NAME if part[0] < _UNBROKEN_SCRIPTS else 2)
+    return len(part) >= (MIN_NAME if part[0] < UNBROKEN_SCRIPTS else 2)
 
 
 def _is_plain_name(part: str) -> bool:
-    return _is_name(part) and part[0] < _UNBROKEN_SCRIPTS and not is_body_word(part)
+    return _is_name(part) and part[0] < UNBROKEN_SCRIPTS and not is_body_word(part)
 
 
 # Identifiers, telephone numbers, addresses
@@ -426,5 +427,5 @@ def _encoded(text: str, codecs: tuple[str, ...]) -> Iterator[bytes]:
                 continue
             # An escape is where a run of a character set begins, which may be before the name; those between two runs
             # are in the text too.
-            yield _ESCAPES.sub(b"", encoded).lower()
+            yield ESCAPES.sub(b"", encoded).lower()
             yield _OUTER_ESCAPES.sub(b"", encoded).lower()
