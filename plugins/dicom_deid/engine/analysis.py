@@ -10,6 +10,7 @@ from dicom_deid.engine.handler_table import HandlerTable
 from dicom_deid.engine.handlers.basic import ObjectWalk
 from dicom_deid.engine.references import MODALITIES, well_known_uids
 from dicom_deid.engine.residuals.search import RemovedValues
+from dicom_deid.engine.residuals.terms import SearchTerms
 from dicom_deid.identifiers import Identifier, IdentifierKind, with_issuer
 from dicom_deid.objects import SourceRange
 from dicom_deid.reasons import Reason
@@ -48,6 +49,7 @@ class AnalysisResult:
         "instance",
         "issuer",
         "meta",
+        "others",
         "removed",
         "size",
         "source",
@@ -84,8 +86,9 @@ class AnalysisResult:
         self.issuer = ""
         # The walk over the file meta information, where it is not rebuilt.
         self.meta: ObjectWalk | None = None
-        # The values that the rules remove, unless the residual search is off.
+        # The values that the rules remove, unless the residual search is off; and those that other objects gave.
         self.removed: RemovedValues | None = None
+        self.others: SearchTerms = frozenset()
         self.tail: ObjectWalk | None = None
         self.tail_end = 0
 

@@ -232,7 +232,7 @@ class Deidentifier:
         if analysis.issuer:
             pseudonyms = {each: pseudonyms[analysis.keyed(each)] for each in walk.identifiers}
         edits = self._final_edits(walk, (analysis.start, analysis.end), encoding, pseudonyms)
-        self._search_written(analysis, edits, encoding)
+        self._search_written(analysis, edits)
         order = BIG_ENDIAN if header.transfer_syntax.encoding.big_endian else LITTLE_ENDIAN
         pieces: list[Any] = splice(walk.data, analysis.start, analysis.end, edits, order)
         first = next((piece for piece in pieces if len(piece)), b"")
@@ -243,7 +243,7 @@ class Deidentifier:
             pieces.append(analysis.unread)
         if analysis.tail is not None:
             tail_edits = self._final_edits(analysis.tail, (0, analysis.tail_end), encoding, pseudonyms, bool(edits))
-            self._search_written(analysis, tail_edits, encoding)
+            self._search_written(analysis, tail_edits)
             pieces += splice(analysis.tail.data, 0, analysis.tail_end, tail_edits, order)
         identifiers = new_identifiers(walk, edits)
         if header.transfer_syntax.deflated:
@@ -255,7 +255,7 @@ class Deidentifier:
             meta_edits = self._final_edits(
                 analysis.meta, (header.meta_start, header.data_set_start), meta_encoding, pseudonyms
             )
-            self._search_written(analysis, meta_edits, meta_encoding)
+            self._search_written(analysis, meta_edits)
             head = b"".join(splice(analysis.source, 0, header.data_set_start, meta_edits, LITTLE_ENDIAN))
             if not head:
                 # Without file meta information the first element decides whether readers take the file for DICOM.
@@ -365,6 +365,7 @@ class Deidentifier:
         """
         walk, encoding = analysis.walk, analysis.header.transfer_syntax.encoding
         removed = RemovedValues(terms, codecs=walk.codecs)
+        analysis.others = terms
         self._search_file_meta(analysis, removed)
         tail = analysis.tail
         if tail is not None:
@@ -379,6 +380,7 @@ class Deidentifier:
         if not residuals:
             return analysis
         searched = self._apply_residual_policy(_ObjectBytes.of(analysis), analysis, residuals)
+        searched.others = terms
         if searched is not analysis:
             if tail is not None:
                 self.analyse_tail(searched, tail.data)
@@ -742,14 +744,18 @@ class Deidentifier:
         check_written(walk.data, final)
         return final
 
-    def _search_written(self, analysis: AnalysisResult, edits: list[Edit], encoding: Encoding) -> None:
+    def _search_written(self, analysis: AnalysisResult, edits: list[Edit]) -> None:
         """Search what functions and variables wrote for values that the rules removed, and apply the policy."""
         policy, removed = self.settings.residuals, analysis.removed
-        for edit in edits if removed is not None else ():
-            if not isinstance(edit, WrittenEdit) or not edit.new or removed is None:
-                continue
-            written = ObjectWalk(edit.new, 0)
-            residuals = find_residuals(written, 0, len(edit.new), encoding, removed)
+        if removed is None:
+            return
+        written = [edit for edit in edits if isinstance(edit, WrittenEdit) and edit.new]
+        if written and analysis.others:
+            removed = removed._replace(terms=removed.terms | analysis.others)
+        for edit in written:
+            context = edit.item_context.context
+            encoding = Encoding(context.implicit, context.order.big_endian)
+            residuals = find_residuals(ObjectWalk(edit.new, 0), 0, len(edit.new), encoding, removed)
             if not residuals:
                 continue
             if policy == "redact-token":
@@ -773,6 +779,8 @@ class Deidentifier:
         if not instance:
             raise Quarantine(Reason.MISSING_IDENTIFIER, "(0008,0018)")
         sop_class = identifiers.get("SOPClassUID") or analysis.header.media_storage_sop_class_uid
+        if not sop_class:
+            raise Quarantine(Reason.MISSING_IDENTIFIER, "(0008,0016)")
         if sop_class.strip("0123456789."):
             raise Quarantine(Reason.MALFORMED, "(0008,0016)")
         return write_header(sop_class, instance, analysis.transfer_syntax_uid)

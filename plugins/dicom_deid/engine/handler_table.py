@@ -410,14 +410,16 @@ class HandlerTable:
     def _attribute_handler(self, context: RuleContext, element: ElementName, vr: str | None, form: int) -> Handler:
         """Return the handler that writes an attribute about the de-identification and keeps earlier values."""
         attribute = self.deidentification_attributes[element.tag]
-        if element.tag == DEIDENTIFICATION_METHOD_CODE_SEQUENCE:
+        if element.vr == "SQ" and element.tag == DEIDENTIFICATION_METHOD_CODE_SEQUENCE:
             items = self._items(context, element, vr == "UN", context.rules_apply)
             return MethodCodesHandler(form, items, attribute)
         handlers = {
             DEIDENTIFICATION_METHOD: MethodHandler,
             LONGITUDINAL_TEMPORAL_INFORMATION_MODIFIED: TemporalInformationHandler,
         }
-        return handlers.get(element.tag, AttributeHandler)(form, attribute)
+        # An element that is no text has no earlier value.
+        found = handlers.get(element.tag) if element.vr in TEXT_VRS else None
+        return (found or AttributeHandler)(form, attribute)
 
     def _element(self, context: RuleContext, tag: int, vr: str | None, creator: str | None) -> ElementName:
         if vr is None or vr == "UN":

@@ -49,6 +49,25 @@ def test_an_empty_sequence_of_codes_is_filled() -> None:
 
 
 @pytest.mark.parametrize(
+    "extra",
+    [
+        Element(0x00120063, "SQ", [[element("OperatorsName", "Brandvold^Sigrid")]]),
+        Element(0x00120063, "OB", b"Brandvold^Sigrid"),
+        Element(0x00120064, "LO", "Brandvold^Sigrid"),
+        Element(0x00120064, "LO", ""),
+    ],
+    ids=["sequence", "bytes", "text", "empty text"],
+)
+def test_what_has_another_vr_is_no_earlier_method(extra: Element) -> None:
+    """Catches items that no rule reaches because they are taken for a text, and a length of another width."""
+    output = run(an_object(extra, encoding=Encoding(sequences="defined")), BASIC, PROFILE).to_bytes()
+    assert b"Brandvold" not in output
+    new = read(output)
+    assert new.DeidentificationMethod[0].startswith("airflow-provider-dicom-deid")
+    assert [one.CodeValue for one in new.DeidentificationMethodCodeSequence] == ["113100"]
+
+
+@pytest.mark.parametrize(
     ("earlier", "now"),
     [("MODIFIED", "MODIFIED"), ("REMOVED", "REMOVED"), ("UNMODIFIED", "UNMODIFIED"), ("", "UNMODIFIED")],
 )
@@ -81,6 +100,16 @@ def test_an_object_without_study_or_series_is_held(missing: str) -> None:
     )
     with pytest.raises(Quarantine) as caught:
         run(data, "REMOVE PatientName")
+    assert caught.value.reason is Reason.MISSING_IDENTIFIER
+
+
+def test_no_object_is_written_without_a_class() -> None:
+    """The file meta information is made of the data set; without both it would have an empty class."""
+    data = an_object()
+    bare = data[data.index(b"\x08\x00\x16\x00UI") :]
+    assert read(run(bare, "REMOVE PatientName")).file_meta.MediaStorageSOPClassUID == datasets.CT_IMAGE
+    with pytest.raises(Quarantine) as caught:
+        run(bare, "REMOVE SOPClassUID")
     assert caught.value.reason is Reason.MISSING_IDENTIFIER
 
 

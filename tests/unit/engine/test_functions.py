@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydicom import Dataset
 from pydicom.sequence import Sequence
-from tests.support import datasets
+from tests.support import datasets, real_world
 from tests.support.datasets import Element, Encoding, element
 from tests.support.engine import RULES_ALONE, read, run
 
@@ -119,6 +119,15 @@ def test_what_a_function_writes_is_searched() -> None:
         deidentify(an_object(), LEAKING)
     assert caught.value.reason is Reason.RESIDUAL_FOUND
     assert PATIENT_ID not in str(caught.value)
+
+
+def test_what_a_function_writes_into_items_of_another_encoding_is_searched() -> None:
+    """The items of a sequence of VR UN have implicit VRs."""
+    item = real_world.el(0x00080104, None, "No Views")
+    data = real_world.meta() + real_world.data_set(real_world.items(0x00400260, "UN", item))
+    with pytest.raises(Quarantine) as caught:
+        deidentify(data, "REPLACE CodeMeaning func:copy_id\nREPLACE PatientID func:hash_id\n")
+    assert caught.value.reason is Reason.RESIDUAL_FOUND
 
 
 @pytest.mark.parametrize("policy", ["redact-token", "remove-element"])

@@ -111,6 +111,18 @@ def test_policies_are_those_of_the_residual_search() -> None:
     assert reported.notes[Reason.RESIDUAL_REPORTED] >= 3
 
 
+def test_what_a_function_writes_is_searched_for_what_others_gave() -> None:
+    """Catches a function that looks the patient up elsewhere."""
+    functions = {"note": lambda item, value, field, dicom: "of John Doe"}
+    recipe, settings = rules(f"{RECIPE}REPLACE SeriesDescription func:note\n"), engine().settings
+    deidentifier = Deidentifier(recipe, settings, functions=functions)
+    analysis = deidentifier.analyse(an_object(element("SeriesDescription", "x"), patient=""))
+    analysis = deidentifier.search_patient_terms(analysis, known(*GIVING)[1])
+    with pytest.raises(Quarantine) as caught:
+        deidentifier.rewrite(analysis, pseudonyms(analysis.identifiers))
+    assert caught.value.reason is Reason.RESIDUAL_FOUND
+
+
 @pytest.mark.parametrize("policy", ["quarantine", "redact-token", "report"])
 def test_both_ends_of_a_large_object_are_searched(policy: str) -> None:
     """The part after the pixel data is analysed separately."""
