@@ -12,7 +12,7 @@ from dicom_deid.dicom.mixed_vrs import with_uniform_vrs
 from dicom_deid.dicom.rewrite import splice
 from dicom_deid.dicom.tags import creator_of, is_private, is_private_creator, reserved_block
 from dicom_deid.dicom.transfer_syntax import Encoding
-from dicom_deid.dicom.values import character_set, texts, to_python
+from dicom_deid.dicom.values import character_set, split_values, texts, to_python
 from dicom_deid.dicom.vr import vr_of
 from dicom_deid.dicom.walk import (
     BIG_ENDIAN,
@@ -58,14 +58,12 @@ class ElementRef(NamedTuple):
         """Return the components of the value as text; none for a sequence or an empty value."""
         if self.element.vr == "SQ" or self.start == self.end:
             return []
+        value = data[self.start : self.end]
         try:
-            value = to_python(
-                self.element.tag, self.element.vr, data[self.start : self.end], self.encoding, self.codecs
-            )
+            return texts(to_python(self.element.tag, self.element.vr, value, self.encoding, self.codecs))
         except Exception:
-            # A value that is invalid for its VR is searched as bytes.
-            value = data[self.start : self.end]
-        return texts(value)
+            # pydicom raises many kinds for a value that is invalid for its VR.
+            return split_values(value.decode("iso8859"), self.element.vr)
 
 
 class _ElementRefWalk(Walk):

@@ -235,3 +235,12 @@ def test_values_lists_remove_what_holds_them():
     )
     assert "SeriesDescription" not in new
     assert str(new.PatientName) == "x"
+
+
+def test_values_lists_collect_a_value_that_is_not_valid_for_its_vr():
+    """Catches text in a number, which pydicom cannot read, being collected as the repr of its bytes."""
+    kept = [e for e in datasets.ct_elements(1) if e.tag != 0x0008103E]
+    invalid = [element("AcquisitionDuration", b"NO7788"), element("SeriesDescription", "number NO7788")]
+    recipe = "%values numbers\nFIELD AcquisitionDuration\n%header\nREMOVE AcquisitionDuration\nREMOVE values:numbers"
+    new = read(run(datasets.part10([*kept, *invalid]), Recipe.parse(f"FORMAT dicom\n{recipe}")))
+    assert "SeriesDescription" not in new
