@@ -240,7 +240,7 @@ _NAMED = {
     ("pysuv-0.1.0", "Manufacturer, original value of PatientID"): "the identifier of the digital phantom",
     ("rsna-anonymizer-19.0.10", "StudyDescription, original value of PatientName"): "the name that its makers planted",
     ("rsna-anonymizer-19.0.10", "ProtocolName, original value of PatientName"): "a part of the name, `DRB`",
-    ("dicognito-0.19.0", "ResponsiblePerson, original value of OtherPatientNames"): "the made-up given name, `MR1`",
+    ("dicognito-0.19.0", "ResponsiblePerson, original value of PatientBirthName"): "the made-up given name, `MR1`",
 }
 
 

@@ -23,8 +23,16 @@ def finds(kind: TermKind, value: str, text: str, codec: str = "utf-8") -> bool:
     return any(extent(data, hit, 0, len(data)) for hit in hits)
 
 
-@pytest.mark.parametrize("code", ["NSCLC-FDG-PET-058", "Prostate_01_0007", "CT-PET-VI-05", "PET.017.Lung^"])
-@pytest.mark.parametrize("text", ["F-18 FDG PET(Whole Bod", "NSCLC lung", "prostate", "PET/CT 2009A", "PET-CT STUDY"])
+@pytest.mark.parametrize(
+    "code", ["NSCLC-FDG-PET-058", "Prostate_01_0007", "CT-PET-VI-05", "PET.017.Lung^", "ACRIN-FLT-Breast_062"]
+)
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("F-18 FDG PET(Whole Bod", "NSCLC lung", "prostate", "PET/CT 2009A", "PET-CT STUDY"),
+        *("1_ACRIN6688_BREAST", "SKULL BASE-MID THIG ACRIN 6688", "FLT"),
+    ],
+)
 def test_words_in_the_code_of_a_subject_are_no_names(code: str, text: str) -> None:
     assert not finds(NAME, code, text)
 
@@ -34,6 +42,9 @@ def test_words_in_the_code_of_a_subject_are_no_names(code: str, text: str) -> No
     [
         ("NSCLC-FDG-PET-058", "copy of NSCLC-FDG-PET-058"),
         ("NSCLC-Zimmerwald-058", "for Zimmerwald"),
+        ("ACRIN-Zimmerwald-058", "for Zimmerwald"),
+        ("ACRIN-FLT-Breast_062", "copy of ACRIN-FLT-Breast_062"),
+        ("Acrin^Breast", "for Acrin"),
         ("Zimmerwald_1950_PET", "zimerwald"),
         ("PET-0071234", "case pet 0071234"),
         # No codes: a blank, a caret or no number of its own.
