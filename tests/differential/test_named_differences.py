@@ -14,7 +14,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from tests.support import datasets
 from tests.support.datasets import Element, element
-from tests.support.oracle import by_deid, by_engine, engine_for
+from tests.support.oracle import FUNCTIONS, by_deid, by_engine, engine_for
 
 from dicom_deid.engine import Deidentifier, Settings
 from dicom_deid.exceptions import ConfigurationError, Quarantine
@@ -95,6 +95,13 @@ def test_function_that_returns_nothing(deid) -> None:
     with pytest.raises(Quarantine) as caught:
         by_engine(data, engine)
     assert caught.value.reason is Reason.FUNCTION_FAILED
+
+
+def test_a_condition_sees_the_original_object(deid, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(FUNCTIONS, "is_replaced", lambda item, value, field, dicom: dicom.PatientID == "x")
+    lines = "REPLACE PatientID x\nREMOVE PatientSex func:is_replaced\n"
+    assert "PatientSex" not in deid(lines, an_object())
+    assert "PatientSex" in ours(lines, an_object())
 
 
 @pytest.mark.parametrize("date", ["00000000", "UNKNOWN", "20200101-20200201"])

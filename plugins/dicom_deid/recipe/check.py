@@ -22,6 +22,7 @@ from dicom_deid.recipe.values import Function, Variable
 
 _PRIVATE_FORM = re.compile(r"""\(?([0-9a-f]{4}),"([^"]+)",([0-9a-f]{2})\)?""", re.IGNORECASE)
 _DATES = ("DA", "DT")
+_CHARACTER_SET = 0x00080005
 # Codes of PS3.15 Table E.3.4-1 that pydicom 3.0.2 does not know.
 _NEWER_CODES = frozenset(("130884", "130885", "131561", "131562", "131563"))
 
@@ -83,7 +84,7 @@ def check(recipe: Recipe) -> RecipeReport:
     return RecipeReport(
         tuple(inspector.report(index, rule) for index, rule in enumerate(recipe.rules)),
         tuple(attribute for attribute in profile_attributes() if not inspector.touches(attribute.example_tag)),
-        tuple(map(str, recipe.warnings)) + tuple(inspector.unshifted_date_times()),
+        (*map(str, recipe.warnings), *inspector.unshifted_date_times(), *inspector.changed_character_set()),
     )
 
 
@@ -200,6 +201,14 @@ class _Inspector:
             yield (
                 f"dates (VR DA) are shifted, but dates with time (VR DT) keep the original day: {shown}; "
                 f"to shift them, add: JITTER select:VR:DT {shifting[0].value}"
+            )
+
+    def changed_character_set(self) -> Iterable[str]:
+        """Warn if the recipe changes what text is read by: text that stays keeps its bytes."""
+        if self.touches(_CHARACTER_SET):
+            yield (
+                "SpecificCharacterSet is removed or replaced, and text that stays would be read as other characters; "
+                "to keep it, add: KEEP SpecificCharacterSet"
             )
 
     @staticmethod

@@ -106,6 +106,15 @@ def test_dates_with_time_that_keep_their_day_are_warned_about() -> None:
     assert check(Recipe.parse("FORMAT dicom\n%header\nREMOVE StudyDate\n")).warnings == ()
 
 
+@pytest.mark.parametrize("line", ["REMOVE ALL", 'REPLACE SpecificCharacterSet "ISO_IR 192"'])
+def test_text_that_would_be_read_in_another_character_set_is_warned_about(line: str) -> None:
+    """Catches text in Cyrillic that is read as Latin because a recipe removes whatever it does not name."""
+    (warning,) = check(Recipe.parse(f"FORMAT dicom\n%header\n{line}\n")).warnings
+    assert "SpecificCharacterSet" in warning
+    kept = warning.rpartition("add: ")[2]
+    assert check(Recipe.parse(f"FORMAT dicom\n%header\n{line}\n{kept}\n")).warnings == ()
+
+
 def test_the_profile_has_no_warnings() -> None:
     """Catches a code or an attribute of the table that the check does not know."""
     report = check(Recipe.named("ps3.15-basic"))
