@@ -1,4 +1,4 @@
-"""Every option of the basic profile, and every pair of options, in a run with the default destination key."""
+"""Every option of the basic profile, and every pair of options, in a run."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from tests.support.runs import RunEnvironment
 
 from dicom_deid.engine.profiles import Option
 from dicom_deid.exceptions import ConfigurationError
+from dicom_deid.pipeline.destination import DEFAULT_TEMPLATE
 from dicom_deid.pipeline.recipes import recipes_and_settings
 
 CT, SR, PR = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.88.33", "1.2.840.10008.5.1.4.1.1.11.1"
@@ -114,8 +115,11 @@ COMBINATIONS = [(option,) for option in Option] + [
 ]
 
 
+TEMPLATES = (DEFAULT_TEMPLATE, "{PatientID}/{SOPInstanceUID}.dcm")
+
+
 @pytest.mark.slow
-def test_every_option_and_every_pair_runs_with_the_default_destination_key(place):
+def test_every_option_and_every_pair_runs(place):
     """Catches an option that no destination key fits, and one that another option undoes."""
     originals = {"ct": image(), "sr": report(), "pr": presentation()}
     place.put({f"{name}.dcm": part10(dataset) for name, dataset in originals.items()})
@@ -128,6 +132,7 @@ def test_every_option_and_every_pair_runs_with_the_default_destination_key(place
                 "source": f"s3://{place.bucket}/in",
                 "destination": f"s3://{place.bucket}/{out}",
                 "project": f"p{number}",
+                "destination_key_template": TEMPLATES[number % 2],
                 **chosen,
             }
         )

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dicom_deid.engine.profiles import Option, profile_settings, recipe_names
 from dicom_deid.exceptions import ConfigurationError, Quarantine
 from dicom_deid.pipeline.destination import DEFAULT_TEMPLATE, KeyTemplate
 from dicom_deid.reasons import Reason
@@ -90,6 +91,17 @@ REPLACE SOPInstanceUID func:generate_value
 
 def test_the_desktop_recipe_fits_the_default_template():
     KeyTemplate.parse(DEFAULT_TEMPLATE).check(CompiledRecipe(Recipe.named("desktop")), follows_references=False)
+
+
+@pytest.mark.parametrize("option", [None, *Option])
+@pytest.mark.parametrize(
+    "template", [DEFAULT_TEMPLATE, "{PatientID}/{SOPInstanceUID}.dcm", "{AccessionNumber}/{Modality}/{SOPInstanceUID}"]
+)
+def test_every_option_of_the_profile_fits_templates_of_identifiers(option, template):
+    options = () if option is None else (option,)
+    compiled = CompiledRecipe(Recipe.resolve(*recipe_names(options)))
+    follows_references = profile_settings(options).follow_uid_references
+    KeyTemplate.parse(template).check(compiled, follows_references=follows_references)
 
 
 @pytest.mark.parametrize(

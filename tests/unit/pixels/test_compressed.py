@@ -25,6 +25,7 @@ from pydicom.pixels import pixel_array
 from pydicom.pixels.encoders.base import get_encoder
 from pydicom.pixels.processing import convert_color_space
 from pydicom.uid import UID
+from tests.support.engine import run
 from tests.support.images import header_of, image_dataset, planted_image
 from tests.support.programs import program
 
@@ -33,6 +34,7 @@ from dicom_deid.engine.pixels.clean import NATIVE
 from dicom_deid.engine.pixels.codestream import read_codestream
 from dicom_deid.exceptions import Quarantine
 from dicom_deid.reasons import Reason
+from dicom_deid.recipe import Recipe
 from dicom_deid.recipe.filters import Rectangle
 
 EXPLICIT = "1.2.840.10008.1.2.1"
@@ -395,6 +397,11 @@ def check_readers(dataset: Dataset, folder: Path) -> None:
     """Compare what pydicom, dcmtk and GDCM read of a written object, and the object's own description of itself."""
     path = folder / "cleaned.dcm"
     dataset.save_as(path, enforce_file_format=True)
+    check_file(path, folder)
+
+
+def check_file(path: Path, folder: Path) -> None:
+    """Compare what the readers of a file show."""
     again = dcmread(path)
     assert len(again.PixelData) % 2 == 0
     mine = seen(again)
@@ -413,6 +420,56 @@ def check_readers(dataset: Dataset, folder: Path) -> None:
         interpretations = {one.PhotometricInterpretation.removesuffix("_422") for one in (other, again)}
         assert len(interpretations) == 1
         assert np.abs(seen(other).astype(int) - mine.astype(int)).max() <= TOLERANCE
+
+
+BLANK_CORNER = """FORMAT dicom
+%filter graylist
+LABEL all
+  contains Modality CT
+  coordinates 0,0,10,4
+  keepcoordinates 2,1,5,3
+"""
+
+
+@pytest.mark.parametrize("columns", [40, 41])
+@pytest.mark.parametrize(
+    ("syntax", "photometric"),
+    [
+        (EXPLICIT, "RGB"),
+        (RLE, "YBR_FULL"),
+        (JPEG_LS, "MONOCHROME2"),
+        (J2K, "RGB"),
+        (J2K, "YBR_RCT"),
+        (JPEG_LOSSLESS[1], "RGB"),
+        (BASELINE, "YBR_FULL_422"),
+    ],
+)
+def test_three_readers_agree_about_the_file_of_the_engine(
+    syntax: str, photometric: str, columns: int, tmp_path: Path
+) -> None:
+    """Header, offset table and delimiters are those of the file as it is stored."""
+    if syntax == BASELINE:
+        dataset = jpeg_dataset(33, columns, 1, 3)
+    else:
+        stored = {"YBR_RCT": "RGB"}.get(photometric, photometric)
+        dataset = planted_image(4, photometric=stored, rows=33, columns=columns, frames=3, lines=0).dataset
+        dataset.PhotometricInterpretation = photometric
+        if syntax != EXPLICIT:
+            compressed(dataset, syntax)
+    dataset.Modality = "CT"
+    file = io.BytesIO()
+    dataset.save_as(file, enforce_file_format=True)
+    before = seen(dcmread(io.BytesIO(file.getvalue()))).astype(int)
+    output = run(file.getvalue(), Recipe.parse(BLANK_CORNER)).to_bytes()
+    path = tmp_path / "output.dcm"
+    path.write_bytes(output)
+    dumped = subprocess.run([program("dcmdump"), "-q", "+E", str(path)], check=True, capture_output=True)
+    assert not dumped.stderr
+    check_file(path, tmp_path)
+    again = dcmread(path)
+    assert again.file_meta.TransferSyntaxUID == syntax
+    assert again.PhotometricInterpretation == {"YBR_RCT": "RGB"}.get(photometric, photometric)
+    assert np.array_equal(seen(again).astype(int)[:, 16:, 16:], before[:, 16:, 16:])
 
 
 def check_offsets(dataset: Dataset) -> None:
