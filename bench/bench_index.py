@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pydicom
-from tests.support.datasets import ct_elements, part10
+from tests.support.datasets import ct_elements, mr_elements, part10
 
 from bench.bench_pipeline import slices
 from dicom_deid.database import Database, KeyRing
@@ -86,29 +86,32 @@ def connection_to(sandbox: Sandbox) -> S3Connection:
     )
 
 
-def bench_headers(database: Database, sandbox: Sandbox, objects: int) -> None:
-    """Print the rate of the header scan, first and again, beside pydicom."""
+def bench_headers(database: Database, sandbox: Sandbox, kind: str, body: bytes, objects: int) -> None:
+    """Print the rate of the header scan, first and again, beside bare requests of the same client, and pydicom."""
     client = sandbox.s3.client()
-    client.create_bucket(Bucket="headers")
-    body = part10(ct_elements(1))
+    client.create_bucket(Bucket=kind)
     with ThreadPoolExecutor(TRANSFERS) as pool:
-        list(pool.map(lambda n: client.put_object(Bucket="headers", Key=f"ct/{n:06}.dcm", Body=body), range(objects)))
-    store: Any = CountingStore(open_object_store("s3://headers", connection_to(sandbox)))
+        list(pool.map(lambda n: client.put_object(Bucket=kind, Key=f"{n:06}.dcm", Body=body), range(objects)))
+    store: Any = CountingStore(open_object_store(f"s3://{kind}", connection_to(sandbox)))
     first, summary = timed(lambda: index_source(database, store, "bench", transfers=TRANSFERS))
     assert summary.read == objects, summary
+    kib = store.bytes / objects / 1024
     again, _ = timed(lambda: index_source(database, store, "bench", transfers=TRANSFERS))
 
+    def get(listed: SourceObject) -> int:
+        return len(store.read(listed.key, etag=listed.etag, start=0, end=16 * 1024))
+
     def read(number: int) -> str:
-        found = client.get_object(Bucket="headers", Key=f"ct/{number:06}.dcm", Range="bytes=0-16383")
+        found = client.get_object(Bucket=kind, Key=f"{number:06}.dcm", Range="bytes=0-16383")
         return str(pydicom.dcmread(BytesIO(found["Body"].read()), stop_before_pixels=True).PatientID)
 
     with ThreadPoolExecutor(TRANSFERS) as pool:
+        bare, _ = timed(lambda: list(pool.map(get, store.list())))
         peer, _ = timed(lambda: list(pool.map(read, range(objects))))
-    print(
-        f"Header scan of {objects:,} CT objects of {len(body):,} bytes, {TRANSFERS} at a time, server on the same cores"
-    )
-    kib = store.bytes / objects / 1024
+    name = f"{objects:,} {kind[:2].upper()} objects of {len(body):,} bytes"
+    print(f"Header scan of {name}, {TRANSFERS} at a time, server on the same cores")
     print(f"  index, all new:        {objects / first:7.0f} objects/s, {kib:.1f} KiB read per object")
+    print(f"  the requests alone:    {objects / bare:7.0f} objects/s")
     print(f"  index, nothing new:    {objects / again:7.0f} objects/s")
     print(f"  boto3 and pydicom {pydicom.__version__}: {objects / peer:5.0f} objects/s, nothing stored")
 
@@ -176,7 +179,7 @@ def bench_excluded(sandbox: Sandbox, keys: KeyRing, objects: int) -> None:
 
     put(range(objects))
     configuration = RunConfiguration(
-        source="s3://excluded/", destination="s3://headers/out", project="excluded", exclude="equals Modality CT"
+        source="s3://excluded/", destination="s3://ct1/out", project="excluded", exclude="equals Modality CT"
     )
     connections = Connections(database=sandbox.postgres_url, keys=keys, source=connection, destination=connection)
     reads: list[int] = []
@@ -229,7 +232,8 @@ def main() -> None:
             with Database.connect(sandbox.postgres_url, keys=keys) as database:
                 database.upgrade()
                 print(f"{os.cpu_count()} cores\n")
-                bench_headers(database, sandbox, given.objects)
+                bench_headers(database, sandbox, "ct1", part10(ct_elements(1)), given.objects)
+                bench_headers(database, sandbox, "mr1", part10(mr_elements(1)), given.objects)
                 bench_cohort(database, given.rows)
             bench_excluded(sandbox, keys, given.excluded)
         finally:

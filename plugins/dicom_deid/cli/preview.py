@@ -19,6 +19,7 @@ from dicom_deid.engine.profiles import BASIC
 from dicom_deid.engine.settings import Settings
 from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.objectstore import open_object_store
+from dicom_deid.pipeline.batch import rare_garbage_collection
 from dicom_deid.pipeline.changes import Change
 from dicom_deid.pipeline.preview import ObjectPreview, differences, preview_object
 from dicom_deid.pipeline.recipes import recipes_and_settings
@@ -62,7 +63,8 @@ def preview(
     found = store.find(key)
     if found is None:
         raise ConfigurationError(f"There is no such object in {store.url}: check the address.")
-    one, *others = preview_object(deidentifiers, store, key, size=found.size, etag=found.etag)
+    with rare_garbage_collection():
+        one, *others = preview_object(deidentifiers, store, key, size=found.size, etag=found.etag)
     console = Console()
     if others:
         _print_differences(console, recipes, against, one, others[0], details=details)

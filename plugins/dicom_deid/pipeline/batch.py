@@ -188,7 +188,7 @@ def run_batch(
             in_flight_bytes=configuration.in_flight_bytes,
         )
         _return_large_buffers()
-        with _rare_garbage_collection(), closing(executor.run(recorder.announce(items), stop)) as groups:
+        with rare_garbage_collection(), closing(executor.run(recorder.announce(items), stop)) as groups:
             for results in groups:
                 recorder.add(results)
                 words.add(result.words for result in results if result.words is not None)
@@ -232,7 +232,7 @@ def _return_large_buffers() -> None:
 
 
 @contextmanager
-def _rare_garbage_collection() -> Iterator[None]:
+def rare_garbage_collection() -> Iterator[None]:
     """Run the garbage collector less often: objects in flight are not garbage and have no reference cycles."""
     before = gc.get_threshold()
     gc.set_threshold(before[0] and max(_GC_THRESHOLD, before[0]), *before[1:])
