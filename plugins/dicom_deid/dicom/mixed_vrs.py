@@ -8,9 +8,12 @@ such data sets end. Their headers are rewritten to explicit VR; values stay unch
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
+from typing import TypeVar
 
 from dicom_deid.dicom.rewrite import splice
 from dicom_deid.dicom.tags import is_private
+from dicom_deid.dicom.transfer_syntax import Encoding
 from dicom_deid.dicom.vr import LONG_FORM_VRS, is_vr, vr_of
 from dicom_deid.dicom.walk import (
     BIG_ENDIAN,
@@ -31,9 +34,46 @@ from dicom_deid.exceptions import Quarantine
 from dicom_deid.reasons import Reason
 
 BLANK_VR = b"  "
+MIXED_VRS = "VRs are explicit and implicit"
+"""Detail of what cannot be read for its VRs."""
+
+Parsed = TypeVar("Parsed")
+
 _LONG_FORM = frozenset(vr.encode("ascii") for vr in LONG_FORM_VRS)
 _MAX_DEPTH = 64
 _ROOT = {order.big_endian: SkippingContext((), False, order) for order in (LITTLE_ENDIAN, BIG_ENDIAN)}
+
+
+def parse_with_uniform_vrs(
+    parse: Callable[[bytes], Parsed], data: bytes, start: int, encoding: Encoding, *, partial: bool
+) -> Parsed:
+    """Return what `parse` makes of an object; if that mixes VRs, of the object with uniform VRs.
+
+    Parameters
+    ----------
+    parse
+        Called with the object.
+    data, start, partial
+        See :func:`with_uniform_vrs`.
+    encoding
+        The encoding of the transfer syntax.
+
+    Raises
+    ------
+    Quarantine
+        MALFORMED or TRUNCATED if the elements cannot be told apart.
+    """
+    try:
+        return parse(data)
+    except MixedVRsError:
+        pass
+    if encoding.implicit:
+        raise Quarantine(Reason.MALFORMED, MIXED_VRS, start)
+    uniform = with_uniform_vrs(data, start, BIG_ENDIAN if encoding.big_endian else LITTLE_ENDIAN, partial=partial)
+    try:
+        return parse(uniform)
+    except MixedVRsError:
+        raise Quarantine(Reason.MALFORMED, MIXED_VRS, start) from None
 
 
 def with_uniform_vrs(data: bytes, start: int, order: ByteOrder, *, partial: bool = False) -> bytes:
@@ -59,7 +99,7 @@ def with_uniform_vrs(data: bytes, start: int, order: ByteOrder, *, partial: bool
     try:
         parser.elements(start, len(data), depth=0)
     except (struct.error, MixedVRsError):
-        raise Quarantine(Reason.MALFORMED, "VRs are explicit and implicit", start) from None
+        raise Quarantine(Reason.MALFORMED, MIXED_VRS, start) from None
     return b"".join(splice(data, 0, len(data), parser.walk.edits, order))
 
 

@@ -16,9 +16,8 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag
 
-from dicom_deid.dicom.mixed_vrs import with_uniform_vrs
+from dicom_deid.dicom.mixed_vrs import parse_with_uniform_vrs
 from dicom_deid.dicom.part10 import FileHeader, read_header
-from dicom_deid.dicom.transfer_syntax import Encoding
 from dicom_deid.dicom.values import character_set, decode_text
 from dicom_deid.dicom.walk import (
     BIG_ENDIAN,
@@ -28,7 +27,6 @@ from dicom_deid.dicom.walk import (
     DatasetContext,
     ElementHandler,
     ItemContext,
-    MixedVRsError,
     NeedMoreDataError,
     TrailingBytesError,
     Walk,
@@ -216,30 +214,18 @@ def read_root_elements(data: bytes, tags: frozenset[int], *, size: int, lenient:
             raise Quarantine(Reason.MALFORMED, "deflated data set") from None
         start, partial = 0, partial or len(data) == _MAX_INFLATED_BYTES
     encoding = header.transfer_syntax.encoding
-    try:
-        return _read(header, data, start, encoding, tags, partial, lenient)
-    except MixedVRsError:
-        pass
-    if encoding.implicit:
-        raise Quarantine(Reason.MALFORMED, "VRs are explicit and implicit", start)
-    data = with_uniform_vrs(data, start, BIG_ENDIAN if encoding.big_endian else LITTLE_ENDIAN, partial=partial)
-    try:
-        return _read(header, data, start, encoding, tags, partial, lenient)
-    except MixedVRsError:
-        raise Quarantine(Reason.MALFORMED, "VRs are explicit and implicit", start) from None
+    context = _context(tags, encoding.implicit, BIG_ENDIAN if encoding.big_endian else LITTLE_ENDIAN)
+
+    def read(data: bytes) -> RootElements:
+        return _read(header, data, start, context, partial, lenient)
+
+    return parse_with_uniform_vrs(read, data, start, encoding, partial=partial)
 
 
 def _read(
-    header: FileHeader,
-    data: bytes,
-    start: int,
-    encoding: Encoding,
-    tags: frozenset[int],
-    partial: bool,
-    lenient: bool,
+    header: FileHeader, data: bytes, start: int, context: _RootContext, partial: bool, lenient: bool
 ) -> RootElements:
     walk = _RootWalk(data, partial, lenient)
-    context = _context(tags, encoding.implicit, BIG_ENDIAN if encoding.big_endian else LITTLE_ENDIAN)
     item_context = ItemContext(context)
     end = len(data) + 1
     try:

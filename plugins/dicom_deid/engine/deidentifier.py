@@ -13,7 +13,7 @@ from pydicom import Dataset
 
 from dicom_deid.dicom.deflate import deflate, inflate
 from dicom_deid.dicom.embedded import is_data_set, items_in_values
-from dicom_deid.dicom.mixed_vrs import with_uniform_vrs
+from dicom_deid.dicom.mixed_vrs import MIXED_VRS, parse_with_uniform_vrs
 from dicom_deid.dicom.part10 import FileHeader, begins_as, meta_is_implicit, read_header, write_header
 from dicom_deid.dicom.reread import check_written
 from dicom_deid.dicom.rewrite import splice
@@ -69,7 +69,6 @@ _NOT_CAPTURED = (b"", DEFAULT_CHARACTER_SET, -1, 0)
 _SOP_CLASS_UID = 0x00080016
 _REQUIRED = (("SOPClassUID", _SOP_CLASS_UID), ("StudyInstanceUID", 0x0020000D), ("SeriesInstanceUID", 0x0020000E))
 _EMBEDDED = "a data set in a value that is none"
-_MIXED_VRS = "VRs are explicit and implicit"
 # Preamble, prefix and the first element.
 _LEAST_HEADER = 144
 # Limit on cached handler tables: one per combination of present elements (recipes with KEEP or `fields:`) and of types
@@ -238,7 +237,7 @@ class Deidentifier:
         first = next((piece for piece in pieces if len(piece)), b"")
         if not begins_as(bytes(first[:6]), header.transfer_syntax.encoding):
             # VRs are explicit and implicit, and the rules removed the first element, which decides for readers.
-            raise Quarantine(Reason.MALFORMED, _MIXED_VRS, analysis.start)
+            raise Quarantine(Reason.MALFORMED, MIXED_VRS, analysis.start)
         if analysis.unread is not None:
             pieces.append(analysis.unread)
         if analysis.tail is not None:
@@ -309,7 +308,7 @@ class Deidentifier:
         try:
             analysis.tail_end = self._walk_root(walk, analysis.handler_table, contexts[-1:], start, head.codecs)
         except MixedVRsError:
-            raise Quarantine(Reason.MALFORMED, _MIXED_VRS) from None
+            raise Quarantine(Reason.MALFORMED, MIXED_VRS) from None
         if walk.captured or walk.pixel_data or walk.planes_removed:
             raise Quarantine(Reason.MALFORMED, "an identifier or pixel data after the pixel data")
         self._key_by_study(walk, head.captured_text("StudyInstanceUID"), head.captured_text("PatientID"))
@@ -807,18 +806,14 @@ def _is_done(edit: Edit, rule: int) -> bool:
 
 def _with_uniform_vrs(call: Callable[[_ObjectBytes], AnalysisResult], obj: _ObjectBytes) -> AnalysisResult:
     """Call a function, and again with uniform VRs if the object mixes explicit and implicit VRs."""
-    try:
-        return call(obj)
-    except MixedVRsError:
-        encoding = obj.header.transfer_syntax.encoding
-    if encoding.implicit:
-        raise Quarantine(Reason.MALFORMED, _MIXED_VRS, obj.start)
-    order = BIG_ENDIAN if encoding.big_endian else LITTLE_ENDIAN
-    data = with_uniform_vrs(obj.data, obj.start, order, partial=obj.partial)
-    try:
+
+    def parse(data: bytes) -> AnalysisResult:
+        if data is obj.data:
+            return call(obj)
         return call(obj._replace(data=data, file=data if obj.data is obj.file else obj.file))
-    except MixedVRsError:
-        raise Quarantine(Reason.MALFORMED, _MIXED_VRS, obj.start) from None
+
+    encoding = obj.header.transfer_syntax.encoding
+    return parse_with_uniform_vrs(parse, obj.data, obj.start, encoding, partial=obj.partial)
 
 
 def _require_identifiers(analysis: AnalysisResult) -> None:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from dicom_deid.dicom.mixed_vrs import with_uniform_vrs
 from dicom_deid.dicom.rewrite import splice
 from dicom_deid.dicom.tags import creator_of, is_private, is_private_creator, reserved_block
 from dicom_deid.dicom.transfer_syntax import Encoding
@@ -264,24 +263,6 @@ def iter_elements(
         context = _context(*within, encoding.implicit, order)
         walk_elements(walk, context, start, len(data), ItemContext(context))
     return walk.listed
-
-
-def with_readable_vrs(data: bytes, start: int, encoding: Encoding, *, partial: bool) -> bytes:
-    """Return an object with uniform VRs, as the rules see it: the same bytes if they are uniform already.
-
-    Raises
-    ------
-    Quarantine
-        The elements cannot be told apart.
-    """
-    try:
-        iter_elements(data, start, encoding, hidden=lambda element: True, partial=partial)
-    except MixedVRsError:
-        if encoding.implicit:
-            raise Quarantine(Reason.MALFORMED, "VRs are explicit and implicit", start) from None
-        order = BIG_ENDIAN if encoding.big_endian else LITTLE_ENDIAN
-        return with_uniform_vrs(data, start, order, partial=partial)
-    return data
 
 
 def iter_item_elements(data: bytes, encoding: Encoding, codecs: tuple[str, ...]) -> list[ElementRef]:

@@ -9,10 +9,11 @@ from typing import Any
 from pydicom.datadict import tag_for_keyword
 
 from dicom_deid.dicom.deflate import inflate
+from dicom_deid.dicom.mixed_vrs import parse_with_uniform_vrs
 from dicom_deid.dicom.part10 import read_header
 from dicom_deid.dicom.walk import NeedMoreDataError
 from dicom_deid.engine.descriptors import VocabularyCleaner, without_identifiers
-from dicom_deid.engine.element_refs import iter_elements, with_readable_vrs
+from dicom_deid.engine.element_refs import ElementRef, iter_elements
 from dicom_deid.engine.residuals.search import Residual
 from dicom_deid.engine.vocabulary import Vocabulary
 from dicom_deid.recipe import CompiledRecipe, ElementName, Function, Recipe, Rule
@@ -73,9 +74,13 @@ def read_free_texts(data: bytes, *, partial: bool) -> tuple[str, list[str]]:
             raise NeedMoreDataError(2 * len(data))
         data, start = inflate(data, start, _MAX_INFLATED_BYTES)[0], 0
     encoding = header.transfer_syntax.encoding
-    data = with_readable_vrs(data, start, encoding, partial=partial)
+
+    def parse(data: bytes) -> tuple[bytes, list[ElementRef]]:
+        return data, iter_elements(data, start, encoding, partial=partial)
+
+    data, elements = parse_with_uniform_vrs(parse, data, start, encoding, partial=partial)
     patient, texts = "", []
-    for found in iter_elements(data, start, encoding, partial=partial):
+    for found in elements:
         if found.element.tag == _PATIENT_ID and found.element.root:
             patient = "".join(found.texts(data))
         elif found.element.tag in _free_text_tags() and found.element.keyword != "CodeMeaning":

@@ -60,7 +60,7 @@ class DicomDeidHook(BaseHook):
 
     @property
     def quarantine_locations(self) -> tuple[str, ...]:
-        """Where tasks may copy quarantined originals: these locations, and any below them."""
+        """Locations to which, and below which, tasks may copy quarantined originals."""
         return _separated(self.fields.get("quarantine_locations", ""))
 
     @property
