@@ -185,7 +185,7 @@ _ADVICE = {
     Reason.BURNED_IN_ANNOTATION: Advice(
         "BurnedInAnnotation is YES and no filter clears it.",
         "Mask or allow the objects on the quarantine page, write a %filter label for the device with "
-        "`clears burned-in-annotation`, or set pixel_risk to ocr.",
+        "clears burned-in-annotation, or set pixel_risk to ocr.",
     ),
     Reason.TEXT_OUTSIDE_LAYOUT: Advice(
         "The object shows text outside the places where objects of its device have shown text before.",
@@ -195,8 +195,8 @@ _ADVICE = {
     Reason.PIXEL_RISK: Advice(
         "Objects of this kind often show identifiers in their pixels, and no filter clears this one, or a search has "
         "found text that a decision leaves visible.",
-        "The detail names the element. Mask or allow the objects on the quarantine page, add the recipe `devices`, "
-        "write a %filter label for the device with `clears pixel-risk`, or set pixel_risk to ocr or allow.",
+        "The detail names the element. Mask or allow the objects on the quarantine page, add the recipe devices, "
+        "write a %filter label for the device with clears pixel-risk, or set pixel_risk to ocr or allow.",
     ),
     Reason.RECOGNIZABLE_VISUAL_FEATURES: Advice(
         "The object states that the patient can be recognised in its pixels.",
@@ -208,7 +208,7 @@ _ADVICE = {
     ),
     Reason.PIXEL_DATA_UNREADABLE: Advice(
         "Pixels that a rule must clean cannot be decoded or encoded.",
-        "Install the extra `codecs`, or convert the object.",
+        "Install the extra codecs, or convert the object.",
     ),
     Reason.ENCAPSULATED_DOCUMENT: Advice(
         "The object holds a document (PDF, CDA, STL) that is not cleaned.",
@@ -250,7 +250,7 @@ _ADVICE = {
     ),
     Reason.PIXELS_DECOMPRESSED: Advice(
         "Cleaned pixels were written uncompressed: their transfer syntax cannot be written again without loss.",
-        "Nothing. For JPEG baseline, install the extra `codecs`.",
+        "Nothing. For JPEG baseline, install the extra codecs.",
     ),
     Reason.PIXELS_CLEANED: Advice("Regions of the pixels were blanked.", "Nothing."),
     Reason.PIXEL_RISK_ALLOWED: Advice("An object with pixel risk was released, as the policy says.", "Nothing."),

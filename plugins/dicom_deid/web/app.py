@@ -9,7 +9,7 @@ from fastapi import Depends, FastAPI, HTTPException, Request, Response
 from fastapi.responses import JSONResponse
 
 from dicom_deid.database.errors import TableMissing
-from dicom_deid.exceptions import DicomDeidError
+from dicom_deid.exceptions import ConfigurationError, DicomDeidError
 from dicom_deid.web.access import may_read
 from dicom_deid.web.archive import router as archive
 from dicom_deid.web.comparison import router as comparison
@@ -110,5 +110,9 @@ def _show_no_run(request: Request, error: Exception) -> Response:
 
 
 def _show_failure(request: Request, error: Exception) -> Response:
-    """Show what to check when the database cannot be read. Messages of this package hold no values."""
-    return page("refusal.html", request, status=503, detail=str(error))
+    """Show what is wrong with a form, or what to check when the database cannot be read.
+
+    Messages of this package hold no values.
+    """
+    status = 422 if request.method == "POST" and isinstance(error, ConfigurationError) else 503
+    return page("refusal.html", request, status=status, detail=str(error))
