@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import NamedTuple
+from typing import Literal, NamedTuple
+
+ArchiveState = Literal["", "archived", "restoring"]
+"""Empty for an object that can be read; `restoring` while the store restores an archived one."""
 
 
 class SourceObject(NamedTuple):
     """A listed object.
 
     `etag` is the one of the store, without quotes. For a local file it is made from size and modification time.
+    `archive_state` is as the listing says; some archived objects are found only by reading them.
     """
 
     key: str
@@ -17,6 +21,7 @@ class SourceObject(NamedTuple):
     etag: str
     last_modified: datetime
     version_id: str | None = None
+    archive_state: ArchiveState = ""
 
 
 class WrittenObject(NamedTuple):

@@ -46,7 +46,6 @@ _OUTCOMES = {
     "deidentified": "De-identified",
     "excluded": "Excluded",
     "quarantined": "Quarantined",
-    "archived": "Archived",
     "failed": "Failed",
 }
 
@@ -308,8 +307,7 @@ def _write_cohort_report(path: Path, planned: PlannedRun) -> None:
 def _exit_code(complete: bool, totals: RunReport) -> int:
     if not complete or totals.outcomes.get("failed") or totals.left_to_other_runs:
         return EXIT_FAILED
-    held = totals.outcomes.get("quarantined", 0) + totals.outcomes.get("archived", 0)
-    return EXIT_QUARANTINED if held else 0
+    return EXIT_QUARANTINED if totals.quarantined or totals.archived else 0
 
 
 def _plan_table(planned: PlannedRun) -> Table:
@@ -341,6 +339,8 @@ def _print_plan(planned: PlannedRun) -> None:
     for why, count in sorted(planned.summary.why.items()):
         table.add_row(f"To be processed: {why}", str(count), "")
     table.add_row("To be processed", str(planned.summary.planned), f"{planned.summary.bytes / 1e6:.1f} MB")
+    if planned.summary.archived:
+        table.add_row("Archived", str(planned.summary.archived), f"{planned.summary.archived_bytes / 1e6:.1f} MB")
     console = Console()
     console.print(table)
     console.print("Dry run: nothing was written.")
@@ -353,6 +353,7 @@ def _print_summary(planned: PlannedRun, totals: RunReport, withdrawn: int) -> No
         table.add_row("Withdrawn now", str(withdrawn), "their source objects are gone")
     for outcome in _OUTCOMES:
         table.add_row(_OUTCOMES[outcome], str(totals.outcomes.get(outcome, 0)), "")
+    table.add_row("Archived", str(totals.archived), f"{totals.archived_bytes / 1e6:.1f} MB" if totals.archived else "")
     if totals.open:
         table.add_row("Still open", str(totals.open), "run the same command again")
     if totals.left_to_other_runs:

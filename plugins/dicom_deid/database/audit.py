@@ -102,6 +102,8 @@ class BatchItem:
         How many workers died while they were processing it in this run.
     decision
         The decision of a reviewer about it.
+    is_archived
+        Whether it was in an archive tier when it was listed, and is to be restored.
     """
 
     item_id: int
@@ -117,6 +119,7 @@ class BatchItem:
     lacks_terms: bool = False
     deaths: int = 0
     decision: ItemDecision | None = None
+    is_archived: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -66,7 +66,7 @@ SELECT attempt, pg_try_advisory_lock({_TWO_KEYS}) FROM batch WHERE batch_id = %(
 _ITEMS = """
 SELECT i.item, i.size, i.etag, i.version_id, i.key_hash::text, i.encrypted_key, d.object_id::text,
     i.outcome IS NOT NULL AND i.outcome <> 'failed', d.destination_key, d.destination_size, d.destination_etag,
-    d.withdrawal_id IS NOT NULL, d.lacks_terms, i.deaths
+    d.withdrawal_id IS NOT NULL, d.lacks_terms, i.deaths, i.is_archived
 FROM batch_item i JOIN processed_object d ON d.scope_id = %(scope)s AND d.key_hash = i.key_hash
 WHERE i.batch_id = %(batch)s
   AND (i.outcome IS NULL OR i.outcome = 'failed' OR %(recorded)s AND i.outcome NOT IN ('left', 'done'))
@@ -291,9 +291,10 @@ class Lease:
                 lacks_terms=lacks_terms,
                 deaths=deaths,
                 decision=decisions.get(item),
+                is_archived=is_archived,
             )
             for item, size, etag, version_id, key_hash, encrypted, object_id, was_recorded, key, written, written_etag,
-            withdrawn, lacks_terms, deaths in rows
+            withdrawn, lacks_terms, deaths, is_archived in rows
         ]  # fmt: skip
 
     def renew(self, in_flight: Collection[int] | None = None) -> None:

@@ -31,7 +31,7 @@ BATCH_BYTES = 4 * 2**30
 _QUEUED_CHUNKS = 2
 _LARGE = 4
 """An object of more than a fourth of a batch's bytes is large: large ones have batches of their own."""
-_NOT_PLANNED = frozenset({"done", "kept", "withdrawn"})
+_NOT_PLANNED = frozenset({"done", "kept", "withdrawn", "archived"})
 
 OnChange = Literal["supersede", "keep"]
 
@@ -59,6 +59,8 @@ class PlanLimits:
         Digest of the criteria that exclude objects; objects that other criteria excluded are planned again.
     is_whole_listing
         Whether the listing holds every object of the source; objects that it lacks are then reported as deleted.
+    restores_archived
+        Plan objects in archive tiers, so that the store is asked to restore them, unless it is restoring them already.
     unread_prefixes
         Prefixes of keys that the listing could not show, such as a damaged container; filled while it is read. Objects
         below them are not reported as deleted.
@@ -74,6 +76,7 @@ class PlanLimits:
     on_change: OnChange = "supersede"
     selection: str = ""
     is_whole_listing: bool = True
+    restores_archived: bool = False
     unread_prefixes: Sequence[str] = ()
 
     def __post_init__(self) -> None:
@@ -122,6 +125,8 @@ class PlanSummary:
         Listed objects that have changed, or whose rules have, and that `on_change = keep` leaves as they are.
     withdrawn
         Listed objects that were withdrawn and are not written again.
+    archived, archived_bytes
+        Listed objects in archive tiers that are not planned, and their sizes summed.
     planned, bytes
         Objects in the batches, and their sizes summed.
     why
@@ -141,6 +146,8 @@ class PlanSummary:
     already_done: int
     kept: int = 0
     withdrawn: int = 0
+    archived: int = 0
+    archived_bytes: int = 0
     planned: int
     bytes: int
     why: Mapping[str, int] = field(default_factory=dict)
@@ -152,7 +159,8 @@ class PlanSummary:
 _STAGE = """
 DROP TABLE IF EXISTS pg_temp.listing, pg_temp.chosen, pg_temp.listed;
 CREATE TEMP TABLE listing (
-    position integer, key_hash uuid, encrypted_key bytea, size bigint, etag text, version_id text)
+    position integer, key_hash uuid, encrypted_key bytea, size bigint, etag text, version_id text,
+    archive_state text)
     ON COMMIT DELETE ROWS;
 CREATE TEMP TABLE chosen (LIKE listing, is_large boolean, weight_before bigint);
 CREATE TEMP TABLE listed (key_hash uuid);
@@ -162,12 +170,14 @@ CREATE TEMP TABLE listed (key_hash uuid);
 # of weights are made here, while the listing is read, so that batches are cut after it without a sort.
 _CHOOSE = f"""
 WITH judged AS (
-    SELECT i.*, i.size >= %(large)s AS is_large, greatest(i.size, %(least)s) AS weight,
+    SELECT i.*, i.size >= %(large)s AND i.archive_state = '' AS is_large,
+        CASE WHEN i.archive_state = '' THEN greatest(i.size, %(least)s) ELSE %(least)s END AS weight,
         d.key_hash IS NOT NULL AS is_known, d.destination_key IS NOT NULL AS is_written, CASE
         WHEN d.withdrawal_id IS NOT NULL THEN 'withdrawn'
-        WHEN d.outcome IS NULL THEN 'new'
         WHEN {IS_DONE} THEN 'done'
-        WHEN d.destination_key IS NOT NULL AND NOT %(supersede)s THEN 'kept'
+        WHEN d.outcome IS NOT NULL AND d.destination_key IS NOT NULL AND NOT %(supersede)s THEN 'kept'
+        WHEN i.archive_state = 'restoring' OR i.archive_state = 'archived' AND NOT %(restores)s THEN 'archived'
+        WHEN d.outcome IS NULL THEN 'new'
         WHEN d.etag <> i.etag OR d.version_id IS DISTINCT FROM i.version_id THEN 'source'
         WHEN d.selection IS NOT NULL THEN 'criteria'
         WHEN d.rules_id <> ALL (%(same_work)s) THEN
@@ -178,15 +188,16 @@ WITH judged AS (
     FROM pg_temp.listing i LEFT JOIN LATERAL (
         SELECT * FROM processed_object p WHERE p.scope_id = %(scope)s AND p.key_hash = i.key_hash OFFSET 0) d ON true
 ), kept AS (
-    INSERT INTO pg_temp.chosen SELECT position, key_hash, encrypted_key, size, etag, version_id, is_large,
-        CASE WHEN is_large THEN %(large_weight)s ELSE %(other_weight)s END - weight
+    INSERT INTO pg_temp.chosen SELECT position, key_hash, encrypted_key, size, etag, version_id, archive_state,
+        is_large, CASE WHEN is_large THEN %(large_weight)s ELSE %(other_weight)s END - weight
         + sum(weight) OVER (PARTITION BY is_large ORDER BY position)
-    FROM judged WHERE why NOT IN ('done', 'kept', 'withdrawn') ORDER BY position LIMIT %(limit)s RETURNING position
+    FROM judged WHERE why <> ALL (%(not_planned)s) ORDER BY position LIMIT %(limit)s RETURNING position
 ), seen AS (
     INSERT INTO pg_temp.listed SELECT key_hash FROM judged WHERE is_known AND %(whole)s
 )
-SELECT why, is_written, is_large, count(*), sum(weight)::bigint FROM judged LEFT JOIN kept USING (position)
-WHERE why IN ('done', 'kept', 'withdrawn') OR kept.position IS NOT NULL GROUP BY why, is_written, is_large
+SELECT why, is_written, is_large, count(*), sum(weight)::bigint, sum(size)::bigint
+FROM judged LEFT JOIN kept USING (position) WHERE why = ANY (%(not_planned)s) OR kept.position IS NOT NULL
+GROUP BY why, is_written, is_large
 """  # noqa: S608 - constants
 
 _MISSING = """
@@ -234,8 +245,8 @@ WITH last AS (SELECT coalesce(max(number), 0) AS number FROM batch WHERE run_id 
     SELECT %(run)s, %(scope)s, number, objects, bytes FROM cut ORDER BY number
     RETURNING batch_id, number, objects, bytes
 ), items AS (
-    INSERT INTO batch_item (batch_id, item, key_hash, encrypted_key, size, etag, version_id)
-    SELECT batch_id, position, key_hash, encrypted_key, size, etag, version_id
+    INSERT INTO batch_item (batch_id, item, key_hash, encrypted_key, size, etag, version_id, is_archived)
+    SELECT batch_id, position, key_hash, encrypted_key, size, etag, version_id, archive_state <> ''
     FROM pg_temp.chosen c JOIN cut ON cut.is_large = c.is_large AND cut.slot = c.weight_before / %(unit)s
     JOIN made USING (number)
 )
@@ -253,6 +264,7 @@ class Planner:
         self._limits = limits
         self._counts: Counter[tuple[str, bool]] = Counter()
         self._weights: Counter[bool] = Counter()
+        self._archived_bytes = 0
         self._failure: BaseException | None = None
 
     def plan(self, listing: Iterable[SourceObject]) -> PlanSummary:
@@ -342,6 +354,8 @@ class Planner:
             "scope": self._run.scope_id,
             "same_recipe": self._same_recipe,
             "supersede": limits.on_change == "supersede",
+            "restores": limits.restores_archived,
+            "not_planned": list(_NOT_PLANNED),
             "limit": None if limits.limit is None else limits.limit - self._chosen(),
             "whole": limits.are_whole,
             "large_weight": self._weights[True],
@@ -352,8 +366,10 @@ class Planner:
         with self._connection.transaction(doing):
             self._connection.copy_in(doing, "pg_temp.listing", text)
             rows = self._connection.query(doing, _CHOOSE, parameters)
-        for why, is_written, is_large, count, weight in rows:
+        for why, is_written, is_large, count, weight, size in rows:
             self._counts[why, is_written] += count
+            if why == "archived":
+                self._archived_bytes += size
             if why not in _NOT_PLANNED:
                 self._weights[is_large] += weight
 
@@ -361,13 +377,13 @@ class Planner:
         encrypt, hash_key = self._project.source_key_cipher.encrypt, self._project.source_hash_key
         prefix = split_source(self._run.request.source)[1].encode("utf-8", "surrogateescape")
         nonces = os.urandom(NONCE_BYTES * len(objects))
-        for number, (key, size, etag, _, version_id) in enumerate(objects):
+        for number, (key, size, etag, _, version_id, archive_state) in enumerate(objects):
             text = prefix + key.encode("utf-8", "surrogateescape")
             key_hash = hmac.digest(hash_key, text, "sha256")[:16]
             encrypted = encrypt(text, key_hash, nonces[number * NONCE_BYTES : (number + 1) * NONCE_BYTES])
             version = NULL if version_id is None else copy_field(version_id)
             row = f"{position + number}\t{key_hash.hex()}\t\\\\x{encrypted.hex()}\t{size}"
-            yield f"{row}\t{copy_field(etag)}\t{version}\n"
+            yield f"{row}\t{copy_field(etag)}\t{version}\t{archive_state}\n"
 
     def _cut(self, listed: int, outside: int, deleted: int) -> PlanSummary:
         doing = "cutting the plan into batches"
@@ -382,7 +398,8 @@ class Planner:
             self._connection.query(
                 doing,
                 "UPDATE run SET listed = %(listed)s, already_done = %(done)s, planned = %(planned)s, "
-                "planned_bytes = %(bytes)s WHERE run_id = %(run)s; "
+                "planned_bytes = %(bytes)s, archived = %(archived)s, archived_bytes = %(archived_bytes)s "
+                "WHERE run_id = %(run)s; "
                 "DROP TABLE pg_temp.listing, pg_temp.chosen, pg_temp.listed",
                 {
                     **run,
@@ -390,6 +407,8 @@ class Planner:
                     "done": count["done"],
                     "planned": planned,
                     "bytes": total,
+                    "archived": count["archived"],
+                    "archived_bytes": self._archived_bytes,
                 },
             )
         return PlanSummary(
@@ -398,6 +417,8 @@ class Planner:
             already_done=count["done"],
             kept=count["kept"],
             withdrawn=count["withdrawn"],
+            archived=count["archived"],
+            archived_bytes=self._archived_bytes,
             planned=planned,
             bytes=total,
             why={why: number for why, number in sorted(count.items()) if why not in _NOT_PLANNED},

@@ -84,6 +84,8 @@ class Run:
     already_done: int
     planned: int
     planned_bytes: int
+    archived: int
+    archived_bytes: int
     started_at: datetime
     finished_at: datetime | None
     patients_of_several_issuers: int
@@ -217,6 +219,8 @@ class RunReport(Totals):
         Time spent on objects, summed over all workers.
     audit_head
         Counter and newest hash of the audit's events. Kept elsewhere, it later proves that no event was deleted.
+    archived, archived_bytes
+        Objects in archive tiers, by the listing or found when they were read, and their sizes summed.
     """
 
     run: Run
@@ -228,12 +232,14 @@ class RunReport(Totals):
     attempts: int = 0
     object_seconds: float = 0.0
     audit_head: str = ""
+    archived: int = 0
+    archived_bytes: int = 0
 
 
 _RUN = (
     "SELECT r.run_id::text, r.request, r.scope_id, r.rules_id, s.project_id, r.state, r.listed, r.already_done, "
-    "r.planned, r.planned_bytes, r.started_at, r.finished_at, r.patients_of_several_issuers, "
-    "r.studies_of_several_patients FROM run r JOIN work_scope s USING (scope_id) "
+    "r.planned, r.planned_bytes, r.archived, r.archived_bytes, r.started_at, r.finished_at, "
+    "r.patients_of_several_issuers, r.studies_of_several_patients FROM run r JOIN work_scope s USING (scope_id) "
 )
 
 
@@ -423,6 +429,8 @@ def finish_run(connection: DatabaseConnection, chain_key: bytes, run_id: str, st
             "reasons": dict(report.reasons),
             "bytes_in": report.bytes_in,
             "bytes_out": report.bytes_out,
+            "archived": report.archived,
+            "archived_bytes": report.archived_bytes,
             "working_seconds": report.working_seconds,
             "listed": run.listed,
             "already_done": run.already_done,
@@ -576,11 +584,13 @@ def report_run(connection: DatabaseConnection, run_id: str) -> RunReport:
         done_by_other_runs=done,
         lacking_terms=lacking,
         deleted_sources=deleted,
-        bytes_in=sum(row[3] for row in totals),
+        bytes_in=sum(row[3] for row in totals if row[0] != Outcome.ARCHIVED),
         bytes_out=sum(row[4] for row in totals),
         attempts=attempts,
         object_seconds=milliseconds / 1000,
         seconds=seconds,
         working_seconds=_working_seconds(connection, run.run_id),
         audit_head=head,
+        archived=run.archived + outcomes[Outcome.ARCHIVED],
+        archived_bytes=run.archived_bytes + sum(row[3] for row in totals if row[0] == Outcome.ARCHIVED),
     )

@@ -191,7 +191,7 @@ class ContainerStore:
         return self.base.same_place(other)
 
     def _with_members(self, listed: SourceObject) -> Iterator[SourceObject]:
-        if not is_container(listed.key):
+        if listed.archive_state or not is_container(listed.key):
             yield listed
             return
         try:

@@ -9,6 +9,8 @@ from xml.parsers import expat
 _OBJECT = "Contents"
 _OBJECT_LEVEL = 2
 _FIELDS = frozenset({"Key", "Size", "ETag", "LastModified", "StorageClass"})
+_RESTORE = "IsRestoreInProgress"
+"""In `RestoreStatus`."""
 
 
 def parse_contents(
@@ -24,7 +26,8 @@ def parse_contents(
     response_dict
         The answer: `status_code`, `headers` and `body`. The objects are removed from the body.
     customized_response_dict
-        Receives `Contents`: dicts of `Key`, `Size`, `ETag`, `LastModified` and `StorageClass`.
+        Receives `Contents`: dicts of `Key`, `Size`, `ETag`, `LastModified`, `StorageClass`, and `RestoreStatus` of
+        objects that were or are being restored.
     """
     if customized_response_dict is None or response_dict["status_code"] != 200:
         return
@@ -72,7 +75,7 @@ class _ContentsParser:
 
     def _finish(self, name: str) -> None:
         if self._entry is not None:
-            if self._level == _OBJECT_LEVEL + 1 and name in _FIELDS:
+            if (self._level == _OBJECT_LEVEL + 1 and name in _FIELDS) or name == _RESTORE:
                 self._entry[name] = self._text
             elif self._level == _OBJECT_LEVEL:
                 self.contents.append(_typed(self._entry))
@@ -89,4 +92,7 @@ def _typed(entry: dict[str, str]) -> dict[str, Any]:
     modified = datetime.fromisoformat(entry["LastModified"])
     if modified.tzinfo is None:
         raise ValueError("a time without a time zone")
-    return {**entry, "Size": int(entry["Size"]), "LastModified": modified}
+    typed = {**entry, "Size": int(entry["Size"]), "LastModified": modified}
+    if _RESTORE in entry:
+        typed["RestoreStatus"] = {_RESTORE: typed.pop(_RESTORE) == "true"}
+    return typed

@@ -6,7 +6,8 @@ import base64
 import hashlib
 import re
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import obstore
 
 from dicom_deid.exceptions import ConfigurationError, ObjectStoreError, Quarantine
-from dicom_deid.objects import SourceObject, WrittenObject
+from dicom_deid.objects import ArchiveState, SourceObject, WrittenObject
 from dicom_deid.objectstore.base import CONTENT_TYPE, Buffer, ObjectStore, holds_same_bytes
 from dicom_deid.objectstore.connection import S3Connection, checksum_arguments
 from dicom_deid.objectstore.errors import (
@@ -38,6 +39,9 @@ _CHECKSUMS: dict[str, Callable[[Buffer], bytes]] = {
     "ChecksumCRC32": lambda data: zlib.crc32(data).to_bytes(4, "big"),
 }
 """Checksums that S3 keeps of an object if the program that wrote it asked for one."""
+_ARCHIVE_CLASSES = frozenset({"GLACIER", "DEEP_ARCHIVE"})
+"""Storage classes whose objects must be restored before they can be read."""
+_LOOKED_AT_ONCE = 16
 _OTHER_ETAGS = 3
 """After this many intact objects whose ETag is no MD5, and none whose ETag is, ETags are not compared."""
 _CONFIRM = RetryPolicy(max_attempts=3)
@@ -55,6 +59,8 @@ class S3Store(S3Bucket):
         self._etags_are_md5 = False
         # Objects whose bytes are right, and whose ETag is not their MD5.
         self._other_etags = 0
+        # Other stores use the names of the classes for tiers that can be read, and do not list what was restored.
+        self._lists_restores = ".amazonaws.com" in self.endpoint[0]
 
     def check(self, *, writable: bool = False) -> None:
         """See `ObjectStore.check`; writing is tried with a multipart upload that is aborted at once."""
@@ -74,9 +80,8 @@ class S3Store(S3Bucket):
         arguments = {} if start_after is None else {"StartAfter": self.full_key(start_after)}
         while True:
             page = self.call("listing the bucket", partial(self._page, arguments))
-            for entry in page.get("Contents", ()):
-                if not entry["Key"].endswith("/"):
-                    yield self._listed(entry)
+            found = [self._listed(entry) for entry in page.get("Contents", ()) if not entry["Key"].endswith("/")]
+            yield from found if self._lists_restores else self._confirm_archived(found)
             if not page.get("IsTruncated"):
                 return
             arguments = {"ContinuationToken": page["NextContinuationToken"]}
@@ -254,18 +259,48 @@ class S3Store(S3Bucket):
             Bucket=self.bucket,
             Prefix=self.prefix,
             MaxKeys=limit,
+            **({"OptionalObjectAttributes": ["RestoreStatus"]} if self._lists_restores else {}),
             **self.connection.read_arguments,
             **(arguments or {}),
         )
 
     def _listed(self, entry: Mapping[str, Any]) -> SourceObject:
         key = entry["Key"].removeprefix(self.prefix)
-        return SourceObject(key, entry["Size"], unquoted(entry["ETag"]), entry["LastModified"])
+        state: ArchiveState = ""
+        if entry.get("StorageClass") in _ARCHIVE_CLASSES:
+            restore = entry.get("RestoreStatus")
+            state = "archived" if restore is None else "restoring" if restore["IsRestoreInProgress"] else ""
+        return SourceObject(key, entry["Size"], unquoted(entry["ETag"]), entry["LastModified"], None, state)
+
+    def _confirm_archived(self, found: Sequence[SourceObject]) -> Iterable[SourceObject]:
+        """Return listed objects with the state that requests for each archived one show."""
+        if not any(listed.archive_state for listed in found):
+            return found
+        with ThreadPoolExecutor(_LOOKED_AT_ONCE) as pool:
+            return list(pool.map(self._confirm, found))
+
+    def _confirm(self, listed: SourceObject) -> SourceObject:
+        if not listed.archive_state:
+            return listed
+        restore = (self.head(listed.key) or {}).get("Restore", "")
+        if 'ongoing-request="true"' in restore:
+            return listed._replace(archive_state="restoring")
+        try:
+            self.read(listed.key, etag=listed.etag, start=0, end=min(1, listed.size))
+        except Quarantine as problem:
+            if problem.reason is Reason.ARCHIVED:
+                return listed
+        return listed._replace(archive_state="")
 
     def restore(self, key: str, *, days: int) -> None:
         """See `ObjectStore.restore`."""
+        head = self.head(key) or {}
+        if 'ongoing-request="true"' in head.get("Restore", ""):
+            return
         arguments = {"Bucket": self.bucket, "Key": self.full_key(key), **self.connection.read_arguments}
-        request = {"Days": days, "GlacierJobParameters": {"Tier": "Standard"}}
+        # Objects of Intelligent-Tiering are moved out of its archive tiers; a number of days is refused.
+        is_tiered = head.get("StorageClass") == "INTELLIGENT_TIERING"
+        request = {} if is_tiered else {"Days": days, "GlacierJobParameters": {"Tier": "Standard"}}
         with suppress(AlreadyInProgress):
             self.call("restoring an object", lambda: self.client.restore_object(**arguments, RestoreRequest=request))
 

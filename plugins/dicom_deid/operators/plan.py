@@ -306,6 +306,10 @@ class DicomPlanOperator(DicomDeidOperator):
             summary.bytes / 1e6,
             len(summary.batches),
         )
+        if summary.archived:
+            self.log.info(
+                "%d objects (%.1f MB) are in an archive tier.", summary.archived, summary.archived_bytes / 1e6
+            )
         for why, count in sorted(summary.why.items()):
             self.log.info("  %s: %d", why, count)
         for why, count in sorted(summary.superseding.items()):

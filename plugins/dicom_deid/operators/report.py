@@ -144,6 +144,8 @@ class DicomReportOperator(DicomDeidOperator):
         )
         # Kept in the log, it later proves that no newer event of the audit was deleted.
         self.log.info("Head of the audit: %s", report.audit_head)
+        if report.archived:
+            self.log.info("%d objects (%.1f MB) are in an archive tier.", report.archived, report.archived_bytes / 1e6)
         if report.lacking_terms:
             self.log.info(
                 "%d objects were written before a name or an identifier of their patient was known; the next run "
@@ -190,6 +192,8 @@ def _counts(run_id: str, report: RunReport) -> dict[str, Any]:
         "deidentified": report.outcomes.get(Outcome.DEIDENTIFIED, 0),
         "quarantined": report.outcomes.get(Outcome.QUARANTINED, 0),
         "failed": report.outcomes.get(Outcome.FAILED, 0),
+        "archived": report.archived,
+        "archived_bytes": report.archived_bytes,
         "lacking_terms": report.lacking_terms,
         "deleted_sources": report.deleted_sources,
         "reasons": dict(report.reasons),

@@ -132,6 +132,7 @@ def plan_run(
             on_change=configuration.on_change,
             selection=configuration.selection.digest,
             is_whole_listing=list_objects is None and configuration.cohort is None,
+            restores_archived=configuration.restore == "request",
             unread_prefixes=unread,
         )
     return PlannedRun(run_id, summary, configuration, answers)

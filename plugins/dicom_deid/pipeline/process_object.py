@@ -347,6 +347,8 @@ class ObjectProcessor:
             return attempt.result(Outcome.EXCLUDED, detail="decision")
         if item.deaths >= _MAX_DEATHS:
             return attempt.result(Outcome.QUARANTINED, reason=Reason.WORKER_DIED)
+        if item.is_archived:
+            raise Quarantine(Reason.ARCHIVED)
         if self._selection:
             header = self._read_header(item, self._selection.tags | INDEX_TAGS)
             criterion = excluding_criterion(self._selection, header)

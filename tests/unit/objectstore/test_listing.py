@@ -76,7 +76,7 @@ def _list(body: bytes, status: int, *, fast: bool) -> dict[str, Any] | str:
         return type(error).__name__
     for entry in page.get("Contents", ()):
         entry.pop("Owner", None)
-        entry.pop("RestoreStatus", None)
+        entry.get("RestoreStatus", {}).pop("RestoreExpiryDate", None)
     page.pop("ResponseMetadata")
     return dict(page)
 

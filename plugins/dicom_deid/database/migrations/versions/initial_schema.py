@@ -209,6 +209,8 @@ CREATE TABLE run (
     already_done bigint NOT NULL DEFAULT 0,
     planned bigint NOT NULL DEFAULT 0,
     planned_bytes bigint NOT NULL DEFAULT 0,
+    archived bigint NOT NULL DEFAULT 0,
+    archived_bytes bigint NOT NULL DEFAULT 0,
     started_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     finished_at timestamptz,
     -- Counted when the run ends.
@@ -248,9 +250,11 @@ CREATE TABLE batch_item (
     version_id text,
     outcome text,
     deaths smallint NOT NULL DEFAULT 0,
+    is_archived boolean NOT NULL DEFAULT false,
     PRIMARY KEY (batch_id, item)
 ) WITH (fillfactor = 90);
 COMMENT ON COLUMN batch_item.encrypted_key IS 'The whole source key, which may name a patient, encrypted.';
+COMMENT ON COLUMN batch_item.is_archived IS 'It cannot be read: the store is asked to restore it.';
 COMMENT ON COLUMN batch_item.outcome IS 'Also: left (another run has it), done (another run has done it meanwhile).';
 
 CREATE TABLE write_intent (
