@@ -45,6 +45,7 @@ from dicom_deid.engine.handlers.basic import GroupLengthEdit, ObjectWalk, Pendin
 from dicom_deid.engine.handlers.private import NotInSegmentError
 from dicom_deid.engine.handlers.steps import FunctionSource
 from dicom_deid.engine.pixels import CleanedPixels
+from dicom_deid.engine.pixels.codestream import Piece
 from dicom_deid.engine.pixels.policy import PixelAndDocumentPolicy
 from dicom_deid.engine.references import NON_PATIENT_CLASSES
 from dicom_deid.engine.residuals.matcher import MAX_HITS
@@ -52,6 +53,8 @@ from dicom_deid.engine.residuals.search import (
     RemovedValues,
     Residual,
     find_residuals,
+    in_pixel_data,
+    is_in_pixel_data,
     redacted,
     removed_values,
     repeats_identifier,
@@ -279,6 +282,27 @@ class Deidentifier:
         """
         analysis = self.analyse(data)
         return self.rewrite(analysis, resolve(analysis.identifiers))
+
+    def search_pixel_data(self, analysis: AnalysisResult, pieces: list[Piece]) -> None:
+        """Search what was read of the compressed frames of an object whose beginning was analysed.
+
+        Parameters
+        ----------
+        analysis
+            Of the beginning.
+        pieces
+            What the fragments hold beside their pictures, see `beside_pictures`.
+
+        Raises
+        ------
+        Quarantine
+            By the policy for residuals.
+        """
+        analysis.walk.beside_pictures = pieces
+        if analysis.removed is not None:
+            residuals = in_pixel_data(analysis.walk, analysis.header.transfer_syntax.encoding, analysis.removed)
+            if residuals:
+                self._report(analysis, residuals)
 
     def analyse_tail(self, analysis: AnalysisResult, tail: bytes) -> None:
         """Apply the rules to what follows the pixel data of an object whose beginning was analysed.
@@ -521,6 +545,8 @@ class Deidentifier:
                 raise Quarantine(Reason.MALFORMED, f"{name}: {_EMBEDDED}", found.start)
 
     def _may_redact(self, residual: Residual) -> bool:
+        if is_in_pixel_data(residual):
+            return True
         return repeats_identifier(residual) or (self.settings.free_text != "keep" and is_in_free_text(residual))
 
     def _apply_residual_policy(
@@ -529,15 +555,17 @@ class Deidentifier:
         # Residuals are removed from the original bytes, and the rules are applied again.
         policy = self.settings.residuals
         held = [one for one in residuals if not self._may_redact(one)] if policy == "quarantine" else []
-        if held or policy == "report" or len(residuals) > MAX_HITS:
+        in_pixels = [one for one in residuals if is_in_pixel_data(one)]
+        if held or policy == "report" or len(residuals) > MAX_HITS or (obj.partial and in_pixels):
             self._report(analysis, held or residuals)
             return analysis
         if policy != "remove-element":
             data = redacted(obj.data, residuals)
         else:
-            values = [residual.listed.start for residual in residuals]
+            values = [residual.listed.start for residual in residuals if not is_in_pixel_data(residual)]
             encoding = obj.header.transfer_syntax.encoding
-            data = erase(obj.data, obj.start, encoding, values, partial=obj.partial)
+            data = redacted(obj.data, in_pixels)
+            data = erase(data, obj.start, encoding, values, partial=obj.partial)
         if data == obj.data:
             raise _refusal(residuals)
         file = data if obj.data is obj.file else obj.file

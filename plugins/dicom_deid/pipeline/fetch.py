@@ -305,7 +305,8 @@ def _analyse_tail(
         return b""
     start, end = analysis.pixel_data
     if end is None:
-        end = end_of_fragments(read, start, size)
+        end, pieces = end_of_fragments(read, start, size)
+        deidentifier.search_pixel_data(analysis, pieces)
     if end > size:
         raise Quarantine(Reason.TRUNCATED, "(7fe0,0010)", size)
     if size - end > MAX_HEADER_BYTES:

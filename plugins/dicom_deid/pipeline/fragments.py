@@ -1,10 +1,11 @@
-"""Find the end of encapsulated pixel data without reading all of it (PS3.5 section A.4)."""
+"""Find the end of encapsulated pixel data, and its comments, without reading all of it (PS3.5 section A.4)."""
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
+from dicom_deid.engine.pixels.codestream import Piece, beside_picture
 from dicom_deid.exceptions import Quarantine
 from dicom_deid.reasons import Reason
 
@@ -12,14 +13,18 @@ _ITEM = b"\xfe\xff\x00\xe0"
 _DELIMITER = b"\xfe\xff\xdd\xe0"
 _HEADER_BYTES = 8
 _SMALL_FRAGMENT = 64 * 1024
-_NARROW, _WIDE = 512, 2**20
+_NARROW, _WIDE = 4096, 2**20
+# Bytes before an item that are read with its header: what follows a codestream.
+_BEFORE = 256
+# EOI of JPEG and JPEG-LS, EOC of JPEG 2000.
+_END_OF_CODESTREAM = b"\xff\xd9"
 
 
-def end_of_fragments(read: Callable[[int, int], bytes], start: int, size: int) -> int:
-    """Walk from item to item and return the offset just after the sequence delimitation item.
+def end_of_fragments(read: Callable[[int, int], bytes], start: int, size: int) -> tuple[int, list[Piece]]:
+    """Walk from item to item as far as the sequence delimitation item.
 
-    Of large fragments only the headers are read; small ones are read many at a time, because a request for each would
-    cost more than their bytes.
+    Of large fragments only the beginning and the end are read; small ones are read many at a time, because a request
+    for each would cost more than their bytes.
 
     Parameters
     ----------
@@ -30,24 +35,44 @@ def end_of_fragments(read: Callable[[int, int], bytes], start: int, size: int) -
     size
         Size of the object.
 
+    Returns
+    -------
+    int, list of Piece
+        The offset just after the sequence delimitation item; and what the fragments hold beside their pictures, each
+        text once.
+
     Raises
     ------
     Quarantine
         `MALFORMED` if something other than an item follows, `TRUNCATED` if the object ends first.
     """
     position, window, window_start, step = start, b"", start, _NARROW
+    begin, head, found = start, b"", dict[bytes, Piece]()
     while True:
         offset = position - window_start
         if offset < 0 or offset + _HEADER_BYTES > len(window):
             if position + _HEADER_BYTES > size:
                 raise Quarantine(Reason.TRUNCATED, "(7fe0,0010)", position)
-            window, window_start, offset = read(position, min(position + step, size)), position, 0
+            window_start = max(position - _BEFORE, begin)
+            window, offset = read(window_start, min(position + step, size)), position - window_start
+        for piece in _beside_picture(begin, head, position, window[max(begin - window_start, 0) : offset]):
+            found.setdefault(piece.data, piece)
         tag = window[offset : offset + 4]
         (length,) = struct.unpack_from("<I", window, offset + 4)
-        position += _HEADER_BYTES
+        begin = position + _HEADER_BYTES
         if tag == _DELIMITER:
-            return position
+            return begin, list(found.values())
         if tag != _ITEM or length == 0xFFFFFFFF:
-            raise Quarantine(Reason.MALFORMED, "(7fe0,0010)", position - _HEADER_BYTES)
-        position += length
+            raise Quarantine(Reason.MALFORMED, "(7fe0,0010)", position)
+        position = begin + length
+        head = window[offset + _HEADER_BYTES : offset + _HEADER_BYTES + length]
         step = _WIDE if length < _SMALL_FRAGMENT else _NARROW
+
+
+def _beside_picture(begin: int, head: bytes, end: int, tail: bytes) -> Iterator[Piece]:
+    """Yield what is beside the picture in a fragment, of which the beginning and the end were read."""
+    for piece in beside_picture(memoryview(head)):
+        yield piece._replace(position=begin + piece.position)
+    if len(head) < end - begin:
+        after = tail[tail.rfind(_END_OF_CODESTREAM) + len(_END_OF_CODESTREAM) :] if _END_OF_CODESTREAM in tail else tail
+        yield Piece(end - len(after), after, is_apart=False)

@@ -31,13 +31,13 @@ class Source:
 @given(st.lists(st.sampled_from([0, 2, 10, 600, 70_000, 1_100_000]), max_size=6), st.binary(max_size=50))
 def test_end_is_just_after_the_delimiter_wherever_fragments_fall(lengths, tail):
     before = b"header" + b"".join(map(item, lengths)) + DELIMITER
-    assert end_of_fragments(Source(before + tail), 6, len(before) + len(tail)) == len(before)
+    assert end_of_fragments(Source(before + tail), 6, len(before) + len(tail))[0] == len(before)
 
 
 def test_large_fragments_are_skipped_and_small_ones_read_together():
     large = Source(b"".join(item(500_000) for _ in range(20)) + DELIMITER)
     end_of_fragments(large, 0, len(large.data))
-    assert large.read_bytes < 20_000
+    assert large.read_bytes < 0.01 * len(large.data)
     small = Source(b"".join(item(1000) for _ in range(5000)) + DELIMITER)
     end_of_fragments(small, 0, len(small.data))
     assert small.requests < 12

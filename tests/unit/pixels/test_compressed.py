@@ -16,7 +16,6 @@ import pydicom.data
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 from pydicom import Dataset, dcmread
 from pydicom.data import get_testdata_file
 from pydicom.encaps import encapsulate, encapsulate_extended, generate_frames, parse_basic_offsets
@@ -25,6 +24,19 @@ from pydicom.pixels import pixel_array
 from pydicom.pixels.encoders.base import get_encoder
 from pydicom.pixels.processing import convert_color_space
 from pydicom.uid import UID
+from tests.support.compressed import (
+    BASELINE,
+    EXPLICIT,
+    HTJ2K,
+    J2K,
+    J2K_LOSSY,
+    JPEG_LOSSLESS,
+    JPEG_LS,
+    LOSSLESS,
+    RLE,
+    compressed,
+    jpeg_dataset,
+)
 from tests.support.engine import run
 from tests.support.images import header_of, image_dataset, planted_image
 from tests.support.programs import program
@@ -37,15 +49,9 @@ from dicom_deid.reasons import Reason
 from dicom_deid.recipe import Recipe
 from dicom_deid.recipe.filters import Rectangle
 
-EXPLICIT = "1.2.840.10008.1.2.1"
-RLE, JPEG_LS, J2K = "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.90"
-BASELINE, J2K_LOSSY = "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.91"
-JPEG_LOSSLESS = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
-HTJ2K = ("1.2.840.10008.1.2.4.201", "1.2.840.10008.1.2.4.202")
 TOOLS = {BASELINE: "dcmdjpeg", RLE: "dcmdrle", JPEG_LS: "dcmdjpls"}
 TOLERANCE = 4
 """Two decoders of lossy JPEG may round and interpolate differently."""
-LOSSLESS = (RLE, JPEG_LS, J2K, *JPEG_LOSSLESS, *HTJ2K)
 READ_BY_GDCM = (RLE, JPEG_LS, J2K, *JPEG_LOSSLESS)
 CORNER = [Region(True, Rectangle(0, 0, 10, 4)), Region(False, Rectangle(2, 1, 5, 3))]
 
@@ -55,42 +61,6 @@ def corner_mask(rows: int, columns: int) -> np.ndarray:
     mask[0:4, 0:10] = True
     mask[1:3, 2:5] = False
     return mask
-
-
-def compressed(dataset: Dataset, syntax: str) -> Dataset:
-    if syntax in JPEG_LOSSLESS + HTJ2K:
-        return compressed_by_imagecodecs(dataset, syntax)
-    # GDCM, which pydicom would take first, aborts on an odd number of pixels in RLE.
-    plugin = "pyjpegls" if syntax == JPEG_LS else "pylibjpeg"
-    dataset.compress(UID(syntax), encoding_plugin=plugin, generate_instance_uid=False)
-    return dataset
-
-
-def compressed_by_imagecodecs(dataset: Dataset, syntax: str) -> Dataset:
-    """Encode in syntaxes that pydicom has no encoder for; of signed samples all bits are encoded."""
-    frames = dataset.pixel_array
-    frames = frames if dataset.get("NumberOfFrames", 1) > 1 else frames[np.newaxis]
-    if syntax in JPEG_LOSSLESS and dataset.PhotometricInterpretation == "YBR_FULL":
-        raise ValueError("the encoder marks colours as RGB")
-    space = "RGB" if dataset.PhotometricInterpretation == "RGB" else "GRAYSCALE"
-    precision = dataset.BitsAllocated if dataset.PixelRepresentation else dataset.BitsStored
-    if syntax in HTJ2K:
-        encoded = [imagecodecs.htj2k_encode(frame, reversible=True, tlm=True, rgb=False) for frame in frames]
-    else:
-        encoded = [
-            imagecodecs.jpeg8_encode(
-                frame.view(f"u{frame.itemsize}"),
-                lossless=True,
-                bitspersample=precision,
-                colorspace=space,
-                outcolorspace=space,
-            )
-            for frame in frames
-        ]
-    dataset.add_new(0x7FE00010, "OB", encapsulate([bytes(frame) for frame in encoded]))
-    dataset["PixelData"].is_undefined_length = True
-    dataset.file_meta.TransferSyntaxUID = UID(syntax)
-    return dataset
 
 
 def rewritten(dataset: Dataset, cleaned: CleanedPixels) -> Dataset:
@@ -348,34 +318,6 @@ def test_an_encoder_that_changes_samples_is_not_used(monkeypatch: pytest.MonkeyP
     cleaned = clean_pixels(header_of(dataset), dataset.PixelData, RLE, CORNER)
     assert cleaned is not None
     assert cleaned.transfer_syntax_uid == EXPLICIT
-
-
-def jpeg_dataset(rows: int, columns: int, subsampling: int, frames: int = 1, *, restart: int = 0) -> Dataset:
-    """An image in JPEG baseline; `subsampling` is Pillow's: 0 for 4:4:4, 1 for 4:2:2, 2 for 4:2:0, -1 for grey."""
-    encoded = []
-    for frame in range(frames):
-        noise = np.random.default_rng(frame).normal(0, 10, (rows, columns, 3))
-        y, x = np.mgrid[0:rows, 0:columns]
-        picture = np.clip(noise + np.stack([x * 3, y * 3, 255 - x], axis=-1), 0, 255).astype(np.uint8)
-        image = Image.fromarray(picture) if subsampling >= 0 else Image.fromarray(picture[..., 0])
-        file = io.BytesIO()
-        options = {"subsampling": subsampling} if subsampling >= 0 else {}
-        image.save(file, "JPEG", quality=85, restart_marker_blocks=restart, **options)
-        encoded.append(file.getvalue())
-    grey = subsampling < 0
-    dataset = image_dataset(
-        bytes(rows * columns * (1 if grey else 3)),
-        rows=rows,
-        columns=columns,
-        frames=frames,
-        photometric="MONOCHROME2" if grey else "RGB",
-    )
-    if not grey:
-        dataset.PhotometricInterpretation = "YBR_FULL_422" if subsampling else "YBR_FULL"
-    dataset.add_new(0x7FE00010, "OB", encapsulate(encoded))
-    dataset["PixelData"].is_undefined_length = True
-    dataset.file_meta.TransferSyntaxUID = UID(BASELINE)
-    return dataset
 
 
 @pytest.mark.parametrize("columns", [40, 41])

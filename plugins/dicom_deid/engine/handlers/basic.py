@@ -36,6 +36,7 @@ from dicom_deid.dicom.walk import (
 )
 from dicom_deid.engine.dates import shift
 from dicom_deid.engine.pixels import TextLayout
+from dicom_deid.engine.pixels.codestream import Piece
 from dicom_deid.exceptions import Quarantine
 from dicom_deid.identifiers import Identifier, IdentifierKind
 from dicom_deid.reasons import Reason
@@ -58,6 +59,7 @@ class ObjectWalk(Walk):
     __slots__ = (
         "added",
         "after_pixels",
+        "beside_pictures",
         "captured",
         "codecs",
         "content_references",
@@ -114,6 +116,8 @@ class ObjectWalk(Walk):
         self.pixel_data: tuple[int, int | None] | None = None
         # Number of bytes after the frames in it that are blanked. In a partial object they follow its end.
         self.after_pixels = 0
+        # What encapsulated pixel data hold beside their pictures; None if that was not looked at.
+        self.beside_pictures: list[Piece] | None = None
         # Start, end and VR of the values of OverlayData that stay in the object, by tag.
         self.overlays: dict[int, tuple[int, int, str]] = {}
         # Groups of removed overlay planes whose bits may be in PixelData.

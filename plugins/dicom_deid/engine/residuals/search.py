@@ -21,6 +21,7 @@ from dicom_deid.dicom.walk import ItemContext, RuleEdit
 from dicom_deid.engine.element_refs import ElementRef, iter_elements
 from dicom_deid.engine.handlers.basic import ObjectWalk
 from dicom_deid.engine.handlers.private import NotInSegmentError
+from dicom_deid.engine.pixels.codestream import beside_pictures
 from dicom_deid.engine.residuals.boundaries import Hit, extent
 from dicom_deid.engine.residuals.matcher import MAX_HITS, matches
 from dicom_deid.engine.residuals.spellings import ESCAPES, WordBoundary
@@ -33,6 +34,7 @@ from dicom_deid.engine.residuals.terms import (
     vr_of_original,
 )
 from dicom_deid.engine.segments import Segment, SegmentEdit
+from dicom_deid.recipe import ElementName
 
 # How a changed element is searched: not at all, as one value, as a sequence or an item of structured content, by the
 # day of a date and time, as a UID, or as the UID of an instance.
@@ -47,7 +49,7 @@ _MAX_ORIGINAL, _MAX_CACHED = 1024, 4096
 _MIN_UID = 9
 # A search copies this many bytes at a time; the longest original and the words beside it are shorter than the overlap.
 _BLOCK, _OVERLAP = 2**24, 2**16
-_CHARACTER_SET, _SOP_INSTANCE_UID = 0x00080005, 0x00080018
+_CHARACTER_SET, _SOP_INSTANCE_UID, _PIXEL_DATA = 0x00080005, 0x00080018, 0x7FE00010
 # So many UIDs are found sooner one by one than by an automaton that has to be built first.
 _FEW_UIDS = 32
 _STRUCTURED_VRS = frozenset({"DA", "DT", "TM", "UI"})
@@ -171,10 +173,16 @@ def find_residuals(
     Returns
     -------
     list of Residual
-        In the order of the bytes. The search stops after `MAX_HITS`.
+        In the order of the bytes; those in pixel data follow. The search stops after `MAX_HITS`.
     """
     if walk.segments:
-        return _with_segments(walk, (start, end), encoding, removed)
+        found = _with_segments(walk, (start, end), encoding, removed)
+    else:
+        found = _in_data_set(walk, start, end, encoding, removed)
+    return found + in_pixel_data(walk, encoding, removed) if walk.encapsulated else found
+
+
+def _in_data_set(walk: ObjectWalk, start: int, end: int, encoding: Encoding, removed: RemovedValues) -> list[Residual]:
     found: dict[tuple[int, int], Residual] = {}
     for pieces in _blocks(_left(walk, start, end)):
         searched = b"\0".join([walk.data[first:last] for first, last in pieces]).lower()
@@ -189,6 +197,47 @@ def find_residuals(
         if len(found) > MAX_HITS:
             break
     return list(found.values())
+
+
+def in_pixel_data(walk: ObjectWalk, encoding: Encoding, removed: RemovedValues) -> list[Residual]:
+    """Search the comments of compressed frames, and what follows their codestreams; see `beside_pictures`.
+
+    A residual is the whole comment, which no reader needs, or what was found in bytes that may be a picture.
+    """
+    pieces, (start, end) = walk.beside_pictures, walk.pixel_data or (0, 0)
+    if pieces is None:
+        if end is None or any(edit.start <= start < edit.end and not edit.is_searched for edit in walk.edits):
+            return []
+        pieces = walk.beside_pictures = beside_pictures(walk.data, start, end)
+    element = ElementName.of(_PIXEL_DATA, vr="OB")
+    listed = ElementRef(element, start, start if end is None else end, encoding, removed.codecs)
+    found: dict[bytes, list[Hit]] = {}
+    residuals = []
+    for at, data, is_apart in pieces:
+        if data not in found:
+            found[data] = _hits_in_piece(data, removed)
+        hits = found[data]
+        if hits and is_apart:
+            residuals.append(Residual(listed, at, at + len(data), hits[0].term))
+        else:
+            residuals += [Residual(listed, at + hit.start, at + hit.end, hit.term) for hit in hits]
+    return residuals
+
+
+def _hits_in_piece(piece: bytes, removed: RemovedValues) -> list[Hit]:
+    """Return the hits in a piece of pixel data that count, with their extents."""
+    text = piece.lower()
+    shortest = 0 if _is_text(piece) else _MIN_IN_NUMBERS
+    found = []
+    for hit in [*matches(text, removed.terms, removed.codecs, MAX_HITS), *_uid_hits(text, removed.uids)]:
+        reach = extent(piece, hit, 0, len(piece), removed.codecs) if hit.end - hit.start >= shortest else None
+        if reach is not None:
+            found.append(hit._replace(start=reach[0], end=reach[1]))
+    return found
+
+
+def _is_text(value: bytes) -> bool:
+    return len(value) <= _MAX_TEXT_IN_NUMBERS and _TEXT.fullmatch(value) is not None
 
 
 def _with_segments(
@@ -306,6 +355,11 @@ def repeats_identifier(residual: Residual) -> bool:
     if of_element in _IDENTIFYING and kind in (of_element, TermKind.NAME):
         return found.end - found.start - (residual.end - residual.start) < 2
     return kind is TermKind.DATE and of_element is TermKind.IDENTIFIER
+
+
+def is_in_pixel_data(residual: Residual) -> bool:
+    """Tell whether a residual is in a comment of a compressed frame, or after its codestream."""
+    return residual.listed.element.tag == _PIXEL_DATA and residual.listed.element.root
 
 
 def where(residual: Residual) -> str:
@@ -618,6 +672,5 @@ def _is_searched(holding: ElementRef, hit: Hit, data: bytes, devices: frozenset[
         is_whole = value.strip(b"\0 ") == data[hit.start : hit.end]
         return is_whole and term.kind is TermKind.IDENTIFIER and hit.end - hit.start >= _MIN_WHOLE_IDENTIFIER
     if element.vr in _NUMBER_VRS or (element.vr in ("OB", "OW") and element.keyword.endswith("Data")):
-        is_text = len(value) <= _MAX_TEXT_IN_NUMBERS and _TEXT.fullmatch(value) is not None
-        return is_text or hit.end - hit.start >= _MIN_IN_NUMBERS
+        return _is_text(value) or hit.end - hit.start >= _MIN_IN_NUMBERS
     return element.vr in _FREE_TEXT_VRS or element.vr == "CS" or (element.vr in _CODED_VRS and not is_code)
