@@ -9,6 +9,10 @@ ArchiveState = Literal["", "archived", "restoring"]
 """Empty for an object that can be read; `restoring` while the store restores an archived one."""
 
 
+DeleteResult = Literal["", "deleted", "version-kept"]
+"""Empty if there was no object; `version-kept` if the bucket keeps a version of it."""
+
+
 class SourceObject(NamedTuple):
     """A listed object.
 

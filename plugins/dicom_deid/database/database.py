@@ -314,9 +314,11 @@ class Database:
         )
         return bool(rows)
 
-    def record_withdrawn(self, project: Project, done: Sequence[Deletion]) -> None:
-        """Record copies that were deleted for a withdrawal, one audit row each."""
-        withdrawals.record_withdrawn(self.connection, self.chain_key, project, done)
+    def record_withdrawn(
+        self, project: Project, done: Sequence[Deletion], versions_kept: Sequence[Deletion] = ()
+    ) -> None:
+        """Record copies that were deleted for a withdrawal, one audit row each, and whether a version is kept."""
+        withdrawals.record_withdrawn(self.connection, self.chain_key, project, done, versions_kept)
 
     def finish_withdrawal(self, project: Project, withdrawal_id: str) -> None:
         """End a withdrawal after every copy is deleted."""

@@ -8,7 +8,7 @@ is killed, the withdrawal is continued by its id.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -320,12 +320,23 @@ class _DryRun(Exception):
 
 
 def record_withdrawn(
-    connection: DatabaseConnection, chain_key: bytes, project: Project, done: Sequence[Deletion]
+    connection: DatabaseConnection,
+    chain_key: bytes,
+    project: Project,
+    done: Sequence[Deletion],
+    versions_kept: Sequence[Deletion] = (),
 ) -> None:
-    """Record copies that were deleted for a withdrawal: one audit row each, in one transaction."""
+    """Record copies that were deleted for a withdrawal: one audit row each, in one transaction.
+
+    Parameters
+    ----------
+    versions_kept
+        Those of which the bucket keeps a version; the audit says so.
+    """
     if not done:
         return
     doing = "recording what was withdrawn"
+    kept = {each.deletion_id for each in versions_kept}
     with connection.transaction(doing):
         rows = connection.query(doing, _DONE, ([each.deletion_id for each in done],))
         remaining = {deletion_id for (deletion_id,) in rows}
@@ -337,16 +348,16 @@ def record_withdrawn(
             group = AuditGroup(
                 run_id=withdrawal_id, batch_id=0, attempt=1, project=project.name, source="", destination=url
             )
-            append_rows(connection, chain_key, group, [_withdrawn_row(each) for each in members])
+            append_rows(connection, chain_key, group, [_withdrawn_row(each, kept) for each in members])
     count_objects(connection, [each.object_id for each in done])
 
 
-def _withdrawn_row(deletion: Deletion) -> AuditRow:
+def _withdrawn_row(deletion: Deletion, kept: Set[int]) -> AuditRow:
     item = BatchItem(item_id=0, key="", size=0, etag="", version_id=None, key_hash="", object_id=deletion.object_id)
     return AuditRow(
         item=item,
         outcome=Outcome.WITHDRAWN,
-        detail=deletion.place,
+        detail=f"{deletion.place}; a version is kept" if deletion.deletion_id in kept else deletion.place,
         destination_key=deletion.key,
         destination_etag=deletion.etag,
     )

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 from dicom_deid.exceptions import ObjectStoreError, Quarantine
-from dicom_deid.objects import SourceObject, WrittenObject
+from dicom_deid.objects import DeleteResult, SourceObject, WrittenObject
 
 Buffer = bytes | memoryview
 
@@ -105,8 +105,8 @@ class ObjectStore(Protocol):
         too, and is `DESTINATION_CONFLICT`.
         """
 
-    def delete(self, key: str, *, etag: str | None = None) -> bool:
-        """Delete an object, and return whether there was one.
+    def delete(self, key: str, *, etag: str | None = None) -> DeleteResult:
+        """Delete an object, and return whether there was one, and whether a version of it is left.
 
         Raises
         ------

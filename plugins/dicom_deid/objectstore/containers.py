@@ -20,7 +20,7 @@ from importlib import import_module
 from typing import Any, BinaryIO, NamedTuple, Protocol, cast
 
 from dicom_deid.exceptions import Quarantine
-from dicom_deid.objects import SourceObject, WrittenObject
+from dicom_deid.objects import DeleteResult, SourceObject, WrittenObject
 from dicom_deid.objectstore.base import Buffer, MultipartUpload, ObjectStore
 from dicom_deid.objectstore.ranged_file import ReadRange, ranged_file
 from dicom_deid.reasons import Reason
@@ -164,7 +164,7 @@ class ContainerStore:
         """See `ObjectStore.write`."""
         return self.base.write(key, parts, metadata=metadata, replaces=replaces)
 
-    def delete(self, key: str, *, etag: str | None = None) -> bool:
+    def delete(self, key: str, *, etag: str | None = None) -> DeleteResult:
         """See `ObjectStore.delete`."""
         return self.base.delete(key, etag=etag)
 

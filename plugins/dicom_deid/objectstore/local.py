@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from dicom_deid.exceptions import ConfigurationError, ObjectStoreError, Quarantine
-from dicom_deid.objects import SourceObject, WrittenObject
+from dicom_deid.objects import DeleteResult, SourceObject, WrittenObject
 from dicom_deid.objectstore.base import Buffer, ObjectStore, holds_same_bytes
 from dicom_deid.objectstore.errors import PreconditionFailed, RefusedError
 from dicom_deid.objectstore.throttle import Throttle
@@ -125,18 +125,18 @@ class LocalStore:
         finally:
             upload.abort()
 
-    def delete(self, key: str, *, etag: str | None = None) -> bool:
+    def delete(self, key: str, *, etag: str | None = None) -> DeleteResult:
         """See `ObjectStore.delete`; folders that become empty are kept."""
         existing = self.find(key)
         if existing is None:
-            return False
+            return ""
         if etag not in (None, existing.etag):
             raise Quarantine(Reason.DESTINATION_CONFLICT)
         try:
             self._path(key).unlink(missing_ok=True)
         except OSError as error:
             raise ObjectStoreError(f"a file cannot be deleted ({error.strerror})") from None
-        return True
+        return "deleted"
 
     def open_multipart(
         self, key: str, *, metadata: Mapping[str, str], copies: bool = False, replaces: str | None = None

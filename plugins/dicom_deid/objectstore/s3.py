@@ -15,7 +15,7 @@ from typing import Any
 import obstore
 
 from dicom_deid.exceptions import ConfigurationError, ObjectStoreError, Quarantine
-from dicom_deid.objects import ArchiveState, SourceObject, WrittenObject
+from dicom_deid.objects import ArchiveState, DeleteResult, SourceObject, WrittenObject
 from dicom_deid.objectstore.base import CONTENT_TYPE, Buffer, ObjectStore, holds_same_bytes
 from dicom_deid.objectstore.connection import S3Connection, checksum_arguments
 from dicom_deid.objectstore.errors import (
@@ -206,28 +206,30 @@ class S3Store(S3Bucket):
                 return WrittenObject(key, size, existing.etag, existed=True)
             raise Quarantine(Reason.DESTINATION_CONFLICT) from None
 
-    def delete(self, key: str, *, etag: str | None = None) -> bool:
+    def delete(self, key: str, *, etag: str | None = None) -> DeleteResult:
         """See `ObjectStore.delete`."""
         existing = self.find(key)
-        if existing is None:
-            if self.connection.delete_versions:
-                self.delete_old_versions(key)
-            return False
-        if etag not in (None, existing.etag):
+        if existing is not None and etag not in (None, existing.etag):
             raise Quarantine(Reason.DESTINATION_CONFLICT)
-        arguments = {"Bucket": self.bucket, "Key": self.full_key(key), **self.connection.read_arguments}
+        # First the older versions: each would become the object that readers see.
+        is_kept = self.connection.delete_versions and self.delete_old_versions(key)
+        if existing is None:
+            return "version-kept" if is_kept else ""
+        condition: dict[str, str] = {}
         if etag is not None and self.connection.conditional_writes:
-            arguments["IfMatch"] = f'"{etag}"'
-        if self.connection.delete_versions:
-            # First the older ones: each would become the object that readers see.
-            self.delete_old_versions(key)
-            if existing.version_id is not None:
-                arguments["VersionId"] = existing.version_id
+            condition["IfMatch"] = f'"{etag}"'
+        version = existing.version_id if self.connection.delete_versions else None
+        arguments = {"Bucket": self.bucket, "Key": self.full_key(key), **self.connection.read_arguments, **condition}
         try:
-            self.call("deleting an object", lambda: self.client.delete_object(**arguments))
+            if version is not None and not is_kept and self.delete_version(key, version, **condition):
+                return "deleted"
+            # Versions that object lock keeps are hidden by a delete marker, or the newest becomes the object again.
+            answer = self.call("deleting an object", lambda: self.client.delete_object(**arguments))
         except PreconditionFailed:
             raise Quarantine(Reason.DESTINATION_CONFLICT) from None
-        return True
+        if version is not None:
+            self.delete_version(key, version)
+        return "version-kept" if version is not None or answer.get("DeleteMarker") else "deleted"
 
     def open_multipart(
         self, key: str, *, metadata: Mapping[str, str], copies: bool = False, replaces: str | None = None

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
+from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.objects import SourceObject
 from dicom_deid.objectstore.connection import S3Connection
 from dicom_deid.objectstore.errors import CLIENT_ERRORS, NotFound, PreconditionFailed, translate
 from dicom_deid.objectstore.throttle import Throttle
 
 Result = TypeVar("Result")
+_LOG = logging.getLogger(__name__)
 
 
 class S3Bucket:
@@ -96,23 +99,36 @@ class S3Bucket:
 
     def delete_replaced_version(self, key: str, replaces: str | None) -> None:
         """Delete what a write has replaced, where versions are not kept."""
-        if replaces is not None and self.connection.delete_versions:
-            self.delete_old_versions(key)
+        if replaces is not None and self.connection.delete_versions and self.delete_old_versions(key):
+            _LOG.warning("Object lock keeps the version of an object that was replaced in %s", self.url)
 
-    def delete_old_versions(self, key: str) -> None:
-        """Delete all versions of a key but the newest; nothing happens in a bucket without versions."""
+    def delete_old_versions(self, key: str) -> bool:
+        """Delete all versions of a key but the newest, and return whether object lock keeps any."""
         arguments = {"Bucket": self.bucket, **self.connection.read_arguments}
         position: dict[str, str] = {}
+        kept = False
         while True:
             request = partial(self.client.list_object_versions, Prefix=self.full_key(key), **position, **arguments)
             page = self.call("listing the versions of an object", request)
             for each in (*page.get("Versions", ()), *page.get("DeleteMarkers", ())):
                 if each["Key"] == self.full_key(key) and not each["IsLatest"]:
-                    gone = partial(self.client.delete_object, Key=each["Key"], VersionId=each["VersionId"], **arguments)
-                    self.call("deleting a version", gone)
+                    kept = not self.delete_version(key, each["VersionId"]) or kept
             if not page.get("IsTruncated") or page["NextKeyMarker"] != self.full_key(key):
-                return
+                return kept
             position = {"KeyMarker": page["NextKeyMarker"], "VersionIdMarker": page["NextVersionIdMarker"]}
+
+    def delete_version(self, key: str, version_id: str, **condition: str) -> bool:
+        """Delete one version, and return False if object lock keeps it."""
+        arguments = {"Bucket": self.bucket, "Key": self.full_key(key), **self.connection.read_arguments, **condition}
+        try:
+            self.call("deleting a version", lambda: self.client.delete_object(VersionId=version_id, **arguments))
+        except ConfigurationError:
+            # The answer is the same where the connection may not delete versions.
+            head = self.head(key, VersionId=version_id) or {}
+            if not (head.get("ObjectLockMode") or head.get("ObjectLockLegalHoldStatus") == "ON"):
+                raise
+            return False
+        return True
 
     def call(self, doing: str, request: Callable[[], Result]) -> Result:
         """Make a request at the allowed speed, retry it while that may help, and raise our exceptions."""

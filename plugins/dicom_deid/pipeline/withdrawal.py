@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -16,12 +18,14 @@ from dicom_deid.database.deletions import Place
 from dicom_deid.database.projects import Project
 from dicom_deid.database.reconcile import Found
 from dicom_deid.exceptions import ConfigurationError, Quarantine
+from dicom_deid.objects import DeleteResult
 from dicom_deid.objectstore import ObjectStore, open_object_store
 from dicom_deid.pipeline.connections import Connections
 from dicom_deid.pipeline.planning import PlannedRun
 from dicom_deid.pipeline.process_object import quarantine_key
 from dicom_deid.reasons import Reason
 
+_LOG = logging.getLogger(__name__)
 _AT_ONCE = 500
 _LOOKED_AT_ONCE = 16
 
@@ -157,10 +161,11 @@ def _opener(connections: Connections) -> Callable[[Place, str], ObjectStore]:
     return open_store
 
 
-def delete_unless_changed(store: ObjectStore, key: str, etag: str | None) -> None:
+def delete_unless_changed(store: ObjectStore, key: str, etag: str | None) -> DeleteResult:
     """Delete an object, unless another one has taken its key since."""
     with suppress(Quarantine):
-        store.delete(key, etag=etag)
+        return store.delete(key, etag=etag)
+    return ""
 
 
 KINDS = {
@@ -231,13 +236,20 @@ def _delete_group(
     for run_id in sources:
         sources[run_id] = database.run(str(run_id)).request.source
 
-    def delete(each: Deletion) -> None:
+    def delete(each: Deletion) -> bool:
         store = open_store(each.place, each.url)
-        for key, etag in _keys(project, each, sources.get(each.run_id, "")):
-            delete_unless_changed(store, key, etag)
+        keys = _keys(project, each, sources.get(each.run_id, ""))
+        return "version-kept" in [delete_unless_changed(store, key, etag) for key, etag in keys]
 
-    list(pool.map(delete, group))
-    database.record_withdrawn(project, group)
+    kept = [each for each, is_kept in zip(group, pool.map(delete, group), strict=True) if is_kept]
+    database.record_withdrawn(project, group, kept)
+    for url, count in Counter(each.url for each in kept).items():
+        _LOG.warning(
+            "%d objects were deleted, and %s keeps versions of them: set delete_versions in the connection, have a "
+            "lifecycle rule expire them, or wait until object lock ends, and delete them.",
+            count,
+            url,
+        )
     return len(group)
 
 

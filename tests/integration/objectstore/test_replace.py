@@ -5,11 +5,12 @@ import threading
 import uuid
 from contextlib import ExitStack
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from moto.server import ThreadedMotoServer
 
-from dicom_deid.exceptions import Quarantine
+from dicom_deid.exceptions import ConfigurationError, Quarantine
 from dicom_deid.objectstore import LocalStore, S3Store, SourceRange, WriteMethod, write_parts
 from dicom_deid.reasons import Reason
 
@@ -166,3 +167,58 @@ def test_old_versions_below_a_deleted_object_are_deleted_too(versioned):
     store = S3Store(bucket, "", replace(connection, delete_versions=True))
     assert not store.delete("k")
     assert not store.client.list_object_versions(Bucket=bucket).get("Versions")
+
+
+@pytest.fixture
+def locked(versioned):
+    """Return a connection, a bucket with object lock, and a function that locks the newest version of a key."""
+    connection = replace(versioned[0], delete_versions=True)
+    bucket = f"locked-{uuid.uuid4().hex[:8]}"
+    client = connection.clients(bucket)[0]
+    client.create_bucket(Bucket=bucket, ObjectLockEnabledForBucket=True)
+
+    def lock(key):
+        until = {"Mode": "COMPLIANCE", "RetainUntilDate": datetime.now(UTC) + timedelta(days=1)}
+        client.put_object_retention(Bucket=bucket, Key=key, Retention=until)
+
+    return connection, bucket, lock
+
+
+def test_object_lock_keeps_versions_and_nothing_fails(locked):
+    connection, bucket, lock = locked
+    store = S3Store(bucket, "", connection)
+    old = store.write("k", [b"with a name"], metadata={})
+    lock("k")
+    new = store.write("k", [b"without"], metadata={}, replaces=old.etag)
+    assert bytes(store.read("k")) == b"without"
+    lock("k")
+    assert store.delete("k", etag=new.etag) == "version-kept"
+    assert store.find("k") is None
+    assert store.delete("k") == "version-kept"
+
+    def versions():
+        return [each["VersionId"] for each in store.client.list_object_versions(Bucket=bucket)["Versions"]]
+
+    locked_versions = versions()
+    assert len(locked_versions) == 2
+    again = store.write("k", [b"once more"], metadata={})
+    assert store.delete("k", etag=again.etag) == "version-kept"
+    # The newest version is gone, and no locked one has become the object.
+    assert versions() == locked_versions
+    assert store.find("k") is None
+
+
+def test_a_version_that_may_not_be_deleted_is_an_error_unless_it_is_locked(locked, monkeypatch):
+    """Catches missing permissions that are taken for object lock."""
+    connection, bucket, lock = locked
+    store = S3Store(bucket, "", connection)
+    store.write("k", [b"data"], metadata={})
+    lock("k")
+    head = store.head
+    monkeypatch.setattr(
+        store,
+        "head",
+        lambda key, **more: {**head(key, **more), "ObjectLockMode": None, "ObjectLockLegalHoldStatus": ""},
+    )
+    with pytest.raises(ConfigurationError, match="deleting a version: the store answered 403 AccessDenied"):
+        store.delete("k")

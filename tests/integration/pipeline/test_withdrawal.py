@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import uuid
+from dataclasses import replace
 from uuid import UUID
 
 import pytest
@@ -16,6 +18,7 @@ from dicom_deid.database import WithdrawalRequest
 from dicom_deid.engine.settings import Settings
 from dicom_deid.exceptions import Quarantine
 from dicom_deid.pipeline.release import release_run
+from dicom_deid.pipeline.withdrawal import continue_withdrawal
 
 
 @pytest.fixture
@@ -206,3 +209,39 @@ def test_killed_at_every_stage_the_end_is_that_of_an_undisturbed_withdrawal(plac
         assert database.open_withdrawals() == []
         assert database.crosswalk(database.project("test")).export(ACCESS) is not None
     assert place.query("SELECT count(*) FROM deletion") == [(0,)]
+
+
+@pytest.mark.parametrize("delete_versions", [True, False])
+def test_object_lock_on_the_destination_is_in_the_audit_and_holds_up_nothing(
+    place, monkeypatch, caplog, tmp_path, delete_versions
+):
+    """Catches a run that fails because of a lock, and a withdrawal that seems to have deleted every byte."""
+    bucket = f"locked-{uuid.uuid4().hex[:8]}"
+    client = place.s3.client()
+    client.create_bucket(Bucket=bucket, ObjectLockEnabledForBucket=True)
+    retention = {"Mode": "COMPLIANCE", "Days": 1}
+    client.put_object_lock_configuration(
+        Bucket=bucket,
+        ObjectLockConfiguration={"ObjectLockEnabled": "Enabled", "Rule": {"DefaultRetention": retention}},
+    )
+    connection = replace(place.connection, delete_versions=delete_versions)
+    monkeypatch.setattr(RunEnvironment, "connection", connection)
+    people = patients(2)
+    place.put(series(people, 2))
+    destination = f"s3://{bucket}/out"
+    assert {outcome for outcome, _ in place.run(destination=destination).outcomes.values()} == {"deidentified"}
+    rules = tmp_path / "more.dicom"
+    rules.write_text("FORMAT dicom\n%header\nREMOVE StudyDescription\nREPLACE StudyID var:study\n")
+    again = place.run(destination=destination, recipes=("desktop", str(rules)), variables={"study": "1"})
+    assert again.planned.summary.superseding == {"recipe": 4}
+    assert {outcome for outcome, _ in again.outcomes.values()} == {"deidentified"}
+    with place.connections.open_database() as database:
+        project = database.project("test")
+        begun = database.withdraw(project, WithdrawalRequest(patients=[people[0].patient_id]), ACCESS)
+    assert continue_withdrawal(place.connections, "test", begun.withdrawal_id) == 2
+    assert f"2 objects were deleted, and {destination} keeps versions of them" in caplog.text
+    details = place.query("SELECT DISTINCT detail FROM audit WHERE outcome = 'withdrawn'")
+    assert details == [("destination; a version is kept",)]
+    assert len(client.list_objects_v2(Bucket=bucket)["Contents"]) == 2
+    # Two versions of each object; nothing of them is lost to the lock.
+    assert len(client.list_object_versions(Bucket=bucket)["Versions"]) == 8
