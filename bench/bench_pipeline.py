@@ -39,10 +39,13 @@ from dicom_deid.engine.settings import Settings
 from dicom_deid.objects import SourceObject, SourceRange
 from dicom_deid.objectstore import ObjectStore, S3Connection, open_object_store, write_parts
 from dicom_deid.pipeline import Connections, RunConfiguration, plan_run, run_batch
+from dicom_deid.pipeline.batch import limit_free_memory
 from dicom_deid.sandbox import S3Service, Sandbox
 
 TRANSFERS = 16
 """Requests under way at once: a copy has so many threads, the pipeline half of them to read and half to write."""
+_COPIES_AT_ONCE = 5
+"""As many as the pipeline's default memory allows."""
 SLICES = 200
 """Objects a study."""
 
@@ -307,18 +310,29 @@ def race_large(stage: Stage, console: Console, objects: int, megabytes: int) -> 
         write_parts(source, new, source, key, [data], metadata={})
         size += len(data)
     del frame, data
-    target = stage.storage("large-copy")
 
-    def copy() -> None:
-        for listed in source.list():
+    def copy(*, by_store: bool) -> None:
+        """Read and write one object after the other, or only request that the store copies several at a time."""
+        target = stage.storage(f"large-copy-{by_store}")
+
+        def one(listed: SourceObject) -> None:
             parts = [SourceRange(0, listed.size)]
-            write_parts(source, listed, target, listed.key, parts, metadata={}, server_side_copy=False)
+            write_parts(source, listed, target, listed.key, parts, metadata={}, server_side_copy=by_store)
 
-    plain = measure(objects, size, copy)
+        with ThreadPoolExecutor(_COPIES_AT_ONCE if by_store else 1) as pool:
+            list(pool.map(one, source.list()))
+
+    plain = measure(objects, size, lambda: copy(by_store=False))
     streamed = measure(objects, size, stage.pipeline("large", "large", server_side_copy=False))
     copied = measure(objects, size, stage.pipeline("large", "large"))
+    requests = measure(objects, size, lambda: copy(by_store=True))
     table = _table(f"{objects} objects of {size / objects / 1e6:.0f} MB", "objects/s", "CPU ms an object")
-    contenders = {"plain copy": plain, "pipeline, streamed": streamed, "pipeline, copied by the store": copied}
+    contenders = {
+        "plain copy": plain,
+        "pipeline, streamed": streamed,
+        "pipeline, copied by the store": copied,
+        "the store's copies alone": requests,
+    }
     for name, measured in contenders.items():
         table.add_row(name, *measured.row, f"{measured.rate / plain.rate:.2f}")
     console.print(table)
@@ -377,6 +391,8 @@ def main() -> None:
     arguments = parser.parse_args()
     # deid writes `Yes` into a CS, and pydicom says so a hundred times.
     warnings.simplefilter("ignore")
+    # As in a worker, where it is called before there are threads.
+    limit_free_memory()
     console = Console(width=120)
     races = (
         (arguments.objects, race_slices, (arguments.objects, arguments.sample, arguments.rounds)),
