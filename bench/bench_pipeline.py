@@ -127,7 +127,7 @@ def _cpu() -> float:
 class Stage:
     """Servers, and places in one bucket."""
 
-    def __init__(self, sandbox: Sandbox) -> None:
+    def __init__(self, sandbox: Sandbox, *, as_over_tls: bool) -> None:
         self.s3: S3Service = sandbox.s3
         self.database = sandbox.postgres_url
         self.bucket = f"bench-{uuid.uuid4().hex[:8]}"
@@ -136,6 +136,8 @@ class Stage:
             region=self.s3.region,
             access_key=self.s3.access_key,
             secret_key=self.s3.secret_key,
+            checksum="crc64nvme" if as_over_tls else "auto",
+            compare_etags=not as_over_tls,
         )
         self.connections = Connections(
             database=self.database,
@@ -388,6 +390,9 @@ def main() -> None:
     parser.add_argument("--small", type=int, default=3000, help="objects of 32 KB")
     parser.add_argument("--zipped", type=int, default=600, help="CT objects in a zip")
     parser.add_argument("--huge", type=int, default=0, help="size in MB of one more object")
+    parser.add_argument(
+        "--as-over-tls", action="store_true", help="settings that suffice over TLS: CRC64NVME, ETags are not compared"
+    )
     arguments = parser.parse_args()
     # deid writes `Yes` into a CS, and pydicom says so a hundred times.
     warnings.simplefilter("ignore")
@@ -407,7 +412,7 @@ def main() -> None:
                 tempfile.TemporaryDirectory() as directory,
                 Sandbox(Path(directory) / "sandbox", keep=False) as sandbox,
             ):
-                race(Stage(sandbox), console, *sizes)
+                race(Stage(sandbox, as_over_tls=arguments.as_over_tls), console, *sizes)
 
 
 if __name__ == "__main__":

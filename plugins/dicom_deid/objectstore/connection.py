@@ -6,6 +6,7 @@ import base64
 import hashlib
 import logging
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -35,11 +36,14 @@ _CUSTOMER_KEY_BYTES = 32
 _LOGGERS_OF_KEYS = ("boto3", "botocore", "urllib3.connectionpool")
 """Loggers that log whole requests at DEBUG, including source keys, which may name patients."""
 
-Checksum = Literal["sha256", "crc64nvme", "md5"]
+Checksum = Literal["auto", "sha256", "crc64nvme", "md5"]
 
 _CHOICES = {"addressing_style": ("auto", "path", "virtual"), "checksum": get_args(Checksum)}
 
 _OBSTORE_CHECKSUMS: Mapping[Checksum, str] = {"sha256": "SHA256", "crc64nvme": "CRC64NVME"}
+
+_AWS_ENDPOINT = re.compile(r"https://[^/]+\.amazonaws\.com(\.cn)?(:443)?/?")
+"""Endpoints that are known to check CRC64NVME."""
 
 
 class S3Clients(NamedTuple):
@@ -85,10 +89,11 @@ class S3Connection:
     requester_pays
         Accept the charges of a requester-pays bucket.
     checksum
-        `sha256`: sent with each write, for the store to check and keep. `crc64nvme`, for a store that checks it, as AWS
-        does: an object that is written in one request carries this instead, and its bytes are not signed, so that they
-        are hashed once, for the audit; use it over TLS. `md5`, for a store without such checksums: parts carry
-        Content-MD5, and the ETag of a whole object is compared.
+        `sha256`: sent with each write, for the store to check and keep. `crc64nvme`, for a store that checks it: an
+        object that is written in one request carries this instead, and its bytes are not signed, so that they are
+        hashed once, for the audit; use it over TLS. `auto`: `crc64nvme` for AWS itself, `sha256` for any other
+        endpoint. `md5`, for a store without such checksums: parts carry Content-MD5, and the ETag of a whole object is
+        compared.
     conditional_writes
         The store supports ``If-None-Match`` and ``If-Match`` of writes. If False, the key is looked up before a write
         instead, which does not detect another writer at the same instant.
@@ -97,7 +102,8 @@ class S3Connection:
         replaced. Otherwise they are kept.
     compare_etags
         Compare the bytes of an object that is read as a whole with its ETag where that is their MD5, or with the
-        checksum that the store keeps of it. It takes 1.3 ms of processor time for 1 MB.
+        checksum that the store keeps of it. It takes 1.3 ms of processor time for 1 MB. None to compare them unless
+        the endpoint is reached over TLS, which detects bytes that were damaged on the way.
     connect_timeout, read_timeout
         Seconds to open a connection, and between two reads.
     retry
@@ -124,10 +130,10 @@ class S3Connection:
     sse_customer_secret: str | None = field(default=None, repr=False)
     storage_class: str | None = None
     requester_pays: bool = False
-    checksum: Checksum = "sha256"
+    checksum: Checksum = "auto"
     conditional_writes: bool = True
     delete_versions: bool = False
-    compare_etags: bool = True
+    compare_etags: bool | None = None
     connect_timeout: float = 10.0
     read_timeout: float = 60.0
     retry: RetryPolicy = field(default_factory=RetryPolicy)
@@ -166,7 +172,7 @@ class S3Connection:
         return cls(
             endpoint_url=environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL") or None,
             region=environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION") or None,
-            checksum="md5" if checksum == "when_required" else "sha256",
+            checksum="md5" if checksum == "when_required" else "auto",
         )
 
     def clients(self, bucket: str) -> S3Clients:
@@ -273,6 +279,9 @@ class S3Connection:
         url = urlsplit(client.meta.endpoint_url)
         example = urlsplit(client.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "key"}))
         virtual = example.netloc.startswith(f"{bucket}.")
+        checksum = self.checksum
+        if checksum == "auto":
+            checksum = "crc64nvme" if _AWS_ENDPOINT.fullmatch(client.meta.endpoint_url) else "sha256"
         config: dict[str, Any] = {
             # An endpoint in the environment cannot override this name.
             "aws_endpoint_url_s3": url._replace(netloc=f"{bucket}.{url.netloc}").geturl() if virtual else url.geturl(),
@@ -280,12 +289,12 @@ class S3Connection:
             "region": client.meta.region_name,
             "request_payer": self.requester_pays,
             "skip_signature": False,
-            "unsigned_payload": self.checksum == "crc64nvme",
+            "unsigned_payload": checksum == "crc64nvme",
             "server_side_encryption": "sse-c" if self.sse_customer_secret else self.server_side_encryption,
             "sse_customer_key_base64": self.sse_customer_secret,
             "sse_kms_key_id": self.kms_key_id,
             "sse_bucket_key_enabled": self.bucket_key or None,
-            "checksum_algorithm": _OBSTORE_CHECKSUMS.get(self.checksum),
+            "checksum_algorithm": _OBSTORE_CHECKSUMS.get(checksum),
         }
         options: dict[str, Any] = {
             "allow_http": True,

@@ -17,7 +17,6 @@ from tests.support.uploads import unfinished_uploads
 from dicom_deid.exceptions import ConfigurationError, ObjectStoreError, Quarantine
 from dicom_deid.objectstore import (
     LocalStore,
-    S3Connection,
     S3Store,
     SourceObject,
     SourceRange,
@@ -340,10 +339,6 @@ def test_etags_of_multipart_uploads_are_not_compared(proxy, behind, direct):
     assert etag.endswith("-1")
     assert behind.read("k", etag=etag, size=7) == b"content"
     assert [request.method for request in proxy.seen] == ["GET"]
-
-
-def test_bodies_are_compared_over_tls_too():
-    assert S3Connection(endpoint_url="https://store.example").compare_etags
 
 
 @pytest.mark.parametrize("status", [404, 412])

@@ -10,6 +10,7 @@ import ssl
 import subprocess
 import threading
 from base64 import b64encode
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import boto3
@@ -35,6 +36,7 @@ class Recorder(ThreadingHTTPServer):
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
         self.requests = []
+        self.content = b"x"
         threading.Thread(target=self.serve_forever, daemon=True).start()
 
     @property
@@ -52,7 +54,7 @@ class Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         headers = {name.lower(): value for name, value in self.headers.items()}
         self.server.requests.append((self.command, self.path, headers, body))
-        content = ASSUMED if b"AssumeRole" in body else b"x" if self.command == "GET" else b""
+        content = ASSUMED if b"AssumeRole" in body else self.server.content if self.command == "GET" else b""
         # The bucket is empty until something is written.
         self.send_response_only(404 if self.command == "HEAD" else 200)
         self.send_header("ETag", f'"{ETAG}"')
@@ -334,6 +336,35 @@ def test_certificate_authority(https, certificate, monkeypatch):
     assert len(put_with_both(https, https_connection(https, verify=False))) == 2
     monkeypatch.setenv("AWS_CA_BUNDLE", certificate["ca.pem"])
     assert len(put_with_both(https, https_connection(https))) == 2
+
+
+def test_tls_makes_the_comparison_with_the_etag_needless(server, https):
+    server.content = https.content = b"y"
+    encrypted = https_connection(https, verify=False)
+    assert S3Store("bucket", "", encrypted).read("k") == b"y"
+    assert S3Store("bucket", "", connect(server, compare_etags=False)).read("k") == b"y"
+    for connection in (connect(server), replace(encrypted, compare_etags=True)):
+        with pytest.raises(TransientError, match="differ from the ETag"):
+            S3Store("bucket", "", connection).read("k")
+
+
+CHECKSUMS = [
+    ({}, "CRC64NVME"),
+    ({"region": "cn-north-1"}, "CRC64NVME"),
+    ({"checksum": "sha256"}, "SHA256"),
+    ({"endpoint_url": "https://bucket.vpce-1.s3.us-east-1.vpce.amazonaws.com"}, "CRC64NVME"),
+    ({"endpoint_url": "http://s3.us-east-1.amazonaws.com"}, "SHA256"),
+    ({"endpoint_url": "https://amazonaws.com.store.example"}, "SHA256"),
+    ({"endpoint_url": "https://store.example"}, "SHA256"),
+    ({"endpoint_url": "https://store.example", "checksum": "crc64nvme"}, "CRC64NVME"),
+]
+
+
+@pytest.mark.parametrize(("settings", "checksum"), CHECKSUMS)
+def test_the_checksum_that_aws_is_known_to_check_is_its_default(settings, checksum):
+    config = S3Connection(access_key="AK", secret_key="SK", **settings).clients("bucket").store.config
+    assert config["checksum_algorithm"].upper() == checksum
+    assert str(config["unsigned_payload"]).lower() == str(checksum == "CRC64NVME").lower()
 
 
 def test_unknown_certificate_authority_is_refused(https):
