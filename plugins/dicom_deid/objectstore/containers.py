@@ -12,12 +12,12 @@ import tarfile
 import threading
 import zipfile
 import zlib
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 from importlib import import_module
-from typing import Any, BinaryIO, NamedTuple, Protocol, cast
+from typing import Any, BinaryIO, NamedTuple, Protocol, Self, cast
 
 from dicom_deid.exceptions import Quarantine
 from dicom_deid.objects import DeleteResult, SourceObject, WrittenObject
@@ -43,6 +43,16 @@ _WHOLE_MEMBER = 8 * 2**20
 _MAX_RATIO = 200
 _UNSUSPECTED = 256 * 2**20
 """A member up to this size may be compressed at any ratio: empty images are."""
+_EXTENDED_HEADERS = frozenset(
+    {
+        tarfile.XHDTYPE,
+        tarfile.SOLARIS_XHDTYPE,
+        tarfile.XGLTYPE,
+        tarfile.GNUTYPE_LONGNAME,
+        tarfile.GNUTYPE_LONGLINK,
+    }
+)
+_MAX_EXTENDED_HEADER = 2**20
 _ZIP_HEADER = 30
 _ENCRYPTED = 0x1
 
@@ -74,7 +84,7 @@ class Member(NamedTuple):
 class _Container(Protocol):
     """An opened container."""
 
-    members: dict[str, Member]
+    members: _Members
 
     def read(self, member: Member, start: int, end: int) -> bytes:
         """Return a range of a member."""
@@ -272,12 +282,38 @@ def _open_container(key: str, read: ReadRange, size: int) -> _Container:
         raise Quarantine(Reason.CONTAINER_DAMAGED) from None
 
 
-def _unique(members: dict[str, Member], member: Member) -> None:
-    """Add a member; one of a name that an earlier one has gets another."""
-    name, number = member.name, 2
-    while name in members:
-        name, number = f"{member.name} ({number})", number + 1
-    members[name] = member._replace(name=name)
+class _Members(dict[str, Member]):
+    """Members by name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._repeated: Counter[str] = Counter()
+
+    def add(self, member: Member) -> None:
+        """Add a member; one of a name that an earlier one has, or that no key can be made of, gets another."""
+        plain = name = member.name.replace(SEPARATOR, "!_")
+        while name in self:
+            self._repeated[plain] += 1
+            name = f"{plain} ({self._repeated[plain] + 1})"
+        self[name] = member._replace(name=name)
+
+
+class _TarInfo(tarfile.TarInfo):
+    """A header of a tar, refused if reading what it announces would take all memory, or go backwards."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        info = super().frombuf(buf, encoding, errors)
+        if info.type in _EXTENDED_HEADERS and info.size > _MAX_EXTENDED_HEADER:
+            raise tarfile.ReadError
+        info._block(info.size)
+        return info
+
+    def _block(self, count: int) -> int:
+        # tarfile adds it to its position.
+        if count < 0:
+            raise tarfile.ReadError
+        return -(-count // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
 
 
 def _problem_of_name(name: str) -> Reason | None:
@@ -346,20 +382,22 @@ class _Zip:
         self._size = size
         self._streams: OrderedDict[str, _Stream] = OrderedDict()
         self._lock = threading.Lock()
-        self.members: dict[str, Member] = {}
+        self.members = _Members()
         with zipfile.ZipFile(ranged_file(read, size)) as directory:
             files = [each for each in directory.infolist() if not each.is_dir()]
         infos = sorted(files, key=lambda each: each.header_offset)
         end = 0
         for info in infos:
             problem = self._problem(info)
+            if info.header_offset < 0 or info.header_offset + _ZIP_HEADER + info.compress_size > size:
+                problem = Reason.CONTAINER_DAMAGED
             # Members that share bytes make a bomb of a small file.
             if info.header_offset < end:
                 problem = Reason.CONTAINER_BOMB
             end = max(end, info.header_offset + _ZIP_HEADER + info.compress_size)
             is_stored = info.compress_type == zipfile.ZIP_STORED
             place = (info.header_offset, info.compress_size)
-            _unique(self.members, Member(info.filename, info.file_size, *place, is_stored, problem, info.CRC))
+            self.members.add(Member(info.filename, info.file_size, *place, is_stored, problem, info.CRC))
 
     def read(self, member: Member, start: int, end: int) -> bytes:
         """Return a range of a member."""
@@ -371,7 +409,7 @@ class _Zip:
         # The local header has a name and extra fields of its own length: usually they fit into what is read with it.
         guess = member.offset + _ZIP_HEADER + len(member.name.encode()) + 64 + member.packed
         data = self._read(member.offset, min(guess, self._size))
-        begin = self._header_length(data)
+        begin = self._header_length(member, data)
         packed = data[begin : begin + member.packed]
         if len(packed) < member.packed:
             packed = self._read(member.offset + begin, member.offset + begin + member.packed)
@@ -391,14 +429,15 @@ class _Zip:
             return self._streams[member.name]
 
     def _data_start(self, member: Member) -> int:
-        return member.offset + self._header_length(self._read(member.offset, member.offset + _ZIP_HEADER))
+        header = self._read(member.offset, member.offset + _ZIP_HEADER)
+        return member.offset + self._header_length(member, header)
 
-    @staticmethod
-    def _header_length(header: Buffer) -> int:
+    def _header_length(self, member: Member, header: Buffer) -> int:
         """Return the length of a local file header (APPNOTE.TXT section 4.3.7)."""
-        if bytes(header[:4]) != b"PK\3\4":
+        length = _ZIP_HEADER + int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
+        if bytes(header[:4]) != b"PK\3\4" or member.offset + length + member.packed > self._size:
             raise Quarantine(Reason.CONTAINER_DAMAGED)
-        return _ZIP_HEADER + int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
+        return length
 
     @staticmethod
     def _problem(info: zipfile.ZipInfo) -> Reason | None:
@@ -416,7 +455,7 @@ class _Tar:
 
     def __init__(self, read: ReadRange, size: int) -> None:
         self._read = _ReadAhead(read, size)
-        with tarfile.open(fileobj=ranged_file(read, size), mode="r:") as archive:
+        with tarfile.open(fileobj=ranged_file(read, size), mode="r:", tarinfo=_TarInfo) as archive:
             self.members = _members_of_tar(archive)
 
     def read(self, member: Member, start: int, end: int) -> bytes:
@@ -429,8 +468,12 @@ class _CompressedTar:
 
     def __init__(self, inflate: Callable[[], Iterator[bytes]], size: int) -> None:
         self._stream = _Stream(inflate)
-        with tarfile.open(fileobj=cast(BinaryIO, _StreamFile(_bounded(inflate(), size))), mode="r|") as archive:
+        pieces = _bounded(inflate(), size)
+        file = cast(BinaryIO, _StreamFile(pieces))
+        with tarfile.open(fileobj=file, mode="r|", tarinfo=_TarInfo) as archive:
             self.members = _members_of_tar(archive)
+        # The checksum of the stream is at its end.
+        deque(pieces, maxlen=0)
 
     def read(self, member: Member, start: int, end: int) -> bytes:
         """Return a range of a member."""
@@ -446,16 +489,20 @@ class _Gzip:
             raise Quarantine(Reason.CONTAINER_DAMAGED)
         inflated = int.from_bytes(trailer, "little")
         problem = Reason.CONTAINER_BOMB if _is_bomb(inflated, size) else None
-        self.members = {name: Member(name, inflated, 0, size, problem=problem)}
+        self.members = _Members()
+        self.members.add(Member(name, inflated, 0, size, problem=problem))
         self._stream = _Stream(lambda: _inflated_gzip(_pieces(read, 0, size)))
 
     def read(self, member: Member, start: int, end: int) -> bytes:
         """Return a range of the object."""
-        return self._stream.read(start, end)
+        data = self._stream.read(start, end)
+        if end == member.size:
+            self._stream.check_end(end)
+        return data
 
 
-def _members_of_tar(archive: tarfile.TarFile) -> dict[str, Member]:
-    members: dict[str, Member] = {}
+def _members_of_tar(archive: tarfile.TarFile) -> _Members:
+    members = _Members()
     while (info := archive.next()) is not None:
         # Headers are kept by the archive otherwise.
         cast(Any, archive).members.clear()
@@ -464,7 +511,7 @@ def _members_of_tar(archive: tarfile.TarFile) -> dict[str, Member]:
         problem = _problem_of_name(info.name)
         if not info.isreg() or info.sparse is not None:
             problem = Reason.CONTAINER_UNSUPPORTED
-        _unique(members, Member(info.name, info.size, info.offset_data, info.size, problem=problem))
+        members.add(Member(info.name, info.size, info.offset_data, info.size, problem=problem))
     return members
 
 
@@ -574,6 +621,13 @@ class _Stream:
                 found.append(piece[max(0, start - position) : max(0, end - position)])
                 position += len(piece)
             return b"".join(found)
+
+    def check_end(self, end: int) -> None:
+        """Raise `Quarantine` if the stream goes on after what was read of it, or its checksum differs."""
+        with self._lock:
+            if self._end > end or any(self._pieces):
+                self._restart()
+                raise Quarantine(Reason.CONTAINER_DAMAGED)
 
 
 class _StreamFile:
