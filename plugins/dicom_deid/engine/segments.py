@@ -152,7 +152,7 @@ class Segment:
     ----------
     removed, left, found
         Kept here by the residual search: what is searched for because the rules remove it here, the bytes that they
-        leave, and which of the hits in these count.
+        leave, and what was found in these, by the terms and character sets.
     """
 
     __slots__ = (

@@ -33,6 +33,7 @@ _YEAR_AFTER = re.compile(rb"[a-z.\x80-\xff]{0,9}[ ,.-]{0,3}(?:de )?(\d{4}|\d{2})
 _DAY_AND_YEAR_AFTER = re.compile(
     rb"[a-z.\x80-\xff]{0,9}[ .-]{0,2}(\d{1,2})(?:st|nd|rd|th)?,?[ ,.-]{1,2}(\d{4}|\d{2})(?!\d)"
 )
+_DIGIT = re.compile(rb"\d")
 _LETTERS_AND_ZEROS = re.compile(rb"[A-Za-z]*0*$")
 _MAX_WORD, _MAX_DATE, _MAX_READ = 80, 24, 1 << 16
 _OF_NUMBERS = b".,-/:"
@@ -229,6 +230,8 @@ def _date(data: bytes, hit: Hit, first: int, last: int) -> tuple[int, int] | Non
     step = 2 if b"\0" in data[hit.start : hit.end] else 1
     before = data[max(first, hit.start - _MAX_DATE * step) : hit.start][::-1][step - 1 :: step][::-1].lower()
     after = data[hit.end + step - 1 : min(last, hit.end + step - 1 + _MAX_DATE * step)][::step].lower()
+    if not _DIGIT.search(after):
+        return None
     digits = hit.term.text
     day, year = int(digits[6:]), digits[:4].encode()
     first_day, last_year = _DAY_BEFORE.search(before), _YEAR_AFTER.match(after)

@@ -139,7 +139,7 @@ def matches(span: bytes, terms: SearchTerms, codecs: tuple[str, ...], limit: int
     limit
         Stop once there are more hits.
     """
-    is_repeated = len(terms) <= MAX_DATES and _searches(terms, codecs) > _MAX_SEARCHES
+    is_repeated = _are_all_spelled(terms) and _searches(terms, codecs) > _MAX_SEARCHES
     if is_repeated or len(terms) * len(span) > _MAX_LOOK_UPS:
         return _matcher(terms, codecs).matches(span, limit) if terms else []
     text = SearchedText.of(span)
@@ -150,6 +150,12 @@ def matches(span: bytes, terms: SearchTerms, codecs: tuple[str, ...], limit: int
             if limit is not None and len(hits) > limit:
                 return hits[: limit + 1]
     return hits
+
+
+@lru_cache(maxsize=1024)
+def _are_all_spelled(terms: SearchTerms) -> bool:
+    """Tell whether a matcher finds all spellings of all terms."""
+    return len(terms) <= _MAX_SPELLED_TERMS and sum([one.kind is TermKind.DATE for one in terms]) <= MAX_DATES
 
 
 def _searches(terms: SearchTerms, codecs: tuple[str, ...]) -> int:

@@ -50,8 +50,8 @@ _MIN_UID = 9
 # A search copies this many bytes at a time; the longest original and the words beside it are shorter than the overlap.
 _BLOCK, _OVERLAP = 2**24, 2**16
 _CHARACTER_SET, _SOP_INSTANCE_UID, _PIXEL_DATA = 0x00080005, 0x00080018, 0x7FE00010
-# So many UIDs are found sooner one by one than by an automaton that has to be built first.
-_FEW_UIDS = 32
+# UIDs with so many beginnings are found sooner by these than by an automaton that has to be built first.
+_FEW_BEGINNINGS = 32
 _STRUCTURED_VRS = frozenset({"DA", "DT", "TM", "UI"})
 _CODED_VRS = frozenset({"AS", "CS", "DA", "DS", "DT", "IS", "TM", "UI"})
 # The characters that these may have (PS3.5 section 6.2), with those of older editions and common mistakes in case and
@@ -88,16 +88,38 @@ _DEVICE_TAGS = {
 _MIN_WHOLE_IDENTIFIER = 6
 _PATIENT_GROUP = 0x0010
 _IDENTIFYING = (TermKind.IDENTIFIER, TermKind.PLACE, TermKind.NAME)
-# So many results of verifying hits are kept per segment.
+# So many searches are kept per segment.
 _MAX_FOUND = 16
 # A character that masks another in the two-byte modes of ISO 2022, by the escape sequence before it.
 _TWO_BYTE_MASKS = {b"\x1b$B": b"\x21\x76", b"\x1b$@": b"\x21\x76", b"\x1b$(D": b"\x22\x37"}
 
 
-# Elements of one item that changed, whether their VRs are implicit, whether their byte order is big endian, codecs; and
-# those of a segment.
+# Elements of one item that changed, whether their VRs are implicit, whether their byte order is big endian, codecs.
 ChangedElements = tuple[Sequence[bytes], bool, bool, tuple[str, ...]]
-ChangedInSegment = tuple[tuple[ChangedElements, ...], frozenset[bytes]]
+
+
+class ChangedInSegment:
+    """Elements that changed in a segment, their size in bytes, and the UIDs that are the object's own.
+
+    It is the key of what is read from them, compared by identity.
+    """
+
+    __slots__ = ("elements", "size", "uids")
+
+    def __init__(self, elements: tuple[ChangedElements, ...], uids: frozenset[bytes]) -> None:
+        self.elements = elements
+        self.size = _size(elements)
+        self.uids = uids
+
+
+class FoundInSegment(NamedTuple):
+    """Where terms are found in what the rules left of a segment, and which of these hits count."""
+
+    hits: tuple[Hit, ...] = ()
+    residuals: tuple[Residual, ...] = ()
+
+
+_NOTHING = FoundInSegment()
 
 
 class Residual(NamedTuple):
@@ -131,8 +153,8 @@ class RemovedValues(NamedTuple):
     codecs
         The object's character sets.
     uids
-        The UIDs of its own: of the instance, and of those that its sequences refer to. They are searched one by one,
-        so that the objects of a study share their automaton.
+        The UIDs of its own: of the instance, and of those that its sequences refer to. They are searched apart, so
+        that the objects of a study share their automaton.
     """
 
     terms: SearchTerms
@@ -144,11 +166,14 @@ class RemovedValues(NamedTuple):
 def removed_values(*walks: ObjectWalk) -> RemovedValues:
     """Return the search terms and the UIDs that the rules remove from the walked parts of an object."""
     changed: list[ChangedElements] = []
+    segments: list[ChangedInSegment] = []
     uids: set[bytes] = set()
     for walk in walks:
-        _collect(walk, changed, uids)
-    removed = _removed(tuple(changed))
-    if len(uids) > _FEW_UIDS:
+        _collect(walk, changed, segments, uids)
+    is_long = _size(changed) + sum([one.size for one in segments]) > _MAX_CACHED
+    read = _joined if is_long else _removed_of_study
+    removed = read(tuple([(tuple(one[0]), *one[1:]) for one in changed if one[0]]), tuple(segments))
+    if len(uids) > _FEW_BEGINNINGS and len(_beginnings(uids)) > _FEW_BEGINNINGS:
         more = {SearchTerm(TermKind.UID, uid.decode("iso8859"), _SOP_INSTANCE_UID) for uid in uids}
         return removed._replace(terms=removed.terms | more)
     return removed._replace(uids=frozenset(uids)) if uids else removed
@@ -256,24 +281,61 @@ def _with_segments(
     pieces = blocks[0] if blocks else []
     own = b"\0".join([walk.data[first:last] for first, last in pieces]).lower()
     segments = list(dict.fromkeys([edit.segment for edit in walk.segments or ()]))
-    searched = b"\0".join([own, *map(_left_of, segments)])
-    hits = matches(searched, removed.terms, removed.codecs, MAX_HITS)
-    if len(hits) > MAX_HITS:
+    hits, in_segments = _term_hits(own, segments, removed)
+    if removed.uids:
+        texts = [own, *map(_left_of, segments)]
+        more = list(_uid_hits(b"\0".join(texts), removed.uids))
+        if more:
+            of_own, *of_segments = _divided(more, texts)
+            hits += of_own
+            both = zip(segments, in_segments, of_segments, strict=True)
+            in_segments = [_found_in(one, [*found.hits, *uids]) if uids else found for one, found, uids in both]
+    residuals = _verified(walk, *span, encoding, hits, pieces)
+    verified = {one: found.residuals for one, found in zip(segments, in_segments, strict=True) if found.residuals}
+    return sorted(residuals + _of_object(verified, walk, span, encoding), key=_position) if verified else residuals
+
+
+def _term_hits(
+    own: bytes, segments: Sequence[Segment], removed: RemovedValues
+) -> tuple[list[Hit], list[FoundInSegment]]:
+    """Return where the terms are found in the bytes of an object, and in those of each of its segments.
+
+    The objects of a series have the same segments and terms: what is found in these is kept.
+
+    Raises
+    ------
+    NotInSegmentError
+        If there are so many hits that the search goes on in parts.
+    """
+    key = removed.terms, removed.codecs
+    new = [segment for segment in segments if key not in segment.found]
+    texts = [own, *map(_left_of, new)]
+    hits = matches(b"\0".join(texts), *key, MAX_HITS)
+    in_new: dict[Segment, FoundInSegment] = {}
+    if new and len(hits) <= MAX_HITS:
+        hits, *of_segments = _divided(hits, texts)
+        in_new = {one: _found_in(one, hits) for one, hits in zip(new, of_segments, strict=True)}
+    # Other threads may have removed what was there before.
+    in_segments = [in_new.get(one) or one.found.get(key) for one in segments]
+    found = [one for one in in_segments if one is not None]
+    if len(found) < len(segments) or len(hits) + sum([len(one.hits) for one in found]) > MAX_HITS:
         raise NotInSegmentError
-    hits += _uid_hits(searched, removed.uids)
-    if not hits:
-        return []
-    found = _verified(walk, *span, encoding, [hit for hit in hits if hit.end <= len(own)], pieces)
-    in_segments: dict[Segment, list[Residual]] = {}
-    begin = len(own) + 1
-    for segment in segments:
-        end = begin + len(_left_of(segment))
+    for segment in new:
+        if len(segment.found) >= _MAX_FOUND:
+            segment.found = {}
+        segment.found[key] = in_new[segment]
+    return hits, found
+
+
+def _divided(hits: Iterable[Hit], texts: Sequence[bytes]) -> list[list[Hit]]:
+    """Return the hits in texts joined by one byte, by the text that they lie in, with their position in it."""
+    divided, begin = [], 0
+    for text in texts:
+        end = begin + len(text)
         inside = [hit for hit in hits if begin <= hit.start and hit.end <= end]
-        if inside:
-            moved = [hit._replace(start=hit.start - begin, end=hit.end - begin) for hit in inside]
-            in_segments[segment] = _verified_in(segment, frozenset(moved))
+        divided.append([hit._replace(start=hit.start - begin, end=hit.end - begin) for hit in inside])
         begin = end + 1
-    return sorted(found + _of_object(in_segments, walk, span, encoding), key=_position) if in_segments else found
+    return divided
 
 
 def _position(residual: Residual) -> tuple[int, int]:
@@ -281,7 +343,7 @@ def _position(residual: Residual) -> tuple[int, int]:
 
 
 def _of_object(
-    in_segments: Mapping[Segment, list[Residual]], walk: ObjectWalk, span: tuple[int, int], encoding: Encoding
+    in_segments: Mapping[Segment, Sequence[Residual]], walk: ObjectWalk, span: tuple[int, int], encoding: Encoding
 ) -> list[Residual]:
     """Return what was found in segments with its position in the object."""
     residuals = [_shifted(one, edit.start) for edit in walk.segments or () for one in in_segments.get(edit.segment, ())]
@@ -297,22 +359,19 @@ def _left_of(segment: Segment) -> bytes:
     return segment.left
 
 
-def _verified_in(segment: Segment, hits: frozenset[Hit]) -> list[Residual]:
-    found = segment.found.get(hits)
-    if found is None:
-        walk, context = segment.walk, segment.context
-        encoding = Encoding(context.implicit, context.order.big_endian)
-        pieces, within = _left(walk, 0, segment.length), (context.path, context.name)
-        if len(segment.found) >= _MAX_FOUND:
-            segment.found = {}
-        found = segment.found[hits] = _verified(walk, 0, segment.length, encoding, hits, pieces, within)
-    return found
+def _found_in(segment: Segment, hits: Sequence[Hit]) -> FoundInSegment:
+    """Verify hits in what the rules left of a segment."""
+    if not hits:
+        return _NOTHING
+    walk, context = segment.walk, segment.context
+    encoding = Encoding(context.implicit, context.order.big_endian)
+    pieces, within = _left(walk, 0, segment.length), (context.path, context.name)
+    return FoundInSegment(tuple(hits), tuple(_verified(walk, 0, segment.length, encoding, hits, pieces, within)))
 
 
 def _shifted(residual: Residual, by: int) -> Residual:
-    listed = residual.listed
-    listed = listed._replace(start=listed.start + by, end=listed.end + by)
-    return Residual(listed, residual.start + by, residual.end + by, residual.term)
+    (element, start, end, encoding, codecs), first, last, term = residual
+    return Residual(ElementRef(element, start + by, end + by, encoding, codecs), first + by, last + by, term)
 
 
 def redacted(data: bytes, residuals: Iterable[Residual]) -> bytes:
@@ -372,8 +431,10 @@ def where(residual: Residual) -> str:
 # Search terms, and the places that are searched
 
 
-def _collect(walk: ObjectWalk, changed: list[ChangedElements], uids: set[bytes]) -> None:
-    """Add the changed elements that hold search terms, and the UIDs that are the object's own."""
+def _collect(
+    walk: ObjectWalk, changed: list[ChangedElements], segments: list[ChangedInSegment], uids: set[bytes]
+) -> None:
+    """Add the changed elements that hold search terms, also in segments, and the UIDs that are the object's own."""
     data = walk.data
     last: ItemContext | None = None
     elements: list[bytes] = []
@@ -383,8 +444,8 @@ def _collect(walk: ObjectWalk, changed: list[ChangedElements], uids: set[bytes])
             continue
         if isinstance(edit, SegmentEdit):
             of_segment = edit.segment.removed or _of_segment(edit.segment)
-            changed += of_segment[0]
-            uids |= of_segment[1]
+            segments.append(of_segment)
+            uids |= of_segment.uids
             continue
         if not isinstance(edit, RuleEdit):
             continue
@@ -409,10 +470,18 @@ def _collect(walk: ObjectWalk, changed: list[ChangedElements], uids: set[bytes])
 def _of_segment(segment: Segment) -> ChangedInSegment:
     changed: list[ChangedElements] = []
     uids: set[bytes] = set()
-    _collect(segment.walk, changed, uids)
-    removed = tuple((tuple(one[0]), *one[1:]) for one in changed if one[0]), frozenset(uids)
-    segment.removed = removed
-    return removed
+    _collect(segment.walk, changed, [], uids)
+    elements = tuple([(tuple(one[0]), *one[1:]) for one in changed if one[0]])
+    segment.removed = found = _changed_in_segment(elements, frozenset(uids))
+    return found
+
+
+# Segments that are made again change the same.
+_changed_in_segment = lru_cache(maxsize=1024)(ChangedInSegment)
+
+
+def _size(changed: Iterable[ChangedElements]) -> int:
+    return sum([len(one) for elements, *_ in changed for one in elements])
 
 
 @lru_cache(maxsize=8192)
@@ -439,16 +508,9 @@ def _is_own_uid(uid: bytes) -> bool:
     return len(uid) >= _MIN_UID and not uid.startswith(_STANDARD_ROOT)
 
 
-def _removed(changed: tuple[ChangedElements, ...]) -> RemovedValues:
+def _joined(changed: tuple[ChangedElements, ...], segments: tuple[ChangedInSegment, ...]) -> RemovedValues:
     """Return the search terms in changed elements, and the character sets of these."""
-    key = tuple(
-        [one if one[0].__class__ is tuple else (tuple(one[0]), one[1], one[2], one[3]) for one in changed if one[0]]
-    )
-    is_long = sum([len(one) for elements, *_ in changed for one in elements]) > _MAX_CACHED
-    return _joined(key) if is_long else _removed_of_study(key)
-
-
-def _joined(changed: tuple[Any, ...]) -> RemovedValues:
+    changed = (*changed, *(elements for one in segments for elements in one.elements))
     terms: set[SearchTerm] = set()
     for elements, implicit, big_endian, codecs in changed:
         for one in elements:
@@ -520,14 +582,29 @@ def _without(pieces: Iterable[tuple[int, int]], first: int, last: int) -> Iterat
 
 def _uid_hits(span: bytes, uids: frozenset[bytes]) -> Iterator[Hit]:
     """Yield where UIDs are found in bytes, also in UTF-16 if the bytes hold the beginning of one of them in it."""
-    has_wide = any(_wide(beginning) in span for beginning in {uid[:_MIN_UID] for uid in uids})
-    for uid in uids:
-        for pattern in (uid, _wide(uid)) if has_wide else (uid,):
-            at = span.find(pattern)
-            while at >= 0:
-                term = SearchTerm(TermKind.UID, uid.decode("iso8859"), _SOP_INSTANCE_UID)
-                yield Hit(at, at + len(pattern), WordBoundary.WORD, term)
-                at = span.find(pattern, at + 1)
+    beginnings = _beginnings(uids)
+    yield from _hits_from(span, beginnings, {uid: uid for uid in uids})
+    wide = [_wide(one) for one in beginnings]
+    if any([one in span for one in wide]):
+        yield from _hits_from(span, wide, {_wide(uid): uid for uid in uids})
+
+
+def _hits_from(span: bytes, beginnings: Iterable[bytes], uids: Mapping[bytes, bytes]) -> Iterator[Hit]:
+    """Yield where encoded UIDs are found, given how they begin."""
+    lengths = {len(one) for one in uids}
+    for beginning in beginnings:
+        at = span.find(beginning)
+        while at >= 0:
+            for length in lengths:
+                found = span[at : at + length]
+                if found in uids:
+                    term = SearchTerm(TermKind.UID, uids[found].decode("iso8859"), _SOP_INSTANCE_UID)
+                    yield Hit(at, at + len(found), WordBoundary.WORD, term)
+            at = span.find(beginning, at + 1)
+
+
+def _beginnings(uids: Iterable[bytes]) -> set[bytes]:
+    return {uid[:_MIN_UID] for uid in uids}
 
 
 @lru_cache(maxsize=1024)
