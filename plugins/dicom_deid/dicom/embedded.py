@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -33,7 +33,7 @@ def is_data_set(data: bytes, start: int, end: int) -> bool:
     return any(_is_tag(data, start, order) and _are_elements(data, start, end, order) for order in _ORDERS)
 
 
-def items_in_values(data: bytes, start: int, end: int, encoding: Encoding) -> Iterator[int]:
+def items_in_values(data: bytes, spans: Sequence[tuple[int, int]], end: int, encoding: Encoding) -> Iterator[int]:
     """Yield where a sequence item may begin the value of an element that is no sequence.
 
     An item begins after the header of a sequence or after another item, whose last bytes can look like a header. A
@@ -43,18 +43,21 @@ def items_in_values(data: bytes, start: int, end: int, encoding: Encoding) -> It
     ----------
     data
         An object.
-    start, end
-        Where its data set lies.
+    spans
+        Where to look: start and end of bytes that hold the beginnings of values with those of their items.
+    end
+        Where the data set ends.
     encoding
         How its elements are encoded.
     """
     find = data.find
     for beginning in _BEGINNINGS:
-        at = find(beginning, start, end)
-        while at >= 0:
-            if data[at - 8 : at - 6] != b"SQ" and _is_value(data, at, end, encoding.big_endian):
-                yield at
-            at = find(beginning, at + 4, end)
+        for first, last in spans:
+            at = find(beginning, first, last)
+            while at >= 0:
+                if data[at - 8 : at - 6] != b"SQ" and _is_value(data, at, end, encoding.big_endian):
+                    yield at
+                at = find(beginning, at + 4, last)
 
 
 def _is_value(data: bytes, at: int, end: int, big_endian: bool) -> bool:

@@ -19,13 +19,13 @@ def splice(data: bytes, start: int, end: int, edits: Sequence[Edit], order: Byte
     Short pieces are joined; long runs are views of `data`, not copies. A `LengthEdit` becomes the new length
     of its element.
     """
-    growth_before = _growth_before(edits) if LengthEdit in map(type, edits) else []
+    growth_before = _growth_before(edits) if LengthEdit in map(type, edits) else None
     pieces: list[bytes | memoryview] = []
     short: list[bytes] = []
     add = short.append
     done = start
     for edit in edits:
-        if isinstance(edit, LengthEdit):
+        if growth_before is not None and isinstance(edit, LengthEdit):
             growth = growth_before[edit.last_edit] - growth_before[edit.first_edit]
             if not growth:
                 continue

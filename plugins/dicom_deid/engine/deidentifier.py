@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 from pydicom import Dataset
 
 from dicom_deid.dicom.deflate import deflate, inflate
-from dicom_deid.dicom.embedded import is_data_set, items_in_values
 from dicom_deid.dicom.mixed_vrs import MIXED_VRS, parse_with_uniform_vrs
 from dicom_deid.dicom.part10 import FileHeader, begins_as, meta_is_implicit, read_header, write_header
 from dicom_deid.dicom.reread import check_written
@@ -24,6 +23,7 @@ from dicom_deid.dicom.vr import vr_of
 from dicom_deid.dicom.walk import (
     BIG_ENDIAN,
     LITTLE_ENDIAN,
+    STOP,
     Edit,
     ItemContext,
     LengthEdit,
@@ -61,13 +61,15 @@ from dicom_deid.engine.residuals.search import (
     where,
 )
 from dicom_deid.engine.residuals.terms import SearchTerms
-from dicom_deid.engine.segments import SegmentEdit, SegmentLearner, is_left, new_identifiers, opaque_values
+from dicom_deid.engine.segments import SegmentEdit, SegmentLearner, embedded_values, is_left, new_identifiers
 from dicom_deid.engine.settings import Settings
 from dicom_deid.exceptions import ConfigurationError, Quarantine
 from dicom_deid.identifiers import Identifier, IdentifierKind, PatientKey
 from dicom_deid.reasons import Reason
 from dicom_deid.recipe import NO_PRESENCE, CompiledRecipe, ElementName, Presence, Recipe, types_of
 
+# Edits whose bytes depend on the pseudonyms.
+_PENDING = (PendingEdit, SegmentEdit)
 _NOT_CAPTURED = (b"", DEFAULT_CHARACTER_SET, -1, 0)
 _SOP_CLASS_UID = 0x00080016
 _REQUIRED = (("SOPClassUID", _SOP_CLASS_UID), ("StudyInstanceUID", 0x0020000D), ("SeriesInstanceUID", 0x0020000E))
@@ -530,10 +532,7 @@ class Deidentifier:
 
         Private elements may hold one if a setting keeps all of them.
         """
-        first, until = walk.pixel_data or (end, end)
-        values = {at for at, last in opaque_values(walk) if is_data_set(walk.data, at, last)}
-        for area in ((start, min(first, end)), (end if until is None else until, end)):
-            values.update(items_in_values(walk.data, *area, encoding))
+        values = embedded_values(walk, start, end, encoding)
         if not values:
             return
         data = walk.data if end == len(walk.data) else walk.data[:end]
@@ -602,11 +601,12 @@ class Deidentifier:
         pos: int,
         codecs: tuple[str, ...] = DEFAULT_CHARACTER_SET,
     ) -> int:
-        end = len(walk.data)
+        data, end = walk.data, len(walk.data)
         item_context = ItemContext(contexts[0], codecs)
+        head = 4 if contexts[0].implicit else 6
         for context in contexts:
             walk.added = False
-            if pos < end:
+            if pos < end and context.handlers.get(data[pos : pos + head]) is not STOP:
                 try:
                     pos = walk_elements(walk, context, pos, end, item_context)
                 except TrailingBytesError as trailing:
@@ -669,7 +669,7 @@ class Deidentifier:
                 continue
             if not original.value:
                 raise Quarantine(Reason.MISSING_IDENTIFIER, "(0020,000d)")
-            if isinstance(edit, PendingEdit | SegmentEdit):
+            if isinstance(edit, _PENDING):
                 edit.key_by(kind, original)
             walk.identifiers[original] = None
 
@@ -750,7 +750,7 @@ class Deidentifier:
         stages: dict[int, list[int]] = {}
         for index in walk.pending:
             edit = final[index]
-            if isinstance(edit, PendingEdit | SegmentEdit):
+            if isinstance(edit, _PENDING):
                 if edit.stage is None:
                     final[index] = edit.resolve(walk, pseudonyms)
                 else:

@@ -15,8 +15,10 @@ from itertools import accumulate
 from threading import Lock
 from typing import Any, NamedTuple
 
+from dicom_deid.dicom.embedded import is_data_set, items_in_values
 from dicom_deid.dicom.reread import check_written
 from dicom_deid.dicom.rewrite import splice
+from dicom_deid.dicom.transfer_syntax import Encoding
 from dicom_deid.dicom.walk import (
     LONG,
     SEGMENT,
@@ -60,6 +62,7 @@ _MAX_MISSES = 64
 _COST_OF_HANDLER, _COST_OF_SEQUENCE, _LEAST_COST = 5, 12, 16
 _MAX_PATIENCE = 64
 _IDENTIFIERS = tuple(CAPTURED.values())
+_NO_IDENTIFIERS: Mapping[str, str] = {}
 
 # Handlers that depend on nothing but the bytes of the element, its character set and its private creator. The result
 # of any other may differ between objects.
@@ -76,18 +79,6 @@ _LOCAL = frozenset(
 _EDITS = frozenset({RuleEdit, SearchedEdit, LengthEdit, PendingEdit})
 
 
-class RenderedEdit(Edit):
-    """Edit of a segment with its bytes, and the new values of the identifiers in it, by keyword."""
-
-    __slots__ = ("identifiers",)
-
-    def __init__(self, start: int, end: int, new: bytes, identifiers: Mapping[str, str]) -> None:
-        self.start = start
-        self.end = end
-        self.new = new
-        self.identifiers = identifiers
-
-
 class SegmentEdit(Edit):
     """Edit of all elements of a segment.
 
@@ -97,9 +88,14 @@ class SegmentEdit(Edit):
         Positions in bytes.
     segment
         The segment.
+
+    Attributes
+    ----------
+    identifiers
+        Once it is resolved, the new values of the identifiers in it, by keyword.
     """
 
-    __slots__ = ("keyed", "segment")
+    __slots__ = ("identifiers", "keyed", "segment")
     is_searched = False
     stage = None
 
@@ -107,21 +103,24 @@ class SegmentEdit(Edit):
         self.start = start
         self.end = end
         self.segment = segment
+        # No bytes before it is resolved, unless nothing changes.
+        if not segment.walk.edits:
+            self.new, self.identifiers = segment.walk.data, _NO_IDENTIFIERS
         self.keyed: dict[IdentifierKind, Identifier] | None = None
 
     def key_by(self, kind: IdentifierKind, original: Identifier) -> None:
         """Use the study's or the patient's identifier for the values of this kind that have none."""
         self.keyed = {**(self.keyed or {}), kind: original}
 
-    def resolve(self, walk: ObjectWalk, pseudonyms: Mapping[Identifier, str]) -> RenderedEdit:
-        """Return the edit with its bytes."""
+    def resolve(self, walk: ObjectWalk, pseudonyms: Mapping[Identifier, str]) -> SegmentEdit:
+        """Return the edit, with its bytes."""
         try:
-            rendered = self.segment.render(pseudonyms, self.keyed)
+            self.new, self.identifiers, noted = self.segment.render(pseudonyms, self.keyed)
         except Quarantine as problem:
             raise Quarantine(problem.reason, problem.where, self.start + (problem.offset or 0)) from None
-        for reason, times in rendered.noted:
+        for reason, times in noted:
             walk.note(reason, times)
-        return RenderedEdit(self.start, self.end, rendered.new, rendered.identifiers)
+        return self
 
 
 class Rendered(NamedTuple):
@@ -153,6 +152,8 @@ class Segment:
     removed, left, found
         Kept here by the residual search: what is searched for because the rules remove it here, the bytes that they
         leave, and what was found in these, by the terms and character sets.
+    embedded
+        Kept here by `embedded_values`.
     """
 
     __slots__ = (
@@ -162,6 +163,7 @@ class Segment:
         "context",
         "counts",
         "creators",
+        "embedded",
         "found",
         "identifiers",
         "is_edit",
@@ -214,6 +216,7 @@ class Segment:
         self.found: dict[Any, Any] = {}
         self.removed: Any = None
         self.left: bytes | None = None
+        self.embedded: frozenset[int] | None = None
 
     def fits(self, walk: ObjectWalk, pos: int, item_context: ItemContext) -> bool:
         """Return whether the elements mean at a position what they meant where the segment was made."""
@@ -230,17 +233,16 @@ class Segment:
             edit = SegmentEdit(pos, pos + self.length, self)
             index = len(walk.edits)
             walk.edits.append(edit)
-            walk.pending.append(index)
             segments.append(edit)
+            if self.walk.edits:
+                walk.pending.append(index)
             for kind in self.keyed:
                 walk.keyed_by_study.append((index, kind))
         else:
             walk.opaque += [(pos + start, pos + end) for start, end in self.walk.opaque]
         walk.repeated += self.length
-        if self.captured:
-            walk.captured.update(self.captured)
-        if self.identifiers:
-            walk.identifiers.update(self.identifiers)
+        walk.captured.update(self.captured)
+        walk.identifiers.update(self.identifiers)
         for rule, times in self.rules:
             walk.rules[rule] += times
         for action, times in self.counts:
@@ -252,6 +254,17 @@ class Segment:
         item_context.codecs = self.codecs_after
         if self.creators:
             item_context.creators = {**(item_context.creators or {}), **self.creators}
+
+    def embedded_values(self, encoding: Encoding) -> frozenset[int]:
+        """Return where values may begin that are data sets, given how the elements of the object are encoded."""
+        found = self.embedded
+        if found is None:
+            data = self.walk.data
+            # Before its ninth byte no value begins.
+            of_items = items_in_values(data, [(8, len(data))], len(data), encoding)
+            of_data_sets = (at for at, last in self.walk.opaque if is_data_set(data, at, last))
+            self.embedded = found = frozenset((*of_items, *of_data_sets))
+        return found
 
     def render(
         self, pseudonyms: Mapping[Identifier, str], keyed: Mapping[IdentifierKind, Identifier] | None
@@ -284,12 +297,33 @@ class Segment:
         return Rendered(new, new_identifiers(walk, final), tuple(noting.noted.items()))
 
 
-def opaque_values(walk: ObjectWalk) -> Iterator[tuple[int, int]]:
-    """Yield where the values lie, in segments too, whose VR does not define their content."""
-    yield from walk.opaque
+def embedded_values(walk: ObjectWalk, start: int, end: int, encoding: Encoding) -> set[int]:
+    """Return where values may begin that are data sets, or sequences of a VR that is none.
+
+    Parameters
+    ----------
+    walk
+        The walk over an object.
+    start, end
+        Where its data set lies.
+    encoding
+        How its elements are encoded.
+    """
+    data = walk.data
+    values = {at for at, last in walk.opaque if is_data_set(data, at, last)}
+    skipped = []
     for edit in walk.segments or ():
-        for start, end in edit.segment.walk.opaque:
-            yield edit.start + start, edit.start + end
+        skipped.append((edit.start, edit.end))
+        values.update([edit.start + at for at in edit.segment.embedded_values(encoding)])
+    if walk.pixel_data is not None:
+        first, until = walk.pixel_data
+        skipped = sorted([*skipped, (min(first, end), end if until is None else until)])
+    spans = []
+    for first, last in skipped:
+        spans.append((start, first))
+        start = last
+    values.update(items_in_values(data, [*spans, (start, end)], end, encoding))
+    return values
 
 
 def is_left(walk: ObjectWalk, at: int) -> bool:
@@ -318,24 +352,24 @@ def new_identifiers(walk: ObjectWalk, edits: Sequence[Edit]) -> dict[str, str]:
         The edits of the walk with their bytes.
     """
     identifiers = {}
-    in_segments = []
+    captured, is_in_segment = walk.captured, False
     for keyword in _IDENTIFIERS:
-        found = walk.captured.get(keyword)
+        found = captured.get(keyword)
         if found is None:
             continue
         value, codecs, index, form = found
         if index == IN_SEGMENT:
-            in_segments.append(keyword)
+            is_in_segment = True
             continue
         if index >= 0:
             value = edits[index].new[12 if form == LONG else 8 :]
         text = basic.identifier_text(value, codecs)
         if text and (keyword != "Modality" or text in MODALITIES):
             identifiers[keyword] = text
-    if in_segments:
-        for edit in edits:
-            if edit.__class__ is RenderedEdit:
-                identifiers.update((one, edit.identifiers[one]) for one in in_segments if one in edit.identifiers)
+    if is_in_segment:
+        for edit in walk.segments or ():
+            of_segment = edit.identifiers.items()
+            identifiers.update([(keyword, text) for keyword, text in of_segment if captured[keyword][2] == IN_SEGMENT])
     return identifiers
 
 
@@ -348,14 +382,19 @@ class SegmentHandler(ElementHandler[ObjectWalk]):
         The handler of the element where no segment begins.
     """
 
-    __slots__ = ("by_length", "inner", "misses")
+    __slots__ = ("by_length", "inner", "last", "misses")
 
     def __init__(self, inner: Any) -> None:
         super().__init__(SEGMENT)
         self.inner = inner
+        self.forget()
+
+    def forget(self) -> None:
+        """Forget the segments."""
         self.misses = 0
-        # The newest first.
+        # The newest first; and the one that was used last.
         self.by_length: list[tuple[int, dict[bytes, Segment]]] = []
+        self.last: Segment | None = None
 
     def add(self, segment: Segment) -> bool:
         """Add a segment; return whether it is new."""
@@ -375,19 +414,27 @@ class SegmentHandler(ElementHandler[ObjectWalk]):
     ) -> int:
         """Apply the segment that begins here, or handle the element by itself."""
         segments = walk.segments
-        if segments is not None:
-            data = walk.data
-            for length, known in self.by_length:
-                segment = known.get(data[pos : pos + length])
-                if segment is not None and pos + length <= end and segment.fits(walk, pos, item_context):
-                    segment.apply(walk, pos, item_context, segments)
-                    self.misses = 0
-                    return pos + length
-            self.misses += 1
-            if self.misses > _MAX_MISSES:
-                # The series is over.
-                self.by_length = []
+        if segments is None:
+            return walk_element(walk, context, pos, end, item_context, self.inner)
+        segment = self.last
+        if segment is None or not walk.data.startswith(segment.walk.data, pos):
+            segment = self._find(walk.data, pos)
+        if segment is not None and pos + segment.length <= end and segment.fits(walk, pos, item_context):
+            self.misses, self.last = 0, segment
+            segment.apply(walk, pos, item_context, segments)
+            return pos + segment.length
+        self.misses += 1
+        if self.misses > _MAX_MISSES:
+            # The series is over.
+            self.forget()
         return walk_element(walk, context, pos, end, item_context, self.inner)
+
+    def _find(self, data: bytes, pos: int) -> Segment | None:
+        for length, known in self.by_length:
+            segment = known.get(data[pos : pos + length])
+            if segment is not None:
+                return segment
+        return None
 
 
 class _Costs(NamedTuple):
@@ -535,7 +582,7 @@ class SegmentLearner:
 
     def _forget(self) -> None:
         for handler in self._handlers:
-            handler.by_length = []
+            handler.forget()
         self._handlers, self._size = [], 0
 
 

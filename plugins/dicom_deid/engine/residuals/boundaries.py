@@ -33,7 +33,6 @@ _YEAR_AFTER = re.compile(rb"[a-z.\x80-\xff]{0,9}[ ,.-]{0,3}(?:de )?(\d{4}|\d{2})
 _DAY_AND_YEAR_AFTER = re.compile(
     rb"[a-z.\x80-\xff]{0,9}[ .-]{0,2}(\d{1,2})(?:st|nd|rd|th)?,?[ ,.-]{1,2}(\d{4}|\d{2})(?!\d)"
 )
-_DIGIT = re.compile(rb"\d")
 _LETTERS_AND_ZEROS = re.compile(rb"[A-Za-z]*0*$")
 _MAX_WORD, _MAX_DATE, _MAX_READ = 80, 24, 1 << 16
 _OF_NUMBERS = b".,-/:"
@@ -228,18 +227,18 @@ def _names_of(text: str) -> tuple[tuple[bytes, int], ...]:
 def _date(data: bytes, hit: Hit, first: int, last: int) -> tuple[int, int] | None:
     """Return the place of a date when the beginning of its month's name was found."""
     step = 2 if b"\0" in data[hit.start : hit.end] else 1
-    before = data[max(first, hit.start - _MAX_DATE * step) : hit.start][::-1][step - 1 :: step][::-1].lower()
     after = data[hit.end + step - 1 : min(last, hit.end + step - 1 + _MAX_DATE * step)][::step].lower()
-    if not _DIGIT.search(after):
+    last_year, both = _YEAR_AFTER.match(after), _DAY_AND_YEAR_AFTER.match(after)
+    if not last_year and not both:
         return None
+    before = data[max(first, hit.start - _MAX_DATE * step) : hit.start][::-1][step - 1 :: step][::-1].lower()
     digits = hit.term.text
     day, year = int(digits[6:]), digits[:4].encode()
-    first_day, last_year = _DAY_BEFORE.search(before), _YEAR_AFTER.match(after)
+    first_day = _DAY_BEFORE.search(before)
     if first_day and last_year and int(first_day[1]) == day and year.endswith(last_year[1]):
         return hit.start - step * len(first_day[0]), hit.end + step * last_year.end()
     if before[-1:].isalpha():
         return None
-    both = _DAY_AND_YEAR_AFTER.match(after)
     if both and int(both[1]) == day and year.endswith(both[2]):
         return hit.start, hit.end + step * both.end()
     is_month = (

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from pydicom.datadict import keyword_for_tag
 
@@ -439,15 +439,13 @@ def _collect(
     last: ItemContext | None = None
     elements: list[bytes] = []
     for edit in walk.edits:
-        start, end = edit.start, edit.end
-        if edit.is_searched or end - start < 10:
-            continue
         if isinstance(edit, SegmentEdit):
             of_segment = edit.segment.removed or _of_segment(edit.segment)
             segments.append(of_segment)
             uids |= of_segment.uids
             continue
-        if not isinstance(edit, RuleEdit):
+        start, end = edit.start, edit.end
+        if end - start < 10 or edit.is_searched or not isinstance(edit, RuleEdit):
             continue
         item_context = edit.item_context
         if item_context is not last:
@@ -455,6 +453,9 @@ def _collect(
             context = item_context.context
             big_endian, head_length = context.order.big_endian, 4 if context.implicit else 6
             changed.append((elements, context.implicit, big_endian, item_context.codecs))
+        if data[start + big_endian] & 1:
+            # A private element is removed for what it is, not for what it holds.
+            continue
         role, value = _role(data[start : start + head_length], context.implicit, big_endian)
         if role == _NONE:
             continue
@@ -495,9 +496,6 @@ def _role(head: bytes, implicit: bool, big_endian: bool) -> tuple[int, int]:
     vr = vr_of_original(tag, explicit_vr)
     value = 12 if explicit_vr in LONG_FORM_VRS else 8
     kind = kind_of(tag, vr)
-    if is_private(tag):
-        # It is removed for what it is, not for what it holds.
-        return _NONE, value
     if tag in _INSTANCE_UIDS:
         return _INSTANCE_UID, value
     roles = {"SQ": _SEQUENCE, "DT": _DATE_TIME, "UI": _UID}
@@ -517,7 +515,13 @@ def _joined(changed: tuple[ChangedElements, ...], segments: tuple[ChangedInSegme
             read = _terms_of_element if len(one) <= _MAX_ORIGINAL else terms_of
             terms.update(read((one, implicit, big_endian, codecs)))
     codecs = tuple(dict.fromkeys(codec for *_, codecs in changed for codec in codecs))
-    return RemovedValues(frozenset(terms), frozenset(filter(_is_of_patient, terms)), codecs)
+    return RemovedValues(_same(frozenset(terms)), _same(frozenset(filter(_is_of_patient, terms))), codecs)
+
+
+@lru_cache(maxsize=1024)
+def _same(terms: SearchTerms) -> SearchTerms:
+    """Return the first of equal sets: caches find their key soonest by its identity."""
+    return terms
 
 
 def _is_of_patient(term: SearchTerm) -> bool:
@@ -534,12 +538,13 @@ def _left(walk: ObjectWalk, start: int, end: int) -> list[tuple[int, int]]:
     """Return where the bytes lie, in order, that no edit reaches and that are no pixels."""
     left = []
     for edit in walk.edits:
-        if not edit.is_searched:
-            first, last = edit.start, edit.end
-            if first < last > start:
-                if first > start:
-                    left.append((start, min(first, end)))
-                start = last
+        if edit.is_searched:
+            continue
+        last = edit.end
+        if last > start and (first := edit.start) < last:
+            if first > start:
+                left.append((start, min(first, end)))
+            start = last
     if start < end:
         left.append((start, end))
     if walk.pixel_data is None:
@@ -585,7 +590,7 @@ def _uid_hits(span: bytes, uids: frozenset[bytes]) -> Iterator[Hit]:
     beginnings = _beginnings(uids)
     yield from _hits_from(span, beginnings, {uid: uid for uid in uids})
     wide = [_wide(one) for one in beginnings]
-    if any([one in span for one in wide]):
+    if any(one in span for one in wide):
         yield from _hits_from(span, wide, {_wide(uid): uid for uid in uids})
 
 
