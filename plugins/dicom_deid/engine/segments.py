@@ -305,7 +305,7 @@ def embedded_values(walk: ObjectWalk, start: int, end: int, encoding: Encoding) 
     walk
         The walk over an object.
     start, end
-        Where its data set lies.
+        Start and end of its data set in bytes.
     encoding
         How its elements are encoded.
     """

@@ -105,6 +105,7 @@ def test_all_that_a_walk_records_is_repeated_or_refused() -> None:
     # Only handlers that are never part of a segment, or the engine outside of the walk, use these.
     elsewhere = {
         "after_pixels",
+        "beside_pictures",
         "codecs",
         "data_set",
         "encapsulated",

@@ -113,7 +113,7 @@ class ChangedInSegment:
 
 
 class FoundInSegment(NamedTuple):
-    """Where terms are found in what the rules left of a segment, and which of these hits count."""
+    """Hits of terms in what the rules left of a segment, and those of them that count."""
 
     hits: tuple[Hit, ...] = ()
     residuals: tuple[Residual, ...] = ()
