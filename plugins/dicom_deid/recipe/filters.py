@@ -215,8 +215,8 @@ def parse_coordinates(line: str, column: int) -> Coordinates:
 
 def _sequence(text: str, column: int) -> int:
     tag = keywords_in_any_case().get(text.lower())
-    sequences = [keyword for keyword in keywords() if keyword.endswith("Sequence") or keyword.startswith("SequenceOf")]
     if tag is None:
+        sequences = [word for word in keywords() if word.endswith("Sequence") or word.startswith("SequenceOf")]
         raise RecipeSyntaxError(f"unknown sequence '{text}'", column, nearest(text, sequences))
     if vr_of(tag) != "SQ":
         raise RecipeSyntaxError(f"{text} is not a sequence", column)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from pathlib import Path
 from types import MappingProxyType
 
@@ -83,7 +84,7 @@ class Recipe:
         if not paths:
             raise ConfigurationError("no recipe was given")
         name = "+".join(one.stem for one in paths)
-        return cls._of(name, parse_files([(_shown_name(one, paths), _read(one)) for one in paths]))
+        return cls._of_files(name, tuple((_shown_name(one, paths), _read(one)) for one in paths))
 
     @classmethod
     def named(cls, name: str) -> Recipe:
@@ -131,6 +132,12 @@ class Recipe:
         return cls._of("+".join(recipe.name for recipe in recipes), parsed)
 
     @classmethod
+    @lru_cache(maxsize=16)
+    def _of_files(cls, name: str, files: tuple[tuple[str, str], ...]) -> Recipe:
+        """Return the recipe of files by name and text; the catalogue of devices takes 0.1 s to read."""
+        return cls._of(name, parse_files(files))
+
+    @classmethod
     def _of(cls, name: str, parsed: ParsedRecipe) -> Recipe:
         return cls(
             name,
@@ -144,7 +151,7 @@ class Recipe:
             frozenset(parsed.retained),
         )
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256 of the normalised text as 64 hexadecimal digits: comments and blank lines do not change it."""
         return hashlib.sha256(str(self).encode()).hexdigest()
