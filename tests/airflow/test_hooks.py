@@ -289,9 +289,11 @@ def test_form_defaults_are_those_of_the_settings() -> None:
         "free_text": FreeTextPolicy,
         "pixel_risk": PixelPolicy,
         "check_masks": CheckPolicy,
+        "overlays": Literal["keep", "remove"],
         "documents": Literal["allow", "quarantine"],
     }
-    assert set(words) == set(forms.SETTINGS)
+    assert {*words, "layout_objects"} == set(forms.SETTINGS)
+    assert params["layout_objects"].value == Settings().layout_objects
     for name, valid in words.items():
         assert params[name].value == getattr(Settings(), name)
         assert set(params[name].schema["enum"]) == set(get_args(valid))

@@ -12,6 +12,7 @@ from dicom_deid.cli.options import database_access, database_options
 from dicom_deid.cli.score import score
 from dicom_deid.database import Database
 from dicom_deid.dicom.vr import vr_of
+from dicom_deid.engine.settings import Settings
 from dicom_deid.pipeline.decisions import exported_rules
 from dicom_deid.recipe.check import RecipeReport, RuleReport, check
 from dicom_deid.recipe.errors import RecipeError
@@ -65,14 +66,23 @@ def check_recipe(recipes: tuple[str, ...], everything: bool) -> None:
 
 @recipe.command("export-rules")
 @click.argument("project")
+@click.option(
+    "--layout-objects",
+    type=click.IntRange(min=0),
+    default=Settings().layout_objects,
+    show_default=True,
+    help="As for `deidentify`: after how many objects in a row a layout is learned.",
+)
 @database_options
-def export_rules(project: str, database: str | None, data_directory: Path | None, schema: str) -> None:
+def export_rules(
+    project: str, layout_objects: int, database: str | None, data_directory: Path | None, schema: str
+) -> None:
     """Print the active rules of PROJECT as a recipe: device rules of reviewers, and learned text layouts."""
     with (
         database_access(database, data_directory) as access,
         Database.connect(access.url, schema=schema, keys=access.keys) as opened,
     ):
-        click.echo(exported_rules(opened.connection, project), nl=False)
+        click.echo(exported_rules(opened.connection, project, layout_objects), nl=False)
 
 
 def _print_rules(report: RecipeReport, limit: int | None) -> None:

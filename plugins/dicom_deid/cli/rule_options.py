@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import click
 
@@ -16,6 +16,8 @@ POLICIES = {
     "free_text": "How to treat descriptions and comments without a rule; `vocabulary` masks words that no list knows.",
     "pixel_risk": "What to do with objects that often show identifiers in their pixels.",
     "check_masks": "Where to search for text that masks leave visible: under decisions, all masks, or none.",
+    "layout_objects": "With --pixel-risk ocr: objects in a row after which the places of text of a device are learned.",
+    "overlays": "How to treat overlay planes.",
     "documents": "What to do with documents and structured content that no rule cleans.",
     "faces": "What to do with CT and MR images that can show a face.",
 }
@@ -44,11 +46,14 @@ def recipe_options(command: Command) -> Command:
 
 def policy_options(command: Command) -> Command:
     """Add an option for each of the `POLICIES`; its words and default are those of the field of `Settings`."""
-    words = get_type_hints(Settings)
+    types = get_type_hints(Settings)
     for name, text in reversed(POLICIES.items()):
+        kind: click.ParamType[Any] = (
+            click.IntRange(min=0) if types[name] is int else click.Choice(get_args(types[name]))
+        )
         command = click.option(
             f"--{name.replace('_', '-')}",
-            type=click.Choice(get_args(words[name])),
+            type=kind,
             default=getattr(Settings(), name),
             show_default=True,
             help=text,

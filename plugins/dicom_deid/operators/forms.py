@@ -22,7 +22,17 @@ _PREFIX = r"^[^/].*$"
 # Fields without a section are at the top of the form, and open.
 _PLACES, _POLICIES, _SCOPE, _AUDIT = "Project and quarantine", "Policies", "Scope and limits", "Audit"
 
-SETTINGS = ("private_elements", "residuals", "free_text", "pixel_risk", "check_masks", "documents", "faces")
+SETTINGS = (
+    "private_elements",
+    "residuals",
+    "free_text",
+    "pixel_risk",
+    "check_masks",
+    "layout_objects",
+    "overlays",
+    "documents",
+    "faces",
+)
 """Fields that are fields of `Settings`."""
 
 PLAN_ARGUMENTS = (
@@ -301,6 +311,21 @@ def rule_params() -> dict[str, Param]:
                 "all": "Also where a pixel rule of the recipe masks (needs the extra `ocr`)",
                 "none": "Do not search: new text is released",
             },
+        ),
+        "layout_objects": Param(
+            20,
+            type="integer",
+            title="Objects that teach where a device shows text",
+            description_md="If text is found and blanked: once so many objects in a row of a device had text in the "
+            "same places only, later runs blank these and search 2 % of the objects. 0: search all.",
+            minimum=0,
+            section=_POLICIES,
+        ),
+        "overlays": _choice(
+            "keep",
+            "Overlay planes",
+            "Group 60xx: drawings and text over the image.",
+            {"keep": "Keep them; blank them with the pixels", "remove": "Remove them"},
         ),
         "documents": _choice(
             "quarantine",

@@ -9,7 +9,6 @@ from dicom_deid.database.connection import DatabaseConnection
 from dicom_deid.database.quarantine import DecisionAction, HeldGroup, NewDecision, project_rules
 from dicom_deid.database.text_layouts import layout_rules
 from dicom_deid.engine.pixels import SEARCHED
-from dicom_deid.engine.settings import Settings
 from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.pipeline.engine import FORMAT_LINE
 from dicom_deid.reasons import Reason
@@ -58,9 +57,12 @@ _MAX_RECTANGLES = 50
 _MAX_NOTE = 500
 
 
-def exported_rules(connection: DatabaseConnection, project: str) -> str:
-    """Return the rules of a project as a recipe: active device rules of reviewers, and learned text layouts."""
-    learned = layout_rules(connection, project, Settings().layout_objects, "graylist")
+def exported_rules(connection: DatabaseConnection, project: str, layout_objects: int) -> str:
+    """Return the rules of a project as a recipe: active device rules of reviewers, and learned text layouts.
+
+    `layout_objects` is that of `Settings`.
+    """
+    learned = layout_rules(connection, project, layout_objects, "graylist")
     return f"{FORMAT_LINE}{project_rules(connection, project)}{learned}"
 
 

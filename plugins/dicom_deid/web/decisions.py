@@ -22,6 +22,7 @@ from dicom_deid.database.quarantine import (
     set_four_eyes,
 )
 from dicom_deid.database.text_layouts import list_layouts
+from dicom_deid.engine.settings import Settings
 from dicom_deid.links import REVIEW_DAG
 from dicom_deid.pipeline.decisions import exported_rules
 from dicom_deid.web.access import can_review, can_withdraw, may_administer, may_review
@@ -78,7 +79,7 @@ def decisions_csv(connection: Connection, project: str = "", rules: bool = False
 def rules(connection: Connection, project: str) -> Response:
     """Download the active device rules and the learned text layouts of a project as a recipe."""
     return PlainTextResponse(
-        exported_rules(connection, project),
+        exported_rules(connection, project, Settings().layout_objects),
         headers={"Content-Disposition": 'attachment; filename="project-rules.dicom"'},
     )
 

@@ -71,6 +71,20 @@ def test_bucket_to_bucket_with_a_report_and_nothing_left_to_do(run, s3, s3_bucke
     assert re.search(r"Outside the times +│ +6 ", past.stdout)
 
 
+def test_settings_of_pixels_are_options(run, postgres_url, tmp_path):
+    (tmp_path / "in").mkdir()
+    options = ["--layout-objects", "7", "--overlays", "remove", "--faces", "hold", "--check-masks", "none"]
+    done = run("deidentify", "in", "out", "--project", "p", *SETTINGS, *options)
+    assert done.returncode == 0, done.stderr
+    with closing(psycopg2.connect(postgres_url)) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT request FROM dicom_deid.run")
+        settings = json.loads(cursor.fetchone()[0])["parameters"]["settings"]
+    assert (settings["layout_objects"], settings["overlays"]) == (7, "remove")
+    assert (settings["faces"], settings["check_masks"]) == ("hold", "none")
+    refused = run("deidentify", "in", "out", "--project", "p", "--layout-objects", "-1")
+    assert refused.returncode == 2
+
+
 def test_exit_codes_for_quarantine_failure_and_usage(run, s3_bucket, tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "notes.txt").write_text("no DICOM " * 30)

@@ -132,6 +132,25 @@ def test_the_command_prints_the_report_and_exits_0() -> None:
     assert "desktop" in CliRunner().invoke(recipe, ["list"]).output
 
 
+def test_the_command_lists_what_the_device_catalogue_covers() -> None:
+    """Each label names its manufacturer and model."""
+    result = CliRunner().invoke(recipe, ["check", "desktop", "devices", "--all"])
+    assert result.exit_code == 0
+    filters = Recipe.named("devices").filters
+    coverage = result.output.partition(f"What the filters do with pixels: {len(filters)} labels\n")[2]
+    kinds = [line for line in coverage.splitlines() if line.startswith("  ")][:4]
+    counts = [int(line.split()[0]) for line in kinds]
+    assert sum(counts) == len(filters)
+    assert [line.partition(":")[0].split(maxsplit=1)[1] for line in kinds] == [
+        "hold the object",
+        "blank regions and clear a risk",
+        "blank regions and clear nothing",
+        "call the pixels clean",
+    ]
+    assert all(one.label in coverage for one in filters)
+    assert "US philips EPIQ" in coverage
+
+
 def test_the_command_prints_every_problem_and_exits_2(tmp_path: Path) -> None:
     """Catches an exit code that a script would take for success."""
     path = tmp_path / "bad.dicom"
