@@ -11,7 +11,7 @@ import click
 
 from dicom_deid.cli.options import access_options, database_access, database_options
 from dicom_deid.database import AccessReason, AuditRecord, Database
-from dicom_deid.database.runs import split_source
+from dicom_deid.database.projects import split_source
 from dicom_deid.pipeline import Connections
 from dicom_deid.pipeline.withdrawal import reconcile_destination
 from dicom_deid.reasons import Outcome

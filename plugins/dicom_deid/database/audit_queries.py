@@ -12,9 +12,9 @@ from uuid import UUID
 
 from dicom_deid.database.connection import DatabaseConnection
 from dicom_deid.database.mapping import keyed_hash_of
-from dicom_deid.database.projects import Project, decrypt_source_key, source_key_hash
+from dicom_deid.database.projects import Project, decrypt_source_key, source_key_hash, split_source
 from dicom_deid.database.pseudonyms import normalised
-from dicom_deid.database.runs import Run, Totals, find_run, list_runs, report_run, split_source
+from dicom_deid.database.runs import Run, Totals, find_run, list_runs, report_run
 from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.identifiers import IdentifierKind
 from dicom_deid.objects import SourceObject

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from dicom_deid.database.connection import DatabaseConnection
-from dicom_deid.database.projects import Project, decrypt_source_key
-from dicom_deid.database.runs import IS_HELD, split_source
+from dicom_deid.database.projects import Project, decrypt_source_key, split_source
+from dicom_deid.database.runs import IS_HELD
 
 Place = Literal["destination", "release", "quarantine"]
 

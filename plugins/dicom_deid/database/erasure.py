@@ -190,7 +190,7 @@ def _index_parameters(project: Project, originals: Sequence[str]) -> dict[str, l
     else:
         split = map(without_issuer, originals)
         patients = [IndexedIdentifiers(patient_id=each, issuer_of_patient_id=issuer) for each, issuer in split]
-    hashes = [index_hashes(project, each) for each in patients]
+    hashes = index_hashes(project, patients)
     return {"index_patients": [each[0] for each in hashes], "index_issuers": [each[1] for each in hashes]}
 
 

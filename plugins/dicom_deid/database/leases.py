@@ -19,10 +19,10 @@ from dicom_deid.database.deletions import Deletion, read_deletions
 from dicom_deid.database.errors import LeaseLost
 from dicom_deid.database.mapping import issuer_term, keyed_hash_of
 from dicom_deid.database.patient_terms import TERMS_LOCK
-from dicom_deid.database.projects import Project, decrypt_source_key
+from dicom_deid.database.projects import Project, decrypt_source_key, split_source
 from dicom_deid.database.pseudonyms import normalised
 from dicom_deid.database.quarantine import decisions_of_batch, settle_held
-from dicom_deid.database.runs import IS_HELD, SETTLE_DONE, Run, done_parameters, split_source
+from dicom_deid.database.runs import IS_HELD, SETTLE_DONE, Run, done_parameters
 from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.identifiers import IdentifierKind
 from dicom_deid.objects import WrittenObject

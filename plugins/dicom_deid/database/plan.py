@@ -16,8 +16,9 @@ from typing import Literal, NamedTuple
 from dicom_deid.database.connection import DatabaseConnection
 from dicom_deid.database.copy_format import NULL, copy_field
 from dicom_deid.database.keys import NONCE_BYTES
-from dicom_deid.database.projects import Project, decrypt_source_key
-from dicom_deid.database.runs import IS_DONE, Run, done_parameters, split_source
+from dicom_deid.database.projects import Project, decrypt_source_key, split_source
+from dicom_deid.database.runs import IS_DONE, Run, done_parameters
+from dicom_deid.database.source_index import SourceIndex
 from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.objects import SourceObject
 
@@ -172,7 +173,7 @@ _CHOOSE = f"""
 WITH judged AS (
     SELECT i.*, i.size >= %(large)s AND i.archive_state = '' AS is_large,
         CASE WHEN i.archive_state = '' THEN greatest(i.size, %(least)s) ELSE %(least)s END AS weight,
-        d.key_hash IS NOT NULL AS is_known, d.destination_key IS NOT NULL AS is_written, CASE
+        d.destination_key IS NOT NULL AS is_written, CASE
         WHEN d.withdrawal_id IS NOT NULL THEN 'withdrawn'
         WHEN {IS_DONE} THEN 'done'
         WHEN d.outcome IS NOT NULL AND d.destination_key IS NOT NULL AND NOT %(supersede)s THEN 'kept'
@@ -193,7 +194,7 @@ WITH judged AS (
         + sum(weight) OVER (PARTITION BY is_large ORDER BY position)
     FROM judged WHERE why <> ALL (%(not_planned)s) ORDER BY position LIMIT %(limit)s RETURNING position
 ), seen AS (
-    INSERT INTO pg_temp.listed SELECT key_hash FROM judged WHERE is_known AND %(whole)s
+    INSERT INTO pg_temp.listed SELECT key_hash FROM judged WHERE %(whole)s
 )
 SELECT why, is_written, is_large, count(*), sum(weight)::bigint, sum(size)::bigint
 FROM judged LEFT JOIN kept USING (position) WHERE why = ANY (%(not_planned)s) OR kept.position IS NOT NULL
@@ -305,7 +306,10 @@ class Planner:
         return [row[0] for row in rows]
 
     def _find_deleted(self) -> int:
-        """Mark written objects whose source object was not listed, below the prefix of this run; return how many."""
+        """Mark written objects whose source object was not listed, below the prefix of this run; return how many.
+
+        What was not listed is removed from the index of the source, too.
+        """
         doing = "looking for deleted source objects"
         prefix = split_source(self._run.request.source)[1]
         scope = {"scope": self._run.scope_id}
@@ -315,6 +319,9 @@ class Planner:
         keys = ((key_hash, decrypt_source_key(self._project, key_hash, encrypted)) for key_hash, encrypted in rows)
         missing = [key_hash for key_hash, key in keys if key.startswith(prefix) and not key.startswith(unread)]
         self._connection.query(doing, _MARK_DELETED, {**scope, "missing": missing})
+        index = SourceIndex(self._connection, self._project, self._run.request.source)
+        index.remove_vanished(self._limits.unread_prefixes, missing)
+        index.count_changed()
         return len(missing)
 
     def _read(

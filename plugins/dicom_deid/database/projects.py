@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
 from functools import cached_property
 from typing import Any, Literal, get_args
+from urllib.parse import urlsplit
 from uuid import UUID
 
 from dicom_deid.database.connection import DatabaseConnection
@@ -130,6 +131,21 @@ class Project:
 def original_cipher(ring: KeyRing, key_id: str, project_id: int) -> Cipher:
     """Return the cipher of the originals of one project."""
     return ring.cipher(key_id, f"original {project_id}")
+
+
+def split_source(url: str) -> tuple[str, str]:
+    """Split a source address into its bucket (or file system) and the prefix that precedes its keys.
+
+    Examples
+    --------
+    >>> split_source("s3://archive/2025/12")
+    ('s3://archive', '2025/12/')
+    >>> split_source("s3://archive")
+    ('s3://archive', '')
+    """
+    parts = urlsplit(url)
+    prefix = parts.path.strip("/")
+    return f"{parts.scheme or 'file'}://{parts.netloc}", f"{prefix}/" if prefix else ""
 
 
 def source_key_hash(project: Project, key: str) -> str:

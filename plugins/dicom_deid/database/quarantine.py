@@ -18,8 +18,7 @@ from typing import Any, NamedTuple
 
 from dicom_deid.database.connection import DatabaseConnection
 from dicom_deid.database.hash_chain import record_event
-from dicom_deid.database.projects import Project, decrypt_source_key, source_key_hash
-from dicom_deid.database.runs import split_source
+from dicom_deid.database.projects import Project, decrypt_source_key, source_key_hash, split_source
 from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.objects import SourceObject
 from dicom_deid.reasons import Outcome

@@ -9,12 +9,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 from dicom_deid import __version__
 from dicom_deid.database.ambiguous import count_ambiguous
 from dicom_deid.database.connection import DatabaseConnection
 from dicom_deid.database.hash_chain import EVENTS, links_of, record_event
+from dicom_deid.database.projects import split_source
+from dicom_deid.database.source_index import count_unfinished
 from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.reasons import Outcome, Reason
 
@@ -289,21 +290,6 @@ def list_runs(
     return [_run(row) for row in rows]
 
 
-def split_source(url: str) -> tuple[str, str]:
-    """Split a source address into its bucket (or file system) and the prefix that precedes its keys.
-
-    Examples
-    --------
-    >>> split_source("s3://archive/2025/12")
-    ('s3://archive', '2025/12/')
-    >>> split_source("s3://archive")
-    ('s3://archive', '')
-    """
-    parts = urlsplit(url)
-    prefix = parts.path.strip("/")
-    return f"{parts.scheme or 'file'}://{parts.netloc}", f"{prefix}/" if prefix else ""
-
-
 def start_run(connection: DatabaseConnection, chain_key: bytes, project_id: int, request: RunRequest) -> str:
     """Begin a run, or continue the one that has the same external id, and return its id.
 
@@ -413,6 +399,7 @@ def finish_run(connection: DatabaseConnection, chain_key: bytes, run_id: str, st
     run = find_run(connection, run_id)
     parameters = {"run": run_id, "batch": None, **done_parameters(connection, run)}
     connection.query(doing, SETTLE_DONE, parameters)
+    count_unfinished(connection, run_id)
     ambiguous = count_ambiguous(connection, run_id, run.project_id)
     report = report_run(connection, run_id)
     with connection.transaction(doing):

@@ -10,20 +10,21 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache, partial
 from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
 from dicom_deid.database.connection import DatabaseConnection
 from dicom_deid.database.mapping import issuer_term, keyed_hash_of
-from dicom_deid.database.projects import Project, decrypt_source_key, source_key_hash
+from dicom_deid.database.projects import Project, decrypt_source_key, source_key_hash, split_source
 from dicom_deid.database.pseudonyms import normalised
-from dicom_deid.database.runs import split_source
 from dicom_deid.identifiers import IdentifierKind
 from dicom_deid.objects import SourceObject
 
 LineStatus = Literal["found", "absent", "ambiguous"]
 
 _HASH_BYTES = 16
+_UNREADABLE_DIGITS = 3
 _SELECTORS = ("key_hash", "series", "study", "accession", "patient")
 """Identifiers that a line may give, the most selective first: the first one that it gives is looked up by an index."""
 
@@ -32,7 +33,8 @@ _SELECTORS = ("key_hash", "series", "study", "accession", "patient")
 class IndexedIdentifiers:
     """Original identifiers of an object or of a line of a cohort list. PHI: stored only as keyed hashes.
 
-    A None in a line of a cohort list matches anything; an empty string matches objects without the identifier.
+    A None in a line of a cohort list matches anything; an empty string matches objects without the identifier. All are
+    None for an object whose header cannot be read.
     """
 
     patient_id: str | None = field(default=None, repr=False)
@@ -53,16 +55,21 @@ class IndexEntry:
     is_listed
         Whether its time of modification is known from a listing.
     identifiers, sop_instance_uid
-        Its original identifiers.
+        Its original identifiers; left out if its header cannot be read.
     attributes
         Open attributes by name, for example ``{"Modality": "CT", "StudyMonth": "2024-05"}``.
     """
 
     source_object: SourceObject
     is_listed: bool = True
-    identifiers: IndexedIdentifiers
+    identifiers: IndexedIdentifiers = field(default_factory=IndexedIdentifiers)
     sop_instance_uid: str = field(default="", repr=False)
     attributes: Mapping[str, str | int] = field(default_factory=dict)
+
+    @property
+    def is_unreadable(self) -> bool:
+        """True if the header of the object cannot be read."""
+        return self.identifiers.series_instance_uid is None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,23 +134,25 @@ SELECT DISTINCT o.series_number FROM placed p JOIN index_object o ON o.store_id 
 WHERE o.series_number <> p.series_number
 """  # noqa: S608 - constants
 
-_LIST = "CREATE TEMP TABLE IF NOT EXISTS index_listed (key_hash uuid); TRUNCATE pg_temp.index_listed"
+_LIST = "DROP TABLE IF EXISTS pg_temp.listed; CREATE TEMP TABLE listed (key_hash uuid)"
 
 _CHANGED = """
-INSERT INTO pg_temp.index_listed SELECT unnest(%(keys)s::uuid[]);
+INSERT INTO pg_temp.listed SELECT unnest(%(keys)s::uuid[]);
 SELECT w.position FROM unnest(%(keys)s::uuid[], %(etags)s::text[]) WITH ORDINALITY w (key_hash, etag, position)
 LEFT JOIN index_object o ON o.store_id = %(store)s AND o.key_hash = w.key_hash
 WHERE o.etag IS DISTINCT FROM w.etag ORDER BY 1
 """
 
 # Rows that were listed under a prefix above this one may lie outside it: the listing of that prefix removes them.
-_REMOVE_VANISHED = """
-ANALYZE pg_temp.index_listed;
-WITH gone AS (
-    DELETE FROM index_object o USING index_source s
-    WHERE o.store_id = %(store)s AND s.source_id = o.source_id AND starts_with(s.prefix, %(prefix)s)
-      AND NOT EXISTS (SELECT FROM pg_temp.index_listed l WHERE l.key_hash = o.key_hash) RETURNING 1
-) SELECT count(*) FROM gone
+_VANISHED = """
+ANALYZE pg_temp.listed;
+SELECT o.key_hash::text, o.encrypted_key FROM index_object o JOIN index_source s USING (source_id)
+WHERE o.store_id = %(store)s AND starts_with(s.prefix, %(prefix)s)
+  AND NOT EXISTS (SELECT FROM pg_temp.listed l WHERE l.key_hash = o.key_hash)
+"""
+
+_REMOVE = """
+DELETE FROM index_object WHERE store_id = %(store)s AND key_hash = ANY (%(keys)s::uuid[]) RETURNING series_number
 """
 
 _LINES = """
@@ -249,6 +258,12 @@ _COUNT_BATCH = _count("""
     SELECT o.series_number FROM batch_item b JOIN index_object o ON o.store_id = %(store)s AND o.key_hash = b.key_hash
     WHERE b.batch_id = %(batch)s""")
 
+_COUNT_UNFINISHED = _count("""
+    SELECT o.series_number FROM batch b JOIN work_scope w USING (scope_id) JOIN batch_item t USING (batch_id)
+    JOIN index_source x ON x.project_id = w.project_id AND x.store = w.source_store AND x.prefix = ''
+    JOIN index_object o ON o.store_id = x.source_id AND o.key_hash = t.key_hash
+    WHERE b.run_id = %(run)s AND b.state <> 'finished'""")
+
 _COUNT_OBJECTS = _count("""
     SELECT o.series_number FROM processed_object p JOIN work_scope USING (scope_id)
     JOIN index_source x ON x.project_id = work_scope.project_id AND x.store = work_scope.source_store AND x.prefix = ''
@@ -293,7 +308,7 @@ class SourceIndex:
     Attributes
     ----------
     removed
-        Number of objects that the last complete listing no longer had.
+        Number of objects that were removed because they have vanished from the source.
     """
 
     def __init__(self, connection: DatabaseConnection, project: Project, source: str) -> None:
@@ -307,7 +322,7 @@ class SourceIndex:
             {"project": project.project_id, "store": store, "prefix": self._prefix},
         )
         self._store_id, self._source_id = rows[0]
-        # Series that an object left because it was replaced under its key.
+        # Series that objects left because they were replaced under their keys, or have vanished.
         self._left: set[int] = set()
         self.removed = 0
 
@@ -318,7 +333,9 @@ class SourceIndex:
         columns = ("key_hash", "encrypted_key", "size", "etag", "version_id", "last_modified", "instance")
         hashed = ("patient", "issuer", "accession", "study", "series")
         values: dict[str, Any] = {name: [] for name in (*columns, *hashed, "attributes")}
-        for entry in entries:
+        nothing = _index_hash(self._project, IdentifierKind.UID, "")
+        of_entries = index_hashes(self._project, (each.identifiers for each in entries))
+        for entry, hashes in zip(entries, of_entries, strict=True):
             listed = entry.source_object
             moment = listed.last_modified if entry.is_listed else None
             key = self._prefix + listed.key
@@ -326,12 +343,15 @@ class SourceIndex:
             encrypted = self._project.source_key_cipher.encrypt(
                 key.encode("utf-8", "surrogateescape"), UUID(key_hash).bytes
             )
-            instance = index_hash(self._project, IdentifierKind.UID, entry.sop_instance_uid)
+            instance = _index_hash(self._project, IdentifierKind.UID, entry.sop_instance_uid)
             row = (key_hash, encrypted, listed.size, listed.etag, listed.version_id, moment, instance)
             for name, value in zip(columns, row, strict=True):
                 values[name].append(value)
-            for name, value in zip(hashed, index_hashes(self._project, entry.identifiers), strict=True):
-                values[name].append(value or index_hash(self._project, IdentifierKind.UID, ""))
+            for name, value in zip(hashed, hashes, strict=True):
+                values[name].append(value or nothing)
+            if entry.is_unreadable:
+                # What cannot be read is spread over many series: after a batch the objects of its series are counted.
+                values["series"][-1] = key_hash[:_UNREADABLE_DIGITS].ljust(2 * _HASH_BYTES, "0")
             attributes = {name: value for name, value in entry.attributes.items() if name in self._stored}
             values["attributes"].append(json.dumps(attributes, sort_keys=True))
         with self._connection.transaction("adding to the index"):
@@ -340,24 +360,23 @@ class SourceIndex:
             )
         self._left.update(number for (number,) in rows)
 
-    def count(self, batch_id: int | None = None) -> None:
-        """Count the objects of each series by outcome, for :func:`count_archive`.
+    def count(self) -> None:
+        """Count the objects of each series by outcome, for :func:`count_archive`."""
+        self._connection.query("counting the index", _COUNT_ALL, {"store": self._store_id})
 
-        Parameters
-        ----------
-        batch_id
-            Only series that objects of this batch are in or were in before; None for all.
-        """
-        self._connection.query(
-            "counting the index",
-            _COUNT_ALL if batch_id is None else _COUNT_BATCH,
-            {"store": self._store_id, "batch": batch_id, "left": sorted(self._left)},
-        )
+    def count_changed(self, batch_id: int | None = None) -> None:
+        """Count the series again that objects have left, and those of the objects of a batch."""
+        if self._left or batch_id is not None:
+            parameters = {"store": self._store_id, "batch": batch_id, "left": sorted(self._left)}
+            self._connection.query("counting the index", _COUNT_BATCH, parameters)
 
-    def changed(self, listing: Iterable[Sequence[SourceObject]]) -> Iterator[list[SourceObject]]:
+    def changed(
+        self, listing: Iterable[Sequence[SourceObject]], unread: Sequence[str] = ()
+    ) -> Iterator[list[SourceObject]]:
         """Yield, for each chunk of a complete listing, the objects that the index lacks or has of another version.
 
-        After the last chunk, objects that were not listed are removed from the index.
+        After the last chunk, objects that were not listed are removed from the index; `unread` as for
+        :meth:`remove_vanished`.
         """
         self._connection.query("reading the index", _LIST)
         for chunk in listing:
@@ -371,12 +390,32 @@ class SourceIndex:
                 },
             )
             yield [chunk[position - 1] for (position,) in rows]
-        rows = self._connection.query(
-            "removing deleted objects from the index",
-            _REMOVE_VANISHED,
-            {"store": self._store_id, "prefix": self._prefix},
-        )
-        self.removed = rows[0][0]
+        self.remove_vanished(unread)
+
+    def remove_vanished(self, unread: Sequence[str] = (), known: Sequence[str] = ()) -> None:
+        """Remove the objects that were indexed below this source and that a complete listing of it has not.
+
+        Parameters
+        ----------
+        unread
+            Prefixes, relative to the source, of keys that the listing could not show.
+        known
+            Hashes of the keys of other objects that have vanished, which were indexed with a larger part of the store.
+
+        The keys of the listing are in the table `pg_temp.listed`.
+        """
+        doing = "removing deleted objects from the index"
+        parameters = {"store": self._store_id, "prefix": self._prefix}
+        rows = self._connection.query(doing, _VANISHED, parameters)
+        kept = tuple(self._prefix + each for each in unread)
+        gone = [
+            key_hash
+            for key_hash, encrypted in rows
+            if not (kept and decrypt_source_key(self._project, key_hash, encrypted).startswith(kept))
+        ]
+        removed = self._connection.query(doing, _REMOVE, {**parameters, "keys": [*gone, *known]})
+        self._left.update(number for (number,) in removed)
+        self.removed = len(removed)
 
     @property
     def is_empty(self) -> bool:
@@ -394,7 +433,7 @@ class SourceIndex:
         list of CohortAnswer
             One per line, in the order of the numbers.
         """
-        hashes = [index_hashes(self._project, identifiers) for _, identifiers, _ in lines]
+        hashes = index_hashes(self._project, (identifiers for _, identifiers, _ in lines))
         parameters: dict[str, Any] = {
             name: [each[position] for each in hashes]
             for position, name in enumerate(("patient", "issuer", "accession", "study", "series"))
@@ -406,7 +445,7 @@ class SourceIndex:
         doing = "looking up a cohort"
         self._connection.query(doing, _LINES, parameters)
         rows = self._connection.query(
-            doing, _MATCH, {"store": self._store_id, "no_issuer": index_hash(self._project, IdentifierKind.UID, "")}
+            doing, _MATCH, {"store": self._store_id, "no_issuer": _index_hash(self._project, IdentifierKind.UID, "")}
         )
         return [CohortAnswer(number=number, status=status, objects=objects) for number, status, objects in rows]
 
@@ -422,23 +461,36 @@ class SourceIndex:
                 yield SourceObject(key.removeprefix(self._prefix), size, etag, moment, version_id)
 
 
-def index_hash(project: Project, kind: IdentifierKind, value: str) -> str:
+def _index_hash(project: Project, kind: IdentifierKind, value: str) -> str:
     """Return the first 128 bits of the keyed hash of a value; one and the same for all that are empty."""
     plain = normalised(value)
     return keyed_hash_of(project, kind if plain else IdentifierKind.UID, plain)[:_HASH_BYTES].hex()
 
 
-def index_hashes(project: Project, of: IndexedIdentifiers) -> tuple[str | None, ...]:
-    """Return the hashes of patient, issuer, accession number, study and series; None for what is not given."""
-    issuer = of.issuer_of_patient_id
-    values = (
-        (IdentifierKind.PATIENT_ID, of.patient_id),
-        (IdentifierKind.PATIENT_ID, issuer and issuer_term(issuer)),
-        (IdentifierKind.ACCESSION_NUMBER, of.accession_number),
-        (IdentifierKind.UID, of.study_instance_uid),
-        (IdentifierKind.UID, of.series_instance_uid),
-    )
-    return tuple(None if value is None else index_hash(project, kind, value) for kind, value in values)
+def index_hashes(project: Project, some: Iterable[IndexedIdentifiers]) -> list[tuple[str | None, ...]]:
+    """Return the hashes of patient, issuer, accession number, study and series of each; None for what is not given."""
+    # Objects of a series have the same identifiers.
+    hash_of = cache(partial(_index_hash, project))
+    return [
+        tuple(
+            [
+                None if value is None else hash_of(kind, value)
+                for kind, value in (
+                    (IdentifierKind.PATIENT_ID, of.patient_id),
+                    (IdentifierKind.PATIENT_ID, of.issuer_of_patient_id and issuer_term(of.issuer_of_patient_id)),
+                    (IdentifierKind.ACCESSION_NUMBER, of.accession_number),
+                    (IdentifierKind.UID, of.study_instance_uid),
+                    (IdentifierKind.UID, of.series_instance_uid),
+                )
+            ]
+        )
+        for of in some
+    ]
+
+
+def count_unfinished(connection: DatabaseConnection, run_id: str) -> None:
+    """Count the series again of which a run has processed objects in batches that it did not finish."""
+    connection.query("counting the index", _COUNT_UNFINISHED, {"run": run_id})
 
 
 def count_objects(connection: DatabaseConnection, objects: Sequence[str]) -> None:

@@ -13,7 +13,7 @@ import threading
 import zipfile
 import zlib
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 from importlib import import_module
@@ -258,6 +258,14 @@ def holder_of(store: ObjectStore, key: str = "") -> ObjectStore:
 def is_container(key: str) -> bool:
     """Return whether a key is that of a container, by its suffix."""
     return key.lower().endswith(SUFFIXES)
+
+
+def note_unread(listing: Iterable[SourceObject], unread: list[str]) -> Iterator[SourceObject]:
+    """Yield the listing, and add the prefix of the members of each container that could not be opened."""
+    for listed in listing:
+        if is_container(listed.key):
+            unread.append(listed.key + SEPARATOR)
+        yield listed
 
 
 def _listed(outer: SourceObject, member: Member) -> SourceObject:

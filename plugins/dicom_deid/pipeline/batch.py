@@ -339,7 +339,7 @@ class _BatchRecorder:
     def close(self, *, stopped: bool) -> BatchResult:
         """Record the rest and end the batch."""
         self._record()
-        self._index.count(self._lease.batch_id)
+        self._index.count_changed(self._lease.batch_id)
         self._progress.report(now=True)
         batch_result = self._result(stopped and self._open > 0)
         if self._outcomes[Outcome.FAILED]:

@@ -21,7 +21,9 @@ from dicom_deid.engine.pixels.layouts import is_free_of, patient_words
 from dicom_deid.exceptions import Quarantine
 from dicom_deid.objects import SourceObject
 from dicom_deid.objectstore import ObjectStore
+from dicom_deid.objectstore.containers import note_unread
 from dicom_deid.pipeline.fetch import fetch_root_elements
+from dicom_deid.reasons import Reason
 
 _NUMBERS = ("Rows", "Columns")
 _OPEN_TEXTS = tuple(name for name in INDEX_ATTRIBUTES if name not in (*_NUMBERS, "StudyMonth"))
@@ -29,6 +31,8 @@ _TEXTS = (*_OPEN_TEXTS, "PatientName", "PatientID", "StudyDate")
 _IDENTIFIERS = ("IssuerOfPatientID", "AccessionNumber", "StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")
 INDEX_TAGS = frozenset(tag for name in (*_NUMBERS, *_TEXTS, *_IDENTIFIERS) if (tag := tag_for_keyword(name)))
 """Tags of the elements that an index entry is made of."""
+UNREAD = frozenset({Reason.ARCHIVED, Reason.OBJECT_VANISHED, Reason.OBJECT_CHANGED, Reason.OBJECT_DAMAGED})
+"""Reasons why a header was not read that say nothing about it."""
 _CHUNK = 1000
 _READ_BY_A_THREAD = 16
 """Objects that are given to a thread at once: one by one, the hand-over costs as much as the parsing."""
@@ -48,7 +52,7 @@ class IndexSummary:
     read
         Objects whose header was read: new ones, and those that changed since they were indexed.
     unreadable
-        Objects that are no DICOM or malformed; they are not in the index.
+        Of these, objects that are no DICOM, malformed, or cannot be read now.
     removed
         Objects that the index had and the listing has not.
     """
@@ -115,25 +119,26 @@ def index_source(database: Database, store: ObjectStore, project: str, *, transf
     """
     index = SourceIndex(database.connection, database.project(project), store.url)
     listed = read = unreadable = 0
+    unread: list[str] = []
 
     def chunks() -> Iterator[list[SourceObject]]:
         nonlocal listed
-        objects = iter(store.list())
+        objects = note_unread(store.list(), unread)
         while chunk := list(islice(objects, _CHUNK)):
             listed += len(chunk)
             yield chunk
 
     groups = (
         changed[start : start + _READ_BY_A_THREAD]
-        for changed in index.changed(chunks())
+        for changed in index.changed(chunks(), unread)
         for start in range(0, len(changed), _READ_BY_A_THREAD)
     )
     waiting: list[IndexEntry] = []
     with ThreadPoolExecutor(transfers, "dicom-deid-index") as pool:
         for entries in _in_order(pool, partial(_read_entries, store), groups):
             read += len(entries)
-            unreadable += entries.count(None)
             waiting += [entry for entry in entries if entry is not None]
+            unreadable += sum(entry is None or entry.is_unreadable for entry in entries)
             if len(waiting) >= _ADD_AT_ONCE:
                 index.add(waiting)
                 waiting.clear()
@@ -143,7 +148,7 @@ def index_source(database: Database, store: ObjectStore, project: str, *, transf
 
 
 def _read_entries(store: ObjectStore, objects: Sequence[SourceObject]) -> list[IndexEntry | None]:
-    """Read the headers of some objects and return their entries; None for one that cannot be read."""
+    """Read the headers of some objects and return their entries; None for one that cannot be read now."""
     return [_read_entry(store, listed) for listed in objects]
 
 
@@ -153,8 +158,8 @@ def _read_entry(store: ObjectStore, listed: SourceObject) -> IndexEntry | None:
             store, listed.key, INDEX_TAGS, size=listed.size, etag=listed.etag, version_id=listed.version_id
         )
         return index_entry(header, listed)
-    except Quarantine:
-        return None
+    except Quarantine as problem:
+        return None if problem.reason in UNREAD else IndexEntry(source_object=listed)
 
 
 def _in_order(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -15,7 +15,7 @@ from dicom_deid.database.source_index import CohortAnswer, record_answers
 from dicom_deid.database.text_layouts import layout_rules
 from dicom_deid.engine.pixels import LEARNED
 from dicom_deid.objects import SourceObject
-from dicom_deid.objectstore.containers import SEPARATOR, is_container
+from dicom_deid.objectstore.containers import note_unread
 from dicom_deid.pipeline.cohort import import_pseudonyms, match_cohort
 from dicom_deid.pipeline.configuration import RunConfiguration
 from dicom_deid.pipeline.connections import Connections
@@ -111,7 +111,7 @@ def plan_run(
         else:
             cohort = resources.enter_context(match_cohort(configuration, connections))
             if cohort is None:
-                listing = _note_unread(object_stores.source.list(), unread)
+                listing = note_unread(object_stores.source.list(), unread)
             else:
                 access = AccessReason(
                     person=configuration.triggered_by or "unknown", reason=f"cohort list of run {run_id}"
@@ -136,14 +136,6 @@ def plan_run(
             unread_prefixes=unread,
         )
     return PlannedRun(run_id, summary, configuration, answers)
-
-
-def _note_unread(listing: Iterable[SourceObject], unread: list[str]) -> Iterator[SourceObject]:
-    """Yield the listing, and add the prefix of the members of each container that could not be opened."""
-    for listed in listing:
-        if is_container(listed.key):
-            unread.append(listed.key + SEPARATOR)
-        yield listed
 
 
 def _snapshot_of_words(database: Database, configuration: RunConfiguration) -> str:

@@ -44,7 +44,7 @@ from dicom_deid.pipeline.fetch import (
     read_patient_terms,
 )
 from dicom_deid.pipeline.header_facts import FACT_TAGS, device_facts, object_identity
-from dicom_deid.pipeline.indexing import INDEX_TAGS, index_entry
+from dicom_deid.pipeline.indexing import INDEX_TAGS, UNREAD, index_entry
 from dicom_deid.pipeline.large import (
     COPIED_OBJECT_MEMORY,
     STREAMED_OBJECT_MEMORY,
@@ -70,6 +70,7 @@ _NOT_COPIED: Final = _GONE | {
 """Reasons of quarantined objects that cannot, or should not, be read again to be copied."""
 _PLAIN_SEGMENT = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
 _MAX_KEY_BYTES = 1024
+_UNREAD: Final = UNREAD | {Reason.HEADER_TOO_LARGE}
 _MAX_FACT_BYTES = 2**20
 """Bound of what is read of a held object to describe it."""
 _MAX_DEATHS = 2
@@ -474,7 +475,7 @@ class ObjectProcessor:
     def _header_facts(self, attempt: _Attempt) -> tuple[DeviceFacts | None, ObjectIdentity]:
         """Return what is known of a quarantined object: how it is grouped, and how it can be withdrawn.
 
-        Of an object that cannot be read it is what comes before the element that cannot; it is not put into the index.
+        Of an object that cannot be read it is what comes before the element that cannot; the index has it without.
         """
         device, identity = None, NO_IDENTITY
         if attempt.fetched is not None:
@@ -491,6 +492,8 @@ class ObjectProcessor:
             except Quarantine as problem:
                 if problem.reason in _GONE:
                     break
+                if not lenient and problem.reason not in _UNREAD:
+                    attempt.entry = IndexEntry(source_object=source_object(attempt.item), is_listed=False)
         return device, identity
 
 

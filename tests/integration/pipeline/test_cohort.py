@@ -62,12 +62,87 @@ def test_only_new_and_changed_headers_are_read_and_deleted_objects_leave_the_ind
     objects = archive(PEOPLE[:2], 3)
     place.put({**objects, "notes.txt": b"no DICOM" * 100})
     assert index(place) == IndexSummary(listed=7, read=7, unreadable=1, removed=0)
-    # What cannot be read is not in the index, and is tried again.
-    assert index(place) == IndexSummary(listed=7, read=1, unreadable=1, removed=0)
+    assert index(place) == IndexSummary(listed=7, read=0, unreadable=0, removed=0)
     other, gone = list(objects)[:2]
     place.put({other: objects[gone]})
     place.s3.client().delete_object(Bucket=place.bucket, Key=f"in/{gone}")
-    assert index(place) == IndexSummary(listed=6, read=2, unreadable=1, removed=1)
+    assert index(place) == IndexSummary(listed=6, read=1, unreadable=0, removed=1)
+
+
+def indexed(place: RunEnvironment) -> int:
+    """Return how many objects the page of the archive counts."""
+    with place.connections.open_database() as database:
+        return sum(each.objects for each in count_archive(database.connection, "test"))
+
+
+def delete(place: RunEnvironment, key: str) -> None:
+    place.s3.client().delete_object(Bucket=place.bucket, Key=key)
+
+
+def test_a_run_that_lists_the_source_removes_deleted_objects_from_the_index(place: RunEnvironment, tmp_path: Path):
+    """Catches a cohort list that finds objects which a run has not listed any more."""
+    objects = archive(PEOPLE[:2], 3)
+    place.put(objects)
+    index(place)
+    # Of one the run has a row, of the other only the index knows.
+    excluded = [key for key, header in headers(objects).items() if header.Modality == "MR"]
+    place.run(limit=1)
+    for gone in (next(iter(objects)), list(objects)[-1]):
+        delete(place, f"in/{gone}")
+    place.run(limit=2)
+    place.run(newer_than="2020-01-01")
+    assert indexed(place) == len(objects)
+    place.run(exclude="equals Modality MR")
+    assert indexed(place) == len(objects) - 2
+    delete(place, f"in/{excluded[0]}")
+    place.run(exclude="equals Modality MR")
+    assert indexed(place) == len(objects) - 2 - (excluded[0] not in (next(iter(objects)), list(objects)[-1]))
+    ran = place.run(cohort=cohort(tmp_path, f"SourceKey\n{next(iter(objects))}\n"))
+    assert [answer.status for answer in ran.planned.cohort] == ["absent"]
+
+
+def test_a_run_over_a_folder_removes_from_the_index_what_it_covers(place: RunEnvironment):
+    """Catches a run that removes what lies outside the prefix that it lists."""
+    place.put(archive(PEOPLE[:1], 2), "in/a")
+    place.put(archive(PEOPLE[1:2], 2), "in/b")
+    (first, *_), (other, *_) = (list(archive([person], 2)) for person in PEOPLE[:2])
+    index(place, "in/a")
+    index(place, "in/b")
+    for folder, key in (("a", first), ("b", other)):
+        delete(place, f"in/{folder}/{key}")
+    place.run(source=f"s3://{place.bucket}/in/a")
+    assert indexed(place) == 3
+    place.run()
+    assert indexed(place) == 2
+
+
+def test_a_released_object_leaves_an_index_of_the_whole_bucket_too(place: RunEnvironment):
+    objects = archive(PEOPLE[:1], 2)
+    place.put(objects, "in/a")
+    index(place)
+    place.run(source=f"s3://{place.bucket}/in/a")
+    delete(place, f"in/a/{next(iter(objects))}")
+    place.run(source=f"s3://{place.bucket}/in/a")
+    assert indexed(place) == 1
+
+
+def test_what_cannot_be_read_is_counted_and_found_by_its_key_only(place: RunEnvironment, tmp_path: Path):
+    """Catches an archive page without the objects that no one can read, and old identifiers of a replaced object."""
+    objects = archive(PEOPLE[:1], 2)
+    place.put(objects)
+    index(place)
+    damaged = next(iter(objects))
+    place.put({damaged: b"no DICOM" * 100, "notes.txt": b"no DICOM either" * 100})
+    place.run()
+    assert indexed(place) == 3
+    assert index(place) == IndexSummary(listed=3, read=0, unreadable=0, removed=0)
+    text = f"PatientID,SourceKey\n{PEOPLE[0].patient_id},\n,notes.txt\n{PEOPLE[0].patient_id},{damaged}\n"
+    ran = place.run(cohort=cohort(tmp_path, text))
+    answers = [(answer.status, answer.objects) for answer in ran.planned.cohort]
+    assert answers == [("found", 1), ("found", 1), ("absent", 0)]
+    with place.connections.open_database() as database:
+        (unknown,) = [each for each in count_archive(database.connection, "test") if each.modality is None]
+    assert (unknown.objects, unknown.quarantined) == (2, 2)
 
 
 def test_an_index_of_a_folder_leaves_the_rest_of_the_bucket(place: RunEnvironment):
