@@ -24,7 +24,7 @@ class Question(StrEnum):
     NOTCONTAINS = "notcontains"
     """It does not match, or the element is missing."""
     EQUALS = "equals"
-    """The value is the text, in any case."""
+    """The value is the text or one of its alternatives, separated by ``|``, in any case."""
     NOTEQUALS = "notequals"
     """The value is another one, or the element is missing."""
     MISSING = "missing"
@@ -89,7 +89,7 @@ class Criterion:
                 found = value is not None and _compiled(self.value).search(text) is not None
                 return found is (self.question is Question.CONTAINS)
             case Question.EQUALS | Question.NOTEQUALS:
-                equal = value is not None and text == self.value.lower()
+                equal = value is not None and text in _alternatives(self.value)
                 return equal is (self.question is Question.EQUALS)
             case Question.EMPTY:
                 return value is not None and not text
@@ -218,7 +218,7 @@ def criterion_line(keyword: str, value: str) -> str:
     line = f"equals {keyword} {value}"
     try:
         (criterion,) = parse_criteria(line, 1).criteria
-        if criterion.value == value and "#" not in value:
+        if criterion.value == value and not {"#", "|"} & set(value):
             return line
     except (RecipeSyntaxError, ValueError):
         pass
@@ -293,6 +293,13 @@ def _criterion_on_missing_element(question: Question) -> Criterion:
     """Return a criterion with the same answer as `question` about an element that no object has."""
     holds = Criterion(question, 0, "", "x").holds(None)
     return Criterion(Question.MISSING if holds else Question.PRESENT, 0, "(0000,0000)")
+
+
+@lru_cache(maxsize=4096)
+def _alternatives(value: str) -> frozenset[str]:
+    """Return the texts in lower case that `equals` accepts: the value, and its parts between vertical bars."""
+    parts = (part.strip() for part in value.lower().split("|"))
+    return frozenset({value.lower(), *filter(None, parts)})
 
 
 @lru_cache(maxsize=4096)

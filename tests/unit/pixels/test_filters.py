@@ -16,6 +16,7 @@ from pydicom.tag import BaseTag
 from tests.support.images import header_of, image_dataset
 
 from dicom_deid.engine.pixels import PixelFilters, Region, clean_pixels
+from dicom_deid.reasons import Reason
 from dicom_deid.recipe import Recipe
 from dicom_deid.recipe.filters import Rectangle
 
@@ -135,6 +136,47 @@ def test_a_value_belongs_to_its_own_criterion(tmp_path: Path) -> None:
     dataset = ultrasound()
     assert not ours(text, dataset).any()
     assert deids(text, dataset, tmp_path).any()
+
+
+@pytest.mark.parametrize("value", ["CT|US", "us | ct", "CT|MR"])
+def test_equals_takes_alternatives(tmp_path: Path, value: str) -> None:
+    """deid documents `equals FIELD A|B` as `equals FIELD A || equals FIELD B`; its program compares the whole text."""
+    text = "FORMAT dicom\n%filter a\nLABEL x\n {}\n coordinates all\n"
+    one, other = (part.strip() for part in value.split("|"))
+    documented = text.format(f"equals Modality {one} || equals Modality {other}")
+    dataset = ultrasound()
+    assert np.array_equal(ours(text.format(f"equals Modality {value}"), dataset), deids(documented, dataset, tmp_path))
+    assert deids(text.format(f"equals Modality {value}"), dataset, tmp_path).any()
+    without = text.format(f"notequals Modality {value}")
+    assert ours(without, dataset).any() is np.bool_("us" in value.lower())
+
+
+def deids_groups(text: str, dataset: Dataset, folder: Path) -> list[str]:
+    """Return the group of each label that flags an object, in the order of the recipe."""
+    path = folder / "deid.filter"
+    path.write_text(text)
+    source = folder / "image.dcm"
+    dataset.save_as(source, enforce_file_format=True)
+    return [result["group"] for result in DicomCleaner(deid=str(path)).detect(str(source))["results"]]
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(recipes())
+def test_the_groups_of_an_object_are_those_of_deid(tmp_path: Path, text: str) -> None:
+    """deid documents: `whitelist` is clean, `graylist` is cleaned at its coordinates, `blacklist` is held.
+
+    It takes the first group of the recipe; where an object is in several, the strictest of them decides here.
+    """
+    dataset = ultrasound()
+    found = PixelFilters(Recipe.parse(text).filters).match(header_of(dataset))
+    groups = deids_groups(text, dataset, tmp_path)
+    assert [each.group for each in found.filters] == groups
+    flags = {each.group for each in found.filters if not each.coordinates}
+    assert (found.holding is not None) is bool(flags & {"graylist", "blacklist"})
+    if groups and set(groups) == {"whitelist"}:
+        assert Reason.PIXEL_RISK in found.clears
+    if not groups:
+        assert (found.clears, found.cleans) == (frozenset(), False)
 
 
 def test_a_label_without_criteria_is_for_every_object(tmp_path: Path) -> None:
