@@ -23,6 +23,7 @@ import pydicom
 import pytest
 from fastapi.routing import APIRoute
 from PIL import Image
+from starlette.datastructures import FormData
 from tests.support.airflow import PROJECT, USERS, Deployment, deployment
 from tests.support.datasets import part10, sr_elements
 from tests.support.held import COLUMNS, ROWS, Device, held_image, held_images
@@ -35,6 +36,7 @@ from dicom_deid.pipeline.withdrawal import continue_withdrawal
 from dicom_deid.sandbox import Sandbox
 from dicom_deid.web.app import create_app
 from dicom_deid.web.rendering import redirect
+from dicom_deid.web.trigger import FormField
 
 pytestmark = [
     pytest.mark.slow,
@@ -454,11 +456,25 @@ def test_the_archive_is_counted_and_filtered(pages: Pages) -> None:
     with Database.connect(pages.airflow.database_url, keys=pages.airflow.keys) as database:
         states = database.queries.object_states(PROJECT)
     assert [int(row["deidentified"]) for row in rows] == [states["deidentified"]]
-    text = pages.get(f"/archive?project={PROJECT}&modality=CT&manufacturer=ACME&model=CT+1", "ada").text
-    assert "equals Modality CT + equals Manufacturer ACME + equals ManufacturerModelName CT 1" in text
-    started = {"project": PROJECT, "source": "s3://a", "destination": "s3://b"}
-    assert pages.post("/archive/runs", "vic", started).status_code == 403
-    assert pages.post("/archive/runs", "uma", started).status_code == 409
+    assert "Plan a run" in pages.get(f"/archive?project={PROJECT}&modality=CT", "uma").text
+    assert "Plan a run" not in pages.get(f"/archive?project={PROJECT}&modality=CT", "vic").text
+    for user, status in (("vic", 403), ("uma", 409)):
+        assert pages.get(f"/archive/run?project={PROJECT}&modality=CT", user).status_code == status
+        assert pages.post("/archive/run", user, {"destination": "s3://b"}).status_code == status
+
+
+def test_the_values_of_a_trigger_form_have_the_types_of_the_params() -> None:
+    """Catches a number or a switch that is sent to the DAG as text."""
+    sent = FormData(
+        [("on", "true"), ("many", "a"), ("many", "b"), ("count", "12"), ("part", "0.5"), ("text", " x\r\ny ")]
+    )
+    expected = {"on": True, "off": False, "many": ["a", "b"], "count": 12, "part": 0.5, "text": "x\ny", "none": None}
+    types = {"on": "boolean", "off": "boolean", "many": ["null", "array"], "count": "integer", "part": "number"}
+    types |= {"text": "string", "none": ["null", "string"]}
+    found = {name: FormField(name, None, {"type": kind}).sent(sent) for name, kind in types.items()}
+    assert found == expected
+    number = FormField("text", None, {"type": "integer"})
+    assert (number.sent(sent), number.allows("x\ny"), number.allows(3)) == ("x\ny", False, True)
 
 
 def test_objects_are_searched_by_an_original_identifier(pages: Pages) -> None:

@@ -315,12 +315,21 @@ def look_at_the_other_pages(page: Page, airflow: Deployment) -> None:
 
 
 def plan_from_the_archive(page: Page, airflow: Deployment) -> None:
-    """Filter the archive, and start a dry run with these criteria."""
+    """Filter the archive, open the trigger form with these criteria, and start a dry run."""
     page.goto(f"{airflow.airflow.url}/dicom-deid/archive")
     page.locator("tbody th a").first.click()
     expect(page.locator("tbody tr")).to_have_count(1)
-    expect(page.get_by_label("Criteria")).to_have_value(re.compile("Modality"))
-    page.get_by_label("Destination").fill(airflow.bucket(f"planned-{uuid.uuid4().hex[:8]}"))
+    page.get_by_role("button", name="Plan a run with these criteria").click()
+    expect(page.locator("[name=select]")).to_have_value(re.compile("equals Modality"))
+    expect(page.locator("[name=source]")).to_have_value(re.compile("s3://"))
+    expect(page.locator("[name=preview]")).to_be_checked()
+    check(page)
+    page.locator("[name=recipe]").select_option("ps3.15-basic")
+    page.locator("[name=destination]").fill("nonsense")
+    page.get_by_role("button", name="Start").click()
+    expect(page.locator("body")).to_contain_text("allows: Destination")
+    page.go_back()
+    page.locator("[name=destination]").fill(airflow.bucket(f"planned-{uuid.uuid4().hex[:8]}"))
     page.get_by_role("button", name="Start").click()
     expect(page.get_by_role("heading", name="Run started")).to_be_visible()
     run_id = page.locator("main a").inner_text()

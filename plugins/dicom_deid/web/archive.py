@@ -1,4 +1,4 @@
-"""Page of what is in the archive, from the index of its sources, and the form of a run over a part of it."""
+"""Page of what is in the archive, from the index of its sources, and runs over a part of it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Annotated
 
 from airflow.api_fastapi.core_api.security import GetUserDep
-from fastapi import APIRouter, Depends, Form, Request, Response
+from fastapi import APIRouter, Depends, HTTPException, Request, Response
+from starlette.datastructures import FormData
 
 from dicom_deid.database.audit_queries import Queries
 from dicom_deid.database.connection import DatabaseConnection
@@ -18,7 +19,7 @@ from dicom_deid.web.database import open_connection
 from dicom_deid.web.downloads import csv_download
 from dicom_deid.web.forms import verified_form
 from dicom_deid.web.rendering import PAGE_ROWS, PageNumber, page
-from dicom_deid.web.trigger import trigger
+from dicom_deid.web.trigger import form_sections, trigger
 
 router = APIRouter()
 
@@ -65,7 +66,6 @@ def archive(
         number=number,
         pages=max(1, -(-len(found) // PAGE_ROWS)),
         sources=indexed_sources(connection, project),
-        criteria=criteria(chosen),
         can_trigger=can_trigger(user, ON_DEMAND_DAG),
     )
 
@@ -77,20 +77,27 @@ def archive_csv(connection: Connection, chosen: Filters, project: str = "") -> R
     return csv_download("archive.csv", [list(ArchiveCount._fields), *map(list, found)])
 
 
-@router.post("/archive/runs", dependencies=[Depends(may_trigger(ON_DEMAND_DAG)), Depends(verified_form)])
-def start(
-    request: Request,
-    user: GetUserDep,
-    project: Annotated[str, Form()],
-    source: Annotated[str, Form()],
-    destination: Annotated[str, Form()],
-    select: Annotated[str, Form()] = "",
-    preview: Annotated[bool, Form()] = False,
-) -> Response:
-    """Start a run of the DAG with the criteria."""
-    conf = {"project": project, "source": source, "destination": destination, "preview": preview}
-    lines = "\n".join(line.strip() for line in select.splitlines() if line.strip())
-    started = trigger(ON_DEMAND_DAG, conf | ({"select": lines} if lines else {}), user.get_name())
+@router.get("/archive/run", dependencies=[Depends(may_trigger(ON_DEMAND_DAG))])
+def plan(request: Request, chosen: Filters, project: str = "", source: str = "") -> Response:
+    """Show the trigger form of the DAG, filled in with the criteria of the filters."""
+    values = {"project": project, "source": source, "preview": True, "select": criteria(chosen) or None}
+    return page("trigger.html", request, dag_id=ON_DEMAND_DAG, sections=form_sections(ON_DEMAND_DAG, values))
+
+
+async def sent_form(request: Request) -> FormData:
+    """Return the fields of the form."""
+    return await request.form()
+
+
+@router.post("/archive/run", dependencies=[Depends(may_trigger(ON_DEMAND_DAG)), Depends(verified_form)])
+def start(request: Request, user: GetUserDep, form: Annotated[FormData, Depends(sent_form)]) -> Response:
+    """Start a run of the DAG with the values of the form."""
+    fields = [field for section in form_sections(ON_DEMAND_DAG, {}).values() for field in section]
+    conf = {field.name: field.sent(form) for field in fields}
+    wrong = [field.title for field in fields if not field.allows(conf[field.name])]
+    if wrong:
+        raise HTTPException(422, f"Not a value that the DAG allows: {', '.join(wrong)}. Go back and correct it.")
+    started = trigger(ON_DEMAND_DAG, conf, user.get_name())
     return page("run_started.html", request, dag_id=ON_DEMAND_DAG, started=started)
 
 

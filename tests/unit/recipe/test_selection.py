@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dicom_deid.recipe import RecipeError
-from dicom_deid.recipe.criteria import parse_criteria
+from dicom_deid.recipe.criteria import criterion_line, parse_criteria
 from dicom_deid.recipe.element_names import keywords
 from dicom_deid.recipe.selection import Selection
 
@@ -134,3 +134,11 @@ def test_all_problems_are_reported_together() -> None:
     with pytest.raises(RecipeError) as caught:
         Selection.parse("equal Modality CT\nless Rows x", "present Row")
     assert [(one.file, one.line) for one in caught.value.problems] == [("select", 1), ("select", 2), ("exclude", 1)]
+
+
+@pytest.mark.parametrize("value", ["CT", "Philips | Elscint", "a + equals Modality MR", "x # y", "(5.0)", ""])
+def test_the_line_of_a_value_holds_for_that_value_only(value: str) -> None:
+    """Catches a value whose characters have a meaning in the recipe language."""
+    (line,) = Selection.parse(criterion_line("Manufacturer", value)).select
+    assert line.holds(lambda _: value)
+    assert not line.holds(lambda _: "Philips" if value else "x")
