@@ -41,4 +41,7 @@ def index(
     )
     for each in counts[:20]:
         kind = " ".join(filter(None, (each.modality, each.year, each.manufacturer, each.model))) or "unknown"
-        click.echo(f"{each.objects:10d}  {kind}: {each.deidentified} de-identified, {each.quarantined} quarantined")
+        click.echo(
+            f"{each.objects:10d}  {kind}: {each.deidentified} de-identified, {each.quarantined} quarantined, "
+            f"{each.excluded} excluded"
+        )
