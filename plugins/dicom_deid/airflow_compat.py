@@ -21,6 +21,7 @@ AirflowSkipException: type[Exception] = _first("AirflowSkipException", "airflow.
 AirflowNotFoundException: type[Exception] = _first(
     "AirflowNotFoundException", "airflow.sdk.exceptions", "airflow.exceptions"
 )
+ParamValidationError: type[Exception] = _first("ParamValidationError", "airflow.sdk.exceptions", "airflow.exceptions")
 XComNotFound: type[Exception] = _first("XComNotFound", "airflow.sdk.exceptions", "airflow.exceptions")
 Stats = _first("Stats", "airflow.sdk.observability.stats", "airflow.stats")
 CronDataIntervalTimetable = _first("CronDataIntervalTimetable", "airflow.sdk", "airflow.timetables.interval")

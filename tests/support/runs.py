@@ -125,8 +125,7 @@ class RunEnvironment:
                 run_id=planned.run_id,
                 batch_id=batch.batch_id,
                 worker="test",
-                recorded=rows.extend,
-                **options,
+                **{"recorded": rows.extend, **options},
             )
             for batch in planned.summary.batches
         ]

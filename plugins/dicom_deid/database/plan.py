@@ -18,7 +18,7 @@ from dicom_deid.database.copy_format import NULL, copy_field
 from dicom_deid.database.keys import NONCE_BYTES
 from dicom_deid.database.projects import Project, decrypt_source_key, split_source
 from dicom_deid.database.runs import IS_DONE, Run, done_parameters
-from dicom_deid.database.source_index import SourceIndex
+from dicom_deid.database.source_index import SourceIndex, add_processed
 from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.objects import SourceObject
 
@@ -165,6 +165,7 @@ CREATE TEMP TABLE listing (
     ON COMMIT DELETE ROWS;
 CREATE TEMP TABLE chosen (LIKE listing, is_large boolean, weight_before bigint);
 CREATE TEMP TABLE listed (key_hash uuid);
+SELECT clock_timestamp()
 """
 
 # OFFSET 0 makes PostgreSQL look each object up by the index, rather than read the whole table once per chunk. The sums
@@ -274,7 +275,7 @@ class Planner:
         The listing is read in this thread, while another sends what was read to PostgreSQL: listing waits for the
         object store most of the time. Memory holds a few chunks, whatever the listing's length.
         """
-        self._connection.query("planning", _STAGE)
+        ((began,),) = self._connection.query("planning", _STAGE)
         self._connection.query(
             "planning",
             "UPDATE run SET retry_quarantined = %s, selection = %s WHERE run_id = %s",
@@ -293,7 +294,7 @@ class Planner:
         if self._failure is not None:
             raise self._failure
         # A listing without any object is taken for a wrong address, not for a source of which all was deleted.
-        deleted = self._find_deleted() if self._limits.are_whole and listed else 0
+        deleted = self._find_deleted(began) if self._limits.are_whole and listed else 0
         return self._cut(listed, outside, deleted)
 
     def _find_same_recipe(self) -> list[int]:
@@ -305,7 +306,7 @@ class Planner:
         )
         return [row[0] for row in rows]
 
-    def _find_deleted(self) -> int:
+    def _find_deleted(self, began: datetime) -> int:
         """Mark written objects whose source object was not listed, below the prefix of this run; return how many.
 
         What was not listed is removed from the index of the source, too.
@@ -313,7 +314,7 @@ class Planner:
         doing = "looking for deleted source objects"
         prefix = split_source(self._run.request.source)[1]
         scope = {"scope": self._run.scope_id}
-        self._connection.query(doing, "ANALYZE pg_temp.listed")
+        add_processed(self._connection, began)
         rows = self._connection.rows(doing, _MISSING, scope)
         unread = tuple(prefix + each for each in self._limits.unread_prefixes)
         keys = ((key_hash, decrypt_source_key(self._project, key_hash, encrypted)) for key_hash, encrypted in rows)

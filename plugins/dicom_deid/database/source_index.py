@@ -134,7 +134,11 @@ SELECT DISTINCT o.series_number FROM placed p JOIN index_object o ON o.store_id 
 WHERE o.series_number <> p.series_number
 """  # noqa: S608 - constants
 
-_LIST = "DROP TABLE IF EXISTS pg_temp.listed; CREATE TEMP TABLE listed (key_hash uuid)"
+_LIST = """
+DROP TABLE IF EXISTS pg_temp.listed;
+CREATE TEMP TABLE listed (key_hash uuid);
+SELECT clock_timestamp()
+"""
 
 _CHANGED = """
 INSERT INTO pg_temp.listed SELECT unnest(%(keys)s::uuid[]);
@@ -143,9 +147,14 @@ LEFT JOIN index_object o ON o.store_id = %(store)s AND o.key_hash = w.key_hash
 WHERE o.etag IS DISTINCT FROM w.etag ORDER BY 1
 """
 
+_ADD_PROCESSED = """
+INSERT INTO pg_temp.listed SELECT i.key_hash FROM batch b JOIN batch_item i USING (batch_id)
+WHERE b.started_at >= %(began)s OR b.finished_at >= %(began)s OR b.expires_at >= %(began)s;
+ANALYZE pg_temp.listed
+"""
+
 # Rows that were listed under a prefix above this one may lie outside it: the listing of that prefix removes them.
 _VANISHED = """
-ANALYZE pg_temp.listed;
 SELECT o.key_hash::text, o.encrypted_key FROM index_object o JOIN index_source s USING (source_id)
 WHERE o.store_id = %(store)s AND starts_with(s.prefix, %(prefix)s)
   AND NOT EXISTS (SELECT FROM pg_temp.listed l WHERE l.key_hash = o.key_hash)
@@ -378,7 +387,7 @@ class SourceIndex:
         After the last chunk, objects that were not listed are removed from the index; `unread` as for
         :meth:`remove_vanished`.
         """
-        self._connection.query("reading the index", _LIST)
+        ((began,),) = self._connection.query("reading the index", _LIST)
         for chunk in listing:
             rows = self._connection.query(
                 "reading the index",
@@ -390,6 +399,7 @@ class SourceIndex:
                 },
             )
             yield [chunk[position - 1] for (position,) in rows]
+        add_processed(self._connection, began)
         self.remove_vanished(unread)
 
     def remove_vanished(self, unread: Sequence[str] = (), known: Sequence[str] = ()) -> None:
@@ -486,6 +496,11 @@ def index_hashes(project: Project, some: Iterable[IndexedIdentifiers]) -> list[t
         )
         for of in some
     ]
+
+
+def add_processed(connection: DatabaseConnection, began: datetime) -> None:
+    """Add to the keys of a listing what other runs have processed since it began: it may be newer than the listing."""
+    connection.query("looking for deleted source objects", _ADD_PROCESSED, {"began": began})
 
 
 def count_unfinished(connection: DatabaseConnection, run_id: str) -> None:

@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from airflow.sdk import Param
 from fastapi import HTTPException
-from jsonschema import Draft7Validator
 from starlette.datastructures import FormData
+
+from dicom_deid.airflow_compat import ParamValidationError
 
 
 class FormField(NamedTuple):
@@ -50,7 +52,11 @@ class FormField(NamedTuple):
 
     def allows(self, value: object) -> bool:
         """Return whether a value is one of the param."""
-        return Draft7Validator(self.schema).is_valid(value)
+        try:
+            Param(**self.schema).resolve(value)
+        except ParamValidationError:
+            return False
+        return True
 
     def sent(self, form: FormData) -> object:
         """Return the value that was sent with a form; text that is no number is left as it is."""
@@ -118,7 +124,6 @@ def trigger(dag_id: str, conf: Mapping[str, object], user: str) -> str:
     """
     from airflow.api.common.trigger_dag import trigger_dag
     from airflow.exceptions import DagNotFound
-    from airflow.sdk.exceptions import ParamValidationError
     from airflow.utils.types import DagRunTriggeredByType
 
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -10,11 +10,12 @@ from pydicom import dcmread
 from pydicom.filebase import DicomBytesIO
 from tests.support.runs import RunEnvironment, patients, series, small_ct
 
-from dicom_deid.database import AccessReason, ProjectOptions, WithdrawalRequest
+from dicom_deid.database import AccessReason, AuditRow, ProjectOptions, WithdrawalRequest
 from dicom_deid.database.source_index import count_archive, read_answers
 from dicom_deid.exceptions import ConfigurationError
-from dicom_deid.objectstore import open_object_store
-from dicom_deid.pipeline import plan_run
+from dicom_deid.objects import SourceObject
+from dicom_deid.objectstore import S3Store, open_object_store
+from dicom_deid.pipeline import plan_run, report_run
 from dicom_deid.pipeline.indexing import IndexSummary, index_source
 from dicom_deid.pipeline.withdrawal import continue_withdrawal, reconcile_destination
 from dicom_deid.score.identity import Patient
@@ -124,6 +125,26 @@ def test_a_released_object_leaves_an_index_of_the_whole_bucket_too(place: RunEnv
     delete(place, f"in/a/{next(iter(objects))}")
     place.run(source=f"s3://{place.bucket}/in/a")
     assert indexed(place) == 1
+
+
+def test_what_another_run_processes_during_a_listing_has_not_vanished(
+    place: RunEnvironment, monkeypatch: pytest.MonkeyPatch
+):
+    """Catches a released object that is taken for deleted because it is newer than the listing."""
+    objects = archive(PEOPLE[:1], 3)
+    late = next(iter(objects))
+    place.put({key: data for key, data in objects.items() if key != late})
+    listing = S3Store.list
+
+    def with_an_arrival(store: S3Store, start_after: str | None = None) -> Iterator[SourceObject]:
+        yield from listing(store, start_after)
+        monkeypatch.undo()
+        place.put({late: objects[late]})
+        place.run()
+
+    monkeypatch.setattr(S3Store, "list", with_an_arrival)
+    planned = plan_run(place.configuration(), place.connections)
+    assert (planned.summary.listed, planned.summary.deleted, indexed(place)) == (2, 0, 3)
 
 
 def test_what_cannot_be_read_is_counted_and_found_by_its_key_only(place: RunEnvironment, tmp_path: Path):
@@ -319,6 +340,22 @@ def test_the_counts_stay_true_whatever_changes_the_index_or_an_outcome(place: Ru
     place.s3.client().delete_object(Bucket=place.bucket, Key=f"out/{place.query(released)[0][0]}")
     reconcile_destination(place.connections, place.configuration().destination, access, repair=True)
     assert totals() == (9, 5, 1, 2)
+
+
+def test_the_end_of_a_run_counts_what_a_dead_worker_has_recorded(place: RunEnvironment):
+    """Catches counts that lag behind because a batch did not come to its end."""
+
+    def die(rows: Sequence[AuditRow]) -> None:
+        raise RuntimeError
+
+    place.put(archive(PEOPLE[:1], 2))
+    index(place)
+    planned = plan_run(place.configuration(), place.connections)
+    with pytest.raises(RuntimeError):
+        place.work(planned.configuration, planned, recorded=die)
+    report_run(place.connections, run_id=planned.run_id, state="failed")
+    with place.connections.open_database() as database:
+        assert sum(each.deidentified for each in count_archive(database.connection, "test")) == 2
 
 
 def test_the_project_says_which_attributes_are_stored(place):
