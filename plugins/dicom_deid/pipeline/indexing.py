@@ -153,6 +153,8 @@ def _read_entries(store: ObjectStore, objects: Sequence[SourceObject]) -> list[I
 
 
 def _read_entry(store: ObjectStore, listed: SourceObject) -> IndexEntry | None:
+    if listed.archive_state:
+        return None
     try:
         header = fetch_root_elements(
             store, listed.key, INDEX_TAGS, size=listed.size, etag=listed.etag, version_id=listed.version_id
