@@ -108,7 +108,7 @@ def out_of_reach(page: Page) -> list[str]:
     return list(page.evaluate(f"{USABLE}.filter((e) => e.dataset.reached !== 'true').map((e) => e.outerHTML)"))
 
 
-USABLE = """[...document.querySelectorAll('a[href], button, input, select, summary, [tabindex="0"]')]
+USABLE = """[...document.querySelectorAll('a[href], button, input, select, textarea, summary, [tabindex="0"]')]
     .filter((e) => e.checkVisibility() && !e.disabled && !(e.type === 'radio' && !e.checked))"""
 
 
