@@ -359,7 +359,7 @@ class SourceIndex:
             for name, value in zip(hashed, hashes, strict=True):
                 values[name].append(value or nothing)
             if entry.is_unreadable:
-                # What cannot be read is spread over many series: after a batch the objects of its series are counted.
+                # Unreadable objects are spread over many series: a batch counts all objects of its series.
                 values["series"][-1] = key_hash[:_UNREADABLE_DIGITS].ljust(2 * _HASH_BYTES, "0")
             attributes = {name: value for name, value in entry.attributes.items() if name in self._stored}
             values["attributes"].append(json.dumps(attributes, sort_keys=True))
@@ -504,7 +504,7 @@ def add_processed(connection: DatabaseConnection, began: datetime) -> None:
 
 
 def count_unfinished(connection: DatabaseConnection, run_id: str) -> None:
-    """Count the series again of which a run has processed objects in batches that it did not finish."""
+    """Count the series again that the unfinished batches of a run have objects of."""
     connection.query("counting the index", _COUNT_UNFINISHED, {"run": run_id})
 
 

@@ -103,7 +103,7 @@ def test_a_run_that_lists_the_source_removes_deleted_objects_from_the_index(plac
 
 
 def test_a_run_over_a_folder_removes_from_the_index_what_it_covers(place: RunEnvironment):
-    """Catches a run that removes what lies outside the prefix that it lists."""
+    """Catches a run that removes objects outside the prefix that it lists."""
     place.put(archive(PEOPLE[:1], 2), "in/a")
     place.put(archive(PEOPLE[1:2], 2), "in/b")
     (first, *_), (other, *_) = (list(archive([person], 2)) for person in PEOPLE[:2])
