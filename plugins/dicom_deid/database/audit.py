@@ -52,6 +52,8 @@ class ObjectIdentity(NamedTuple):
 
 NO_IDENTITY = ObjectIdentity()
 
+_COUNTS = json.JSONEncoder(sort_keys=True, separators=(",", ":"))
+
 
 _NEW_LINK = """
 SELECT moment, nextval(pg_get_serial_sequence('audit_link', 'link_id')), ensure_audit_partition(moment)
@@ -285,4 +287,4 @@ def _digest(hexadecimal: str | None) -> bytes | None:
 
 
 def _counts(counts: Mapping[str, int]) -> str:
-    return json.dumps({str(name): count for name, count in counts.items()}, sort_keys=True, separators=(",", ":"))
+    return _COUNTS.encode({str(name): count for name, count in counts.items()})

@@ -6,6 +6,7 @@ bytea, and timestamps in UTC. The audit's hash chain depends on this.
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -25,6 +26,9 @@ _ESCAPES = str.maketrans(
 )
 
 
+_ESCAPED = re.compile(r"[\\\0\b\f\n\r\t\v]")
+
+
 def _timestamp(moment: datetime) -> str:
     """Write an aware time as PostgreSQL does with ``TimeZone`` UTC and ``DateStyle`` ISO."""
     text = moment.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f").rstrip("0").rstrip(".")
@@ -36,7 +40,7 @@ def copy_field(value: str | int | bytes | UUID | datetime | None) -> str:
     if value is None:
         return NULL
     if isinstance(value, str):
-        return value.translate(_ESCAPES)
+        return value.translate(_ESCAPES) if _ESCAPED.search(value) else value
     if isinstance(value, bytes):
         return "\\\\x" + value.hex()
     if isinstance(value, datetime):

@@ -6,6 +6,7 @@ import hmac
 from collections import Counter
 from collections.abc import Collection
 from collections.abc import Mapping as MappingType
+from functools import lru_cache
 from typing import NamedTuple
 
 from dicom_deid.database import pseudonyms
@@ -70,7 +71,13 @@ SELECT kind, keyed_hash FROM made
 
 def keyed_hash_of(project: Project, kind: IdentifierKind, value: str) -> bytes:
     """Return the HMAC that is the key of a normalised original."""
-    return hmac.digest(project.hash_key, f"{kind.value}\0{value}".encode(), "sha256")
+    return _keyed_hash(project.hash_key, kind, value)
+
+
+@lru_cache(maxsize=16_384)
+def _keyed_hash(key: bytes, kind: IdentifierKind, value: str) -> bytes:
+    # Mapping, intents and index hash the same originals, most of which all objects of a series have.
+    return hmac.digest(key, f"{kind.value}\0{value}".encode(), "sha256")
 
 
 def issuer_term(issuer: str) -> str:

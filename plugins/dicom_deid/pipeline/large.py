@@ -19,6 +19,8 @@ STREAMED_OBJECT_MEMORY = 96 * 2**20
 COPIED_OBJECT_MEMORY = 24 * 2**20
 """Memory of a large object that the store copies: its header, and the part that makes the new header long enough."""
 
+_NO_TIME = datetime.fromtimestamp(0, UTC)
+
 
 class SourceDigest:
     """SHA-256 of a source object, whose pixel data is observed while it is streamed if it was not fetched.
@@ -68,4 +70,4 @@ def copy_unchanged(source: ObjectStore, item: BatchItem, destination: ObjectStor
 
 def source_object(item: BatchItem) -> SourceObject:
     """Return the source object of a batch item; reads are conditional on its ETag, and its time plays no part."""
-    return SourceObject(item.key, item.size, item.etag, datetime.fromtimestamp(0, UTC), item.version_id)
+    return SourceObject(item.key, item.size, item.etag, _NO_TIME, item.version_id)
