@@ -34,17 +34,19 @@ Result = TypeVar("Result")
 TRANSFERS = 16
 PER_LINE = 10
 LINES = 1000
-SERIES_OF = 200
-"""Objects per series of the generated index."""
 
 _GENERATE = """
-INSERT INTO index_series (store_id, patient, issuer, accession, study, series, attributes)
-SELECT %(store)s, gen_random_uuid(), %(empty)s, gen_random_uuid(), gen_random_uuid(), gen_random_uuid(),
-    jsonb_build_object('Modality', 'CT', 'Rows', 512, 'Columns', 512,
+INSERT INTO index_attributes (store_id, attributes)
+SELECT DISTINCT %(store)s, jsonb_build_object('Modality', 'CT', 'Rows', 512, 'Columns', 512,
                        'StudyMonth', to_char(2010 + n %% 15, 'FM0000') || '-05', 'Manufacturer', 'Maker ' || n %% 7,
                        'ManufacturerModelName', 'Model ' || n %% 40,
                        'SOPClassUID', '1.2.840.10008.5.1.4.1.1.2', 'BodyPartExamined', 'CHEST')
-FROM generate_series(1, %(series)s) n;
+FROM generate_series(1, least(%(series)s, 840)) n ON CONFLICT DO NOTHING;
+INSERT INTO index_series (store_id, patient, issuer, accession, study, series, attributes_number)
+SELECT %(store)s, gen_random_uuid(), %(empty)s, gen_random_uuid(), gen_random_uuid(), gen_random_uuid(),
+    numbers[1 + n %% cardinality(numbers)]
+FROM generate_series(1, %(series)s) n,
+    (SELECT array_agg(attributes_number) AS numbers FROM index_attributes WHERE store_id = %(store)s) a;
 INSERT INTO index_object (store_id, key_hash, source_id, encrypted_key, size, etag, last_modified, instance,
                           series_number)
 SELECT %(store)s, gen_random_uuid(), %(store)s, decode(repeat('5a', 90), 'hex'), 527000, md5(n::text), now(),
@@ -116,7 +118,7 @@ def bench_headers(database: Database, sandbox: Sandbox, kind: str, body: bytes, 
     print(f"  boto3 and pydicom {pydicom.__version__}: {objects / peer:5.0f} objects/s, nothing stored")
 
 
-def bench_cohort(database: Database, rows: int) -> None:
+def bench_cohort(database: Database, rows: int, each: int) -> None:
     """Print how long a cohort list takes against a generated index, and the size of the index."""
     project = database.project("bench")
     index = SourceIndex(database.connection, project, "s3://archive")
@@ -143,13 +145,15 @@ def bench_cohort(database: Database, rows: int) -> None:
     made, step = 0, 1_000_000
     while made < rows:
         count = min(step, rows - made)
-        parameters = {"store": store, "empty": empty, "series": count // SERIES_OF, "each": SERIES_OF}
+        parameters = {"store": store, "empty": empty, "series": count // each, "each": each}
         database.connection.query("bench", _GENERATE, parameters)
         made += count
     database.connection.query("bench", "VACUUM ANALYZE index_object")
     database.connection.query("bench", "VACUUM ANALYZE index_series")
     size = database.connection.query(
-        "bench", "SELECT pg_total_relation_size('index_object') + pg_total_relation_size('index_series')"
+        "bench",
+        "SELECT sum(pg_total_relation_size(n::regclass)) FROM unnest(%s) n",
+        (["index_object", "index_series", "index_attributes"],),
     )[0][0]
     lines = [(n, IndexedIdentifiers(accession_number=f"A{n}"), None) for n in range(LINES)]
     matching, answers = timed(lambda: index.match(lines))
@@ -223,6 +227,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=10_000_000, help="generated rows of the index")
     parser.add_argument("--objects", type=int, default=5_000, help="objects whose headers are read")
     parser.add_argument("--excluded", type=int, default=100_000, help="objects that a criterion excludes")
+    parser.add_argument("--each", type=int, default=200, help="objects per series of the generated rows")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="dicom-deid-bench-") as directory:
         sandbox = Sandbox(Path(directory) / "sandbox", keep=True)
@@ -234,7 +239,7 @@ def main() -> None:
                 print(f"{os.cpu_count()} cores\n")
                 bench_headers(database, sandbox, "ct1", part10(ct_elements(1)), given.objects)
                 bench_headers(database, sandbox, "mr1", part10(mr_elements(1)), given.objects)
-                bench_cohort(database, given.rows)
+                bench_cohort(database, given.rows, given.each)
             bench_excluded(sandbox, keys, given.excluded)
         finally:
             sandbox.stop()

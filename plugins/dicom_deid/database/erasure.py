@@ -112,6 +112,8 @@ WITH sources AS (SELECT source_id FROM index_source WHERE project_id = %(project
     DELETE FROM index_series WHERE store_id IN (SELECT source_id FROM sources)
 )
 DELETE FROM index_object WHERE store_id IN (SELECT source_id FROM sources);
+DELETE FROM index_attributes WHERE store_id IN (
+    SELECT source_id FROM index_source WHERE project_id = %(project)s);
 DELETE FROM index_source WHERE project_id = %(project)s;
 DELETE FROM patient WHERE project_id = %(project)s;
 DELETE FROM patient_term WHERE project_id = %(project)s;

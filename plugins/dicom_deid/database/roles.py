@@ -28,8 +28,8 @@ _HEAD = "SELECT, INSERT, UPDATE ON chain_head"
 _READ = (
     "SELECT ON project, key_check, recipe, alembic_version, work_scope, rules, source_series, processed_object, run, "
     "batch, batch_item, write_intent, withdrawal, withdrawn, deletion, released_copy, secret, chain_head, audit_event, "
-    "audit_link, audit, held_object, decision, decided_object, index_source, index_series, index_object, cohort_line, "
-    "text_layout"
+    "audit_link, audit, held_object, decision, decided_object, index_source, index_attributes, index_series, "
+    "index_object, cohort_line, text_layout"
 )
 
 _GRANTS: Mapping[str, tuple[str, ...]] = {
@@ -37,7 +37,7 @@ _GRANTS: Mapping[str, tuple[str, ...]] = {
         _READ,
         "INSERT ON project, key_check, recipe, work_scope, rules, patient, source_series, processed_object, run",
         "INSERT ON batch, batch_item, write_intent, withdrawal, withdrawn, deletion, released_copy, secret, mapping",
-        "INSERT ON audit_link, audit, index_source, index_series, index_object, cohort_line",
+        "INSERT ON audit_link, audit, index_source, index_attributes, index_series, index_object, cohort_line",
         "UPDATE ON index_object",
         "UPDATE (has_objects) ON index_source",
         "UPDATE (objects, bytes, deidentified, quarantined, excluded) ON index_series",

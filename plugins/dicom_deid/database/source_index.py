@@ -100,7 +100,7 @@ SELECT (SELECT source_id FROM index_source WHERE project_id = %(project)s AND st
        (SELECT source_id FROM index_source WHERE project_id = %(project)s AND store = %(store)s AND prefix = %(prefix)s)
 """
 
-_IDENTIFIERS = "patient, issuer, accession, study, series, attributes"
+_IDENTIFIERS = "patient, issuer, accession, study, series"
 
 _ADD = f"""
 CREATE TEMP TABLE IF NOT EXISTS index_entry (
@@ -112,13 +112,18 @@ INSERT INTO pg_temp.index_entry SELECT * FROM unnest(
     %(last_modified)s::timestamptz[], %(instance)s::uuid[], %(patient)s::uuid[], %(issuer)s::uuid[],
     %(accession)s::uuid[], %(study)s::uuid[], %(series)s::uuid[], %(attributes)s::jsonb[]);
 UPDATE index_source SET has_objects = true WHERE source_id = %(source)s AND NOT has_objects;
-INSERT INTO index_series (store_id, {_IDENTIFIERS})
-SELECT DISTINCT %(store)s, {_IDENTIFIERS} FROM pg_temp.index_entry ORDER BY 2, 3, 4, 5, 6, 7 ON CONFLICT DO NOTHING;
+INSERT INTO index_attributes (store_id, attributes)
+SELECT DISTINCT %(store)s, attributes FROM pg_temp.index_entry ORDER BY 2 ON CONFLICT DO NOTHING;
+INSERT INTO index_series (store_id, {_IDENTIFIERS}, attributes_number)
+SELECT DISTINCT %(store)s, {_IDENTIFIERS}, attributes_number
+FROM pg_temp.index_entry JOIN (SELECT * FROM index_attributes WHERE store_id = %(store)s) a USING (attributes)
+ORDER BY 2, 3, 4, 5, 6, 7 ON CONFLICT DO NOTHING;
 WITH placed AS (
     SELECT DISTINCT ON (e.key_hash) e.*, s.series_number
-    FROM pg_temp.index_entry e JOIN index_series s ON s.store_id = %(store)s AND s.patient = e.patient
+    FROM pg_temp.index_entry e JOIN index_attributes a ON a.store_id = %(store)s AND a.attributes = e.attributes
+    JOIN index_series s ON s.store_id = %(store)s AND s.patient = e.patient
         AND s.issuer = e.issuer AND s.accession = e.accession AND s.study = e.study AND s.series = e.series
-        AND s.attributes = e.attributes
+        AND s.attributes_number = a.attributes_number
     ORDER BY e.key_hash
 ), put AS (
     INSERT INTO index_object AS o (store_id, key_hash, source_id, encrypted_key, size, etag, version_id, last_modified,
@@ -280,11 +285,16 @@ _COUNT_OBJECTS = _count("""
     WHERE p.object_id = ANY (%(objects)s::uuid[])""")
 
 _COUNTS = """
-SELECT s.attributes ->> 'Modality', left(s.attributes ->> 'StudyMonth', 4), s.attributes ->> 'Manufacturer',
-    s.attributes ->> 'ManufacturerModelName', sum(objects)::bigint, sum(bytes)::bigint, sum(deidentified)::bigint,
+WITH counted AS (
+    SELECT s.attributes_number, sum(objects) AS objects, sum(bytes) AS bytes, sum(deidentified) AS deidentified,
+        sum(quarantined) AS quarantined, sum(excluded) AS excluded
+    FROM project p JOIN index_source i USING (project_id) JOIN index_series s ON s.store_id = i.source_id
+    WHERE p.name = %(project)s AND objects > 0 GROUP BY 1
+)
+SELECT a.attributes ->> 'Modality', left(a.attributes ->> 'StudyMonth', 4), a.attributes ->> 'Manufacturer',
+    a.attributes ->> 'ManufacturerModelName', sum(objects)::bigint, sum(bytes)::bigint, sum(deidentified)::bigint,
     sum(quarantined)::bigint, sum(excluded)::bigint
-FROM project p JOIN index_source i USING (project_id) JOIN index_series s ON s.store_id = i.source_id
-WHERE p.name = %(project)s AND objects > 0 GROUP BY 1, 2, 3, 4 ORDER BY 5 DESC, 1, 2, 3, 4
+FROM counted JOIN index_attributes a USING (attributes_number) GROUP BY 1, 2, 3, 4 ORDER BY 5 DESC, 1, 2, 3, 4
 """
 
 

@@ -517,7 +517,7 @@ def test_a_deleted_project_holds_nothing_and_cannot_be_used_again(released, keys
     assert secret.hex() not in text
     assert released.queries.crosswalk_sizes() == {"other": {"PatientID": 1}}
     assert [each.name for each in released.projects()] == ["other"]
-    for table in ("index_source", "index_series", "index_object"):
+    for table in ("index_source", "index_attributes", "index_series", "index_object"):
         assert released.connection.query("test", f"SELECT count(*) FROM {table}") == [(0,)]
     with pytest.raises(ConfigurationError, match="was deleted"):
         released.project("p")

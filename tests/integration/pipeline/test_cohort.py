@@ -366,7 +366,7 @@ def test_the_project_says_which_attributes_are_stored(place):
         database.project("test", {"index_attributes": "Modality,Rows"})
     index(place)
     with place.connections.open_database() as database:
-        (stored,) = database.connection.query("reading", "SELECT attributes FROM index_series")
+        (stored,) = database.connection.query("reading", "SELECT attributes FROM index_attributes")
     assert stored == ({"Modality": "CT", "Rows": 16},)
     with pytest.raises(ConfigurationError, match="BodyPartExamined"):
         ProjectOptions(index_attributes="PatientName")

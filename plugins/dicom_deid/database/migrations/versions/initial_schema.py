@@ -498,6 +498,14 @@ CREATE TABLE index_source (
 COMMENT ON TABLE index_source IS 'The prefixes that were indexed; the row without a prefix is the store itself.';
 COMMENT ON COLUMN index_source.has_objects IS 'Whether objects were ever indexed under this prefix.';
 
+CREATE TABLE index_attributes (
+    attributes_number integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    store_id integer NOT NULL REFERENCES index_source,
+    attributes jsonb NOT NULL,
+    UNIQUE (store_id, attributes)
+);
+COMMENT ON TABLE index_attributes IS 'The different sets of open attributes that objects of the source have.';
+
 CREATE TABLE index_series (
     series_number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     store_id integer NOT NULL REFERENCES index_source,
@@ -507,14 +515,14 @@ CREATE TABLE index_series (
     accession uuid NOT NULL,
     study uuid NOT NULL,
     series uuid NOT NULL,
-    attributes jsonb NOT NULL,
+    attributes_number integer NOT NULL REFERENCES index_attributes,
     -- Counted after each batch, each withdrawal and each indexing, for the page of the archive.
     objects bigint NOT NULL DEFAULT 0,
     bytes bigint NOT NULL DEFAULT 0,
     deidentified bigint NOT NULL DEFAULT 0,
     quarantined bigint NOT NULL DEFAULT 0,
     excluded bigint NOT NULL DEFAULT 0,
-    UNIQUE (store_id, patient, issuer, accession, study, series, attributes)
+    UNIQUE (store_id, patient, issuer, accession, study, series, attributes_number)
 ) WITH (fillfactor = 80);
 COMMENT ON TABLE index_series IS 'Identifiers and attributes that objects of the source share, once.';
 CREATE INDEX index_series_accession ON index_series (store_id, accession);
@@ -645,7 +653,7 @@ _DOWN = """
 DROP FUNCTION reidentify(bigint, text[], bytea[], text[], bytea);
 DROP FUNCTION ensure_audit_partition(timestamptz);
 DROP FUNCTION last_attempts(uuid[], timestamptz);
-DROP TABLE cohort_line, index_object, index_series, index_source;
+DROP TABLE cohort_line, index_object, index_series, index_attributes, index_source;
 DROP TABLE text_layout, held_object, decided_object, decision;
 DROP TABLE audit, audit_link, audit_event, chain_head, released_copy, deletion, withdrawn, withdrawal, write_intent,
     batch_item, batch, run, processed_object, source_series, rules, work_scope, recipe, mapping, patient_term,
