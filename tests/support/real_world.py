@@ -267,3 +267,81 @@ def a_uid_in_another_text_vr() -> bytes:
 def no_series() -> bytes:
     """SeriesInstanceUID is absent."""
     return meta() + data_set().replace(el(0x0020000E, "UI", "1.2.3.4.5.1"), b"")
+
+
+@structure(frozenset({PYDICOM, GDCM}))
+def an_implicit_data_set_under_an_explicit_transfer_syntax() -> bytes:
+    """A gateway that converts the file meta information and not the data set."""
+    return meta(EXPLICIT) + data_set(explicit=False)
+
+
+@structure(frozenset({PYDICOM}))
+def an_explicit_data_set_under_the_implicit_transfer_syntax() -> bytes:
+    """The reverse; many old CT scanners' archives."""
+    return meta(IMPLICIT) + data_set()
+
+
+@structure(frozenset({PYDICOM}))
+def padded_to_a_block() -> bytes:
+    """Zeros up to the block of a tape or an optical disk."""
+    whole = meta() + data_set()
+    return whole + bytes(-len(whole) % 2048)
+
+
+@structure()
+def data_set_trailing_padding() -> bytes:
+    """PS3.10 section 7.2."""
+    return meta() + data_set(el(0xFFFCFFFC, "OB", bytes(200)))
+
+
+@structure()
+def no_group_length_in_the_file_meta_information() -> bytes:
+    """Writers that leave out (0002,0000), which PS3.10 requires."""
+    whole = meta() + data_set()
+    return whole[:132] + whole[144:]
+
+
+@structure()
+def a_repeated_element() -> bytes:
+    """A gateway that inserts an element where there is one: the name is in both."""
+    twice = el(0x00100010, "PN", NAME)
+    return meta() + data_set().replace(twice, twice + twice)
+
+
+@structure()
+def elements_out_of_order() -> bytes:
+    """A writer that appends what it coerces, before the last element here."""
+    name, last = el(0x00100010, "PN", NAME), el(0x00281050, "DS", LAST)
+    whole = data_set()
+    return meta() + whole.replace(name, b"").replace(last, name + last)
+
+
+@structure()
+def a_text_of_odd_length() -> bytes:
+    """A value that is not padded."""
+    return meta() + data_set(b"\x08\0\x30\x10LO\x05\0Thora")
+
+
+@structure()
+def utf_8_that_is_latin_1() -> bytes:
+    """ISO_IR 192 was set, and the values were not converted."""
+    return meta() + data_set(el(0x00080005, "CS", "ISO_IR 192"), el(0x00081030, "LO", "Sch\xe4del nativ"))
+
+
+@structure()
+def a_private_element_without_its_creator() -> bytes:
+    """A workstation that removes text of private groups."""
+    return meta() + data_set(el(0x00091002, "LO", NAME), el(0x00091003, "UN", b"\1\2"))
+
+
+@structure(frozenset({PYDICOM}), reason=Reason.MALFORMED)
+def an_item_delimiter_in_an_item_of_defined_length() -> bytes:
+    """Items that have both a length and their delimiter."""
+    end = struct.pack("<HHI", 0xFFFE, 0xE00D, 0)
+    return meta() + data_set(el(0x00400260, "SQ", item(_EXPLICIT_ITEM) + end))
+
+
+@structure(frozenset(), reason=Reason.TRUNCATED)
+def fragments_without_their_end() -> bytes:
+    """A transfer that lost the last bytes: the sequence delimiter of the pixel data is absent."""
+    return meta(JPEG_LOSSLESS) + data_set(fragments()[:-8])
