@@ -7,7 +7,7 @@ OLDEST := .venv-oldest
 OLDEST_AIRFLOW := $(shell sed -n 's/.*"apache-airflow>=\([0-9.]*\)".*/\1/p' pyproject.toml)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast test-oldest-airflow lint dist bench bench-arrival bench-database bench-index bench-pipeline bench-devices bench-faults bench-ocr bench-review bench-release bench-residuals score docs constraints clean
+.PHONY: help setup demo test test-fast test-oldest-airflow lint dist bench bench-arrival bench-cost bench-database bench-index bench-pipeline bench-devices bench-faults bench-ocr bench-review bench-release bench-residuals score docs constraints clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -49,6 +49,9 @@ lint: setup ## ruff, mypy --strict on the package, import-linter
 
 bench: setup-bench ## engine: time per object, beside peers
 	$(BIN)/python -m bench.bench_engine $(ARGS)
+
+bench-cost: setup ## cost as the work grows: rates, sizes, WAL, plans, a billion objects; ARGS="--sizes 10000"
+	$(BIN)/python -m bench.bench_cost $(ARGS)
 
 bench-database: setup ## database: set-based mapping and plan, beside row-at-a-time SQL
 	$(BIN)/python -m bench.bench_database $(ARGS)

@@ -81,15 +81,19 @@ FROM unnest(%(series)s::bytea[], %(studies)s::bytea[], %(accessions)s::bytea[], 
 ORDER BY series, study, accession, patient, issuer ON CONFLICT DO NOTHING;
 """
 
+# OFFSET 0 makes PostgreSQL look each item up. Its statistics do not know the batches that were planned after the last
+# ANALYZE: it takes one for empty, and would read all of it once for each item, and the state of each of its objects.
 _WANTED = """
 wanted AS (
-    SELECT w.*, s.series_number FROM unnest(
+    SELECT w.*, i.key_hash, i.etag, i.version_id, s.series_number FROM unnest(
         %(items)s::integer[], %(destination_keys)s::text[], %(reasons)s::text[], %(series)s::bytea[],
         %(studies)s::bytea[], %(accessions)s::bytea[], %(patients)s::bytea[], %(issuers)s::bytea[],
         %(instances)s::bytea[])
         w (item, destination_key, reason, series, study, accession, patient, issuer, instance)
     JOIN source_series s ON s.project_id = %(project)s AND s.series_hash = w.series AND s.study_hash = w.study
         AND s.accession_hash = w.accession AND s.patient_hash = w.patient AND s.issuer_hash = w.issuer
+    CROSS JOIN LATERAL (SELECT b.key_hash, b.etag, b.version_id FROM batch_item b
+                        WHERE b.batch_id = %(batch)s AND b.item = w.item OFFSET 0) i
 )
 """
 
@@ -111,10 +115,9 @@ WITH mine AS (
 ), {_WANTED}, refused AS ({_IS_WITHDRAWN}), made AS (
     INSERT INTO write_intent (batch_id, item, run_id, scope_id, key_hash, destination_key, reason, series_number,
         instance_hash)
-    SELECT i.batch_id, i.item, %(run)s, %(scope)s, i.key_hash, w.destination_key, w.reason, w.series_number,
+    SELECT %(batch)s, w.item, %(run)s, %(scope)s, w.key_hash, w.destination_key, w.reason, w.series_number,
            CASE WHEN w.instance <> '' THEN encode(substr(w.instance, 1, 16), 'hex')::uuid END
-    FROM wanted w JOIN batch_item i ON i.batch_id = %(batch)s AND i.item = w.item
-    WHERE EXISTS (SELECT FROM mine) AND w.item NOT IN (SELECT item FROM refused) ORDER BY i.item
+    FROM wanted w WHERE EXISTS (SELECT FROM mine) AND w.item NOT IN (SELECT item FROM refused) ORDER BY w.item
     ON CONFLICT (batch_id, item) DO UPDATE SET destination_key = excluded.destination_key, run_id = excluded.run_id,
         reason = excluded.reason, series_number = excluded.series_number, instance_hash = excluded.instance_hash,
         withdrawal_id = NULL
@@ -124,8 +127,7 @@ WITH mine AS (
 ), marked AS (
     UPDATE processed_object d SET withdrawal_id = r.withdrawal_id, series_number = w.series_number
     FROM refused r JOIN wanted w ON w.item = r.item
-    JOIN batch_item i ON i.batch_id = %(batch)s AND i.item = r.item
-    WHERE d.scope_id = %(scope)s AND d.key_hash = i.key_hash AND EXISTS (SELECT FROM mine)
+    WHERE d.scope_id = %(scope)s AND d.key_hash = w.key_hash AND EXISTS (SELECT FROM mine)
 )
 SELECT (SELECT count(*) FROM mine), (SELECT coalesce(array_agg(DISTINCT item), '{{}}') FROM refused)
 """  # noqa: S608 - constants
@@ -145,15 +147,14 @@ WITH {_WANTED}, settled AS (
     DELETE FROM write_intent i USING wanted w WHERE i.batch_id = %(batch)s AND i.item = w.item
     RETURNING i.item, i.series_number, i.instance_hash, i.withdrawal_id, i.destination_key, i.reason
 ), state AS (
-    SELECT i.key_hash, i.etag, i.version_id, o.outcome, w.reason, w.destination_key, o.destination_etag,
+    SELECT w.key_hash, w.etag, w.version_id, o.outcome, w.reason, w.destination_key, o.destination_etag,
         x.destination_key AS intended_key, x.reason AS intended_reason,
         o.destination_size, o.is_done, o.selection, o.terms, x.withdrawal_id, coalesce(x.series_number,
             CASE WHEN w.series || w.study || w.accession || w.patient || w.instance <> '' THEN w.series_number END)
             AS series_number,
         coalesce(x.instance_hash, CASE WHEN w.instance <> '' THEN encode(substr(w.instance, 1, 16), 'hex')::uuid END)
             AS instance_hash
-    FROM wanted w JOIN batch_item i ON i.batch_id = %(batch)s AND i.item = w.item
-    JOIN unnest(%(items)s::integer[], %(outcomes)s::text[], %(destination_etags)s::text[],
+    FROM wanted w JOIN unnest(%(items)s::integer[], %(outcomes)s::text[], %(destination_etags)s::text[],
                 %(destination_sizes)s::bigint[], %(are_done)s::boolean[], %(selections)s::text[],
                 %(terms)s::integer[])
         o (item, outcome, destination_etag, destination_size, is_done, selection, terms) ON o.item = w.item

@@ -208,7 +208,8 @@ class NewDecision:
     objects: Sequence[tuple[int, int]] | None = None
 
 
-# Held objects are kept up to date by the transaction that records audit rows.
+# Held objects are kept up to date by the transaction that records audit rows. OFFSET 0: each item is looked up, as in
+# leases.py.
 
 _RELEASE = """
 DELETE FROM held_object h USING unnest(%(done)s::uuid[]) d (key_hash)
@@ -227,7 +228,7 @@ FROM json_to_recordset(%(held)s) h (item integer, object_id uuid, number integer
     element text, modality text, sop_class_uid text, transfer_syntax_uid text,
     manufacturer text, model text, software text,
     rows integer, columns integer, patient uuid, study uuid, group_id uuid)
-JOIN batch_item i ON i.batch_id = %(batch)s AND i.item = h.item
+CROSS JOIN LATERAL (SELECT * FROM batch_item b WHERE b.batch_id = %(batch)s AND b.item = h.item OFFSET 0) i
 JOIN work_scope s ON s.scope_id = %(scope)s
 ON CONFLICT (scope_id, key_hash) DO UPDATE SET source = excluded.source,
     version_id = excluded.version_id, etag = excluded.etag, size = excluded.size, run_id = excluded.run_id,
@@ -241,7 +242,7 @@ ON CONFLICT (scope_id, key_hash) DO UPDATE SET source = excluded.source,
 _APPLIED = """
 UPDATE decided_object d SET outcome = a.outcome, link_id = %(link)s, number = a.number, run_id = %(run)s
 FROM unnest(%(items)s::integer[], %(numbers)s::integer[], %(outcomes)s::text[]) a (item, number, outcome)
-JOIN batch_item i ON i.batch_id = %(batch)s AND i.item = a.item
+CROSS JOIN LATERAL (SELECT * FROM batch_item b WHERE b.batch_id = %(batch)s AND b.item = a.item OFFSET 0) i
 JOIN decision c ON c.approved_at IS NOT NULL AND c.revoked_at IS NULL
 WHERE d.scope_id = %(scope)s AND d.key_hash = i.key_hash AND d.etag = i.etag AND a.outcome <> 'failed'
   AND c.decision_id = d.decision_id;
@@ -253,7 +254,8 @@ INSERT INTO decided_object AS d (scope_id, key_hash, etag, decision_id, outcome,
 SELECT %(scope)s, i.key_hash, i.etag, c.decision_id, 'deidentified', %(run)s, %(link)s, a.number
 FROM unnest(%(rule_items)s::integer[], %(rule_numbers)s::integer[], %(rule_decisions)s::bigint[])
     a (item, number, decision_id)
-JOIN batch_item i ON i.batch_id = %(batch)s AND i.item = a.item JOIN decision c USING (decision_id)
+CROSS JOIN LATERAL (SELECT * FROM batch_item b WHERE b.batch_id = %(batch)s AND b.item = a.item OFFSET 0) i
+JOIN decision c USING (decision_id)
 ON CONFLICT (scope_id, key_hash, decision_id) DO UPDATE SET etag = excluded.etag, outcome = excluded.outcome,
     run_id = excluded.run_id, link_id = excluded.link_id, number = excluded.number;
 """

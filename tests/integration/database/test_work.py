@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from dicom_deid.database import LeaseLost
+from dicom_deid.database import Intent, LeaseLost
 from dicom_deid.exceptions import ConfigurationError, DatabaseError
 from dicom_deid.objects import SourceObject
 from dicom_deid.reasons import Outcome, Reason
@@ -254,3 +254,26 @@ def test_reports_count_the_last_attempt_and_reasons(database, steps):
     assert report.outcomes == {"deidentified": 3, "quarantined": 1}
     assert report.reasons == {"truncated": 1}
     assert (report.attempts, report.quarantine_ratio, report.object_seconds) == (8, 0.25, 0.75)
+
+
+def test_an_intent_does_not_cost_a_look_at_the_whole_batch(database, steps):
+    """Catches joins that take a batch for empty, because the statistics are older than it."""
+    steps.work(database.plan(steps.begin(), steps.listing(500)).batches)
+    for table in ("batch_item", "processed_object"):
+        database.connection.query("test", f"ANALYZE {table}")
+    (reference,) = database.plan(steps.begin(), steps.listing(2000, start=500)).batches
+    lease = database.lease(reference.batch_id, "worker")
+    group = lease.items()[:20]
+
+    def read() -> int:
+        """Return how many rows of the tables this session has read that it has not reported yet."""
+        return database.connection.query(
+            "test",
+            "SELECT sum(seq_tup_read + idx_tup_fetch) FROM pg_stat_xact_user_tables "
+            "WHERE relname IN ('batch_item', 'processed_object') AND schemaname = current_schema()",
+        )[0][0]
+
+    with database.connection.transaction("test"):
+        before = read()
+        lease.intend([Intent(item=item, destination_key=f"d/{item.item_id}") for item in group])
+        assert 20 <= read() - before < 1000
