@@ -354,7 +354,7 @@ def race_small(stage: Stage, console: Console, objects: int) -> None:
 
 
 def race_zip(stage: Stage, console: Console, objects: int) -> None:
-    """Compare the members of one zip with loose objects, of which there are at most `LOOSE`."""
+    """Compare the members of one zip with at most `LOOSE` loose objects; the zip first, for its memory."""
     make = slices(512)
     loose_objects = min(objects, LOOSE)
     size = stage.load("loose", loose_objects, make)
@@ -365,8 +365,8 @@ def race_zip(stage: Stage, console: Console, objects: int) -> None:
         file.flush()
         packed = Path(file.name).stat().st_size
         stage.s3.client().upload_file(file.name, stage.bucket, "zipped/all.zip")
-    loose = measure(loose_objects, size, stage.pipeline("loose", "loose"))
     zipped = measure(objects, size * objects // loose_objects, stage.pipeline("zipped", "zipped"))
+    loose = measure(loose_objects, size, stage.pipeline("loose", "loose"))
     table = _table(f"{objects} CT in a zip of {packed / 1e6:.0f} MB", "objects/s", "CPU ms an object")
     table.columns[-1].header = "of loose objects"
     table.add_row(f"{loose_objects} loose objects, cold", *loose.row, "1.00")

@@ -35,7 +35,7 @@ _OPEN_CONTAINERS = 4
 _PIECE = 2**20
 _AHEAD = 4 * 2**20
 """Bytes of a container that are read at once while its members are read one after the other."""
-_AHEAD_KEPT = 6
+_AHEAD_KEPT = 4
 _WINDOW = 32 * 2**20
 """Inflated bytes that are kept behind the position of a stream."""
 _WHOLE_MEMBER = 8 * 2**20
