@@ -65,7 +65,7 @@ WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind = 'r'
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What was measured when the database held so many objects.
+    """Measurements at one number of objects in the database.
 
     Parameters
     ----------
