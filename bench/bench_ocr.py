@@ -1,11 +1,11 @@
 """Measure the text search in pixels beside peers: ``python -m bench.bench_ocr [--images N] [--peers N]``.
 
 The images are drawn from ``--seed``, of 512 x 512 to 1024 x 768: letters of 10 to 24 px, contrast 0.45 to 0.95, light
-on dark and dark on light, plain, textured and saw-tooth grounds, a quarter turned by 90 degrees, grey of 8 and 12 bits,
-MONOCHROME1, RGB in one tint, RGB with coloured letters, YBR_FULL and palettes; four texts each. Identifiers are
-random, so nothing can be tuned to them. A text counts as hidden when nine tenths of its box are blanked, and blanked
-area as justified up to half a letter and 6 pixels around a text. ``--clips`` measures clips of 60 frames beside one
-frame.
+on dark and dark on light, plain, textured and saw-tooth grounds, a quarter turned by 90 or 270 degrees, grey of 8 and
+12 bits, MONOCHROME1, RGB in one tint, RGB with coloured letters, YBR_FULL and palettes; four texts each. Identifiers
+are random, so nothing can be tuned to them. A text counts as hidden when nine tenths of its box are blanked, and
+blanked area as justified up to half a letter and 6 pixels around a text. ``--clips`` measures clips of 60 frames beside
+one frame.
 
 Peers, where they are installed: the image redactor of Presidio, with each word of the texts as a term, as if the
 header had it, and a blank language model because its own is a download; Tesseract in its mode for sparse text; EasyOCR
@@ -44,6 +44,7 @@ from dicom_deid.exceptions import Quarantine
 
 EXPLICIT = "1.2.840.10008.1.2.1"
 SIZES = ((512, 512), (480, 640), (600, 800), (768, 1024))
+TURNS = {0: "upright", 1: "turned, upwards", 3: "turned, downwards"}
 COLOURS = ((1, 1, 1), (1, 1, 0.3), (0.4, 1, 0.4), (1, 0.6, 0.2))
 
 
@@ -86,10 +87,10 @@ def varied(seed: int) -> VariedImage:
         kind = rng.choice(MODALITIES)
         ground = background(rng, kind, rows, columns)
     picture, boxes, texts = plant_text(rng, ground, size=size, contrast=contrast, lines=4)
-    is_turned = rng.random() < 0.25
-    if is_turned:
-        picture, ground = np.rot90(picture), np.rot90(ground)
-        boxes = tuple((top, columns - right, bottom, columns - left) for left, top, right, bottom in boxes)
+    turns = rng.choice((0, 0, 0, 0, 0, 0, 1, 3))
+    if turns:
+        picture, ground = np.rot90(picture, turns), np.rot90(ground, turns)
+        boxes = tuple(_turned(box, turns, rows, columns) for box in boxes)
         rows, columns = columns, rows
     photometric = rng.choice(("MONOCHROME1", "MONOCHROME2", "RGB", "YBR_FULL", "PALETTE COLOR"))
     bits = rng.choice((8, 8, 12)) if photometric.startswith("MONO") else 8
@@ -115,8 +116,14 @@ def varied(seed: int) -> VariedImage:
     if photometric == "PALETTE COLOR":
         add_palette(dataset)
     height = "10 to 14 px" if size < 15 else "15 to 24 px"
-    kinds = (kind, photometric, colour, "turned" if is_turned else "upright", height)
+    kinds = (kind, photometric, colour, TURNS[turns], height)
     return VariedImage(dataset, list(boxes), texts, size, kinds)
+
+
+def _turned(box: Box, turns: int, rows: int, columns: int) -> Box:
+    """Return a box in an image that is turned by one or three quarters against the clock."""
+    left, top, right, bottom = box
+    return (top, columns - right, bottom, columns - left) if turns == 1 else (rows - bottom, left, rows - top, right)
 
 
 def text_search(image: VariedImage) -> list[Box]:

@@ -63,9 +63,9 @@ def searches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     counted: list[int] = []
     real = TextFinder.find
 
-    def find(self: TextFinder, pictures):  # type: ignore[no-untyped-def]
+    def find(self: TextFinder, pictures, scale):  # type: ignore[no-untyped-def]
         counted.append(len(pictures))
-        return real(self, pictures)
+        return real(self, pictures, scale)
 
     monkeypatch.setattr(TextFinder, "find", find)
     return counted

@@ -297,7 +297,7 @@ class Uncertain(TextFinder):
     def __init__(self) -> None:
         pass
 
-    def find(self, pictures: Sequence[np.ndarray]) -> list[tuple[FoundText, ...]]:
+    def find(self, pictures: Sequence[np.ndarray], scale: float) -> list[tuple[FoundText, ...]]:
         found = (FoundText(Rectangle(1, 1, 9, 5), 0.5),)
         return [found if picture.max() == 255 else () for picture in pictures]
 

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 # rest.
 _OUTLIERS = (1.0, 99.0)
 _WORTH_A_SECOND_PICTURE = 0.6
-# An image is searched in colour too if the channels of this share of its pixels differ this much.
-_COLOURED = 64
+COLOURED = 64
+"""A pixel has a colour if its channels differ by more."""
+# An image is searched in colour too if this share of its pixels has a colour.
 _LEAST_COLOURED = 0.0005
 
 
@@ -117,7 +118,7 @@ def _colours(array: NDArray[Any]) -> list[Picture]:
     colours = np.stack(channels, axis=-1)
     grey = cv2.cvtColor(colours, cv2.COLOR_RGB2GRAY).astype(np.uint8, copy=False)
     spread = np.maximum.reduce(channels) - np.minimum.reduce(channels)
-    is_coloured = np.count_nonzero(spread > _COLOURED) > _LEAST_COLOURED * spread.size
+    is_coloured = np.count_nonzero(spread > COLOURED) > _LEAST_COLOURED * spread.size
     return [grey, colours] if is_coloured else [grey]
 
 
@@ -143,8 +144,11 @@ def _greys(array: NDArray[Any], *, is_wide: bool) -> list[Picture]:
 
 def _stretched(array: NDArray[Any], low: int, high: int) -> Picture:
     """Map a range of stored values to 0 to 255."""
+    import cv2
     import numpy as np
 
+    values = np.arange(256) if array.dtype == np.uint8 else array
     scale = 255.0 / max(high - low, 1)
-    stretched: Picture = np.clip((array.astype(np.float32) - low) * scale, 0, 255).astype(np.uint8)
-    return stretched
+    stretched: Any = np.clip((values.astype(np.float32) - low) * scale, 0, 255).astype(np.uint8)
+    picture: Picture = stretched if values is array else np.asarray(cv2.LUT(array, stretched), np.uint8)
+    return picture

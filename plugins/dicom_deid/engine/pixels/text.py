@@ -6,13 +6,14 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache, partial
 from importlib.util import find_spec
-from itertools import product
+from itertools import islice
 from threading import Lock
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dicom_deid.dicom.tags import tag_text
 from dicom_deid.engine.pixels.barcodes import barcode_regions
 from dicom_deid.engine.pixels.clip import LARGEST_CLIP, Findings, clip_text
+from dicom_deid.engine.pixels.detector import LineDetector, scale_of
 from dicom_deid.engine.pixels.images import overlay_pictures, pictures, without_regions
 from dicom_deid.engine.pixels.layout import PIXEL_DATA
 from dicom_deid.engine.pixels.overlays import Overlay
@@ -28,28 +29,15 @@ if TYPE_CHECKING:
 
 SURE = 0.6
 """Text of at least this confidence is blanked."""
-_CLEAR = 0.65
-"""A line that the detector is this certain of is not read."""
 UNSURE = 0.4
 """From this to `SURE` the object is quarantined; below, the finding is treated as anatomy or noise."""
 
-_WHOLE = 1280
-"""A picture up to this size is searched at once, at its full resolution."""
-_TILE = 960
-_OVERLAP = 160
-# A smaller picture is enlarged, so that its letters are of the size that the detector knows.
-_LEAST_SIDE = 512
-# Larger than twice the thickness of the strokes of small letters, so that a median over it shows the ground alone.
-_STROKES = 15
-# Ground is textured where this share of its pixels differs this much from what is around them.
-_TEXTURED = 0.1
-_TEXTURE = 20
-_AROUND = 31
+# A finding that is not read can only continue a line.
+_UNREAD = 0.01
 _BATCH = 16
 _LETTERS_THAT_COUNT = 3
-# What is larger, or not so many times as long as it is high, is read in any case.
-_LARGEST_LETTERS = 64
-_LINE = 2
+# Letters of names are not higher than this.
+_LARGE = 128
 
 
 SHOWS_TEXT = f"{PIXEL_DATA} shows text outside the regions of the filters"
@@ -102,17 +90,11 @@ class TextFinder:
         from rapidocr import RapidOCR
 
         self._lock = Lock()
-        self._engine: Any = RapidOCR(
+        self._detector = LineDetector()
+        self._recogniser: Any = RapidOCR(
             params={
                 "Global.log_level": "critical",
-                # Return every box with its confidence.
-                "Global.text_score": 0.0,
-                "Global.use_cls": False,
-                "Global.max_side_len": _WHOLE,
-                "Det.box_thresh": 0.3,
-                "Det.limit_side_len": _LEAST_SIDE,
                 "Rec.rec_batch_num": _BATCH,
-                # Batches run side by side in processes. A second thread on the other half of a core makes it slower.
                 "EngineConfig.onnxruntime.intra_op_num_threads": 1,
                 "EngineConfig.onnxruntime.inter_op_num_threads": 1,
             }
@@ -124,135 +106,74 @@ class TextFinder:
         """Return the finder of this process."""
         return TextFinder()
 
-    def find(self, pictures: Sequence[Picture]) -> list[tuple[FoundText, ...]]:
+    def find(self, pictures: Sequence[Picture], scale: float) -> list[tuple[FoundText, ...]]:
         """Find text in each of some pictures.
 
-        A large picture is searched as a whole, for large letters, and in tiles at full resolution, for small letters.
         The recogniser reads what was detected in all of them in batches.
 
         Parameters
         ----------
-        pictures
-            Rows x columns (grey) or rows x columns x 3 (RGB).
+        pictures, scale
+            As for `LineDetector.detect`.
         """
         with self._lock:
-            detected = [(index, box) for index, picture in enumerate(pictures) for box in self._detected(picture)]
-            doubtful = [box.crop for _, box in detected if not box.is_clear]
-            read = self._engine.recognize_txt(doubtful) if doubtful else None
-        confidences = map(_confidence, read.txts, read.scores) if read else iter(())
+            detected = [
+                (index, line)
+                for index, picture in enumerate(pictures)
+                for line in self._detector.detect(picture, scale)
+            ]
+            doubtful = [(line.rectangle, reading) for _, line in detected for reading in line.readings]
+            places, readings = zip(*doubtful, strict=True) if doubtful else ((), ())
+            read = self._recogniser.recognize_txt(list(readings)) if readings else None
+        confidences = map(_confidence, places, read.txts, read.scores) if read else iter(())
         found: list[list[FoundText]] = [[] for _ in pictures]
-        for index, box in detected:
-            found[index].append(FoundText(box.rectangle, 1.0 if box.is_clear else next(confidences)))
+        for index, line in detected:
+            confidence = max(islice(confidences, len(line.readings)), default=_UNREAD)
+            found[index].append(FoundText(line.rectangle, 1.0 if line.is_certain else confidence))
         return [_with_ends(some) for some in found]
 
-    def _detected(self, picture: Picture) -> Iterator[_Detected]:
-        """Yield the lines of text in a picture, in its pixels."""
-        import numpy as np
-        from rapidocr.utils.process_img import get_rotate_crop_image
 
-        for view in _views(picture):
-            for left, top, tile in _tiles(view):
-                coloured = np.ascontiguousarray(np.stack([tile] * 3, axis=-1) if tile.ndim == 2 else tile[..., ::-1])
-                lines = self._engine(coloured, use_det=True, use_cls=False, use_rec=False)
-                for corners, score in zip(lines.boxes, lines.scores, strict=True) if lines.boxes is not None else ():
-                    crop = get_rotate_crop_image(coloured, np.array(corners, np.float32))
-                    rectangle = _around(corners + np.array([left, top]))
-                    yield _Detected(rectangle, crop, score >= _CLEAR and _is_line(crop))
+def _confidence(place: Rectangle, text: str, score: float) -> float:
+    """Return the recogniser's score, reduced for one or two letters because anatomy reads as 0, o or 8.
 
-
-class _Detected(NamedTuple):
-    """A line that the detector found: its pixels, straightened, and whether it need not be read."""
-
-    rectangle: Rectangle
-    crop: Any
-    is_clear: bool
-
-
-def _is_line(crop: Any) -> bool:
-    """Return whether pixels have the shape of a line of letters; other shapes may be marks and anatomy."""
-    short, long = sorted(crop.shape[:2])
-    return bool(short <= _LARGEST_LETTERS and long >= _LINE * short)
-
-
-def _views(picture: Picture) -> Iterator[Picture]:
-    """Yield a picture and, if it is grey and its ground textured, the picture without its ground.
-
-    A median keeps the edges of the ground and loses the strokes of letters, so that what differs from it is letters.
+    Two letters as large as an organ count as one.
     """
-    import cv2
-    import numpy as np
-
-    yield picture
-    if picture.ndim == 2:
-        ground = cv2.medianBlur(picture, _STROKES)
-        texture = cv2.absdiff(ground, cv2.blur(ground, (_AROUND, _AROUND)))
-        if np.count_nonzero(texture > _TEXTURE) > _TEXTURED * texture.size:
-            yield np.clip(128 + picture.astype(np.int16) - ground, 0, 255).astype(np.uint8)
-
-
-def _tiles(picture: Picture) -> Iterator[tuple[int, int, Picture]]:
-    """Yield the first column, the first row and the pixels of each part of a picture that is searched."""
-    yield 0, 0, picture
-    rows, columns = picture.shape[:2]
-    if max(rows, columns) > _WHOLE:
-        for top, left in product(_starts(rows), _starts(columns)):
-            yield left, top, picture[top : top + _TILE, left : left + _TILE]
-
-
-def _starts(size: int) -> list[int]:
-    """Return the start of each tile along a side, evenly spaced and overlapping."""
-    if size <= _TILE:
-        return [0]
-    count = 1 + -(-(size - _TILE) // (_TILE - _OVERLAP))
-    return [index * (size - _TILE) // (count - 1) for index in range(count)]
-
-
-def _around(corners: Any) -> Rectangle:
-    """Return the rectangle around four corners plus a margin, which is larger at the ends of a line."""
-    across, down = [float(x) for x, _ in corners], [float(y) for _, y in corners]
-    width, height = max(across) - min(across), max(down) - min(down)
-    ends, edges = 2 + round(0.3 * min(width, height)), 2 + round(0.1 * min(width, height))
-    beside, above = (ends, edges) if width >= height else (edges, ends)
-    return Rectangle(
-        int(min(across)) - beside,
-        int(min(down)) - above,
-        int(max(across)) + 1 + beside,
-        int(max(down)) + 1 + above,
-    )
-
-
-def _confidence(text: str, score: float) -> float:
-    """Return the recogniser's score, reduced for one or two letters because round anatomy reads as 0 or o."""
     letters = len(text.replace(" ", ""))
+    if min(place.right - place.left, place.bottom - place.top) > _LARGE:
+        letters = max(letters - 1, 0)
     return float(score) * min(1.0, letters / _LETTERS_THAT_COUNT)
 
 
 def _with_ends(found: Sequence[FoundText]) -> tuple[FoundText, ...]:
-    """Return findings with the confidence of a line beside them: the ends of lines are detected as pieces of their own.
+    """Return findings with the confidence of a line beside them, and the gaps between both.
 
-    Findings without any text are left out.
+    A line may be detected in pieces, and letters between them overlooked. Findings without any text are left out.
     """
     sure = [one.rectangle for one in found if one.confidence >= SURE]
-    ends = [
-        FoundText(one.rectangle, SURE)
-        if one.confidence < SURE and any(_continues(one.rectangle, line) for line in sure)
-        else one
-        for one in found
-    ]
-    return tuple(one for one in ends if one.confidence)
+    whole: list[FoundText] = []
+    for rectangle, confidence in found:
+        gaps = [gap for line in sure if (gap := _gap(rectangle, line)) is not None]
+        whole.append(FoundText(rectangle, max(confidence, SURE) if gaps else confidence))
+        whole += [FoundText(gap, SURE) for gap in gaps if gap.left < gap.right and gap.top < gap.bottom]
+    return tuple(one for one in whole if one.confidence)
 
 
-def _continues(piece: Rectangle, line: Rectangle) -> bool:
-    """Return whether a piece is at an end of a line: it touches it, is as high, and no longer."""
-    along, across = ((0, 2), (1, 3)) if line.right - line.left >= line.bottom - line.top else ((1, 3), (0, 2))
-    thickness = line[across[1]] - line[across[0]]
-    middle = (piece[across[0]] + piece[across[1]]) / 2
-    return (
-        line[across[0]] <= middle < line[across[1]]
-        and piece[along[0]] <= line[along[1]] + thickness
-        and line[along[0]] <= piece[along[1]] + thickness
-        and piece[across[1]] - piece[across[0]] <= 1.5 * thickness
-    )
+def _gap(piece: Rectangle, line: Rectangle) -> Rectangle | None:
+    """Return what is between a piece and a line that it continues: empty if they overlap.
+
+    A piece continues a line that is as high if it is not further from its end than that.
+    """
+    along, across = (0, 1) if line.right - line.left >= line.bottom - line.top else (1, 0)
+    start, stop = min(piece[along + 2], line[along + 2]), max(piece[along], line[along])
+    thickness = line[across + 2] - line[across]
+    middle = (piece[across] + piece[across + 2]) / 2
+    if (
+        stop - start > thickness
+        or not line[across] <= middle < line[across + 2]
+        or piece[across + 2] - piece[across] > 1.5 * thickness
+    ):
+        return None
+    return line._replace(left=start, right=stop) if along == 0 else line._replace(top=start, bottom=stop)
 
 
 def text_regions(
@@ -329,7 +250,8 @@ def _found(frames: Iterable[list[Picture]], finder: TextFinder | None, where: st
     """Return where text and bar codes are in any frame."""
     rectangles: dict[Rectangle, None] = {}
     for clip in _clips(frames):
-        search = partial(_searched, finder=finder or TextFinder.shared(), where=where)
+        scale = scale_of(clip[0][0])
+        search = partial(_searched, finder=finder or TextFinder.shared(), scale=scale, where=where)
         for layer in clip:
             sure, unsure = clip_text(layer, search)
             if unsure:
@@ -353,7 +275,7 @@ def _clips(frames: Iterable[list[Picture]]) -> Iterator[list[list[Picture]]]:
         yield layers
 
 
-def _searched(shown: Sequence[Picture], *, finder: TextFinder, where: str) -> list[Findings]:
+def _searched(shown: Sequence[Picture], *, finder: TextFinder, scale: float, where: str) -> list[Findings]:
     """Return where text and bar codes are in each picture.
 
     Raises
@@ -362,7 +284,7 @@ def _searched(shown: Sequence[Picture], *, finder: TextFinder, where: str) -> li
         `pixel-risk` if a bar code can still be read after it was blanked.
     """
     findings = []
-    for picture, found in zip(shown, finder.find(shown), strict=True):
+    for picture, found in zip(shown, finder.find(shown, scale), strict=True):
         codes, are_blank = barcode_regions(picture)
         if not are_blank:
             raise Quarantine(Reason.PIXEL_RISK, f"{where} shows a bar code that cannot be blanked")
