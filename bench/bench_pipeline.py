@@ -44,7 +44,7 @@ from dicom_deid.sandbox import S3Service, Sandbox
 
 TRANSFERS = 16
 """Requests under way at once: a copy has so many threads, the pipeline half of them to read and half to write."""
-_COPIES_AT_ONCE = 5
+_COPIES_AT_ONCE = 4
 """As many as the pipeline's default memory allows."""
 LOOSE = 2000
 """Loose objects beside a zip: their rate does not depend on their number."""

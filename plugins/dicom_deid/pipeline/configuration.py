@@ -23,7 +23,7 @@ from dicom_deid.recipe.selection import Selection
 
 MEBIBYTE = 2**20
 DEFAULT_RECIPES = ("desktop", "devices")
-IN_FLIGHT_BYTES = 128 * MEBIBYTE
+IN_FLIGHT_BYTES = 112 * MEBIBYTE
 """Default bound of the bytes of objects in flight in one process."""
 
 
