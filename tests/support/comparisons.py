@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import unicodedata
 
 from hypothesis import strategies as st
@@ -27,7 +26,7 @@ UTF_8 = element("SpecificCharacterSet", "ISO_IR 192")
 
 
 def read(elements: list[Element]) -> dict[str, Read]:
-    return read_elements(io.BytesIO(part10([UTF_8, *elements], Encoding(codec="utf-8"))))
+    return read_elements(part10([UTF_8, *elements], Encoding(codec="utf-8")))
 
 
 def plain(text: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -185,8 +184,8 @@ def _show_object(console: Console, sandbox: Sandbox, db: Database) -> None:
         return
     client = sandbox.s3.client()
     key = f"{PREFIX}/{SHOWN}"
-    before = read_elements(io.BytesIO(client.get_object(Bucket=SOURCE, Key=key)["Body"].read()))
-    after = read_elements(io.BytesIO(client.get_object(Bucket=DESTINATION, Key=written[-1])["Body"].read()), before)
+    before = read_elements(client.get_object(Bucket=SOURCE, Key=key)["Body"].read())
+    after = read_elements(client.get_object(Bucket=DESTINATION, Key=written[-1])["Body"].read(), before)
     changes = list(changes_between(before, after))
     shown = [each for each in changes if not each.is_private]
     console.print(f"{key}\n-> {written[-1]}")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from dicom_deid.dicom.part10 import read_header
+from dicom_deid.dicom.walk import NeedMoreDataError
 from dicom_deid.exceptions import DicomDeidError, Quarantine
 from dicom_deid.objects import SourceObject
 from dicom_deid.objectstore import ObjectStore
@@ -14,7 +15,7 @@ from dicom_deid.pipeline.object_file import MAX_HEADER_BYTES, open_object
 from dicom_deid.pipeline.phi_masking import paths_to_hide
 from dicom_deid.reasons import Reason
 
-_BEGINNING = 2**12
+_BEGINNING = 2**16
 
 
 class NotCompared(DicomDeidError):
@@ -119,14 +120,11 @@ def _elements(storage: ObjectStore, stored: SourceObject, which: str, original: 
 
 def _read(storage: ObjectStore, stored: SourceObject, original: Elements | None) -> Elements:
     file = open_object(storage, stored, MAX_HEADER_BYTES)
-    beginning = file.read(_BEGINNING)
-    file.seek(0)
-    if read_header(beginning).transfer_syntax.deflated:
+    data = file.read(_BEGINNING)
+    if read_header(data).transfer_syntax.deflated:
         raise Quarantine(Reason.UNSUPPORTED_TRANSFER_SYNTAX)
-    try:
-        return read_elements(file, original)
-    except DicomDeidError:
-        raise
-    except Exception:
-        # Whatever pydicom says of a value could hold it.
-        raise Quarantine(Reason.MALFORMED) from None
+    while True:
+        try:
+            return read_elements(data, original, partial=len(data) < stored.size)
+        except NeedMoreDataError as needed:
+            data += file.read(max(needed.at_least - len(data), len(data)))

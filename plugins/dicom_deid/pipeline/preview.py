@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from dicom_deid.exceptions import Quarantine
 from dicom_deid.objects import SourceRange
 from dicom_deid.objectstore import ObjectStore
 from dicom_deid.pipeline.changes import Change, ChangeKind, Elements, changes_between, count_unchanged, read_elements
-from dicom_deid.pipeline.fetch import fetch_object
+from dicom_deid.pipeline.fetch import FetchedObject, fetch_object
 from dicom_deid.pipeline.preview_pseudonyms import PreviewPseudonyms
 from dicom_deid.reasons import Reason
 
@@ -68,24 +67,29 @@ def preview_object(
         The object; of a large one only the elements before its pixel data are read.
     """
     pseudonyms = PreviewPseudonyms()
+    fetched: FetchedObject | None = None
     before: Elements | None = None
     previews = []
     for deidentifier in deidentifiers:
         try:
-            fetched = fetch_object(deidentifier, store, key, size=size, etag=etag)
-            result = deidentifier.rewrite(fetched.analysis, pseudonyms.resolve(fetched.analysis.identifiers))
+            if fetched is None or fetched.sha256 is None:
+                fetched = fetch_object(deidentifier, store, key, size=size, etag=etag)
+                analysis = fetched.analysis
+            else:
+                analysis = deidentifier.analyse(bytes(fetched.data))
+            result = deidentifier.rewrite(analysis, pseudonyms.resolve(analysis.identifiers))
         except Quarantine as quarantine:
             previews.append(ObjectPreview((), 0, reason=quarantine.reason, where=quarantine.where))
             continue
         header = b"".join(part for part in result.parts if not isinstance(part, SourceRange))
         if before is None:
-            before = read_elements(io.BytesIO(fetched.data))
-        changes = tuple(changes_between(before, read_elements(io.BytesIO(header), before)))
+            before = read_elements(bytes(fetched.data))
+        changes = tuple(changes_between(before, read_elements(header, before)))
         previews.append(
             ObjectPreview(
                 changes,
                 unchanged=count_unchanged(before, changes),
-                modality=fetched.analysis.modality,
+                modality=analysis.modality,
                 actions=dict(result.actions),
                 rules=dict(result.rules),
                 notes=dict(result.notes),

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import BinaryIO, NamedTuple
 
 from pydicom.dataset import Dataset
-from pydicom.filereader import read_partial
+from pydicom.filereader import dcmread, read_partial
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_32
 
 from dicom_deid.database.quarantine import OFFSET
@@ -168,7 +168,8 @@ def residual_texts(deidentifier: Deidentifier, storage: ObjectStore, stored: Sou
     NotReviewable
         The object cannot be read or rewritten.
     """
-    before, after = _rewritten(deidentifier, storage, stored)
+    before, header = _rewritten(deidentifier, storage, stored)
+    after = read_elements(header, before)
     changed = [change for change in changes_between(before, after) if change.kind is not ChangeKind.ADDED]
     sources: dict[str, set[str]] = {}
     for change in changed:
@@ -212,9 +213,14 @@ def content_tree(deidentifier: Deidentifier, storage: ObjectStore, stored: Sourc
     NotReviewable
         The object cannot be read or rewritten, or has no content tree.
     """
-    _, after = _rewritten(deidentifier, storage, stored)
+    _, header = _rewritten(deidentifier, storage, stored)
+    try:
+        report = dcmread(io.BytesIO(header), stop_before_pixels=True, force=True)
+    except Exception:
+        # Messages of pydicom may hold values.
+        raise NotReviewable("The header cannot be read by pydicom.") from None
     lines = []
-    for line in _content(after.header, 0):
+    for line in _content(report, 0):
         lines.append(line)
         if len(lines) == _MAX_ITEMS:
             break
@@ -302,8 +308,8 @@ def _encoded_element(file: BinaryIO, offset: int, size: int) -> str:
     return f"({group:04x},{element:04x}){vr}, length {text}; {size - offset} of {size} bytes are left"
 
 
-def _rewritten(deidentifier: Deidentifier, storage: ObjectStore, stored: SourceObject) -> tuple[Elements, Elements]:
-    """Return the header of an object as it is, and as the rules would leave it."""
+def _rewritten(deidentifier: Deidentifier, storage: ObjectStore, stored: SourceObject) -> tuple[Elements, bytes]:
+    """Return the header of an object as it is, and encoded as the rules would leave it."""
     try:
         fetched = fetch_object(
             deidentifier, storage, stored.key, size=stored.size, etag=stored.etag, version_id=stored.version_id
@@ -311,12 +317,6 @@ def _rewritten(deidentifier: Deidentifier, storage: ObjectStore, stored: SourceO
         pseudonyms = PreviewPseudonyms().resolve(fetched.analysis.identifiers)
         result = deidentifier.rewrite(fetched.analysis, pseudonyms)
         header = b"".join(part for part in result.parts if not isinstance(part, SourceRange))
-        before = read_elements(io.BytesIO(fetched.data))
-        return before, read_elements(io.BytesIO(header), before)
+        return read_elements(bytes(fetched.data)), header
     except Quarantine as quarantine:
         raise NotReviewable(f"The object cannot be shown: {quarantine.reason.advice.meaning}") from None
-    except DicomDeidError:
-        raise
-    except Exception:
-        # Messages of pydicom may hold values.
-        raise NotReviewable("The header cannot be read by pydicom.") from None

@@ -241,7 +241,7 @@ for path in sys.argv[3:]:
         engine.rewrite(analysis, PreviewPseudonyms().resolve(analysis.identifiers))
     except Quarantine as quarantine:
         print(quarantine)
-    print(len(read_elements(open(path, "rb"))))
+    print(sum(len(element.texts) for element in read_elements(open(path, "rb").read()).values()))
 """
 
 
