@@ -203,31 +203,46 @@ def read_elements(data: bytes, original: Elements | None = None, *, partial: boo
     return parse_with_uniform_vrs(read, data, end, encoding, partial=partial)
 
 
-class _ListedItem(NamedTuple):
-    """An item of a sequence: its bytes, its elements among those of the listing, and how it is read."""
+# Whether VRs are implicit, the codecs before the first element, and whether a delimitation ends a sequence.
+_How = tuple[bool, tuple[str, ...], bool]
+
+
+class _Place(NamedTuple):
+    """An item, or the items of a sequence: their bytes, their elements among those of the listing, their encoding."""
 
     start: int
     end: int
     first: int
     last: int
-    implicit: bool
-    codecs: tuple[str, ...]
+    how: _How
 
 
 class _Listing(Walk):
     """Lists elements with their paths. What a new object shares with its original is taken from that one's listing."""
 
-    __slots__ = ("elements", "found", "items", "original", "prefix")
+    __slots__ = ("elements", "found", "original", "places", "prefix")
 
     def __init__(self, data: bytes, original: _Listing | None, partial: bool = False) -> None:
         super().__init__(data, partial)
         self.original = original
         self.found: list[tuple[str, Element]] = []
         # By path, and the path of the item that is read.
-        self.items: dict[str, _ListedItem] = {}
+        self.places: dict[str, _Place] = {}
         self.prefix = ""
         # By what they are made of: reports repeat most of theirs.
         self.elements: dict[tuple[object, ...], Element] = {} if original is None else original.elements
+
+    def take(self, path: str, pos: int, how: _How) -> int | None:
+        """List what the original has at a path if the same bytes are here, and return where they end."""
+        was = self.original
+        old = None if was is None else was.places.get(path)
+        if was is None or old is None or old.how != how:
+            return None
+        stop = pos + old.end - old.start
+        if self.data[pos:stop] != was.data[old.start : old.end]:
+            return None
+        self.found += was.found[old.first : old.last]
+        return stop
 
 
 class _ListingContext(DatasetContext[_Listing]):
@@ -237,19 +252,14 @@ class _ListingContext(DatasetContext[_Listing]):
         return STOP if not self.path and tag in _PIXELS else _ListingHandler(form, tag, vr)
 
     def list_item(self, walk: _Listing, pos: int, end: int, item_context: ItemContext, path: str) -> int:
-        """List the elements of the item at `pos`, unless the original has the same item, and return where it ends."""
-        first, codecs = len(walk.found), item_context.codecs
-        was = walk.original
-        old = None if was is None else was.items.get(path)
-        length = 0 if old is None or (old.implicit, old.codecs) != (self.implicit, codecs) else old.end - old.start
-        if was and old and length and walk.data[pos : pos + length] == was.data[old.start : old.end]:
-            walk.found += was.found[old.first : old.last]
-            stop = pos + length
-        else:
+        """List the elements of the item at `pos`, and return where it ends."""
+        first, how = len(walk.found), (self.implicit, item_context.codecs, False)
+        stop = walk.take(path, pos, how)
+        if stop is None:
             prefix, walk.prefix = walk.prefix, path
             stop = walk_item(walk, self, pos, end, item_context)
             walk.prefix = prefix
-        walk.items[path] = _ListedItem(pos, stop, first, len(walk.found), self.implicit, codecs)
+        walk.places[path] = _Place(pos, stop, first, len(walk.found), how)
         return stop
 
 
@@ -324,6 +334,11 @@ class _ListingHandler(ElementHandler[_Listing]):
             order = LITTLE_ENDIAN if is_unknown else context.order
             self.items = _ListingContext((*context.path, self.tag), context.implicit or is_unknown, order)
         path, at = walk.prefix + self.suffix, len(walk.found)
+        how = self.items.implicit, item_context.codecs, delimited
+        stop = walk.take(path, start, how)
+        if stop is not None and (delimited or stop == end):
+            return stop
+        del walk.found[at:]
         walk.found.append((path, _NO_ITEMS))
         pos, begins = start, []
         while pos < end and walk.data[pos : pos + 4] == self.items.order.item:
@@ -337,7 +352,9 @@ class _ListingHandler(ElementHandler[_Listing]):
         creator = self._of_creator(item_context)[1] if self.is_private else None
         walk.found[at] = path, Element(_name(self.tag, creator), "SQ", len(begins))
         # What follows is the delimitation, or malformed.
-        return walk_items(walk, self.items, pos, end, item_context, delimited)
+        stop = walk_items(walk, self.items, pos, end, item_context, delimited)
+        walk.places[path] = _Place(start, stop, at, len(walk.found), how)
+        return stop
 
 
 @lru_cache(maxsize=8192)
@@ -367,8 +384,9 @@ def changes_between(before: Mapping[str, Element], after: Mapping[str, Element])
         elif old is not None and new is None:
             yield Change(path, old.name, ChangeKind.REMOVED, old.summary, None)
         elif old is not None and new is not None and old is not new and old.value != new.value:
-            kind = ChangeKind.CHANGED if new.summary else ChangeKind.EMPTIED
-            yield Change(path, old.name, kind, old.summary, new.summary)
+            summary = new.summary
+            kind = ChangeKind.CHANGED if summary else ChangeKind.EMPTIED
+            yield Change(path, old.name, kind, old.summary, summary)
 
 
 def count_unchanged(before: Mapping[str, Element], changes: Iterable[Change]) -> int:
@@ -379,7 +397,7 @@ def count_unchanged(before: Mapping[str, Element], changes: Iterable[Change]) ->
 def _numbers(walk: _Listing, path: str, count: int) -> list[int]:
     """Return the numbers of items before rules removed some of them; concept names identify the items."""
     before = 0
-    while walk.original is not None and f"{path}[{before}]" in walk.original.items:
+    while walk.original is not None and f"{path}[{before}]" in walk.original.places:
         before += 1
     numbers: list[int] = []
     number = 0
@@ -396,7 +414,7 @@ def _numbers(walk: _Listing, path: str, count: int) -> list[int]:
 
 def _concepts(walk: _Listing, path: str, count: int) -> list[tuple[str, ...]]:
     """Return the value type and the coded concept name of each item of a sequence."""
-    items = [walk.items[f"{path}[{number}]"] for number in range(count)]
+    items = [walk.places[f"{path}[{number}]"] for number in range(count)]
     found = dict(walk.found[items[0].first : items[-1].last]) if items else {}
     return [tuple([_summary(found.get(f"{path}[{number}]{each}")) for each in _CONCEPT]) for number in range(count)]
 
