@@ -11,6 +11,7 @@ from tests.support import datasets
 from tests.support.datasets import Element, Encoding, element
 
 from dicom_deid.engine.handlers.basic import ObjectWalk
+from dicom_deid.engine.residuals.matcher import MAX_HITS
 
 
 def compared(name: str, objects: Iterable[bytes]) -> int:
@@ -95,6 +96,15 @@ def test_a_group_length_before_elements_of_several_groups() -> None:
     for wrong in (0, -60, 700):
         deviating = headers("ct", added=[Element(0x00080000, "UL", length + wrong)])
         assert compared("desktop", [datasets.part10(one) for one in (*usual, *deviating)]) > 300
+
+
+def test_an_object_full_of_identifiers_before_others_of_its_patient() -> None:
+    """Catches a search of segments that ended early, and that the next object of the patient takes for complete."""
+    protocol = element("ProtocolName", "As for PID778899")
+    usual = headers("ct", added=[protocol])
+    patient = [protocol, element("PatientID", "PID778899")]
+    flooded = headers("ct", added=[*patient, element("ImageComments", "PID778899 " * (MAX_HITS + 9), "UT")])[:1]
+    assert compared("desktop", map(datasets.part10, [*usual, *flooded, *headers("ct", added=patient)])) > 300
 
 
 def test_all_that_a_walk_records_is_repeated_or_refused() -> None:
