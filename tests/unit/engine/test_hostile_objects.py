@@ -241,7 +241,10 @@ for path in sys.argv[3:]:
         engine.rewrite(analysis, PreviewPseudonyms().resolve(analysis.identifiers))
     except Quarantine as quarantine:
         print(quarantine)
-    print(sum(len(element.texts) for element in read_elements(open(path, "rb").read()).values()))
+    try:
+        print(sum(len(element.texts) for element in read_elements(open(path, "rb").read()).values()))
+    except Quarantine as quarantine:
+        print(quarantine)
 """
 
 
