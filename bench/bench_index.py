@@ -94,6 +94,8 @@ def bench_headers(database: Database, sandbox: Sandbox, kind: str, body: bytes, 
     client.create_bucket(Bucket=kind)
     with ThreadPoolExecutor(TRANSFERS) as pool:
         list(pool.map(lambda n: client.put_object(Bucket=kind, Key=f"{n:06}.dcm", Body=body), range(objects)))
+    # The store may still be writing what it was given.
+    os.sync()
     store: Any = CountingStore(open_object_store(f"s3://{kind}", connection_to(sandbox)))
     first, summary = timed(lambda: index_source(database, store, "bench", transfers=TRANSFERS))
     assert summary.read == objects, summary
