@@ -37,6 +37,7 @@ from dicom_deid.engine.handlers.basic import (
     CaptureUnchangedHandler,
     CharacterSetHandler,
     ConstantHandler,
+    DocumentHandler,
     DropHandler,
     GroupLengthHandler,
     KeptContentHandler,
@@ -118,7 +119,7 @@ _VOI_LUT_SEQUENCE = 0x00283010
 _LUT_GROUP = 0x0028
 # VRs of numbers as text, which some writers encode as binary numbers.
 _NUMBERS_AS_TEXT = frozenset({"DS", "IS"})
-_ICON_IMAGE = 0x00880200
+_ICON_IMAGE, _ENCAPSULATED_DOCUMENT = 0x00880200, 0x00420011
 # Root elements needed after the walk: for the destination key, the file meta information, the audit, the pixel rules.
 CAPTURED = {
     0x00080016: "SOPClassUID",
@@ -477,6 +478,9 @@ class HandlerTable:
         ):
             if chosen and setting == "remove" and tag not in self.kept:
                 return DropHandler(form, tag, element.vr, action)
+        if tag == _ICON_IMAGE and self.pixels is not None:
+            # A thumbnail of this or another object, at any depth, may show what was blanked.
+            return DropHandler(form, tag, element.vr, "icon-image-removed")
         if tag in _SIGNATURES and settings.remove_signatures:
             return SignatureHandler(form, tag, element.vr)
         if self.replaces_references and self._is_reference(element):
@@ -502,6 +506,8 @@ class HandlerTable:
             if self.pixels is not None and self.pixels.data is not None:
                 return CleanedPixelDataHandler(form, tag, element.vr, self.pixels)
             return NativePixelDataHandler(form, tag, element.vr)
+        if tag == _ENCAPSULATED_DOCUMENT:
+            return DocumentHandler(form)
         if is_overlay_data(tag) and element.root:
             return OverlayDataHandler(form, tag, element.vr, self.pixels.overlays.get(tag) if self.pixels else None)
         rules_apply = context.rules_apply and (tag == _VOI_LUT_SEQUENCE or not self._is_protected(element))

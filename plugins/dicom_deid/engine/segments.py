@@ -251,6 +251,7 @@ class Segment:
             walk.note(reason, times)
         walk.followed += self.walk.followed
         walk.has_content = walk.has_content or self.walk.has_content
+        walk.has_document = walk.has_document or self.walk.has_document
         item_context.codecs = self.codecs_after
         if self.creators:
             item_context.creators = {**(item_context.creators or {}), **self.creators}

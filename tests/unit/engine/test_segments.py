@@ -109,7 +109,16 @@ def test_an_object_full_of_identifiers_before_others_of_its_patient() -> None:
 
 def test_all_that_a_walk_records_is_repeated_or_refused() -> None:
     """Catches something that handlers record of an object and that segments do not know of."""
-    repeated = {"captured", "counts", "followed", "has_content", "identifiers", "keyed_by_study", "noted"}
+    repeated = {
+        "captured",
+        "counts",
+        "followed",
+        "has_content",
+        "has_document",
+        "identifiers",
+        "keyed_by_study",
+        "noted",
+    }
     repeated |= {"opaque", "pending", "rules"}
     refused = {"added", "content_references", "group_lengths", "overlays", "pixel_data", "planes_removed", "signatures"}
     # Only handlers that are never part of a segment, or the engine outside of the walk, use these.

@@ -43,7 +43,7 @@ from dicom_deid.recipe import Recipe
 from dicom_deid.recipe.selection import Selection
 from dicom_deid.sandbox.samples import sample_files
 
-DEIDENTIFIER = Deidentifier(Recipe.named("desktop"), Settings(residuals="off", pixel_risk="allow"))
+DEIDENTIFIER = Deidentifier(Recipe.named("desktop"), Settings(residuals="off", pixel_risk="allow", documents="allow"))
 FILES = dict(sample_files())
 TAIL = [Element(0x7FE10010, "LO", "A VENDOR"), Element(0x7FE11001, "LO", "Doe^John")]
 

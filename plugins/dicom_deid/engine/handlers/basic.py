@@ -70,6 +70,7 @@ class ObjectWalk(Walk):
         "followed",
         "group_lengths",
         "has_content",
+        "has_document",
         "identifiers",
         "keyed_by_study",
         "layout",
@@ -139,6 +140,8 @@ class ObjectWalk(Walk):
         self.unknown_words: set[str] = set()
         # Whether a ContentSequence stays that no rule for content items cleans.
         self.has_content = False
+        # True if an EncapsulatedDocument is left, at any depth.
+        self.has_document = False
         # Whether the object may refer to content items by their position; None until it was looked up.
         self.content_references: bool | None = None
         # The edits of segments; None where each element is handled by itself. And the number of bytes in segments.
@@ -685,6 +688,26 @@ class BytesHandler(ElementHandler[ObjectWalk]):
         end = skip_fragments(walk, context, start)
         walk.opaque.append((start, end))
         return end
+
+
+class DocumentHandler(BytesHandler):
+    """Keeps a document, and records that the object holds one."""
+
+    __slots__ = ()
+
+    def handle(
+        self, walk: ObjectWalk, context: Context, pos: int, start: int, end: int, item_context: ItemContext
+    ) -> None:
+        """Record the position of the value."""
+        super().handle(walk, context, pos, start, end, item_context)
+        walk.has_document = walk.has_document or start != end
+
+    def handle_undefined(
+        self, walk: ObjectWalk, context: Context, pos: int, start: int, item_context: ItemContext
+    ) -> int:
+        """Record the position of the fragments."""
+        walk.has_document = True
+        return super().handle_undefined(walk, context, pos, start, item_context)
 
 
 class SignatureHandler(RuleHandler):

@@ -20,7 +20,15 @@ _ELSEWHERE = (
     "CHEST* THORA* LUNG* ABDOM* PELVI* LIVER* HEPAT* KIDNEY* RENAL* BLADDER* UROGRA* PROSTAT* UTER* OVAR* PANCREA* "
     "BOWEL* COLON* ENTERO* SPINE* LUMBAR* LSPINE TSPINE LWS BWS SACR* KNEE* HIP HIPS FEMUR* TIBIA* ANKLE* FOOT FEET "
     "SHOULDER* ELBOW* WRIST* HAND HANDS FINGER* ARM LEG LEGS EXTREM* CARDI* HEART* CORONAR* AORTA* BREAST* MAMMA* MRCP "
-    "THIGH* CALF CALVES LEBER* BECKEN* LUNGE* KNIE* HUFTE* HUEFTE* GENOU* EPAULE* CHEVILLE* RODILLA* GINOCCHIO*"
+    "THIGH* CALF CALVES LEBER* BECKEN* LUNGE* KNIE* HUFTE* HUEFTE* GENOU* EPAULE* CHEVILLE* RODILLA* GINOCCHIO* "
+    "SCHULTER* FUSS FUESSE HANDGELENK* SPRUNGGELENK* ELLENBOGEN* WIRBEL* HERZ* BRUST* NIERE* POIGNET* HANCHE* RACHIS "
+    "COEUR FOIE HOMBRO* TOBILLO* CADERA* COLUMNA* CORAZON SPALLA* CAVIGLIA* CUORE SCHOUDER* ENKEL* VOET POLS HEUP* "
+    "BORST*"
+)
+# Of these no scanner makes a default.
+_LIMBS = (
+    "KNEE* ANKLE* FOOT FEET SHOULDER* ELBOW* WRIST* HAND HANDS FINGER* ARM LEG LEGS EXTREM* FEMUR* TIBIA* THIGH* CALF "
+    "HIP HIPS BREAST*"
 )
 _LEAST_FACE, _MOST_HEAD = 170.0, 300.0
 """Field of view in mm in which an image of an unknown part of the body is taken for one of a head."""
@@ -85,12 +93,17 @@ def _number(text: str) -> float:
 def face_evidence(facts: FaceFacts) -> str:
     """Return why an image can show a face, or nothing.
 
-    Any word for the head counts, wherever it is. Words for other parts of the body in descriptions, which a person or
-    a protocol chose, count against it; BodyPartExamined alone does not, because scanners fill it with a default. With
-    neither, the field of view decides.
+    Any word for the head counts, wherever it is; in BodyPartExamined not if the descriptions name another part of the
+    body and the field of view is not that of a head. Words for other parts in descriptions, which a person or a
+    protocol chose, count against it; BodyPartExamined alone does so for limbs and breasts only, because scanners fill
+    it with a default. With neither, the field of view decides.
     """
     if facts.sop_class_uid not in _CLASSES:
         return ""
+    is_head_size = not facts.field_of_view or _LEAST_FACE <= facts.field_of_view <= _MOST_HEAD
+    is_elsewhere = _matches(_OTHER_WORDS, facts.descriptions) or _matches(_OTHER_WORDS, facts.coil)
+    if is_elsewhere and not is_head_size and not _matches(_HEAD_WORDS, facts.descriptions):
+        facts = facts._replace(body_part="")
     texts = {
         "(0018,0015) BodyPartExamined": facts.body_part,
         "a description": facts.descriptions,
@@ -102,13 +115,11 @@ def face_evidence(facts: FaceFacts) -> str:
             return f"{name} names the head"
     if re.match(r"H[a-z]?\d{2}", facts.kernel):
         return "(0018,1210) ConvolutionKernel is one for heads"
-    if _matches(_OTHER_WORDS, facts.descriptions) or _matches(_OTHER_WORDS, facts.coil):
+    if is_elsewhere or _matches(_LIMB_WORDS, facts.body_part) or not is_head_size:
         return ""
-    if not facts.field_of_view:
-        return "" if _matches(_OTHER_WORDS, facts.body_part) else "neither the part of the body nor the size is known"
-    if _LEAST_FACE <= facts.field_of_view <= _MOST_HEAD:
+    if facts.field_of_view:
         return "(0028,0030) PixelSpacing gives the field of view of a head"
-    return ""
+    return "" if _matches(_OTHER_WORDS, facts.body_part) else "neither the part of the body nor the size is known"
 
 
 def _words(text: str) -> re.Pattern[str]:
@@ -116,7 +127,7 @@ def _words(text: str) -> re.Pattern[str]:
     return re.compile(f"(?<![A-Z])(?:{'|'.join(parts)})")
 
 
-_HEAD_WORDS, _OTHER_WORDS = _words(_HEAD), _words(_ELSEWHERE)
+_HEAD_WORDS, _OTHER_WORDS, _LIMB_WORDS = _words(_HEAD), _words(_ELSEWHERE), _words(_LIMBS)
 
 
 def _matches(words: re.Pattern[str], text: str) -> bool:

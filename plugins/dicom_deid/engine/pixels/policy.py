@@ -26,6 +26,7 @@ from dicom_deid.engine.pixels import (
     clean_pixels,
     decide_document,
     decide_pixels,
+    document_risk,
     overlay_of,
     overlay_text_regions,
     text_regions,
@@ -148,6 +149,11 @@ class PixelAndDocumentPolicy:
     def _decide_document(self, walk: ObjectWalk, facts: ObjectFacts) -> None:
         """Refuse a document or a report that no rule cleans, or note that the policy allows it."""
         allowed = decide_document(facts.sop_class_uid, self._settings, cleaned=self._cleaned)
+        if allowed is None and walk.has_document:
+            # An object of another class with a document beside its image, or in its place.
+            if self._settings.documents == "quarantine":
+                raise Quarantine(Reason.ENCAPSULATED_DOCUMENT, "(0042,0011) EncapsulatedDocument")
+            allowed = Reason.ENCAPSULATED_DOCUMENT
         if allowed is None and walk.has_content and Reason.STRUCTURED_CONTENT not in self._cleaned:
             # A SOP class whose objects have no content items, or one that is not of the standard.
             if self._settings.documents == "quarantine":
@@ -291,4 +297,8 @@ def _text(walk: ObjectWalk, keyword: str) -> str:
 
 def _facts(walk: ObjectWalk, header: FileHeader) -> ObjectFacts:
     facts = ObjectFacts.of(partial(_text, walk), header.transfer_syntax.uid, has_pixel_data=walk.pixel_data is not None)
-    return facts if facts.sop_class_uid else facts._replace(sop_class_uid=header.media_storage_sop_class_uid)
+    facts = facts if facts.sop_class_uid else facts._replace(sop_class_uid=header.media_storage_sop_class_uid)
+    if walk.overlays and not facts.has_pixel_data and document_risk(facts.sop_class_uid) is None:
+        # Overlay planes without an image are shown as one.
+        return facts._replace(has_pixel_data=True)
+    return facts

@@ -42,6 +42,8 @@ CLEAN_CLASSES = {
 CLEAN_MODALITIES = frozenset({"CR", "CT", "DX", "IO", "MG", "MR", "NM", "PT", "PX", "RTDOSE", "RTIMAGE", "SEG", "SM"})
 """Values of Modality (PS3.3 section C.7.3.1.1.1) of such pixels. Any other value is at risk."""
 
+_GREY_KINDS = frozenset({"CR", "CT", "DX", "IO", "MG", "PT", "RT", "XA, computed", "parametric map"})
+_GREY = ("MONOCHROME1", "MONOCHROME2")
 _CROSS_SECTIONAL = frozenset({"CT", "MR", "PT"})
 _RT_DOSE = _STORAGE + "481.2"
 _CLEAN_CONVERSIONS = frozenset({"DI", "SYN", "WSD"})
@@ -75,6 +77,7 @@ _FIELDS = {
     0x00181016: ("SecondaryCaptureDeviceManufacturer", "secondary_capture_manufacturer"),
     0x00181018: ("SecondaryCaptureDeviceManufacturerModelName", "secondary_capture_model"),
     0x00181019: ("SecondaryCaptureDeviceSoftwareVersions", "secondary_capture_software"),
+    0x00280004: ("PhotometricInterpretation", "photometric_interpretation"),
     0x00280301: ("BurnedInAnnotation", "burned_in_annotation"),
     0x00280302: ("RecognizableVisualFeatures", "recognizable_visual_features"),
     0x00480010: ("SpecimenLabelInImage", "specimen_label_in_image"),
@@ -100,6 +103,7 @@ class ObjectFacts(NamedTuple):
     secondary_capture_model: str = ""
     secondary_capture_software: str = ""
     specimen_label_in_image: str = ""
+    photometric_interpretation: str = ""
 
     @classmethod
     def of(
@@ -241,6 +245,14 @@ def _slide_risk(facts: ObjectFacts) -> str:
     return "" if facts.specimen_label_in_image.strip() == "NO" else "(0048,0010) SpecimenLabelInImage is not NO"
 
 
+def _colour_risk(facts: ObjectFacts) -> str:
+    """Images of these classes are grey (PS3.3 section C.8); workstations write their screens in colour."""
+    photometric = facts.photometric_interpretation.strip()
+    if not photometric or photometric in _GREY or CLEAN_CLASSES.get(facts.sop_class_uid) not in _GREY_KINDS:
+        return ""
+    return "(0028,0004) PhotometricInterpretation is not that of a grey image, as the SOP class requires"
+
+
 _KIND_TESTS: tuple[Callable[[ObjectFacts], str], ...] = (
     _class_risk,
     _modality_risk,
@@ -249,6 +261,7 @@ _KIND_TESTS: tuple[Callable[[ObjectFacts], str], ...] = (
     _capture_risk,
     _description_risk,
     _slide_risk,
+    _colour_risk,
 )
 
 
