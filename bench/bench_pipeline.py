@@ -394,7 +394,9 @@ def main() -> None:
     parser.add_argument("--zipped", type=int, default=600, help="CT objects in a zip")
     parser.add_argument("--huge", type=int, default=0, help="size in MB of one more object")
     parser.add_argument(
-        "--as-over-tls", action="store_true", help="settings that suffice over TLS: CRC64NVME, ETags are not compared"
+        "--as-over-tls",
+        action="store_true",
+        help="settings of the least work, for a trusted store over TLS: CRC64NVME, ETags not compared",
     )
     arguments = parser.parse_args()
     # deid writes `Yes` into a CS, and pydicom says so a hundred times.

@@ -102,8 +102,8 @@ class S3Connection:
         replaced. Otherwise they are kept.
     compare_etags
         Compare the bytes of an object that is read as a whole with its ETag where that is their MD5, or with the
-        checksum that the store keeps of it. It takes 1.3 ms of processor time for 1 MB. None to compare them unless
-        the endpoint is reached over TLS, which detects bytes that were damaged on the way.
+        checksum that the store keeps of it. It takes 1.3 ms of processor time for 1 MB.
+        TLS detects bytes that are damaged on the way, not those that a proxy that ends TLS or the store has damaged.
     connect_timeout, read_timeout
         Seconds to open a connection, and between two reads.
     retry
@@ -133,7 +133,7 @@ class S3Connection:
     checksum: Checksum = "auto"
     conditional_writes: bool = True
     delete_versions: bool = False
-    compare_etags: bool | None = None
+    compare_etags: bool = True
     connect_timeout: float = 10.0
     read_timeout: float = 60.0
     retry: RetryPolicy = field(default_factory=RetryPolicy)

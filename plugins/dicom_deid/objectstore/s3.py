@@ -55,8 +55,7 @@ class S3Store(S3Bucket):
         self, bucket: str, prefix: str, connection: S3Connection | None = None, throttle: Throttle | None = None
     ) -> None:
         super().__init__(bucket, prefix, connection, throttle)
-        is_tls = self.endpoint[0].startswith("https:")
-        self._compares_etags = not is_tls if self.connection.compare_etags is None else self.connection.compare_etags
+        self._compares_etags = self.connection.compare_etags
         self._etags_are_md5 = False
         # Objects whose bytes are right, and whose ETag is not their MD5.
         self._other_etags = 0
