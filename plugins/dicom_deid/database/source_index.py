@@ -114,17 +114,19 @@ INSERT INTO pg_temp.index_entry SELECT * FROM unnest(
 UPDATE index_source SET has_objects = true WHERE source_id = %(source)s AND NOT has_objects;
 INSERT INTO index_attributes (store_id, attributes)
 SELECT DISTINCT %(store)s, attributes FROM pg_temp.index_entry ORDER BY 2 ON CONFLICT DO NOTHING;
-INSERT INTO index_series (store_id, {_IDENTIFIERS}, attributes_number)
-SELECT DISTINCT %(store)s, {_IDENTIFIERS}, attributes_number
-FROM pg_temp.index_entry JOIN (SELECT * FROM index_attributes WHERE store_id = %(store)s) a USING (attributes)
-ORDER BY 2, 3, 4, 5, 6, 7 ON CONFLICT DO NOTHING;
-WITH placed AS (
-    SELECT DISTINCT ON (e.key_hash) e.*, s.series_number
-    FROM pg_temp.index_entry e JOIN index_attributes a ON a.store_id = %(store)s AND a.attributes = e.attributes
-    JOIN index_series s ON s.store_id = %(store)s AND s.patient = e.patient
-        AND s.issuer = e.issuer AND s.accession = e.accession AND s.study = e.study AND s.series = e.series
-        AND s.attributes_number = a.attributes_number
-    ORDER BY e.key_hash
+WITH entry AS MATERIALIZED (
+    SELECT e.*, a.attributes_number FROM pg_temp.index_entry e
+    JOIN index_attributes a ON a.store_id = %(store)s AND a.attributes = e.attributes
+), named AS (
+    -- The conflict finds a series by all of its identifiers. A join could find it by an accession number that is empty
+    -- in a whole archive.
+    INSERT INTO index_series (store_id, {_IDENTIFIERS}, attributes_number)
+    SELECT DISTINCT %(store)s, {_IDENTIFIERS}, attributes_number FROM entry ORDER BY 2, 3, 4, 5, 6, 7
+    ON CONFLICT (store_id, {_IDENTIFIERS}, attributes_number) DO UPDATE SET objects = index_series.objects
+    RETURNING {_IDENTIFIERS}, attributes_number, series_number
+), placed AS (
+    SELECT DISTINCT ON (e.key_hash) e.*, n.series_number
+    FROM entry e JOIN named n USING ({_IDENTIFIERS}, attributes_number) ORDER BY e.key_hash
 ), put AS (
     INSERT INTO index_object AS o (store_id, key_hash, source_id, encrypted_key, size, etag, version_id, last_modified,
                                    instance, series_number)
