@@ -99,9 +99,12 @@ def nests_in_itself(found: Content) -> bool:
     return any(isinstance(item.get(tag), list) or nests_in_itself(item) for tag, item in items)
 
 
-def _named(text: str, where: str, data: bytes) -> bool:
+def _named(text: str, where: str, *, is_recoded: bool) -> bool:
     """Return whether a difference is intentional: see `test_named_differences.py`."""
     tag = where.split(" ")[0]
+    if is_recoded and re.search(r"\('(LO|LT|PN|SH|ST|UC|UT)', ", where):
+        # deid has decoded the text, the engine keeps its bytes: `test_text_of_another_character_set_keeps_its_bytes`.
+        return True
     if "values:" in text and re.search(r"items \d+ != \d+$| only (deid|engine)$", where) and _is_sequence(tag[-11:]):
         # deid searches a sequence as pydicom prints it, the engine its values: `test_values_in_a_sequence`.
         return True
@@ -109,6 +112,12 @@ def _named(text: str, where: str, data: bytes) -> bool:
         # To deid a private sequence of undefined length has no creator: `test_private_sequences_have_their_creator`.
         return True
     return tag == "(0002,0010)" and "ADD TransferSyntaxUID" in text
+
+
+def _character_sets(found: Content) -> list[object]:
+    """Return SpecificCharacterSet of a data set and its items, in order."""
+    items = [item for value in found.values() if isinstance(value, list) for item in value]
+    return [found.get("(0008,0005)"), *(one for item in items for one in _character_sets(item))]
 
 
 def _is_sequence(tag: str) -> bool:
@@ -145,4 +154,5 @@ def test_drawn_recipes(tmp_path: Path, text: str, names: list[str]) -> None:
             by_engine(data, engine)
             continue
         found = list(differences(read(by_engine(data, engine)), theirs))
-        assert [where for where in found if not _named(text, where, data)] == [], name
+        is_recoded = _character_sets(theirs) != _character_sets(read(data))
+        assert [where for where in found if not _named(text, where, is_recoded=is_recoded)] == [], name

@@ -208,6 +208,16 @@ def test_private_sequences_have_their_creator(length: str, tmp_path: Path) -> No
     assert len(ours("BLANK contains:Sequence\n", data)[0x2001105F].value) == 0
 
 
+def test_text_of_another_character_set_keeps_its_bytes(deid) -> None:
+    # deid has decoded the name when SpecificCharacterSet goes, so that writing the name fails or changes it.
+    data = an_object(
+        element("SpecificCharacterSet", "ISO_IR 144"), element("PatientName", "Люксембург".encode("iso8859-5"))
+    )
+    assert deid("BLANK SpecificCharacterSet\n", data).PatientName == "Люксембург"
+    mine = ours("BLANK SpecificCharacterSet\n", data).get_item("PatientName")
+    assert mine.value.strip() == "Люксембург".encode("iso8859-5")
+
+
 def test_values_in_a_sequence(tmp_path: Path) -> None:
     # deid searches the items as pydicom prints them, with the names of their elements: "Referenced SOP Class UID".
     data = an_object(element("PatientName", "Referenced^Qoxivar"))

@@ -29,6 +29,11 @@ from dicom_deid.score.corpus import generate
 
 OPEN = Settings(residuals="off", pixel_risk="allow", documents="allow", private_elements="keep")
 EMPTY = Deidentifier(Recipe.parse("FORMAT dicom\n%header\n"), Settings.parity())
+# Every element has a rule, and its condition is never true.
+IDLE = Deidentifier(
+    Recipe.parse('FORMAT dicom\n%values nothing\nSPLIT StudyID by="^";minlength=999\n%header\nREMOVE values:nothing\n'),
+    Settings.parity(),
+)
 DESKTOP = Deidentifier(Recipe.named("desktop"), OPEN)
 PROFILE = Deidentifier(
     Recipe.resolve(*recipe_names()), profile_settings().replace(residuals="off", pixel_risk="allow", documents="allow")
@@ -57,7 +62,10 @@ def test_no_rules_no_change(path: Path) -> None:
     try:
         result = EMPTY.deidentify(data, resolve)
     except Quarantine as quarantine:
+        with pytest.raises(Quarantine):
+            IDLE.deidentify(data, resolve)
         pytest.skip(f"quarantined: {quarantine.reason}")
+    assert IDLE.deidentify(data, resolve).to_bytes() == result.to_bytes()
     trailing = sum(result.notes.values())
     out = result.to_bytes()
     if read_header(data).transfer_syntax.deflated:

@@ -359,8 +359,8 @@ class HandlerTable:
         if handler is not None:
             return handler
         if context.item_rule is not None and tag in context.item_rule.steps:
-            return self._by_item_steps(context, element, form, context.item_rule.steps[tag])
-        handler = self._by_rule(context, element, form) or self._by_setting(context, element, form)
+            return self._by_item_steps(context, element, vr, form, context.item_rule.steps[tag])
+        handler = self._by_rule(context, element, vr, form) or self._by_setting(context, element, form)
         if handler is None and self._contradicts(tag, vr):
             return NonEmptyRefusedHandler(form)
         if handler is None:
@@ -382,15 +382,17 @@ class HandlerTable:
         elements = [self._element(context, one, None, None) for one in (tag, overlay_data_of(tag))]
         return any(
             not self.compiled.is_kept(one)
-            and (self._by_rule(context, one, form) or self._by_setting(context, one, form))
+            and (self._by_rule(context, one, one.vr, form) or self._by_setting(context, one, form))
             for one in elements
         )
 
-    def _by_item_steps(self, context: RuleContext, element: ElementName, form: int, steps: Steps) -> Handler | None:
+    def _by_item_steps(
+        self, context: RuleContext, element: ElementName, vr: str | None, form: int, steps: Steps
+    ) -> Handler | None:
         """Return the handler for the value of a content item, or None if it is kept."""
         if element.vr == "SQ":
             return RefusedHandler(form)
-        return self.handler_for_steps(context, element, form, steps) if steps else None
+        return self._handler_for_steps(context, element, vr, form, steps) if steps else None
 
     def _handler_before_rules(
         self, context: RuleContext, element: ElementName, vr: str | None, form: int
@@ -453,7 +455,7 @@ class HandlerTable:
     def _is_protected(self, element: ElementName) -> bool:
         return element.tag in self.kept or self.compiled.is_skipped(element)
 
-    def _by_rule(self, context: RuleContext, element: ElementName, form: int) -> Handler | None:
+    def _by_rule(self, context: RuleContext, element: ElementName, vr: str | None, form: int) -> Handler | None:
         if not context.rules_apply or (_VOI_LUT_SEQUENCE in context.path and element.tag >> 16 == _LUT_GROUP):
             return None
         addition = self.additions.get(element.tag) if element.root else None
@@ -466,7 +468,7 @@ class HandlerTable:
         if element.vr == "SQ":
             # A sequence has no date; rules apply to the dates in its items.
             steps = tuple(step for step in steps if step.action is not Action.JITTER)
-        return self.handler_for_steps(context, element, form, steps) if steps else None
+        return self._handler_for_steps(context, element, vr, form, steps) if steps else None
 
     def _by_setting(self, context: RuleContext, element: ElementName, form: int) -> Handler | None:
         tag, settings = element.tag, self.settings
@@ -550,7 +552,7 @@ class HandlerTable:
 
     def _private_creator(self, context: RuleContext, tag: int, form: int) -> Handler:
         element = self._element(context, tag, "LO", None)
-        inner = self._by_rule(context, element, form)
+        inner = self._by_rule(context, element, element.vr, form)
         keep = self.settings.private_elements == "keep" or tag in self.kept
         return PrivateCreatorHandler(form, tag, keep, inner)
 
@@ -558,7 +560,7 @@ class HandlerTable:
         element = self._element(context, tag, vr, creator)
         if tag in self.kept:
             return True, self._structure(context, element, vr, form)
-        handler = self._by_rule(context, element, form)
+        handler = self._by_rule(context, element, vr, form)
         if handler is not None:
             return True, handler
         if not self._keeps_private(tag, creator):
@@ -574,8 +576,13 @@ class HandlerTable:
 
     # Handlers of rules
 
-    def handler_for_steps(self, context: RuleContext, element: ElementName, form: int, steps: Steps) -> Handler:
-        """Return the handler that applies the steps: a specialised one if there is one, else a `MultiStepHandler`."""
+    def _handler_for_steps(
+        self, context: RuleContext, element: ElementName, vr: str | None, form: int, steps: Steps
+    ) -> Handler:
+        """Return the handler that applies the steps: a specialised one if there is one, else a `MultiStepHandler`.
+
+        `vr` is the VR in the header, None in implicit VR; where it is UN, that of `element` is the dictionary's.
+        """
         if len(steps) == 1 and steps[0].is_certain:
             handler = self._single_step_handler(context, element, form, steps[0])
             if handler is not None:
@@ -587,12 +594,11 @@ class HandlerTable:
                 f"{element.keyword or element.name}: {GENERATE_VALUE} and {PATIENT_OFFSET} cannot act on one element"
             )
         certain_removal = steps[0].is_certain and steps[0].action is Action.REMOVE
-        untouched = None if certain_removal else self._untouched(context, element, form)
+        untouched = None if certain_removal else self._untouched(context, element, vr, form)
         names = element.nested_name, element.private_creator
         return MultiStepHandler(form, element.tag, element.vr, *names, bound_steps, untouched)
 
-    def _untouched(self, context: RuleContext, element: ElementName, form: int) -> Handler | None:
-        vr = None if form == IMPLICIT else element.vr
+    def _untouched(self, context: RuleContext, element: ElementName, vr: str | None, form: int) -> Handler | None:
         return self._by_setting(context, element, form) or self._structure(context, element, vr, form)
 
     def _single_step_handler(self, context: RuleContext, element: ElementName, form: int, step: Step) -> Handler | None:
