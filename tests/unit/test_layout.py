@@ -6,9 +6,11 @@ import json
 import subprocess
 import sys
 import zipfile
+from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
+from packaging.specifiers import SpecifierSet
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "plugins" / "dicom_deid"
@@ -50,3 +52,9 @@ def test_the_wheel_holds_the_package_and_its_data(tmp_path):
     }
     assert expected <= names
     assert not [name for name in names if not name.startswith(("dicom_deid/", "airflow_provider_dicom_deid"))]
+
+
+def test_each_pinned_version_installs_on_the_first_python_3_11():
+    """Distributions of Linux ship early patch releases: a pin that needs a later one cannot be installed there."""
+    required = {one.name: one.metadata["Requires-Python"] or "" for one in distributions()}
+    assert [name for name, needed in required.items() if not SpecifierSet(needed).contains("3.11.0")] == []
