@@ -37,7 +37,7 @@ from dicom_deid.dicom.walk import (
 )
 from dicom_deid.engine.analysis import AnalysisResult, DeidentifyResult
 from dicom_deid.engine.deidentification_attributes import DeidentificationAttribute, attributes_of
-from dicom_deid.engine.element_refs import ElementRef, erase, iter_elements
+from dicom_deid.engine.element_refs import ElementRef, Within, erase, iter_elements
 from dicom_deid.engine.free_text import is_in_free_text, vocabulary_functions, with_free_text_rules
 from dicom_deid.engine.functions import read_elements
 from dicom_deid.engine.handler_table import CAPTURED, HandlerTable, RootContext, RuleContext
@@ -346,7 +346,9 @@ class Deidentifier:
         # The beginning was searched already, but not for values that the rules removed from the tail.
         head = analysis.walk
         removed = removed_values(tail, head)
-        residuals = find_residuals(tail, head.after_pixels, analysis.tail_end, encoding, removed)
+        residuals = find_residuals(
+            tail, head.after_pixels, analysis.tail_end, encoding, removed, Within(codecs=head.codecs)
+        )
         if tail.edits:
             residuals += find_residuals(head, analysis.start, analysis.end, encoding, removed_values(tail))
         if residuals:
@@ -394,7 +396,9 @@ class Deidentifier:
         self._search_file_meta(analysis, removed)
         tail = analysis.tail
         if tail is not None:
-            residuals = find_residuals(tail, walk.after_pixels, analysis.tail_end, encoding, removed)
+            residuals = find_residuals(
+                tail, walk.after_pixels, analysis.tail_end, encoding, removed, Within(codecs=walk.codecs)
+            )
             if residuals:
                 self._report(analysis, residuals)
         try:
@@ -782,7 +786,8 @@ class Deidentifier:
         for edit in written:
             context = edit.item_context.context
             encoding = Encoding(context.implicit, context.order.big_endian)
-            residuals = find_residuals(ObjectWalk(edit.new, 0), 0, len(edit.new), encoding, removed)
+            within = Within(codecs=edit.item_context.codecs)
+            residuals = find_residuals(ObjectWalk(edit.new, 0), 0, len(edit.new), encoding, removed, within)
             if not residuals:
                 continue
             if policy == "redact-token":

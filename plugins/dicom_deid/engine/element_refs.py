@@ -11,7 +11,7 @@ from typing import NamedTuple
 from dicom_deid.dicom.rewrite import splice
 from dicom_deid.dicom.tags import creator_of, is_private, is_private_creator, reserved_block
 from dicom_deid.dicom.transfer_syntax import Encoding
-from dicom_deid.dicom.values import character_set, split_values, texts, to_python
+from dicom_deid.dicom.values import DEFAULT_CHARACTER_SET, character_set, split_values, texts, to_python
 from dicom_deid.dicom.vr import vr_of
 from dicom_deid.dicom.walk import (
     BIG_ENDIAN,
@@ -63,6 +63,26 @@ class ElementRef(NamedTuple):
         except Exception:
             # pydicom raises many kinds for a value that is invalid for its VR.
             return split_values(value.decode("iso8859"), self.element.vr)
+
+
+class Within(NamedTuple):
+    """What some elements are in.
+
+    Parameters
+    ----------
+    path, name
+        The tags of the sequences around them, and the nested name of the innermost one.
+    codecs
+        The character sets before the first of them.
+    """
+
+    path: tuple[int, ...] = ()
+    name: str | None = None
+    codecs: tuple[str, ...] = DEFAULT_CHARACTER_SET
+
+
+ROOT = Within()
+"""The root data set."""
 
 
 class _ElementRefWalk(Walk):
@@ -240,7 +260,7 @@ def iter_elements(
     nested: bool = True,
     partial: bool = False,
     wanted: Sequence[int] | None = None,
-    within: tuple[tuple[int, ...], str | None] = ((), None),
+    within: Within = ROOT,
 ) -> list[ElementRef]:
     """List the elements of the data set that begins at `start`.
 
@@ -255,13 +275,14 @@ def iter_elements(
     wanted
         Positions in `data`, in order: only elements other than sequences that hold one of them are listed.
     within
-        The path and the nested name of the sequence whose item the elements are in.
+        What the elements are in.
     """
     walk = _ElementRefWalk(data, hidden, nested, partial, wanted=wanted)
+    path, name, codecs = within
     order = BIG_ENDIAN if encoding.big_endian else LITTLE_ENDIAN
     with contextlib.suppress(TrailingBytesError):
-        context = _context(*within, encoding.implicit, order)
-        walk_elements(walk, context, start, len(data), ItemContext(context))
+        context = _context(path, name, encoding.implicit, order)
+        walk_elements(walk, context, start, len(data), ItemContext(context, codecs))
     return walk.listed
 
 

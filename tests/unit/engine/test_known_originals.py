@@ -111,12 +111,14 @@ def test_policies_are_those_of_the_residual_search() -> None:
     assert reported.notes[Reason.RESIDUAL_REPORTED] >= 3
 
 
-def test_what_a_function_writes_is_searched_for_what_others_gave() -> None:
+@pytest.mark.parametrize(("term", "text"), [("ISO_IR 192", "of John Doe"), ("GB18030", "患者John来院")])
+def test_what_a_function_writes_is_searched_for_what_others_gave(term: str, text: str) -> None:
     """Catches a function that looks the patient up elsewhere."""
-    functions = {"note": lambda item, value, field, dicom: "of John Doe"}
+    functions = {"note": lambda item, value, field, dicom: text}
     recipe, settings = rules(f"{RECIPE}REPLACE SeriesDescription func:note\n"), engine().settings
     deidentifier = Deidentifier(recipe, settings, functions=functions)
-    analysis = deidentifier.analyse(an_object(element("SeriesDescription", "x"), patient=""))
+    elements = element("SpecificCharacterSet", term), element("SeriesDescription", "x")
+    analysis = deidentifier.analyse(an_object(*elements, patient=""))
     analysis = deidentifier.search_patient_terms(analysis, known(*GIVING)[1])
     with pytest.raises(Quarantine) as caught:
         deidentifier.rewrite(analysis, pseudonyms(analysis.identifiers))
@@ -145,9 +147,11 @@ def test_both_ends_of_a_large_object_are_searched(policy: str) -> None:
     assert new.endswith(b"left")
 
 
-def test_text_after_the_pixel_data_is_searched_for_what_others_gave() -> None:
+@pytest.mark.parametrize(("term", "text"), [("ISO_IR 192", b"of John Doe"), ("GB18030", "患者John来院".encode("gbk"))])
+def test_text_after_the_pixel_data_is_searched_for_what_others_gave(term: str, text: bytes) -> None:
     deidentifier = engine()
-    data = an_object(Element(0x7FE10010, "LO", "SOMEBODY"), Element(0x7FE11001, "LO", "of John Doe"))
+    tail = [Element(0x7FE10010, "LO", "SOMEBODY"), Element(0x7FE11001, "LO", text)]
+    data = an_object(element("SpecificCharacterSet", term), *tail)
     begin = data.index(b"\xe0\x7f\x10\x00") + 12
     analysis = deidentifier.analyse(data[:begin], size=len(data))
     deidentifier.analyse_tail(analysis, data[begin + 2 :])

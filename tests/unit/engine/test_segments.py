@@ -12,6 +12,7 @@ from tests.support.datasets import Element, Encoding, element
 
 from dicom_deid.engine.handlers.basic import ObjectWalk
 from dicom_deid.engine.residuals.matcher import MAX_HITS
+from dicom_deid.reasons import Reason
 
 
 def compared(name: str, objects: Iterable[bytes]) -> int:
@@ -105,6 +106,17 @@ def test_an_object_full_of_identifiers_before_others_of_its_patient() -> None:
     patient = [protocol, element("PatientID", "PID778899")]
     flooded = headers("ct", added=[*patient, element("ImageComments", "PID778899 " * (MAX_HITS + 9), "UT")])[:1]
     assert compared("desktop", map(datasets.part10, [*usual, *flooded, *headers("ct", added=patient)])) > 300
+
+
+@pytest.mark.parametrize(("term", "codec"), [("GB18030", "gb18030"), ("\\ISO 2022 IR 87", "iso2022_jp")])
+def test_a_name_in_text_of_a_character_set_that_is_named_before_the_segment(term: str, codec: str) -> None:
+    """Catches text that is read with the default character set, in which the bytes beside the name are letters."""
+    comments = element("ImageComments", "患者Annika来院".encode(codec))
+    named = [element("SpecificCharacterSet", term), element("PatientName", "Doe^Annika"), comments]
+    objects = [datasets.part10(one) for one in headers("ct", added=named)]
+    assert compared("desktop", objects) > 300
+    found = ENGINES["desktop"]().analyse(objects[0]).walk.noted
+    assert found[Reason.RESIDUAL_REPORTED] == 1
 
 
 def test_all_that_a_walk_records_is_repeated_or_refused() -> None:

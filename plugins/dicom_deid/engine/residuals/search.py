@@ -18,7 +18,7 @@ from dicom_deid.dicom.tags import is_private, tag_text
 from dicom_deid.dicom.transfer_syntax import Encoding
 from dicom_deid.dicom.vr import CHARACTER_SET_VRS, LONG_FORM_VRS, vr_of
 from dicom_deid.dicom.walk import ItemContext, RuleEdit
-from dicom_deid.engine.element_refs import ElementRef, iter_elements
+from dicom_deid.engine.element_refs import ROOT, ElementRef, Within, iter_elements
 from dicom_deid.engine.handlers.basic import ObjectWalk
 from dicom_deid.engine.handlers.private import NotInSegmentError
 from dicom_deid.engine.pixels.codestream import beside_pictures
@@ -72,7 +72,9 @@ _CODE_CHARACTERS = {
 # Values of binary numbers, in which a short name is a coincidence.
 _NUMBER_VRS = frozenset({"AT", "FD", "FL", "OD", "OF", "OL", "OV", "SL", "SS", "SV", "UL", "US", "UV"})
 _MIN_IN_NUMBERS, _MAX_TEXT_IN_NUMBERS = 6, 1024
-_TEXT = re.compile(rb"[\x20-\x7e\xa0-\xff]{4,}[\0 ]*")
+_TEXT = re.compile(rb"[\t\n\r\x20-\x7e\xa0-\xff]{4,}[\0 ]*")
+# Text in other bytes, in UTF-16 too, and how far beside a hit it is looked for.
+_TEXT_WITHIN, _BESIDE = re.compile(rb"\0?(?:[\t\n\r\x20-\x7e\xa0-\xff]\0?){8,}"), 16
 _CODED_KEYWORDS = frozenset(
     (
         *("CodeValue", "LongCodeValue", "URNCodeValue", "CodingSchemeDesignator", "CodingSchemeVersion"),
@@ -180,7 +182,7 @@ def removed_values(*walks: ObjectWalk) -> RemovedValues:
 
 
 def find_residuals(
-    walk: ObjectWalk, start: int, end: int, encoding: Encoding, removed: RemovedValues
+    walk: ObjectWalk, start: int, end: int, encoding: Encoding, removed: RemovedValues, within: Within = ROOT
 ) -> list[Residual]:
     """Search original values in what the rules left of a walked object.
 
@@ -194,6 +196,8 @@ def find_residuals(
         How its elements are encoded.
     removed
         What is searched for.
+    within
+        What the elements are in.
 
     Returns
     -------
@@ -203,21 +207,23 @@ def find_residuals(
     if walk.segments:
         found = _with_segments(walk, (start, end), encoding, removed)
     else:
-        found = _in_data_set(walk, start, end, encoding, removed)
+        found = _in_data_set(walk, start, end, encoding, removed, within)
     return found + in_pixel_data(walk, encoding, removed) if walk.encapsulated else found
 
 
-def _in_data_set(walk: ObjectWalk, start: int, end: int, encoding: Encoding, removed: RemovedValues) -> list[Residual]:
+def _in_data_set(
+    walk: ObjectWalk, start: int, end: int, encoding: Encoding, removed: RemovedValues, within: Within
+) -> list[Residual]:
     found: dict[tuple[int, int], Residual] = {}
     for pieces in _blocks(_left(walk, start, end)):
         searched = b"\0".join([walk.data[first:last] for first, last in pieces]).lower()
         uid_hits = list(_uid_hits(searched, removed.uids))
         hits = matches(searched, removed.terms, removed.codecs, MAX_HITS)
-        verified = _verified(walk, start, end, encoding, hits + uid_hits, pieces)
+        verified = _verified(walk, start, end, encoding, hits + uid_hits, pieces, within)
         if len(hits) > MAX_HITS >= len(verified):
             # Most are parts of other words: those behind them count.
             hits = matches(searched, removed.terms, removed.codecs)
-            verified = _verified(walk, start, end, encoding, hits + uid_hits, pieces)
+            verified = _verified(walk, start, end, encoding, hits + uid_hits, pieces, within)
         found |= {(residual.start, residual.end): residual for residual in verified}
         if len(found) > MAX_HITS:
             break
@@ -236,12 +242,12 @@ def in_pixel_data(walk: ObjectWalk, encoding: Encoding, removed: RemovedValues) 
         pieces = walk.beside_pictures = beside_pictures(walk.data, start, end)
     element = ElementName.of(_PIXEL_DATA, vr="OB")
     listed = ElementRef(element, start, start if end is None else end, encoding, removed.codecs)
-    found: dict[bytes, list[Hit]] = {}
+    found: dict[tuple[bytes, bool], list[Hit]] = {}
     residuals = []
     for at, data, is_apart in pieces:
-        if data not in found:
-            found[data] = _hits_in_piece(data, removed)
-        hits = found[data]
+        if (data, is_apart) not in found:
+            found[data, is_apart] = _hits_in_piece(data, removed, is_apart=is_apart)
+        hits = found[data, is_apart]
         if hits and is_apart:
             residuals.append(Residual(listed, at, at + len(data), hits[0].term))
         else:
@@ -249,20 +255,26 @@ def in_pixel_data(walk: ObjectWalk, encoding: Encoding, removed: RemovedValues) 
     return residuals
 
 
-def _hits_in_piece(piece: bytes, removed: RemovedValues) -> list[Hit]:
-    """Return the hits in a piece of pixel data that count, with their extents."""
+def _hits_in_piece(piece: bytes, removed: RemovedValues, *, is_apart: bool) -> list[Hit]:
+    """Return the hits in a piece of pixel data that count, with their extents; short ones only in text of a comment."""
     text = piece.lower()
-    shortest = 0 if _is_text(piece) else _MIN_IN_NUMBERS
     found = []
     for hit in [*matches(text, removed.terms, removed.codecs, MAX_HITS), *_uid_hits(text, removed.uids)]:
-        reach = extent(piece, hit, 0, len(piece), removed.codecs) if hit.end - hit.start >= shortest else None
+        if hit.end - hit.start < _MIN_IN_NUMBERS and not (is_apart and _is_in_text(piece, hit)):
+            continue
+        reach = extent(piece, hit, 0, len(piece), removed.codecs)
         if reach is not None:
             found.append(hit._replace(start=reach[0], end=reach[1]))
     return found
 
 
-def _is_text(value: bytes) -> bool:
-    return len(value) <= _MAX_TEXT_IN_NUMBERS and _TEXT.fullmatch(value) is not None
+def _is_in_text(piece: bytes, hit: Hit) -> bool:
+    """Return whether a hit is in bytes that read as text, as all of a piece or within it."""
+    first, last = max(hit.start - _BESIDE, 0), hit.end + _BESIDE
+    texts = _TEXT_WITHIN.finditer(piece, first, last)
+    return _TEXT.fullmatch(piece) is not None or any(
+        text.start() <= hit.start and hit.end <= text.end() for text in texts
+    )
 
 
 def _with_segments(
@@ -365,7 +377,7 @@ def _found_in(segment: Segment, hits: Sequence[Hit]) -> FoundInSegment:
         return _NOTHING
     walk, context = segment.walk, segment.context
     encoding = Encoding(context.implicit, context.order.big_endian)
-    pieces, within = _left(walk, 0, segment.length), (context.path, context.name)
+    pieces, within = _left(walk, 0, segment.length), Within(context.path, context.name, segment.codecs)
     return FoundInSegment(tuple(hits), tuple(_verified(walk, 0, segment.length, encoding, hits, pieces, within)))
 
 
@@ -628,9 +640,9 @@ def _verified(
     encoding: Encoding,
     hits: Iterable[Hit],
     pieces: Sequence[tuple[int, int]],
-    within: tuple[tuple[int, ...], str | None] = ((), None),
+    within: Within = ROOT,
 ) -> list[Residual]:
-    """Return the hits that count; `within` is the path and the nested name of the sequence that a segment is in."""
+    """Return the hits that count."""
     if not hits:
         return []
     placed = [hit for hit in _placed(sorted(hits), pieces) if not _is_structured(walk, hit, encoding)]
@@ -682,7 +694,7 @@ def _in_text(
     end: int,
     encoding: Encoding,
     hits: Sequence[Hit],
-    within: tuple[tuple[int, ...], str | None],
+    within: Within,
 ) -> Iterator[Residual]:
     """Yield the hits that are words of their own in an element that is searched."""
     data = walk.data if end == len(walk.data) else walk.data[:end]
@@ -754,5 +766,6 @@ def _is_searched(holding: ElementRef, hit: Hit, data: bytes, devices: frozenset[
         is_whole = value.strip(b"\0 ") == data[hit.start : hit.end]
         return is_whole and term.kind is TermKind.IDENTIFIER and hit.end - hit.start >= _MIN_WHOLE_IDENTIFIER
     if element.vr in _NUMBER_VRS or (element.vr in ("OB", "OW") and element.keyword.endswith("Data")):
-        return _is_text(value) or hit.end - hit.start >= _MIN_IN_NUMBERS
+        is_text = len(value) <= _MAX_TEXT_IN_NUMBERS and _TEXT.fullmatch(value) is not None
+        return is_text or hit.end - hit.start >= _MIN_IN_NUMBERS
     return element.vr in _FREE_TEXT_VRS or element.vr == "CS" or (element.vr in _CODED_VRS and not is_code)
