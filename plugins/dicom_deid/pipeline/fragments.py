@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterator
 
-from dicom_deid.engine.pixels.codestream import Piece, beside_picture
+from dicom_deid.engine.pixels.codestream import Piece, beside_picture, end_of_frame
 from dicom_deid.exceptions import Quarantine
 from dicom_deid.reasons import Reason
 
@@ -18,6 +18,8 @@ _NARROW, _WIDE = 4096, 2**20
 _BEFORE = 256
 # EOI of JPEG and JPEG-LS, EOC of JPEG 2000.
 _END_OF_CODESTREAM = b"\xff\xd9"
+# So many pieces that may be picture are kept: each fragment has its own.
+_MOST_UNCERTAIN = 64
 
 
 def end_of_fragments(read: Callable[[int, int], bytes], start: int, size: int) -> tuple[int, list[Piece]]:
@@ -56,7 +58,8 @@ def end_of_fragments(read: Callable[[int, int], bytes], start: int, size: int) -
             window_start = max(position - _BEFORE, begin)
             window, offset = read(window_start, min(position + step, size)), position - window_start
         for piece in _beside_picture(begin, head, position, window[max(begin - window_start, 0) : offset]):
-            found.setdefault(piece.data, piece)
+            if piece.is_apart or len(found) < _MOST_UNCERTAIN:
+                found.setdefault(piece.data, piece)
         tag = window[offset : offset + 4]
         (length,) = struct.unpack_from("<I", window, offset + 4)
         begin = position + _HEADER_BYTES
@@ -74,5 +77,11 @@ def _beside_picture(begin: int, head: bytes, end: int, tail: bytes) -> Iterator[
     for piece in beside_picture(memoryview(head)):
         yield piece._replace(position=begin + piece.position)
     if len(head) < end - begin:
-        after = tail[tail.rfind(_END_OF_CODESTREAM) + len(_END_OF_CODESTREAM) :] if _END_OF_CODESTREAM in tail else tail
-        yield Piece(end - len(after), after, is_apart=False)
+        at = tail.rfind(_END_OF_CODESTREAM)
+        start = end - len(tail)
+        if at >= 0:
+            at += len(_END_OF_CODESTREAM)
+            yield Piece(start + at, tail[at:])
+            return
+        for first, last, is_apart in end_of_frame(memoryview(tail), 0):
+            yield Piece(start + first, tail[first:last], is_apart)

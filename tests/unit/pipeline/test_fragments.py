@@ -1,6 +1,7 @@
 """The end of encapsulated pixel data is found exactly, with few bytes read, and never past the object."""
 
 import struct
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -41,6 +42,23 @@ def test_large_fragments_are_skipped_and_small_ones_read_together():
     small = Source(b"".join(item(1000) for _ in range(5000)) + DELIMITER)
     end_of_fragments(small, 0, len(small.data))
     assert small.requests < 12
+
+
+@pytest.mark.parametrize(
+    "beginning", [b"\xff\xd8\xff\xda\0\x02", b"\xff\x4f\xff\x51", b"\2\0\0\0\x40\0\0\0", b"picture"]
+)
+@pytest.mark.parametrize("end", [b"", b"\xff\xd9"])
+def test_of_many_frames_the_text_at_the_end_is_kept_alone(beginning, end):
+    """Catches memory that grows with the frames, of each of which some bytes may be picture."""
+    random = Random(7)
+    frames = [beginning + random.randbytes(66_000).replace(b"\xff", b"\xfe") + end for _ in range(300)]
+    frames[-1] += b"for Maria Hansen"
+    data = b"".join(struct.pack("<HHI", 0xFFFE, 0xE000, len(one)) + one for one in frames) + DELIMITER
+    pieces = end_of_fragments(Source(data), 0, len(data))[1]
+    assert sum(len(piece.data) for piece in pieces) < 200_000
+    assert pieces[-1].data.endswith(b"for Maria Hansen")
+    assert pieces[-1].is_apart
+    assert data[pieces[-1].position :].startswith(pieces[-1].data)
 
 
 @given(st.integers(0, 40))

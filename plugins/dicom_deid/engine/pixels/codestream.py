@@ -197,12 +197,25 @@ def beside_picture(frame: memoryview) -> list[Piece]:
     try:
         found.extend(_places(frame))
     except (IndexError, struct.error):
-        found += _end(frame, 0)
+        found += end_of_frame(frame, 0)
     return [Piece(start, bytes(frame[start:end]), is_apart) for start, end, is_apart in found if frame[start:end]]
 
 
-def _end(frame: memoryview, start: int) -> Iterator[_Place]:
-    """Yield the end of a frame whose codestream ends somewhere after `start`, and text at the very end apart."""
+def end_of_frame(frame: memoryview, start: int) -> Iterator[tuple[int, int, bool]]:
+    """Yield the end of a frame whose codestream ends somewhere after a position, and text at the very end apart.
+
+    Parameters
+    ----------
+    frame
+        The frame, or its end.
+    start
+        Position in it, in bytes.
+
+    Yields
+    ------
+    tuple of int, int, bool
+        Start, end, and whether no part of it can be picture.
+    """
     start = max(len(frame) - _UNKNOWN, start)
     text = _TEXT_AT_END.search(frame, start)
     stop = text.start() if text else len(frame)
@@ -224,7 +237,7 @@ def _places(frame: memoryview) -> Iterator[_Place]:
         first = (4 + 4 * count, start, True)
     else:
         first = (0, start, False)
-    return iter((first, *_end(frame, start)))
+    return iter((first, *end_of_frame(frame, start)))
 
 
 def _beside_jpeg(frame: memoryview) -> Iterator[_Place]:
@@ -242,7 +255,7 @@ def _beside_jpeg(frame: memoryview) -> Iterator[_Place]:
             # Bytes where a marker should be.
             yield end, found.start() if found else len(frame), False
         elif found is None:
-            yield from _end(frame, end)
+            yield from end_of_frame(frame, end)
         if found is None:
             return
         position = found.start()
@@ -279,7 +292,7 @@ def _beside_jpeg_2000(frame: memoryview, start: int, stop: int) -> Iterator[_Pla
         position = end
     if position < stop:
         # No marker where one should be.
-        yield from _end(frame[:stop], position)
+        yield from end_of_frame(frame[:stop], position)
 
 
 def _beside_boxes(frame: memoryview) -> Iterator[_Place]:
