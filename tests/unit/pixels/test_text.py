@@ -118,11 +118,14 @@ def test_what_nobody_can_read_is_not_read() -> None:
     assert not piece.is_certain
 
 
-def test_what_is_flat_is_not_searched() -> None:
-    """Neither a ground without letters, nor its noise; each line of letters is in one part, whole."""
+@pytest.mark.parametrize("contrast", [10, 200])
+def test_what_is_flat_is_not_searched(contrast: int) -> None:
+    """Neither a ground without letters, nor its noise; each line of letters, also a faint one, is in one part, whole."""
     image = planted_image(9, modality="SC", rows=700, columns=900, size=16, lines=2)
-    picture = image.dataset.pixel_array
-    assert varied_parts(np.full((300, 500), 7, np.uint8)) == []
+    is_letter = image.dataset.pixel_array != image.dataset.pixel_array[0, 0]
+    noise = np.random.default_rng(1).integers(0, 4, is_letter.shape, np.uint8)
+    picture = np.where(is_letter, contrast, 0).astype(np.uint8) + noise
+    assert varied_parts(noise) == []
     parts = varied_parts(picture)
     assert sum(width * height for _, _, width, height in parts) < 0.5 * picture.size
     for left, top, right, bottom in image.boxes:

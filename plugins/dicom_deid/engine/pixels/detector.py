@@ -26,7 +26,7 @@ _LARGEST_SCALE = 2
 _MODEL = "PP-OCRv6_det_small.onnx"
 # The detector takes whole cells. Nothing is searched where neither a cell nor one beside it varies by this much.
 _CELL = 32
-_FLAT = 12
+_FLAT = 6
 # Larger than twice the thickness of the strokes of small letters, so that a median over it shows the ground alone.
 _STROKES = 15
 # Ground is textured where this share of its pixels differs this much from what is around them.
