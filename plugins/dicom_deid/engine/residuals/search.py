@@ -241,13 +241,12 @@ def in_pixel_data(walk: ObjectWalk, encoding: Encoding, removed: RemovedValues) 
             return []
         pieces = walk.beside_pictures = beside_pictures(walk.data, start, end)
     element = ElementName.of(_PIXEL_DATA, vr="OB")
-    listed = ElementRef(element, start, start if end is None else end, encoding, removed.codecs)
     found: dict[tuple[bytes, bool], list[Hit]] = {}
     residuals = []
     for at, data, is_apart in pieces:
         if (data, is_apart) not in found:
             found[data, is_apart] = _hits_in_piece(data, removed, is_apart=is_apart)
-        hits = found[data, is_apart]
+        hits, listed = found[data, is_apart], ElementRef(element, at, at + len(data), encoding, removed.codecs)
         if hits and is_apart:
             residuals.append(Residual(listed, at, at + len(data), hits[0].term))
         else:
