@@ -360,11 +360,7 @@ class HandlerTable:
             return handler
         if context.item_rule is not None and tag in context.item_rule.steps:
             return self._by_item_steps(context, element, vr, form, context.item_rule.steps[tag])
-        handler = self._by_rule(context, element, vr, form) or self._by_setting(context, element, form)
-        if handler is None and self._contradicts(tag, vr):
-            return NonEmptyRefusedHandler(form)
-        if handler is None:
-            handler = self._structure(context, element, vr, form)
+        handler = self._by_rule(context, element, vr, form) or self._untouched(context, element, vr, form)
         if tag == CHARACTER_SET:
             return CharacterSetHandler(form, handler)
         if root and places_overlay_data(tag) and self._removes_plane(context, tag, form):
@@ -565,7 +561,7 @@ class HandlerTable:
             return True, handler
         if not self._keeps_private(tag, creator):
             return False, None
-        return True, self._by_setting(context, element, form) or self._structure(context, element, vr, form)
+        return True, self._untouched(context, element, vr, form)
 
     def _keeps_private(self, tag: int, creator: str | None) -> bool:
         policy = self.settings.private_elements
@@ -599,7 +595,11 @@ class HandlerTable:
         return MultiStepHandler(form, element.tag, element.vr, *names, bound_steps, untouched)
 
     def _untouched(self, context: RuleContext, element: ElementName, vr: str | None, form: int) -> Handler | None:
-        return self._by_setting(context, element, form) or self._structure(context, element, vr, form)
+        """Return the handler of an element that no rule changes."""
+        handler = self._by_setting(context, element, form)
+        if handler is None and self._contradicts(element.tag, vr):
+            return NonEmptyRefusedHandler(form)
+        return handler or self._structure(context, element, vr, form)
 
     def _single_step_handler(self, context: RuleContext, element: ElementName, form: int, step: Step) -> Handler | None:
         tag, vr, rule = element.tag, element.vr, step.rule_index

@@ -15,6 +15,7 @@ from tests.support.engine import RULES_ALONE, pseudonyms
 from dicom_deid.dicom.vr import KNOWN_VRS, LONG_FORM_VRS, TEXT_VRS
 from dicom_deid.engine import Deidentifier
 from dicom_deid.exceptions import Quarantine
+from dicom_deid.reasons import Reason
 from dicom_deid.recipe import Recipe
 
 NAME = "Okonkwo^Adaeze"
@@ -123,6 +124,18 @@ def test_a_sequence_that_is_written_as_bytes_or_text_hides_nothing(vr: str, reci
         assert dictionary_VR(tag) == "SQ"
         for items in (named, implicit):
             assert NAME.encode() not in written(recipe, with_raw(raw_element(tag, vr, items))), f"{tag:08x}"
+
+
+@pytest.mark.parametrize("vr", ["OB", "LO", "DS"])
+@pytest.mark.parametrize(
+    "lines", ["", "%values none\nSPLIT StudyID by='^';minlength=999\n%header\nREMOVE values:none\n"]
+)
+def test_a_sequence_of_another_vr_is_held_whatever_rules_leave(vr: str, lines: str) -> None:
+    """Catches a rule that has a condition, and whose element is not looked at where it is not met."""
+    recipe = Recipe.parse(f"FORMAT dicom\n{lines or '%header'}")
+    with pytest.raises(Quarantine) as caught:
+        Deidentifier(recipe, RULES_ALONE).analyse(with_raw(raw_element(0x00400275, vr, b"12 ")))
+    assert (caught.value.reason, caught.value.where) == (Reason.MALFORMED, "(0040,0275)")
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
