@@ -73,7 +73,7 @@ def end_of_fragments(read: Callable[[int, int], bytes], start: int, size: int) -
 
 
 def _beside_picture(begin: int, head: bytes, end: int, tail: bytes) -> Iterator[Piece]:
-    """Yield what is beside the picture in a fragment, of which the beginning and the end were read."""
+    """Yield what is beside the picture in a fragment, given its beginning and its end."""
     for piece in beside_picture(memoryview(head)):
         yield piece._replace(position=begin + piece.position)
     if len(head) < end - begin:

@@ -136,7 +136,7 @@ def shown(data: bytes) -> np.ndarray:
 @pytest.mark.parametrize("policy", ["quarantine", "redact-token", "remove-element"])
 @pytest.mark.parametrize("where", PLANTS)
 def test_an_identifier_beside_the_picture_is_masked(where: str, policy: str) -> None:
-    """The picture stays as it is, and the object is not held: nobody needs the comment."""
+    """The picture stays as it is, and the object is not held: no reader needs the comment."""
     data = encoded(planted(where))
     result = deidentified(data, policy)
     output = result.to_bytes()

@@ -117,7 +117,7 @@ class ObjectWalk(Walk):
         self.pixel_data: tuple[int, int | None] | None = None
         # Number of bytes after the frames in it that are blanked. In a partial object they follow its end.
         self.after_pixels = 0
-        # What encapsulated pixel data hold beside their pictures; None if that was not looked at.
+        # Bytes of encapsulated pixel data beside their pictures; None if these were not read.
         self.beside_pictures: list[Piece] | None = None
         # Start, end and VR of the values of OverlayData that stay in the object, by tag.
         self.overlays: dict[int, tuple[int, int, str]] = {}

@@ -192,6 +192,11 @@ def beside_picture(frame: memoryview) -> list[Piece]:
 
     They are comments, application segments and boxes, and what follows the codestream. Entropy-coded data are not read
     but for the next marker. Of a frame in an unknown form, or damaged, beginning and end are returned.
+
+    Parameters
+    ----------
+    frame
+        The frame.
     """
     found: list[_Place] = []
     try:
@@ -262,7 +267,7 @@ def _beside_jpeg(frame: memoryview) -> Iterator[_Place]:
 
 
 def is_colour_segment(frame: bytes | memoryview, marker: int, start: int) -> bool:
-    """Return whether a segment is APP0 of JFIF or APP14 of Adobe, of which decoders take the colour space."""
+    """Return whether a segment is APP0 of JFIF or APP14 of Adobe: decoders take the colour space from them."""
     if marker == _APP0:
         return frame[start - 2 : start + 5] == b"\0\x10JFIF\0"
     return marker == _APP14 and frame[start - 2 : start + 5] == b"\0\x0eAdobe"

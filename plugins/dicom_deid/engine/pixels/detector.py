@@ -117,7 +117,15 @@ def _sides(corners: NDArray[np.int32]) -> list[float]:
 
 
 def readings_of(part: Picture, corners: NDArray[np.int32]) -> list[Any]:
-    """Return a line, straightened: one that runs up or down in both directions."""
+    """Return a line, straightened: one that runs up or down in both directions.
+
+    Parameters
+    ----------
+    part
+        Rows x columns (grey) or rows x columns x 3 (RGB).
+    corners
+        The four corners of the line, 4 x 2 (column, row) in pixels.
+    """
     import numpy as np
     from rapidocr.utils.process_img import get_rotate_crop_image
 
@@ -165,6 +173,11 @@ def varied_parts(tile: Picture) -> list[list[int]]:
     """Return the first column, first row, width and height of the parts of a picture that are not flat.
 
     Parts without colour of a picture in colours are left out: its brightness is searched as another picture.
+
+    Parameters
+    ----------
+    tile
+        Rows x columns (grey) or rows x columns x 3 (RGB).
     """
     import cv2
     import numpy as np

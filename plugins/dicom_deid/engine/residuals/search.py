@@ -233,7 +233,19 @@ def _in_data_set(
 def in_pixel_data(walk: ObjectWalk, encoding: Encoding, removed: RemovedValues) -> list[Residual]:
     """Search the comments of compressed frames, and what follows their codestreams; see `beside_pictures`.
 
-    A residual is the whole comment, which no reader needs, or what was found in bytes that may be a picture.
+    Parameters
+    ----------
+    walk
+        The walk over the object.
+    encoding
+        How its elements are encoded.
+    removed
+        What is searched for.
+
+    Returns
+    -------
+    list of Residual
+        Each is a whole comment, which no reader needs, or what was found in bytes that may be picture.
     """
     pieces, (start, end) = walk.beside_pictures, walk.pixel_data or (0, 0)
     if pieces is None:
