@@ -559,7 +559,8 @@ class Deidentifier:
         policy = self.settings.residuals
         held = [one for one in residuals if not self._may_redact(one)] if policy == "quarantine" else []
         in_pixels = [one for one in residuals if is_in_pixel_data(one)]
-        if held or policy == "report" or len(residuals) > MAX_HITS or (obj.partial and in_pixels):
+        is_flooded = len(residuals) - len(in_pixels) > MAX_HITS
+        if held or policy == "report" or is_flooded or (obj.partial and in_pixels):
             self._report(analysis, held or residuals)
             return analysis
         if policy != "remove-element":

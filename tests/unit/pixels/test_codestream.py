@@ -27,6 +27,7 @@ from tests.support.images import planted_image
 
 from dicom_deid.engine import Deidentifier, DeidentifyResult, Settings
 from dicom_deid.engine.pixels.codestream import beside_picture, beside_pictures
+from dicom_deid.engine.residuals.matcher import MAX_HITS
 from dicom_deid.exceptions import Quarantine
 from dicom_deid.pipeline import fetch
 from dicom_deid.pipeline.fetch import fetch_object
@@ -146,6 +147,17 @@ def test_an_identifier_beside_the_picture_is_masked(where: str, policy: str) -> 
         assert np.array_equal(shown(output), shown(data))
     else:
         assert len(dcmread(io.BytesIO(output)).PixelData) == len(dcmread(io.BytesIO(data)).PixelData)
+
+
+def test_a_comment_of_each_of_many_frames_is_masked() -> None:
+    """Catches a limit for an object full of identifiers that frames with the same comment reach."""
+    dataset = an_image(BASELINE)
+    frame = jpeg_comment(next(generate_frames(dataset.PixelData, number_of_frames=2)))
+    dataset.NumberOfFrames = MAX_HITS + 1
+    dataset.PixelData = encapsulate([frame] * (MAX_HITS + 1))
+    output = deidentified(encoded(dataset))
+    assert output.notes[Reason.RESIDUAL_REMOVED] == MAX_HITS + 1
+    assert b"Hansen" not in output.to_bytes()
 
 
 @pytest.mark.parametrize("where", PLANTS)

@@ -120,7 +120,7 @@ def test_what_nobody_can_read_is_not_read() -> None:
 
 @pytest.mark.parametrize("contrast", [10, 200])
 def test_what_is_flat_is_not_searched(contrast: int) -> None:
-    """Neither a ground without letters, nor its noise; each line of letters, also a faint one, is in one part, whole."""
+    """Neither a ground without letters, nor its noise; each line of letters, also faint, is in one part, whole."""
     image = planted_image(9, modality="SC", rows=700, columns=900, size=16, lines=2)
     is_letter = image.dataset.pixel_array != image.dataset.pixel_array[0, 0]
     noise = np.random.default_rng(1).integers(0, 4, is_letter.shape, np.uint8)
