@@ -141,7 +141,7 @@ def draw_archive(rng: random.Random) -> list[tuple[bytes, int | None]]:
     kinds = rng.choices(("ct", "mr", "sr"), k=rng.choice((1, 1, 2)))
     seeds = [rng.randrange(4) for _ in kinds]
     count = rng.randint(6, 10)
-    shared = rng.choice(([], [element(keyword, "M\xfcller^\xc4\xe1") for keyword in _NAMES]))
+    shared = rng.choice(([], [element(keyword, "M\xfcller^\xc4\xe1") for keyword in _NAMES], _BESIDE_CHINESE))
     archive: list[tuple[bytes, int | None]] = []
     for of_kinds in zip(*(datasets.series(*one, count) for one in zip(kinds, seeds, strict=True)), strict=True):
         for kind, original in zip(kinds, of_kinds, strict=True):
@@ -158,6 +158,11 @@ def draw_archive(rng: random.Random) -> list[tuple[bytes, int | None]]:
 
 _PIXEL_DATA = 0x7FE00010
 _NAMES = ("PatientName", "ReferringPhysicianName", "InstitutionName", "RequestingPhysician")
+_BESIDE_CHINESE = [
+    element("SpecificCharacterSet", "GB18030"),
+    element("PatientName", "Doe^Annika"),
+    element("ImageComments", "\xbb\xbc\xd5\xdfAnnika\xc0\xb4\xd4\xba"),
+]
 _FORMS = [(one.transfer_syntax, one.sequences, one.items) for one in datasets.all_encodings()]
 
 
