@@ -66,14 +66,14 @@ class ElementRef(NamedTuple):
 
 
 class Within(NamedTuple):
-    """What some elements are in.
+    """Sequence that some elements are in, and the character sets before them.
 
     Parameters
     ----------
     path, name
-        The tags of the sequences around them, and the nested name of the innermost one.
+        The tags of the sequences around the elements, and the nested name of the innermost one.
     codecs
-        The character sets before the first of them.
+        The character sets before the first element.
     """
 
     path: tuple[int, ...] = ()
@@ -275,7 +275,7 @@ def iter_elements(
     wanted
         Positions in `data`, in order: only elements other than sequences that hold one of them are listed.
     within
-        What the elements are in.
+        The sequence that the elements are in.
     """
     walk = _ElementRefWalk(data, hidden, nested, partial, wanted=wanted)
     path, name, codecs = within

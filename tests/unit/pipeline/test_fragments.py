@@ -49,7 +49,7 @@ def test_large_fragments_are_skipped_and_small_ones_read_together():
 )
 @pytest.mark.parametrize("end", [b"", b"\xff\xd9"])
 def test_of_many_frames_the_text_at_the_end_is_kept_alone(beginning, end):
-    """Catches memory that grows with the frames, of each of which some bytes may be picture."""
+    """Catches memory that grows with the number of frames: some bytes of each may be picture."""
     random = Random(7)
     frames = [beginning + random.randbytes(66_000).replace(b"\xff", b"\xfe") + end for _ in range(300)]
     frames[-1] += b"for Maria Hansen"

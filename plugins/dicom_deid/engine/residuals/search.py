@@ -197,7 +197,7 @@ def find_residuals(
     removed
         What is searched for.
     within
-        What the elements are in.
+        The sequence that the elements are in.
 
     Returns
     -------
