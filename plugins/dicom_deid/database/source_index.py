@@ -375,10 +375,10 @@ class SourceIndex:
                 values["series"][-1] = key_hash[:_UNREADABLE_DIGITS].ljust(2 * _HASH_BYTES, "0")
             attributes = {name: value for name, value in entry.attributes.items() if name in self._stored}
             values["attributes"].append(json.dumps(attributes, sort_keys=True))
-        with self._connection.transaction("adding to the index"):
-            rows = self._connection.query(
-                "adding to the index", _ADD, {**values, "store": self._store_id, "source": self._source_id}
-            )
+        # Counting locks the series in another order: outside a transaction a deadlock is only a second attempt.
+        rows = self._connection.query(
+            "adding to the index", _ADD, {**values, "store": self._store_id, "source": self._source_id}
+        )
         self._left.update(number for (number,) in rows)
 
     def count(self) -> None:

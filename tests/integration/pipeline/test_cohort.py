@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from pydicom.filebase import DicomBytesIO
 from tests.support.runs import RunEnvironment, patients, series, small_ct
 
 from dicom_deid.database import AccessReason, AuditRow, ProjectOptions, WithdrawalRequest
-from dicom_deid.database.source_index import count_archive, read_answers
+from dicom_deid.database.source_index import IndexEntry, SourceIndex, count_archive, read_answers
 from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.objects import SourceObject
 from dicom_deid.objectstore import S3Store, open_object_store
@@ -356,6 +358,31 @@ def test_the_end_of_a_run_counts_what_a_dead_worker_has_recorded(place: RunEnvir
     report_run(place.connections, run_id=planned.run_id, state="failed")
     with place.connections.open_database() as database:
         assert sum(each.deidentified for each in count_archive(database.connection, "test")) == 2
+
+
+def test_an_index_is_added_to_while_another_worker_counts_it(place: RunEnvironment):
+    """Catches a batch that fails because PostgreSQL cancels its statement to break a deadlock."""
+    objects = archive(PEOPLE[:2], 1)
+    place.put(objects)
+    index(place)
+    store = open_object_store(f"s3://{place.bucket}/in", place.connection)
+    entries = [IndexEntry(source_object=listed) for listed in store.list()]
+    lock = "UPDATE index_series SET objects = objects WHERE series_number = (SELECT {} FROM ordered)"
+    ordered = "WITH ordered AS (SELECT array_agg(series_number ORDER BY {}) AS n FROM index_series WHERE objects = 0) "
+    with place.connections.open_database() as database, place.connections.open_database() as other:
+        added = SourceIndex(database.connection, database.project("test"), store.url)
+        added.add(entries)
+        # The first to wait so long is cancelled.
+        other.connection.query("test", "SET deadlock_timeout = '1min'")
+        in_order = ordered.format("patient, issuer, accession, study, series, attributes_number")
+        with ThreadPoolExecutor(1) as pool:
+            with other.connection.transaction("test"):
+                other.connection.query("test", in_order + lock.format("n[array_length(n, 1)]"))
+                done = pool.submit(added.add, entries)
+                while not other.connection.query("test", "SELECT 1 FROM pg_locks WHERE NOT granted"):
+                    time.sleep(0.01)
+                other.connection.query("test", in_order + lock.format("n[1]"))
+            done.result()
 
 
 def test_the_project_says_which_attributes_are_stored(place):
