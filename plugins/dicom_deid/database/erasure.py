@@ -78,6 +78,8 @@ WITH erased AS (
     RETURNING s.series_number
 )
 DELETE FROM index_object WHERE series_number IN (SELECT series_number FROM erased);
+DELETE FROM index_attributes a USING index_source i WHERE i.source_id = a.store_id AND i.project_id = %(project)s
+  AND NOT EXISTS (SELECT FROM index_series s WHERE s.attributes_number = a.attributes_number);
 DELETE FROM patient_term WHERE project_id = %(project)s AND patient_hash = ANY (%(patients)s::bytea[]);
 DELETE FROM archive_word WHERE project_id = %(project)s AND patient_hash = ANY (%(patients)s::bytea[]);
 DELETE FROM decided_object t USING pg_temp.erased_object o WHERE t.scope_id = o.scope_id AND t.key_hash = o.key_hash;

@@ -255,6 +255,20 @@ WITH last AS (SELECT coalesce(max(number), 0) AS number FROM batch WHERE run_id 
 SELECT batch_id, number, objects, bytes FROM made ORDER BY number
 """
 
+# The audit counts what batches that ended before the run was planned again have found in an archive tier.
+_RECORD = """
+WITH audited AS (
+    SELECT count(*) AS objects, coalesce(sum(i.size), 0)::bigint AS bytes FROM batch b CROSS JOIN LATERAL (
+        SELECT * FROM batch_item t WHERE t.batch_id = b.batch_id AND t.outcome = 'archived' OFFSET 0) i
+    WHERE b.run_id = %(run)s AND b.state <> 'planned'
+      AND NOT EXISTS (SELECT FROM pg_temp.chosen c WHERE c.key_hash = i.key_hash)
+)
+UPDATE run SET listed = %(listed)s, already_done = %(done)s, planned = %(planned)s, planned_bytes = %(bytes)s,
+    archived = greatest(0, %(archived)s - objects), archived_bytes = greatest(0, %(archived_bytes)s - audited.bytes)
+FROM audited WHERE run_id = %(run)s;
+DROP TABLE pg_temp.listing, pg_temp.chosen, pg_temp.listed
+"""
+
 
 class Planner:
     """Plans one run: stages the listing while it is read, then cuts what is to be done into batches."""
@@ -405,10 +419,7 @@ class Planner:
             total = sum(row[3] for row in rows)
             self._connection.query(
                 doing,
-                "UPDATE run SET listed = %(listed)s, already_done = %(done)s, planned = %(planned)s, "
-                "planned_bytes = %(bytes)s, archived = %(archived)s, archived_bytes = %(archived_bytes)s "
-                "WHERE run_id = %(run)s; "
-                "DROP TABLE pg_temp.listing, pg_temp.chosen, pg_temp.listed",
+                _RECORD,
                 {
                     **run,
                     "listed": listed,

@@ -101,3 +101,17 @@ def test_settings_of_the_connection_reach_libpq(postgres_url):
     with pytest.raises(DatabaseError):
         Database.connect(f"{postgres_url}{joint}sslmode=require")
     assert libpq_url("postgresql+psycopg2://h/d?sslmode=verify-full") == "postgresql://h/d?sslmode=verify-full"
+
+
+def test_what_refers_to_rows_that_are_deleted_is_found_by_an_index(postgres_url, keys):
+    """Catches a deletion that reads a whole table for each deleted row, as a foreign key without an index does."""
+    with Database.connect(postgres_url, keys=keys) as database:
+        database.upgrade()
+        referenced = database.connection.query(
+            "test",
+            "SELECT DISTINCT confrelid::regclass::text FROM pg_constraint c "
+            "WHERE contype = 'f' AND connamespace = current_schema()::regnamespace "
+            "AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.conrelid AND i.indkey[0] = c.conkey[1])",
+        )
+    # Their rows are never deleted.
+    assert {name for (name,) in referenced} == {"project", "rules", "withdrawal"}

@@ -103,6 +103,15 @@ def test_a_store_is_asked_once_to_restore_and_a_later_run_takes_the_object(place
     assert (summary.already_done, summary.archived, summary.planned) == (1, 0, 0)
 
 
+def test_a_run_that_is_planned_again_counts_an_archived_object_once(place, monkeypatch):
+    monkeypatch.setattr(FakeKey, "status", "IN_PROGRESS")
+    data = small_ct(1)
+    place.store_archived("a.dcm", data)
+    for _ in range(2):
+        _, _, report = place.plan_and_run(restore="request", external_id="one")
+        assert (report.archived, report.archived_bytes) == (1, len(data))
+
+
 def test_a_container_in_an_archive_tier_is_restored_as_a_whole(place):
     target = io.BytesIO()
     with zipfile.ZipFile(target, "w") as archive:

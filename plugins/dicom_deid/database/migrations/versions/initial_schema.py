@@ -528,6 +528,8 @@ COMMENT ON TABLE index_series IS 'Identifiers and attributes that objects of the
 CREATE INDEX index_series_accession ON index_series (store_id, accession);
 CREATE INDEX index_series_study ON index_series (store_id, study);
 CREATE INDEX index_series_series ON index_series (store_id, series);
+-- Without it each set of attributes that is deleted costs a look at all series.
+CREATE INDEX index_series_attributes ON index_series (attributes_number);
 
 CREATE TABLE index_object (
     -- Columns of a fixed length come first, and version_id is not null: a row is 20 bytes shorter.
