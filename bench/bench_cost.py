@@ -1,6 +1,6 @@
 """Cost as the work grows: rate, size of the database and its indexes, WAL, time of plans and memory.
 
-    python -m bench.bench_cost                                # 10 k, 100 k and 1 M objects: half an hour on two cores
+    python -m bench.bench_cost                                # 10 k, 100 k and 1 M objects: ten minutes or more
     python -m bench.bench_cost --sizes 10000 --real 500       # a minute
 
 The database is filled by the calls that a batch makes: plan, lease, pseudonyms, intents, audit, index. At each size
@@ -53,7 +53,7 @@ TABLES = {
     "state of the objects": ("processed_object", "source_series"),
     "audit": ("audit", "audit_link"),
     "plan": ("batch_item", "write_intent"),
-    "index of the source": ("index_object", "index_series"),
+    "index of the source": ("index_object", "index_series", "index_attributes"),
 }
 _SIZES = """
 SELECT coalesce(sum(pg_table_size(c.oid)), 0)::bigint, coalesce(sum(pg_indexes_size(c.oid)), 0)::bigint
@@ -146,7 +146,7 @@ def do_batch(lease: Lease, mapping: Mapping, index: SourceIndex) -> None:
         )  # fmt: skip
         lease.record(rows)
         index.add([_entry(item, of) for item, of in group])
-    index.count(lease.batch_id)
+    index.count_changed(lease.batch_id)
     lease.finish()
 
 
