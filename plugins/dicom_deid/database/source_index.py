@@ -397,10 +397,12 @@ class SourceIndex:
         """Yield, for each chunk of a complete listing, the objects that the index lacks or has of another version.
 
         After the last chunk, objects that were not listed are removed from the index; `unread` as for
-        :meth:`remove_vanished`.
+        :meth:`remove_vanished`. A listing without any object is taken for a wrong address, as when planning.
         """
         ((began,),) = self._connection.query("reading the index", _LIST)
+        is_empty = True
         for chunk in listing:
+            is_empty = False
             rows = self._connection.query(
                 "reading the index",
                 _CHANGED,
@@ -411,8 +413,9 @@ class SourceIndex:
                 },
             )
             yield [chunk[position - 1] for (position,) in rows]
-        add_processed(self._connection, began)
-        self.remove_vanished(unread)
+        if not is_empty:
+            add_processed(self._connection, began)
+            self.remove_vanished(unread)
 
     def remove_vanished(self, unread: Sequence[str] = (), known: Sequence[str] = ()) -> None:
         """Remove the objects that were indexed below this source and that a complete listing of it has not.

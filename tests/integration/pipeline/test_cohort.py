@@ -82,6 +82,17 @@ def delete(place: RunEnvironment, key: str) -> None:
     place.s3.client().delete_object(Bucket=place.bucket, Key=key)
 
 
+def test_a_source_that_looks_empty_leaves_the_index(place: RunEnvironment):
+    """Catches a file system that is not mounted, or an endpoint that is wrong, and an index of millions to make again."""
+    objects = archive(PEOPLE[:1], 2)
+    place.put(objects)
+    index(place)
+    for key in objects:
+        delete(place, f"in/{key}")
+    assert index(place) == IndexSummary(listed=0, read=0, unreadable=0, removed=0)
+    assert indexed(place) == 2
+
+
 def test_a_run_that_lists_the_source_removes_deleted_objects_from_the_index(place: RunEnvironment, tmp_path: Path):
     """Catches a cohort list that finds objects which a run has not listed any more."""
     objects = archive(PEOPLE[:2], 3)
