@@ -83,7 +83,7 @@ def delete(place: RunEnvironment, key: str) -> None:
 
 
 def test_a_source_that_looks_empty_leaves_the_index(place: RunEnvironment):
-    """Catches a file system that is not mounted, or an endpoint that is wrong, and an index of millions to make again."""
+    """Catches an index of millions that is lost because a file system is not mounted, or an endpoint is wrong."""
     objects = archive(PEOPLE[:1], 2)
     place.put(objects)
     index(place)
