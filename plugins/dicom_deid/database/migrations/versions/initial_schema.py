@@ -499,7 +499,7 @@ COMMENT ON TABLE index_source IS 'The prefixes that were indexed; the row withou
 COMMENT ON COLUMN index_source.has_objects IS 'Whether objects were ever indexed under this prefix.';
 
 CREATE TABLE index_attributes (
-    attributes_number integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    attributes_number bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     store_id integer NOT NULL REFERENCES index_source,
     attributes jsonb NOT NULL,
     UNIQUE (store_id, attributes)
@@ -515,7 +515,7 @@ CREATE TABLE index_series (
     accession uuid NOT NULL,
     study uuid NOT NULL,
     series uuid NOT NULL,
-    attributes_number integer NOT NULL REFERENCES index_attributes,
+    attributes_number bigint NOT NULL REFERENCES index_attributes,
     -- Counted after each batch, each withdrawal and each indexing, for the page of the archive.
     objects bigint NOT NULL DEFAULT 0,
     bytes bigint NOT NULL DEFAULT 0,
