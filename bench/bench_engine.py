@@ -1,8 +1,8 @@
 """The engine beside its peers, in one run on one core: ``python -m bench.bench_engine [--markdown FILE] [--quick]``.
 
 Prints the time an object for CT, MR, enhanced multi-frame MR, SR and small objects; the cost of the residual search
-under each shipped recipe and option; the cost an element from 1,000 to 100,000 elements; the cost of pixel bytes; and
-memory over 10,000 objects. Every object is made here from a seed.
+under each shipped recipe and option; the cost an element from 1,000 to 100,000 elements; the cost of pixel bytes;
+memory over 10,000 objects; and `dicom-deid preview --against` of a large dose report. All objects are made from a seed.
 
 The engine remembers what it did to elements that objects repeat. So it is timed with the objects of a series in turns
 (what a scanner writes anew differs in each), and with objects of different patients. The peers remember nothing.
@@ -13,7 +13,12 @@ from __future__ import annotations
 import argparse
 import gc
 import itertools
+import os
 import random
+import statistics
+import subprocess
+import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -38,6 +43,22 @@ PATIENTS_SEARCH = "this engine, each object of another patient, with the residua
 _OBJECTS = 24
 _PATIENTS = 200
 _SMALL_SIDE = 112
+_EVENTS = 1_040
+_PREVIEW = "from dicom_deid.cli import main; main()"
+# Code, meaning, unit and largest value of what a dose report says of each event (PS3.16 TID 10003).
+_OF_EVENT = (
+    ("122130", "Dose Area Product", "Gy.m2", 1),
+    ("113738", "Dose (RP)", "Gy", 1),
+    ("112011", "Positioner Primary Angle", "deg", 180),
+    ("112012", "Positioner Secondary Angle", "deg", 90),
+    ("113733", "KVP", "kV", 125),
+    ("113734", "X-Ray Tube Current", "mA", 900),
+    ("113736", "Exposure", "uA.s", 90_000),
+    ("113750", "Distance Source to Detector", "mm", 1200),
+    ("113751", "Table Longitudinal Position", "mm", 1500),
+    ("113752", "Table Lateral Position", "mm", 500),
+    ("113753", "Table Height Position", "mm", 500),
+)
 
 
 class FixedMapping:
@@ -219,6 +240,64 @@ def memory(objects: int) -> str:
     )
 
 
+def dose_report() -> list[datasets.Element]:
+    """Return an X-Ray radiation dose report of a long intervention."""
+    rng = random.Random(3)
+
+    def number(concept: str, meaning: str, unit: str, most: float) -> list[datasets.Element]:
+        units = datasets.element("MeasurementUnitsCodeSequence", [datasets.code(unit, "UCUM", unit)])
+        measured = [units, datasets.element("NumericValue", f"{rng.uniform(0, most):.8g}")]
+        value = [datasets.element("MeasuredValueSequence", [measured])]
+        return datasets.content_item("NUM", datasets.code(concept, "DCM", meaning), value)
+
+    def event(second: int) -> list[datasets.Element]:
+        began = datasets.element("DateTime", f"20240213{second // 3600:02d}{second // 60 % 60:02d}{second % 60:02d}")
+        items = [
+            datasets.content_item("DATETIME", datasets.code("111526", "DCM", "DateTime Started"), [began]),
+            datasets.content_item(
+                "UIDREF",
+                datasets.code("113769", "DCM", "Irradiation Event UID"),
+                [datasets.element("UID", datasets.uid(rng))],
+            ),
+            *(number(*each) for each in _OF_EVENT),
+        ]
+        name = datasets.code("113706", "DCM", "Irradiation Event X-Ray Data")
+        return datasets.content_item("CONTAINER", name, [datasets.element("ContinuityOfContent", "SEPARATE")], items)
+
+    tree = datasets.element("ContentSequence", [event(28_000 + 10 * number) for number in range(_EVENTS)])
+    return [tree if one.tag == tree.tag else one for one in datasets.sr_elements(1)]
+
+
+def preview(*, rounds: int) -> str:
+    """Return the time of `dicom-deid preview --against` for a dose report, beside a peer that does less."""
+    elements = dose_report()
+    rows = [("dicom-deid preview --help", "", _seconds_of_command(["--help"], rounds=rounds))]
+    for lengths in ("defined", "undefined"):
+        data = datasets.part10(elements, datasets.Encoding(sequences=lengths, items=lengths))
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "report"
+            path.write_bytes(data)
+            arguments = [str(path), "--recipe", "desktop", "--against", "ps3.15-basic"]
+            seconds = _seconds_of_command(arguments, rounds=rounds)
+        rows.append((f"dicom-deid preview --against, lengths {lengths}", f"{len(data):,}", seconds))
+    began = time.process_time()
+    peers.pydicom_round_trip(data)()
+    rows.append(("pydicom, read and write, without its start", f"{len(data):,}", f"{time.process_time() - began:.2f}"))
+    count = f"{datasets.count_elements(elements):,} elements"
+    return f"### Preview of a dose report, {count}\n\n{table(('', 'bytes', 's'), rows)}\n"
+
+
+def _seconds_of_command(arguments: Sequence[str], *, rounds: int) -> str:
+    """Return the median of the processor time of `dicom-deid preview`, with the start of the process."""
+    seconds = []
+    for _ in range(rounds):
+        before = os.times()
+        subprocess.run([sys.executable, "-c", _PREVIEW, "preview", *arguments], check=True, stdout=subprocess.DEVNULL)
+        after = os.times()
+        seconds.append(after.children_user + after.children_system - before.children_user - before.children_system)
+    return f"{statistics.median(seconds):.2f}"
+
+
 def main() -> None:
     """Run all and print; with ``--markdown`` also write the tables to a file."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -243,6 +322,7 @@ def main() -> None:
     add(linearity((1_000, 10_000, 100_000), rounds=min(rounds, 5)))
     add(pixel_cost(rounds=rounds))
     add(memory(1_000 if options.quick else 10_000))
+    add(preview(rounds=rounds))
     if options.markdown:
         options.markdown.write_text("\n".join(sections), encoding="utf-8")
 

@@ -7,8 +7,7 @@ import unicodedata
 from hypothesis import strategies as st
 from tests.support.datasets import Element, Encoding, element, part10
 
-from dicom_deid.pipeline.changes import Element as Read
-from dicom_deid.pipeline.changes import read_elements
+from dicom_deid.pipeline.changes import Elements, read_elements
 
 TEXTS = (
     "PatientName",
@@ -25,7 +24,7 @@ WORDS = st.text(LETTERS + LETTERS.upper() + "äéß", min_size=5, max_size=12) |
 UTF_8 = element("SpecificCharacterSet", "ISO_IR 192")
 
 
-def read(elements: list[Element]) -> dict[str, Read]:
+def read(elements: list[Element]) -> Elements:
     return read_elements(part10([UTF_8, *elements], Encoding(codec="utf-8")))
 
 

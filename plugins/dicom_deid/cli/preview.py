@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import sys
 from collections import Counter
@@ -63,6 +64,8 @@ def preview(
     found = store.find(key)
     if found is None:
         raise ConfigurationError(f"There is no such object in {store.url}: check the address.")
+    # Imported modules are never garbage.
+    gc.freeze()
     with rare_garbage_collection():
         one, *others = preview_object(deidentifiers, store, key, size=found.size, etag=found.etag)
     console = Console()

@@ -60,6 +60,20 @@ def inflate(data: bytes | memoryview, start: int, limit: int) -> tuple[bytes, in
     return zlib.decompress(memoryview(data)[start:end], _WBITS, bufsize=max(size, 1)), end
 
 
+def inflate_beginning(data: bytes | memoryview, start: int, limit: int) -> bytes:
+    """Return up to `limit` bytes of an inflated data set; fewer if it ends, or `data` does.
+
+    Raises
+    ------
+    Quarantine
+        MALFORMED.
+    """
+    try:
+        return zlib.decompressobj(_WBITS).decompress(memoryview(data)[start:], limit)
+    except zlib.error:
+        raise Quarantine(Reason.MALFORMED, _WHERE, start) from None
+
+
 def deflate(pieces: list[bytes | memoryview]) -> bytes:
     """Return a deflated data set of even length."""
     deflater = zlib.compressobj(zlib.Z_DEFAULT_COMPRESSION, zlib.DEFLATED, _WBITS)

@@ -5,7 +5,6 @@ The elements are found by the parser of the engine, so that what they say holds 
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping
 from contextlib import suppress
 from functools import lru_cache
@@ -16,6 +15,7 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.tag import BaseTag
 
+from dicom_deid.dicom.deflate import inflate_beginning
 from dicom_deid.dicom.mixed_vrs import parse_with_uniform_vrs
 from dicom_deid.dicom.part10 import FileHeader, read_header
 from dicom_deid.dicom.values import character_set, decode_text
@@ -208,10 +208,7 @@ def read_root_elements(data: bytes, tags: frozenset[int], *, size: int, lenient:
         raise
     start = header.data_set_start
     if header.transfer_syntax.deflated:
-        try:
-            data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data[start:], _MAX_INFLATED_BYTES)
-        except zlib.error:
-            raise Quarantine(Reason.MALFORMED, "deflated data set") from None
+        data = inflate_beginning(data, start, _MAX_INFLATED_BYTES)
         start, partial = 0, partial or len(data) == _MAX_INFLATED_BYTES
     encoding = header.transfer_syntax.encoding
     context = _context(tags, encoding.implicit, BIG_ENDIAN if encoding.big_endian else LITTLE_ENDIAN)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import lru_cache
-from typing import Any, NamedTuple
+from functools import cached_property, lru_cache, partial
+from typing import Any
 
 from pydicom.dataelem import DataElement
 from pydicom.multival import MultiValue
@@ -23,6 +23,7 @@ from dicom_deid.dicom.walk import (
     BIG_ENDIAN,
     LITTLE_ENDIAN,
     STOP,
+    UNDEFINED,
     DatasetContext,
     ElementHandler,
     ItemContext,
@@ -41,11 +42,13 @@ _SHOWN_CHARACTERS = 80
 _CHARACTER_SET = 0x00080005
 # Float Pixel Data, Double Float Pixel Data and Pixel Data.
 _PIXELS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
-# Below Python's recursion limit.
-_MAX_DEPTH = 100
+# That of the engine by default; Python's recursion limit is reached at about 90.
+_MAX_DEPTH = 64
 _MAX_INFLATED = 2**28
-# What identifies a content item: ValueType, and CodeValue and CodingSchemeDesignator of its concept name.
-_CONCEPT = ("(0040,a040)", "(0040,a043)[0](0008,0100)", "(0040,a043)[0](0008,0102)")
+# ValueType and ConceptNameCodeSequence of a content item, and CodeValue and CodingSchemeDesignator of its concept name.
+_VALUE_TYPE, _CONCEPT_NAME, _CODE = "(0040,a040)", "(0040,a043)", ("(0008,0100)", "(0008,0102)")
+# Length of the beginning that finds a sequence or item of undefined length: it reaches to the value of a code.
+_BEGINNING = 32
 # Tag, VR, bytes, encoding and codecs of a value.
 _Encoded = tuple[int, str, bytes, Encoding, tuple[str, ...]]
 
@@ -75,6 +78,8 @@ class Change:
         The original value: PHI. Shown on the user's own terminal only, never on a page or in a log.
     after
         The new value, None if the element is removed.
+    new
+        The new element, None if it is removed.
     """
 
     path: str
@@ -82,6 +87,7 @@ class Change:
     kind: ChangeKind
     before: str | None = field(repr=False)
     after: str | None
+    new: Element | None = field(repr=False)
 
     @property
     def is_private(self) -> bool:
@@ -96,18 +102,19 @@ class Element:
     ----------
     name, vr
         Its name in the dictionary, and its VR.
-    value
-        Its value; the number of items of a sequence.
     encoded
-        In place of the value: the parameters of :func:`dicom_deid.dicom.values.to_python`.
+        The parameters of :func:`dicom_deid.dicom.values.to_python`; None for a sequence.
+    items
+        The items of a sequence.
     """
 
-    __slots__ = ("_encoded", "_value", "name", "vr")
+    __slots__ = ("_encoded", "_value", "items", "name", "vr")
 
-    def __init__(self, name: str, vr: str, value: Any = None, encoded: _Encoded | None = None) -> None:
+    def __init__(self, name: str, vr: str, encoded: _Encoded | None, items: tuple[DataSet, ...] = ()) -> None:
         self.name = name
         self.vr = vr
-        self._value = value
+        self.items = items
+        self._value: Any = len(items)
         self._encoded = encoded
 
     def __repr__(self) -> str:
@@ -115,7 +122,7 @@ class Element:
 
     @property
     def value(self) -> Any:
-        """The value as pydicom decodes it; bytes if it is invalid for its VR."""
+        """The value as pydicom decodes it; bytes if it is invalid for its VR; the number of items of a sequence."""
         encoded = self._encoded
         if encoded is not None:
             self._value = _decoded(encoded)
@@ -125,11 +132,13 @@ class Element:
     @property
     def texts(self) -> tuple[str, ...]:
         """The components of the value as text; none for a sequence, for bytes and for an empty value."""
-        if self.vr == "SQ" or self.value is None or isinstance(self.value, bytes):
+        value = self.value
+        if self.vr == "SQ" or value is None or isinstance(value, bytes):
             return ()
-        if isinstance(self.value, MultiValue | list):
-            return tuple(str(each) for each in self.value)
-        return (str(self.value),) if str(self.value) else ()
+        if isinstance(value, MultiValue | list):
+            return tuple(map(str, value))
+        text = str(value)
+        return (text,) if text else ()
 
     @property
     def summary(self) -> str:
@@ -142,21 +151,56 @@ class Element:
         return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."
 
 
-_NO_ITEMS = Element("", "SQ", 0)
+class DataSet(dict[str, Element]):
+    """The elements of the root data set or of an item by tag, such as ``(0040,a730)``.
+
+    Items with equal bytes share one object, also those of a new object that is read beside its original.
+    """
+
+    @cached_property
+    def size(self) -> int:
+        """Number of elements, with those in the items of sequences."""
+        return len(self) + sum(item.size for element in self.values() for item in element.items)
+
+    def by_path(self, prefix: str = "") -> Iterator[tuple[str, Element]]:
+        """Yield the elements with their tag paths, in the order of the file."""
+        for tag, element in self.items():
+            path = prefix + tag
+            yield path, element
+            for number, item in enumerate(element.items):
+                yield from item.by_path(f"{path}[{number}]")
 
 
-class Elements(dict[str, Element]):
+_NO_ELEMENTS = DataSet()
+
+
+class Elements(Mapping[str, Element]):
     """The elements of a header by tag path, those of the file meta information first.
 
     Parameters
     ----------
-    listing
-        The elements in the order of the file, and the items that hold them.
+    root
+        The file meta information and the root data set.
+    known
+        Parsed elements, which a new object shares.
     """
 
-    def __init__(self, listing: _Listing) -> None:
-        super().__init__(listing.found)
-        self.listing = listing
+    def __init__(self, root: DataSet, known: _Known) -> None:
+        self.root = root
+        self.known = known
+
+    @cached_property
+    def _by_path(self) -> dict[str, Element]:
+        return dict(self.root.by_path())
+
+    def __getitem__(self, path: str) -> Element:
+        return self._by_path[path]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._by_path)
+
+    def __len__(self) -> int:
+        return self.root.size
 
 
 def read_elements(data: bytes, original: Elements | None = None, *, partial: bool = False) -> Elements:
@@ -167,7 +211,7 @@ def read_elements(data: bytes, original: Elements | None = None, *, partial: boo
     data
         An object, or its beginning.
     original
-        Elements of the original, if this is a new object: items keep their numbers if rules removed items before.
+        Elements of the original, if this is a new object: what both have is taken from there.
     partial
         Whether `data` may end before the pixel data.
 
@@ -179,8 +223,8 @@ def read_elements(data: bytes, original: Elements | None = None, *, partial: boo
         A partial object ends before its pixel data.
     """
     header = read_header(data)
-    was = None if original is None else original.listing
-    meta = _Listing(data, was)
+    known = _Known() if original is None else original.known
+    meta = _Listing(data, known)
     start, end = header.meta_start, header.data_set_start
     if start < end:
         context = _ListingContext((), meta_is_implicit(data, start), LITTLE_ENDIAN)
@@ -193,56 +237,84 @@ def read_elements(data: bytes, original: Elements | None = None, *, partial: boo
     encoding = header.transfer_syntax.encoding
 
     def read(uniform: bytes) -> Elements:
-        listing = _Listing(uniform, was, partial)
-        listing.found, listing.elements = meta.found.copy(), meta.elements
+        listing = _Listing(uniform, known, partial)
+        listing.found.update(meta.found)
         context = _ListingContext((), encoding.implicit, BIG_ENDIAN if encoding.big_endian else LITTLE_ENDIAN)
         with suppress(TrailingBytesError):
             walk_elements(listing, context, end, len(uniform), ItemContext(context))
-        return Elements(listing)
+        return Elements(listing.found, known)
 
     return parse_with_uniform_vrs(read, data, end, encoding, partial=partial)
 
 
-# Whether VRs are implicit, the codecs before the first element, and whether a delimitation ends a sequence.
-_How = tuple[bool, tuple[str, ...], bool]
+# Depth of the items, whether their VRs are implicit and big endian, the codecs before them, and whether a delimitation
+# ends the sequence or item.
+_How = tuple[int, bool, bool, tuple[str, ...], bool]
 
 
-class _Place(NamedTuple):
-    """An item, or the items of a sequence: their bytes, their elements among those of the listing, their encoding."""
+class _Known:
+    """Parsed elements, sequences and items by their bytes, which reports repeat, and new objects share."""
 
-    start: int
-    end: int
-    first: int
-    last: int
-    how: _How
+    __slots__ = ("elements", "last", "read")
+
+    def __init__(self) -> None:
+        self.elements: dict[tuple[object, ...], Element] = {}
+        # Sequences and items by their bytes. Where a delimitation ends them, the bytes are not known before they are
+        # read: the last one with the same beginning, or after the same item, is tried.
+        self.read: dict[tuple[object, memoryview], Any] = {}
+        self.last: dict[tuple[object, object], tuple[memoryview, Any]] = {}
 
 
 class _Listing(Walk):
-    """Lists elements with their paths. What a new object shares with its original is taken from that one's listing."""
+    """Lists the elements of a data set."""
 
-    __slots__ = ("elements", "found", "original", "places", "prefix")
+    __slots__ = ("found", "known", "view")
 
-    def __init__(self, data: bytes, original: _Listing | None, partial: bool = False) -> None:
+    def __init__(self, data: bytes, known: _Known, partial: bool = False) -> None:
         super().__init__(data, partial)
-        self.original = original
-        self.found: list[tuple[str, Element]] = []
-        # By path, and the path of the item that is read.
-        self.places: dict[str, _Place] = {}
-        self.prefix = ""
-        # By what they are made of: reports repeat most of theirs.
-        self.elements: dict[tuple[object, ...], Element] = {} if original is None else original.elements
+        self.known = known
+        # Its slices copy nothing: the bytes of items would be held once for each level that they are nested in.
+        self.view = memoryview(data)
+        # The data set or item that is read.
+        self.found = DataSet()
 
-    def take(self, path: str, pos: int, how: _How) -> int | None:
-        """List what the original has at a path if the same bytes are here, and return where they end."""
-        was = self.original
-        old = None if was is None else was.places.get(path)
-        if was is None or old is None or old.how != how:
-            return None
-        stop = pos + old.end - old.start
-        if self.data[pos:stop] != was.data[old.start : old.end]:
-            return None
-        self.found += was.found[old.first : old.last]
-        return stop
+    def read_once(
+        self,
+        key: tuple[object, ...],
+        start: int,
+        stop: int | None,
+        end: int,
+        read: Callable[[], tuple[Any, int]],
+        previous: DataSet | None = None,
+    ) -> tuple[Any, int]:
+        """Return what `read` returns, or returned for the same bytes before: a sequence or item, and where it ends.
+
+        Parameters
+        ----------
+        key
+            What the result depends on beside the bytes.
+        start, stop
+            Positions in bytes; None to `stop` at a delimitation.
+        end
+            Of what holds it.
+        previous
+            The item before an item.
+        """
+        if stop is not None:
+            key_of_bytes = key, self.view[start:stop]
+            found = self.known.read.get(key_of_bytes) if stop <= end else None
+            if found is None:
+                found = self.known.read[key_of_bytes] = read()[0]
+            return found, stop
+        like = key, self.data[start : start + _BEGINNING] if previous is None else id(previous)
+        raw, found = self.known.last.get(like, (self.view[:0], None))
+        stop = start + len(raw)
+        if found is None or stop > end or self.view[start:stop] != raw:
+            found, stop = read()
+            raw = self.view[start:stop]
+            found = self.known.read.setdefault((key, raw), found)
+            self.known.last[like] = raw, found
+        return found, stop
 
 
 class _ListingContext(DatasetContext[_Listing]):
@@ -251,25 +323,35 @@ class _ListingContext(DatasetContext[_Listing]):
     def resolve_handler(self, tag: int, vr: str | None, form: int) -> ElementHandler[_Listing]:
         return STOP if not self.path and tag in _PIXELS else _ListingHandler(form, tag, vr)
 
-    def list_item(self, walk: _Listing, pos: int, end: int, item_context: ItemContext, path: str) -> int:
-        """List the elements of the item at `pos`, and return where it ends."""
-        first, how = len(walk.found), (self.implicit, item_context.codecs, False)
-        stop = walk.take(path, pos, how)
-        if stop is None:
-            prefix, walk.prefix = walk.prefix, path
-            stop = walk_item(walk, self, pos, end, item_context)
-            walk.prefix = prefix
-        walk.places[path] = _Place(pos, stop, first, len(walk.found), how)
-        return stop
+    def read_items(
+        self, walk: _Listing, pos: int, end: int, item_context: ItemContext, how: _How
+    ) -> tuple[tuple[DataSet, ...], int]:
+        """Return the items of a sequence, and where it ends."""
+        items: list[DataSet] = []
+        while pos < end and walk.data[pos : pos + 4] == self.order.item:
+            length = self.order.u32.unpack_from(walk.data, pos + 4)[0]
+            stop = None if length == UNDEFINED else pos + 8 + length
+            read = partial(self._read_item, walk, pos, end, item_context)
+            previous = items[-1] if items else None
+            item, pos = walk.read_once((*how[:-1], stop is None), pos, stop, end, read, previous)
+            items.append(item)
+        # What follows is the delimitation, or malformed.
+        return tuple(items), walk_items(walk, self, pos, end, item_context, how[-1])
+
+    def _read_item(self, walk: _Listing, pos: int, end: int, item_context: ItemContext) -> tuple[DataSet, int]:
+        outer, walk.found = walk.found, DataSet()
+        stop = walk_item(walk, self, pos, end, item_context)
+        item, walk.found = walk.found, outer
+        return item, stop
 
 
 class _ListingHandler(ElementHandler[_Listing]):
-    __slots__ = ("explicit_vr", "is_private", "items", "suffix", "tag", "vr")
+    __slots__ = ("explicit_vr", "is_private", "items", "name", "tag", "vr")
 
     def __init__(self, form: int, tag: int, vr: str | None) -> None:
         super().__init__(form)
         self.tag = tag
-        self.suffix = f"({tag >> 16:04x},{tag & 0xFFFF:04x})"
+        self.name = f"({tag >> 16:04x},{tag & 0xFFFF:04x})"
         self.is_private = is_private(tag)
         self.explicit_vr = "" if vr is None else vr
         self.vr = vr_of(tag) if vr is None or vr == "UN" else vr
@@ -292,12 +374,12 @@ class _ListingHandler(ElementHandler[_Listing]):
             return
         raw = walk.data[start:end]
         key = (self.tag, vr, raw, creator, context.order.big_endian, item_context.codecs)
-        element = walk.elements.get(key)
+        element = walk.known.elements.get(key)
         if element is None:
             encoding = Encoding(context.implicit, context.order.big_endian)
             encoded = self.tag, vr, raw, encoding, item_context.codecs
-            element = walk.elements[key] = Element(_name(self.tag, creator), vr, encoded=encoded)
-        walk.found.append((walk.prefix + self.suffix, element))
+            element = walk.known.elements[key] = Element(_name(self.tag, creator), vr, encoded)
+        walk.found[self.name] = element
         if self.tag == _CHARACTER_SET:
             item_context.codecs = character_set(raw)
         elif self.is_private and is_private_creator(self.tag):
@@ -307,7 +389,7 @@ class _ListingHandler(ElementHandler[_Listing]):
         self, walk: _Listing, context: DatasetContext[_Listing], pos: int, start: int, item_context: ItemContext
     ) -> int:
         if self.explicit_vr in ("", "SQ", "UN"):
-            return self._list_items(walk, context, start, len(walk.data), item_context, delimited=True)
+            return self._list_items(walk, context, start, None, item_context)
         end = skip_fragments(walk, context, start)
         self.handle(walk, context, pos, start, end, item_context)
         return end
@@ -322,38 +404,26 @@ class _ListingHandler(ElementHandler[_Listing]):
         walk: _Listing,
         context: DatasetContext[_Listing],
         start: int,
-        end: int,
+        stop: int | None,
         item_context: ItemContext,
-        *,
-        delimited: bool = False,
     ) -> int:
+        """List a sequence that ends at `stop`, or at a delimitation, and return where it ends."""
         if self.items is None:
             if len(context.path) >= _MAX_DEPTH:
                 raise Quarantine(Reason.NESTING_TOO_DEEP, f"{len(context.path)} sequences deep")
             is_unknown = self.explicit_vr == "UN"
             order = LITTLE_ENDIAN if is_unknown else context.order
             self.items = _ListingContext((*context.path, self.tag), context.implicit or is_unknown, order)
-        path, at = walk.prefix + self.suffix, len(walk.found)
-        how = self.items.implicit, item_context.codecs, delimited
-        stop = walk.take(path, start, how)
-        if stop is not None and (delimited or stop == end):
-            return stop
-        del walk.found[at:]
-        walk.found.append((path, _NO_ITEMS))
-        pos, begins = start, []
-        while pos < end and walk.data[pos : pos + 4] == self.items.order.item:
-            begins.append(pos)
-            pos = self.items.list_item(walk, pos, end, item_context, f"{path}[{len(begins) - 1}]")
-        numbers = _numbers(walk, path, len(begins))
-        if numbers != list(range(len(begins))):
-            del walk.found[at + 1 :]
-            for number, begin in zip(numbers, begins, strict=True):
-                self.items.list_item(walk, begin, end, item_context, f"{path}[{number}]")
+        items, end = self.items, len(walk.data) if stop is None else stop
+        # Nested deeper than before, they could be nested too deep.
+        how = len(items.path), items.implicit, items.order.big_endian, item_context.codecs, stop is None
         creator = self._of_creator(item_context)[1] if self.is_private else None
-        walk.found[at] = path, Element(_name(self.tag, creator), "SQ", len(begins))
-        # What follows is the delimitation, or malformed.
-        stop = walk_items(walk, self.items, pos, end, item_context, delimited)
-        walk.places[path] = _Place(start, stop, at, len(walk.found), how)
+
+        def read() -> tuple[Element, int]:
+            found, reached = items.read_items(walk, start, end, item_context, how)
+            return Element(_name(self.tag, creator), "SQ", None, found), reached
+
+        walk.found[self.name], stop = walk.read_once((self.tag, creator, *how), start, stop, end, read)
         return stop
 
 
@@ -373,51 +443,52 @@ def _decoded(encoded: _Encoded) -> Any:
         return encoded[2]
 
 
-def changes_between(before: Mapping[str, Element], after: Mapping[str, Element]) -> Iterator[Change]:
-    """Yield the differences in the order of their paths."""
-    paths = [path for path, old in before.items() if after.get(path) is not old]
-    paths += [path for path in after if path not in before]
-    for path in sorted(paths):
-        old, new = before.get(path), after.get(path)
+def changes_between(before: Elements, after: Elements) -> Iterator[Change]:
+    """Yield the differences in the order of their paths.
+
+    Items keep the numbers that they have in the original, if rules removed items before them.
+    """
+    return _changes(before.root, after.root, "")
+
+
+def _changes(before: DataSet, after: DataSet, prefix: str) -> Iterator[Change]:
+    for tag in sorted(tag for tag in before.keys() | after.keys() if before.get(tag) is not after.get(tag)):
+        old, new = before.get(tag), after.get(tag)
+        path = prefix + tag
         if old is None and new is not None:
-            yield Change(path, new.name, ChangeKind.ADDED, None, new.summary)
+            yield Change(path, new.name, ChangeKind.ADDED, None, new.summary, new)
         elif old is not None and new is None:
-            yield Change(path, old.name, ChangeKind.REMOVED, old.summary, None)
-        elif old is not None and new is not None and old is not new and old.value != new.value:
+            yield Change(path, old.name, ChangeKind.REMOVED, old.summary, None, None)
+        elif old is not None and new is not None and old.value != new.value:
             summary = new.summary
             kind = ChangeKind.CHANGED if summary else ChangeKind.EMPTIED
-            yield Change(path, old.name, kind, old.summary, summary)
+            yield Change(path, old.name, kind, old.summary, summary, new)
+        for number, one, other in _pairs(old.items if old else (), new.items if new else ()):
+            if one is not other:
+                yield from _changes(one, other, f"{path}[{number}]")
 
 
-def count_unchanged(before: Mapping[str, Element], changes: Iterable[Change]) -> int:
+def _pairs(before: Sequence[DataSet], after: Sequence[DataSet]) -> Iterator[tuple[int, DataSet, DataSet]]:
+    """Yield numbers and items of a sequence; concept names identify the items if rules removed some of them."""
+    number, removed = 0, len(before) - len(after)
+    for new in after:
+        while removed > 0 and before[number] is not new and _concept(before[number]) != _concept(new):
+            yield number, before[number], _NO_ELEMENTS
+            number, removed = number + 1, removed - 1
+        yield number, before[number] if number < len(before) else _NO_ELEMENTS, new
+        number += 1
+    for rest in range(number, len(before)):
+        yield rest, before[rest], _NO_ELEMENTS
+
+
+def _concept(item: DataSet) -> list[str]:
+    """Return the value type and the coded concept name of an item."""
+    name = item.get(_CONCEPT_NAME)
+    code = name.items[0] if name is not None and name.items else _NO_ELEMENTS
+    found = [item.get(_VALUE_TYPE), *(code.get(tag) for tag in _CODE)]
+    return ["" if element is None else element.summary for element in found]
+
+
+def count_unchanged(before: Elements, changes: Iterable[Change]) -> int:
     """Return the number of elements of the first header that are the same in the second."""
     return len(before) - sum(change.kind is not ChangeKind.ADDED for change in changes)
-
-
-def _numbers(walk: _Listing, path: str, count: int) -> list[int]:
-    """Return the numbers of items before rules removed some of them; concept names identify the items."""
-    before = 0
-    while walk.original is not None and f"{path}[{before}]" in walk.original.places:
-        before += 1
-    numbers: list[int] = []
-    number = 0
-    was = _concepts(walk.original, path, before) if walk.original is not None and before > count else []
-    now = _concepts(walk, path, count) if was else []
-    for index in range(count):
-        rest = count - index
-        while before - number > rest and was[number] != now[index]:
-            number += 1
-        numbers.append(number)
-        number += 1
-    return numbers
-
-
-def _concepts(walk: _Listing, path: str, count: int) -> list[tuple[str, ...]]:
-    """Return the value type and the coded concept name of each item of a sequence."""
-    items = [walk.places[f"{path}[{number}]"] for number in range(count)]
-    found = dict(walk.found[items[0].first : items[-1].last]) if items else {}
-    return [tuple([_summary(found.get(f"{path}[{number}]{each}")) for each in _CONCEPT]) for number in range(count)]
-
-
-def _summary(element: Element | None) -> str:
-    return "" if element is None else element.summary

@@ -10,7 +10,7 @@ from dicom_deid.dicom.walk import NeedMoreDataError
 from dicom_deid.exceptions import DicomDeidError, Quarantine
 from dicom_deid.objects import SourceObject
 from dicom_deid.objectstore import ObjectStore
-from dicom_deid.pipeline.changes import ChangeKind, Element, Elements, changes_between, count_unchanged, read_elements
+from dicom_deid.pipeline.changes import ChangeKind, Elements, changes_between, count_unchanged, read_elements
 from dicom_deid.pipeline.object_file import MAX_HEADER_BYTES, open_object
 from dicom_deid.pipeline.phi_masking import paths_to_hide
 from dicom_deid.reasons import Reason
@@ -82,10 +82,10 @@ def compare_objects(
     return compare(before, after)
 
 
-def compare(before: dict[str, Element], after: dict[str, Element]) -> Comparison:
+def compare(before: Elements, after: Elements) -> Comparison:
     """Compare two headers by path."""
     changes = list(changes_between(before, after))
-    new = {change.path: after[change.path] for change in changes if change.after}
+    new = {change.path: change.new for change in changes if change.new is not None}
     withheld = paths_to_hide(before, new)
     return Comparison(
         tuple(

@@ -23,7 +23,7 @@ def test_objects_of_one_accession_number_do_not_cost_a_look_at_all_of_them(datab
             )
             for number in range(block * BLOCK, (block + 1) * BLOCK)
         ]
-        # What this session has read, and has not reported to the statistics yet.
+        # Rows that this session has read and not reported to the statistics yet.
         read = (
             "SELECT sum(seq_tup_read + idx_tup_fetch) FROM pg_stat_xact_user_tables "
             "WHERE starts_with(relname, 'index_') AND schemaname = current_schema()"
