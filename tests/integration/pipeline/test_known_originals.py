@@ -15,6 +15,7 @@ from dicom_deid.exceptions import ObjectStoreError, Quarantine
 from dicom_deid.pipeline import RunConfiguration, plan_run, process_object, report_run
 from dicom_deid.pipeline.engine import make_deidentifier
 from dicom_deid.pipeline.preview_pseudonyms import PreviewPseudonyms
+from dicom_deid.reasons import Reason
 from dicom_deid.score.identity import Patient
 
 
@@ -89,7 +90,7 @@ def test_originals_of_a_quarantined_object_are_found_also_in_a_retry(place: RunE
     }
 
 
-@pytest.mark.parametrize("problem", ["deleted", "replaced", "unreadable"])
+@pytest.mark.parametrize("problem", ["deleted", "replaced", "unreadable", Reason.ARCHIVED, Reason.OBJECT_DAMAGED])
 def test_a_recorded_object_that_cannot_be_read_again_blocks_nothing(place, monkeypatch, problem: str) -> None:
     """What the first attempt learned from it is in the database: the objects behind it are searched for it."""
     place.put(
@@ -114,6 +115,8 @@ def test_a_recorded_object_that_cannot_be_read_again_blocks_nothing(place, monke
 
         def fails(engine, store, key, **options):
             if key == "1.dcm":
+                if isinstance(problem, Reason):
+                    raise Quarantine(problem)
                 raise ObjectStoreError("reading an object: the store answered 500")
             return original(engine, store, key, **options)
 
