@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Iterator, Sequence
 
@@ -9,10 +10,11 @@ import numpy as np
 import pytest
 from pydicom.uid import RLELossless
 from tests.support.clips import CLIPS, COLUMNS, FRAMES, ROWS, clip
-from tests.support.images import PlantedImage, header_of, image_dataset, planted_image
+from tests.support.images import PlantedImage, header_of, image_dataset, plant_text, planted_image
 
 from dicom_deid.engine.pixels import SEARCHED, FoundText, Region, TextFinder, clean_pixels, text_regions
-from dicom_deid.engine.pixels.detector import LineDetector, readings_of, varied_parts
+from dicom_deid.engine.pixels.barcodes import barcode_regions
+from dicom_deid.engine.pixels.detector import DetectedLine, LineDetector, readings_of, varied_parts
 from dicom_deid.engine.pixels.images import pictures
 from dicom_deid.engine.pixels.text import SURE, UNSURE, _confidence, _with_ends
 from dicom_deid.exceptions import Quarantine
@@ -22,6 +24,19 @@ from dicom_deid.recipe.filters import Rectangle
 pytest.importorskip("rapidocr", reason="the extra `ocr` is not installed")
 
 EXPLICIT = "1.2.840.10008.1.2.1"
+
+
+BRIGHT = np.random.default_rng(3).integers(0, 255, (256, 256), np.uint8)
+
+
+class Doubtful(LineDetector):
+    """Finds given lines, and is not certain of them."""
+
+    def __init__(self, *lines: np.ndarray) -> None:
+        self.lines = lines
+
+    def _lines(self, part: np.ndarray) -> Iterator[tuple[np.ndarray, float]]:
+        yield from ((corners, 0.4) for corners in self.lines)
 
 
 def hidden(image: PlantedImage, syntax: str = EXPLICIT) -> list[float]:
@@ -91,9 +106,44 @@ def test_the_gap_between_pieces_of_a_line_is_blanked(turned: bool, gap: Rectangl
 
 def test_two_letters_as_large_as_an_organ_are_none() -> None:
     """A round head reads as 89 or OO for certain."""
-    assert _confidence(Rectangle(0, 0, 40, 30), "89", 0.95) >= SURE
-    assert _confidence(Rectangle(0, 0, 500, 400), "89", 0.95) < UNSURE
-    assert _confidence(Rectangle(0, 0, 500, 400), "HANSEN", 0.95) >= SURE
+    small, large = (DetectedLine(Rectangle(0, 0, *size), False, False, []) for size in ((40, 30), (500, 400)))
+    assert _confidence(small, "89", 0.95) >= SURE
+    assert _confidence(large, "89", 0.95) < UNSURE
+    assert _confidence(large, "HANSEN", 0.95) >= SURE
+
+
+def test_two_slanted_letters_are_none() -> None:
+    """A vessel reads as X2; letters are written across, or up or down."""
+    corners = np.array([(0, 0), (40, 0), (40, 20), (0, 20)])
+    for angle, is_slanted in ((0, False), (10, False), (35, True), (-54, True), (90, False), (100, False)):
+        cos, sin = np.cos(np.radians(angle)), np.sin(np.radians(angle))
+        (line,) = Doubtful((corners @ [[cos, sin], [-sin, cos]]).round().astype(np.int32) + 100).detect(BRIGHT, 1)
+        assert line.is_slanted == is_slanted, angle
+    slanted = DetectedLine(Rectangle(0, 0, 40, 30), True, False, [])
+    assert _confidence(slanted, "X2", 0.95) < UNSURE
+    assert _confidence(slanted, "HANSEN", 0.95) >= SURE
+
+
+def test_a_mosaic_of_slices_is_no_text_and_text_on_it_is_found() -> None:
+    """Rows of heads read as lines of zeros."""
+    import cv2
+
+    tiles, side = 6, 96
+    across, down = np.meshgrid(*[np.arange(side) / side - 0.5] * 2)
+    heads = []
+    for place in range(tiles**2):
+        radius = np.hypot(across, down / 1.2) / (0.35 + 0.1 * np.sin(np.pi * (place + 0.5) / tiles**2))
+        heads.append(np.where(radius < 1, 0.45 + 0.25 * np.sin(9 * radius), 0))
+    mosaic = np.vstack([np.hstack(heads[row * tiles : (row + 1) * tiles]) for row in range(tiles)])
+    picture = np.round(mosaic * 255).astype(np.uint8)
+    written = cv2.putText(picture.copy(), "HANSEN 4711", (190, 297), cv2.FONT_HERSHEY_SIMPLEX, 1, 255, 2)
+    alone, with_text, cut = TextFinder.shared().find([picture, written, np.ascontiguousarray(picture[:, 30:])], 1)
+    assert not [one for one in alone if one.confidence >= UNSURE]
+    assert [one for one in cut if one.confidence >= UNSURE]  # a part of a mosaic is not known to be one
+    covered = np.zeros(written.shape, bool)
+    for left, top, right, bottom in (one.rectangle for one in with_text if one.confidence >= SURE):
+        covered[max(top, 0) : bottom, max(left, 0) : right] = True
+    assert covered[written != picture].all()
 
 
 def test_what_nobody_can_read_is_not_read() -> None:
@@ -102,17 +152,7 @@ def test_what_nobody_can_read_is_not_read() -> None:
     ((left, top, right, bottom),) = image.boxes
     corners = np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
     small = np.array([(left, top), (left + 15, top), (left + 15, top + 8), (left, top + 8)])
-
-    class Doubtful(LineDetector):
-        """Is not certain of two lines."""
-
-        def __init__(self) -> None:
-            pass
-
-        def _lines(self, part: np.ndarray) -> Iterator[tuple[np.ndarray, float]]:
-            yield from ((corners, 0.4), (small, 0.4))
-
-    line, piece = Doubtful().detect(image.dataset.pixel_array, 1)
+    line, piece = Doubtful(corners, small).detect(image.dataset.pixel_array, 1)
     assert line.readings
     assert not piece.readings
     assert not piece.is_certain
@@ -289,6 +329,34 @@ def test_codes_are_blanked(name: str, turned: int) -> None:
     left_over = after[60 : 60 + drawn.shape[0], 80 : 80 + drawn.shape[1]][dark]
     assert (left_over == 0).mean() > 0.97
     assert (after == 0).mean() < 0.6
+
+
+@pytest.mark.parametrize("name", ["Code128", "Code39", "Code93", "Codabar", "EAN13", "UPCA", "ITF"])
+@pytest.mark.parametrize("angle", [0, 1, 8, 90, 168])
+def test_linear_codes_are_found_at_any_angle(name: str, angle: int) -> None:
+    import cv2
+    import zxingcpp
+
+    text = {"Codabar": "A12345678B", "EAN13": "4006381333931", "UPCA": "725272730706"}.get(name, "12345678")
+    drawn = np.asarray(zxingcpp.create_barcode(text, getattr(zxingcpp.BarcodeFormat, name)).to_image(scale=2))
+    picture = np.full((500, 600), 230, np.uint8)
+    top, left = (np.array(picture.shape) - drawn.shape) // 2
+    picture[top : top + drawn.shape[0], left : left + drawn.shape[1]] = drawn
+    turn = cv2.getRotationMatrix2D((300, 250), angle, 1)
+    turned = np.asarray(cv2.warpAffine(picture, turn, (600, 500), borderValue=230), np.uint8)
+    assert zxingcpp.read_barcodes(turned)
+    assert barcode_regions(turned)[0]
+
+
+def test_stripes_that_read_as_a_code_are_none() -> None:
+    """Digits are read from a few rows of a saw-tooth, and its other rows are not like them."""
+    import zxingcpp
+
+    rows, columns = np.mgrid[0:768, 0:1024]
+    picture, _, _ = plant_text(random.Random(0), (rows + columns) % 26 / 100, size=23, contrast=0.53, lines=4)
+    striped = np.round(picture * 255).astype(np.uint8)
+    assert zxingcpp.read_barcodes(striped)
+    assert barcode_regions(striped) == ((), True)
 
 
 def test_a_code_that_stays_readable_holds_the_object(monkeypatch: pytest.MonkeyPatch) -> None:

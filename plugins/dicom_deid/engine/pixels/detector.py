@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
@@ -38,14 +39,23 @@ _CERTAIN = 0.65
 # Larger findings, or ones not so many times as long as high, may be marks or anatomy, and are read in any case.
 _LARGEST_LETTERS = 64
 _LINE = 2
+# A slanted line runs this much across for what it runs down, or the reverse.
+_SLANT = 0.4
+# A mosaic of slices is like itself one tile further, by so much more than half a tile further, in both directions.
+_MOSAIC = 0.3
+_TILES = range(3, 17)
+_CELLS = 16
+# However small the tiles, a heading across them may be this high.
+_HIGHEST = 40
 # Smaller findings, margin included, are not legible: the recogniser reads numbers from noise.
 _LEAST_LETTERS = 9
 
 
 class DetectedLine(NamedTuple):
-    """A line of text, whether the detector is certain, and if not, pictures of it to be read."""
+    """A line of text, whether it is slanted, whether the detector is certain, and if not, pictures of it to be read."""
 
     rectangle: Rectangle
+    is_slanted: bool
     is_certain: bool
     readings: list[Any]
 
@@ -80,13 +90,17 @@ class LineDetector:
         """
         import numpy as np
 
+        highest = _highest_letters(picture)
         for view in _views(picture):
             for left, top, factor, part in _parts(view, scale):
                 for corners, score in self._lines(part):
                     short, long = _sides(corners)
+                    if short > highest * factor:
+                        continue
                     is_certain = score >= _CERTAIN and short <= _LARGEST_LETTERS * factor and long >= _LINE * short
                     readings = [] if is_certain or short < _LEAST_LETTERS else readings_of(part, corners)
-                    yield DetectedLine(_around(corners / factor + np.array([left, top])), is_certain, readings)
+                    rectangle = _around(corners / factor + np.array([left, top]))
+                    yield DetectedLine(rectangle, _is_slanted(corners), is_certain, readings)
 
     def _lines(self, part: Picture) -> Iterator[tuple[NDArray[np.int32], float]]:
         """Yield the four corners of each line of text in a part of a picture, and how certain the detector is."""
@@ -114,6 +128,31 @@ def _sides(corners: NDArray[np.int32]) -> list[float]:
     import numpy as np
 
     return sorted(float(side) for side in np.linalg.norm(corners[1] - corners[[0, 2]], axis=1))
+
+
+def _is_slanted(corners: NDArray[np.int32]) -> bool:
+    """Return whether a line runs neither across nor up or down."""
+    across, down = abs(corners[1] - corners[0])
+    return bool(min(across, down) > _SLANT * max(across, down))
+
+
+def _highest_letters(picture: Picture) -> float:
+    """Return the height that letters do not exceed: a third of a tile in a mosaic, whose rows read as zeros."""
+    import cv2
+    import numpy as np
+
+    rows, columns = picture.shape[:2]
+    best, highest = _MOSAIC, math.inf
+    for tiles in _TILES:
+        if picture.ndim > 2 or rows % tiles or columns % tiles:
+            continue
+        small = cv2.resize(picture, (_CELLS * tiles, _CELLS * tiles), interpolation=cv2.INTER_AREA).astype(np.float32)
+        small -= small.mean()
+        products = [[np.mean(one[lag:] * one[:-lag]) for lag in (_CELLS, _CELLS // 2)] for one in (small, small.T)]
+        likeness = min(min(tile, tile - half) for tile, half in products) / max(small.var(), 1)
+        if likeness > best:
+            best, highest = likeness, max(min(rows, columns) / tiles / 3, _HIGHEST)
+    return highest
 
 
 def readings_of(part: Picture, corners: NDArray[np.int32]) -> list[Any]:

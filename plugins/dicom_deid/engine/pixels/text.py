@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from dicom_deid.dicom.tags import tag_text
 from dicom_deid.engine.pixels.barcodes import barcode_regions
 from dicom_deid.engine.pixels.clip import LARGEST_CLIP, Findings, clip_text
-from dicom_deid.engine.pixels.detector import LineDetector, scale_of
+from dicom_deid.engine.pixels.detector import DetectedLine, LineDetector, scale_of
 from dicom_deid.engine.pixels.images import overlay_pictures, pictures, without_regions
 from dicom_deid.engine.pixels.layout import PIXEL_DATA
 from dicom_deid.engine.pixels.overlays import Overlay
@@ -122,10 +122,10 @@ class TextFinder:
                 for index, picture in enumerate(pictures)
                 for line in self._detector.detect(picture, scale)
             ]
-            doubtful = [(line.rectangle, reading) for _, line in detected for reading in line.readings]
-            places, readings = zip(*doubtful, strict=True) if doubtful else ((), ())
+            doubtful = [(line, reading) for _, line in detected for reading in line.readings]
+            lines, readings = zip(*doubtful, strict=True) if doubtful else ((), ())
             read = self._recogniser.recognize_txt(list(readings)) if readings else None
-        confidences = map(_confidence, places, read.txts, read.scores) if read else iter(())
+        confidences = map(_confidence, lines, read.txts, read.scores) if read else iter(())
         found: list[list[FoundText]] = [[] for _ in pictures]
         for index, line in detected:
             confidence = max(islice(confidences, len(line.readings)), default=_UNREAD)
@@ -133,13 +133,14 @@ class TextFinder:
         return [_with_ends(some) for some in found]
 
 
-def _confidence(place: Rectangle, text: str, score: float) -> float:
+def _confidence(line: DetectedLine, text: str, score: float) -> float:
     """Return the recogniser's score, reduced for one or two letters because anatomy reads as 0, o or 8.
 
-    Two letters as large as an organ count as one.
+    Two letters that are slanted or as large as an organ count as one.
     """
     letters = len(text.replace(" ", ""))
-    if min(place.right - place.left, place.bottom - place.top) > _LARGE:
+    left, top, right, bottom = line.rectangle
+    if line.is_slanted or min(right - left, bottom - top) > _LARGE:
         letters = max(letters - 1, 0)
     return float(score) * min(1.0, letters / _LETTERS_THAT_COUNT)
 
