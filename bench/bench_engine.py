@@ -271,7 +271,7 @@ def dose_report() -> list[datasets.Element]:
 def preview(*, rounds: int) -> str:
     """Return the time of `dicom-deid preview --against` for a dose report, beside a peer that does less."""
     elements = dose_report()
-    rows = [("dicom-deid preview --help", "", _seconds_of_command(["--help"], rounds=rounds))]
+    rows = [("start alone: preview, option --help", "", _seconds_of_command(["--help"], rounds=rounds))]
     for lengths in ("defined", "undefined"):
         data = datasets.part10(elements, datasets.Encoding(sequences=lengths, items=lengths))
         with tempfile.TemporaryDirectory() as folder:
@@ -279,7 +279,7 @@ def preview(*, rounds: int) -> str:
             path.write_bytes(data)
             arguments = [str(path), "--recipe", "desktop", "--against", "ps3.15-basic"]
             seconds = _seconds_of_command(arguments, rounds=rounds)
-        rows.append((f"dicom-deid preview --against, lengths {lengths}", f"{len(data):,}", seconds))
+        rows.append((f"preview, option --against, lengths {lengths}", f"{len(data):,}", seconds))
     began = time.process_time()
     peers.pydicom_round_trip(data)()
     rows.append(("pydicom, read and write, without its start", f"{len(data):,}", f"{time.process_time() - began:.2f}"))
