@@ -76,7 +76,7 @@ def keyed_hash_of(project: Project, kind: IdentifierKind, value: str) -> bytes:
 
 @lru_cache(maxsize=16_384)
 def _keyed_hash(key: bytes, kind: IdentifierKind, value: str) -> bytes:
-    # Mapping, intents and index hash the same originals, most of which all objects of a series have.
+    # Mapping, intents and index hash the same originals, and objects of a series share most of them.
     return hmac.digest(key, f"{kind.value}\0{value}".encode(), "sha256")
 
 

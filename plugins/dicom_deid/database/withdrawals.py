@@ -331,7 +331,7 @@ def record_withdrawn(
     Parameters
     ----------
     versions_kept
-        Those of which the bucket keeps a version; the audit says so.
+        Copies that the bucket keeps a version of; the audit says so.
     """
     if not done:
         return

@@ -61,7 +61,7 @@ def parse_with_uniform_vrs(
     Raises
     ------
     Quarantine
-        MALFORMED or TRUNCATED if the elements cannot be told apart.
+        MALFORMED or TRUNCATED if the elements cannot be separated.
     """
     try:
         return parse(data)

@@ -335,7 +335,7 @@ class _ListingContext(DatasetContext[_Listing]):
             previous = items[-1] if items else None
             item, pos = walk.read_once((*how[:-1], stop is None), pos, stop, end, read, previous)
             items.append(item)
-        # What follows is the delimitation, or malformed.
+        # The rest is the delimitation, or malformed.
         return tuple(items), walk_items(walk, self, pos, end, item_context, how[-1])
 
     def _read_item(self, walk: _Listing, pos: int, end: int, item_context: ItemContext) -> tuple[DataSet, int]:

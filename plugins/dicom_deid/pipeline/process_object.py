@@ -392,7 +392,7 @@ class ObjectProcessor:
         try:
             patient, terms = yield from self._with_memory(item, read_patient_terms, self._deidentifier)
         except Quarantine as problem:
-            # What was archived when it was planned was not read by the earlier attempt either.
+            # The earlier attempt did not read an object either that was archived when it was planned.
             was_read = item.recorded and not item.is_archived
             return PendingObject(is_unreadable=was_read and problem.reason in UNREAD)
         return PendingObject(patient=patient, terms=terms)
