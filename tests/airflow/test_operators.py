@@ -494,8 +494,8 @@ def test_two_recipes_are_compared(site: Site) -> None:
     assert sum(report["objects"].values()) >= 6
     assert report["rules"]
     assert all(rule["elements"] for rule in report["rules"])
-    differing = {each["name"]: (each["one"], each["other"]) for each in report["differences"]}
-    assert differing["Patient's Birth Date"] == ("changed", "emptied")
+    differing = {each["elements"]: (each["one"], each["other"]) for each in report["differences"]}
+    assert differing["Patient's Birth Date"] == ("changed: JITTER endswith:Date 31", "emptied: BLANK PatientBirthDate")
     text = json.dumps(report)
     assert [patient.name for patient in patients(2) if patient.name in text or patient.patient_id in text] == []
     assert site.keys_of("out") == []

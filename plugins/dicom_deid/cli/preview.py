@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import gc
-import re
 import sys
-from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 
 import click
 from rich.console import Console
@@ -22,12 +21,18 @@ from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.objectstore import open_object_store
 from dicom_deid.pipeline.batch import rare_garbage_collection
 from dicom_deid.pipeline.changes import Change
-from dicom_deid.pipeline.preview import ObjectPreview, differences, preview_object
+from dicom_deid.pipeline.preview import (
+    ITEM_NUMBER,
+    ObjectPreview,
+    by_treatment,
+    differences,
+    names_text,
+    preview_object,
+)
 from dicom_deid.pipeline.recipes import recipes_and_settings
 from dicom_deid.recipe import Recipe
 
 _HIDDEN = "(hidden)"
-_ITEM_NUMBER = re.compile(r"\[\d+\]")
 
 
 @click.command()
@@ -39,7 +44,7 @@ _ITEM_NUMBER = re.compile(r"\[\d+\]")
     metavar="NAME|PATH",
     help="Another recipe: show what the two treat differently.",
 )
-@click.option("--details", is_flag=True, help="With --against: list each element instead of one line for all items.")
+@click.option("--details", is_flag=True, help="List each element, not one line for elements that are treated alike.")
 @click.option("--show-originals", is_flag=True, help="Show original values, which are PHI, on this terminal.")
 def preview(
     address: str,
@@ -72,7 +77,7 @@ def preview(
     if others:
         _print_differences(console, recipes, against, one, others[0], details=details)
     else:
-        _print_changes(console, one, show_originals)
+        _print_changes(console, one, show_originals, details=details)
     if one.reason is not None:
         sys.exit(EXIT_QUARANTINED)
 
@@ -84,16 +89,33 @@ def _deidentifier(recipes: tuple[str, ...], profile_options: tuple[str, ...]) ->
     return Deidentifier(Recipe.resolve(*rules["recipes"]), Settings(**rules["settings"]))
 
 
-def _print_changes(console: Console, preview: ObjectPreview, show_originals: bool) -> None:
+def _print_changes(console: Console, preview: ObjectPreview, show_originals: bool, *, details: bool) -> None:
     if preview.reason is not None:
         _print_quarantine(console, preview)
         return
-    console.print(changes_table(preview.changes, show_originals=show_originals))
+    changes = preview.changes if details else _without_item_numbers(preview.changes)
+    console.print(changes_table(changes, show_originals=show_originals))
     console.print(f"{len(preview.changes)} elements change, {preview.unchanged} stay as they are.")
     for reason, count in preview.notes.items():
         console.print(f"{reason.value}: {count}. {reason.advice.meaning}")
     if not show_originals:
         console.print("Original values are hidden: --show-originals shows them.")
+
+
+def _without_item_numbers(changes: Iterable[Change]) -> Iterable[Change]:
+    """Yield one change for those that differ only in the numbers of items; it counts their values if these differ."""
+    groups: dict[tuple[str, str], list[Change]] = {}
+    for change in changes:
+        groups.setdefault((ITEM_NUMBER.sub("[*]", change.path), change.kind), []).append(change)
+    for (path, _), (first, *others) in groups.items():
+        if not others:
+            yield first
+            continue
+        before, after = (
+            values[0] if len(set(values)) == 1 else f"{len(set(values))} values"
+            for values in ([one.before for one in (first, *others)], [one.after for one in (first, *others)])
+        )
+        yield replace(first, path=path, name=f"{first.name}, {len(others) + 1} times", before=before, after=after)
 
 
 def changes_table(changes: Iterable[Change], *, show_originals: bool) -> Table:
@@ -123,11 +145,17 @@ def _print_differences(
 ) -> None:
     for preview in (one, other):
         _print_quarantine(console, preview)
-    table = Table(Column("Element", overflow="fold"), "Name", " + ".join(recipes), " + ".join(against), "Elements")
     found = differences(one, other)
-    shown = found if details else [each._replace(path=_ITEM_NUMBER.sub("[*]", each.path)) for each in found]
-    for difference, count in Counter(shown).items():
-        kinds = (kind.value if kind else "stays" for kind in (difference.one, difference.other))
-        table.add_row(escape(difference.path), escape(difference.name), *kinds, str(count))
+    # A rule may be one long word.
+    columns = [Column(" + ".join(each), overflow="fold") for each in (recipes, against)]
+    if details:
+        table = Table(Column("Element", overflow="fold"), "Name", *columns)
+        for each in found:
+            table.add_row(each.path, each.name, escape(str(each.one)), escape(str(each.other)))
+    else:
+        table = Table("Elements", *columns, Column("Number", justify="right"))
+        for treatments, names in by_treatment(found).items():
+            row = (names_text(list(names)), *map(str, treatments), str(names.total()))
+            table.add_row(*map(escape, row))
     console.print(table)
-    console.print(f"{len(found)} elements are treated differently.")
+    console.print(f"{len(found)} elements are treated differently{'.' if details else '; --details lists them.'}")

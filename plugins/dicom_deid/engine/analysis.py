@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from typing import Literal
 
 from dicom_deid.dicom.part10 import FileHeader
+from dicom_deid.dicom.walk import RuleEdit
 from dicom_deid.engine.handler_table import HandlerTable
-from dicom_deid.engine.handlers.basic import ObjectWalk
+from dicom_deid.engine.handlers.basic import ObjectWalk, PendingEdit
 from dicom_deid.engine.references import MODALITIES, well_known_uids
 from dicom_deid.engine.residuals.search import RemovedValues
 from dicom_deid.engine.residuals.terms import SearchTerms
+from dicom_deid.engine.segments import SegmentEdit
 from dicom_deid.identifiers import Identifier, IdentifierKind, with_issuer
 from dicom_deid.objects import SourceRange
 from dicom_deid.reasons import Reason
@@ -210,6 +212,19 @@ class DeidentifyResult:
         """Number of elements that each rule changed, by its index in the recipe."""
         return {index: count for index, count in enumerate(self._walk.rules) if count}
 
+    def rules_by_path(self) -> dict[tuple[int, ...], set[int]]:
+        """Return the indices of the rules that act on elements, by the tags of the sequences around them and their own.
+
+        A rule that removes an element is not one of those of the elements inside it.
+        """
+        found: dict[tuple[int, ...], set[int]] = {}
+        for walk in (self._walk, *(one.segment.walk for one in self._walk.edits if isinstance(one, SegmentEdit))):
+            for edit in walk.edits:
+                if isinstance(edit, RuleEdit) and edit.rule >= 0:
+                    path = (*edit.item_context.context.path, _tag(edit, walk.data))
+                    found.setdefault(path, set()).add(edit.rule)
+        return found
+
     @property
     def actions(self) -> dict[str, int]:
         """Number of elements that each action changed, with and without a rule."""
@@ -242,3 +257,12 @@ class DeidentifyResult:
         if any(isinstance(part, SourceRange) for part in self.parts):
             raise ValueError("part of the object is in its source and was not given")
         return b"".join(self.parts)  # type: ignore[arg-type]
+
+
+def _tag(edit: RuleEdit, data: bytes) -> int:
+    """Return the tag of the element that a rule changes or adds."""
+    if edit.start == edit.end and isinstance(edit, PendingEdit):
+        return edit.handler.tag
+    head = data[edit.start : edit.end] if edit.start < edit.end else edit.new
+    group, element = edit.item_context.context.order.tag.unpack(head[:4])
+    return int(group) << 16 | int(element)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from dicom_deid.engine import Deidentifier
+from dicom_deid.dicom.tags import tag_text
+from dicom_deid.engine import Deidentifier, DeidentifyResult
 from dicom_deid.exceptions import Quarantine
 from dicom_deid.objects import SourceRange
 from dicom_deid.objectstore import ObjectStore
@@ -15,6 +17,11 @@ from dicom_deid.pipeline.changes import Change, ChangeKind, Elements, changes_be
 from dicom_deid.pipeline.fetch import FetchedObject, fetch_object
 from dicom_deid.pipeline.preview_pseudonyms import PreviewPseudonyms
 from dicom_deid.reasons import Reason
+from dicom_deid.recipe import Recipe
+
+ITEM_NUMBER = re.compile(r"\[\d+\]")
+"""The number of an item in a tag path."""
+_TAG_LENGTH = len(tag_text(0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +38,8 @@ class ObjectPreview:
         The object's modality, empty when it could not be read.
     actions, rules, notes
         Counts by action, by index of the rule, and of notes.
+    rule_texts
+        The rules that act on elements, by tag paths without numbers of items.
     reason, where
         Why the object would be quarantined, and at which element; None and empty if it would not.
     """
@@ -41,8 +50,38 @@ class ObjectPreview:
     actions: dict[str, int] = field(default_factory=dict)
     rules: dict[int, int] = field(default_factory=dict)
     notes: dict[Reason, int] = field(default_factory=dict)
+    rule_texts: Mapping[str, str] = field(default_factory=dict)
     reason: Reason | None = None
     where: str = ""
+
+    def treatment(self, path: str, change: Change | None) -> Treatment:
+        """Return what is done to the element of a tag path, given its change."""
+        if change is None:
+            return Treatment(None)
+        place = ITEM_NUMBER.sub("", path)
+        if change.kind is ChangeKind.REMOVED:
+            # Its own rule, or that of a sequence around it which is removed.
+            while place and place not in self.rule_texts:
+                place = place[:-_TAG_LENGTH]
+        return Treatment(change.kind, self.rule_texts.get(place, ""))
+
+
+class Treatment(NamedTuple):
+    """The change that a recipe makes to an element, and the rule for it.
+
+    Parameters
+    ----------
+    kind
+        The change, None if the element stays as it is.
+    rule
+        The rule that makes it; empty for a setting.
+    """
+
+    kind: ChangeKind | None
+    rule: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.rule or 'setting'}" if self.kind else "stays"
 
 
 class Difference(NamedTuple):
@@ -50,8 +89,8 @@ class Difference(NamedTuple):
 
     path: str
     name: str
-    one: ChangeKind | None
-    other: ChangeKind | None
+    one: Treatment
+    other: Treatment
 
 
 def preview_object(
@@ -93,9 +132,19 @@ def preview_object(
                 actions=dict(result.actions),
                 rules=dict(result.rules),
                 notes=dict(result.notes),
+                rule_texts=_rule_texts(deidentifier.recipe, result),
             )
         )
     return previews
+
+
+def _rule_texts(recipe: Recipe, result: DeidentifyResult) -> dict[str, str]:
+    texts = {}
+    for path, indices in result.rules_by_path().items():
+        first, *others = sorted(indices)
+        more = f" and {len(others)} more" if others else ""
+        texts["".join(map(tag_text, path))] = f"{recipe.rules[first]}{more}"
+    return texts
 
 
 def differences(one: ObjectPreview, other: ObjectPreview) -> tuple[Difference, ...]:
@@ -109,8 +158,21 @@ def differences(one: ObjectPreview, other: ObjectPreview) -> tuple[Difference, .
         if known is not None and (
             left is None or right is None or (left.kind, left.after) != (right.kind, right.after)
         ):
-            found.append(Difference(path, known.name, left.kind if left else None, right.kind if right else None))
+            found.append(Difference(path, known.name, one.treatment(path, left), other.treatment(path, right)))
     return tuple(found)
+
+
+def by_treatment(found: Iterable[Difference]) -> dict[tuple[Treatment, Treatment], Counter[str]]:
+    """Return the names of elements, and how many have that name, by what two recipes do to them."""
+    groups: dict[tuple[Treatment, Treatment], Counter[str]] = {}
+    for each in found:
+        groups.setdefault((each.one, each.other), Counter())[each.name] += 1
+    return groups
+
+
+def names_text(names: Sequence[str]) -> str:
+    """Return the first of some names, and how many more there are."""
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
 
 
 @dataclass(slots=True)
@@ -126,7 +188,9 @@ class SampleSummary:
     actions, notes, reasons
         Counts by action, of notes, and of objects that would be quarantined by reason.
     differences
-        With two recipes: the number of objects in which an element is treated differently.
+        With two recipes: the number of objects with elements that are treated differently, by what is done to them.
+    names
+        Names of these elements.
     """
 
     objects: Counter[str] = field(default_factory=Counter)
@@ -134,7 +198,8 @@ class SampleSummary:
     actions: Counter[str] = field(default_factory=Counter)
     notes: Counter[Reason] = field(default_factory=Counter)
     reasons: Counter[Reason] = field(default_factory=Counter)
-    differences: Counter[Difference] = field(default_factory=Counter)
+    differences: Counter[tuple[Treatment, Treatment]] = field(default_factory=Counter)
+    names: dict[tuple[Treatment, Treatment], Counter[str]] = field(default_factory=dict)
 
     def add(self, preview: ObjectPreview, other: ObjectPreview | None) -> None:
         """Count one object."""
@@ -145,4 +210,6 @@ class SampleSummary:
         if preview.reason is not None:
             self.reasons[preview.reason] += 1
         if other is not None:
-            self.differences.update(differences(preview, other))
+            for treatments, names in by_treatment(differences(preview, other)).items():
+                self.differences[treatments] += 1
+                self.names.setdefault(treatments, Counter()).update(names)

@@ -15,7 +15,7 @@ from dicom_deid.objectstore import ObjectStore, S3Connection, open_source
 from dicom_deid.pipeline.configuration import RunConfiguration
 from dicom_deid.pipeline.engine import make_deidentifier
 from dicom_deid.pipeline.fetch import excluding_criterion, fetch_root_elements
-from dicom_deid.pipeline.preview import ObjectPreview, SampleSummary, preview_object
+from dicom_deid.pipeline.preview import ObjectPreview, SampleSummary, names_text, preview_object
 from dicom_deid.recipe import Recipe
 from dicom_deid.recipe.selection import NO_SELECTION, Selection
 
@@ -154,7 +154,7 @@ def describe_sample(report: Mapping[str, Any]) -> Iterator[str]:
     if report["compared_with"] and not report["differences"]:
         yield "Both recipes treat the sample alike."
     for each in report["differences"]:
-        yield f"{each['objects']:6d} objects  {each['tag']} {each['name']}: {each['one']} or {each['other']}"
+        yield f"{each['objects']:6d} objects  {each['elements']}: {each['one']}, or {each['other']}"
 
 
 def _is_excluded(selection: Selection, source: ObjectStore, listed: SourceObject) -> bool:
@@ -194,7 +194,12 @@ def _report(summary: SampleSummary, recipe: Recipe, other: Recipe | None) -> dic
         "notes": {str(reason): count for reason, count in summary.notes.most_common()},
         "quarantined": {str(reason): count for reason, count in summary.reasons.most_common()},
         "differences": [
-            {"tag": each.path, "name": each.name, "one": each.one, "other": each.other, "objects": count}
-            for each, count in summary.differences.most_common(_SHOWN_DIFFERENCES)
+            {
+                "elements": names_text(list(summary.names[treatments])),
+                "one": str(treatments[0]),
+                "other": str(treatments[1]),
+                "objects": count,
+            }
+            for treatments, count in summary.differences.most_common(_SHOWN_DIFFERENCES)
         ],
     }

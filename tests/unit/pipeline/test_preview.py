@@ -15,7 +15,7 @@ from tests.support.datasets import COMPREHENSIVE_SR, code, content_item, element
 from dicom_deid.engine import Deidentifier, Settings
 from dicom_deid.objects import SourceObject
 from dicom_deid.objectstore import LocalStore
-from dicom_deid.pipeline.preview import ChangeKind, preview_object
+from dicom_deid.pipeline.preview import ChangeKind, Treatment, by_treatment, differences, preview_object
 from dicom_deid.pipeline.sample import draw_objects
 from dicom_deid.recipe import Recipe
 
@@ -41,6 +41,44 @@ def test_items_are_shown_at_the_places_that_they_had(stays: tuple[bool, ...], tm
     texts = {change.path: change for change in preview.changes if change.path.endswith("(0040,a160)")}
     assert set(texts) == {f"(0040,a730)[{number}](0040,a160)" for number, each in enumerate(stays) if not each}
     assert {change.kind for change in texts.values()} <= {ChangeKind.REMOVED}
+
+
+def test_differences_are_grouped_by_the_rules_that_make_them(tmp_path: Path) -> None:
+    """Catches a line for each item, and an element that is shown with the rule of another."""
+    numbers = [content_item("TEXT", LEFT, [element("TextValue", f"text {number}")]) for number in range(40)]
+    data = part10(
+        [
+            element("SOPClassUID", COMPREHENSIVE_SR),
+            element("SOPInstanceUID", "1.2.3"),
+            element("StudyInstanceUID", "1.2.4"),
+            element("StudyDate", "20260102"),
+            element("ReferencedStudySequence", [[element("ReferencedSOPInstanceUID", "1.2.5")]]),
+            element("PatientSex", "F"),
+            element("ContentSequence", numbers),
+        ]
+    )
+    (tmp_path / "report.dcm").write_bytes(data)
+    settings = Settings(residuals="off", documents="allow", stamp_method=False)
+    recipes = (
+        "JITTER endswith:Date 31\nREPLACE SOPInstanceUID func:generate_value",
+        "REPLACE SOPInstanceUID func:generate_value\nREMOVE StudyDate\nREMOVE ReferencedStudySequence\n"
+        "REPLACE TextValue X\nADD PatientAge 030Y",
+    )
+    engines = [Deidentifier(Recipe.parse(f"FORMAT dicom\n%header\n{text}\n"), settings) for text in recipes]
+    one, other = preview_object(engines, LocalStore(tmp_path), "report.dcm", size=len(data))
+    found = by_treatment(differences(one, other))
+    stays, removed = Treatment(None), ChangeKind.REMOVED
+    sequence = Treatment(removed, "REMOVE ReferencedStudySequence")
+    assert found == {
+        (Treatment(ChangeKind.CHANGED, "JITTER endswith:Date 31"), Treatment(removed, "REMOVE StudyDate")): Counter(
+            {"Study Date": 1}
+        ),
+        (stays, sequence): Counter({"Referenced Study Sequence": 1}),
+        # A setting, not a rule, replaces references.
+        (Treatment(ChangeKind.CHANGED), sequence): Counter({"Referenced SOP Instance UID": 1}),
+        (stays, Treatment(ChangeKind.ADDED, "ADD PatientAge 030Y")): Counter({"Patient's Age": 1}),
+        (stays, Treatment(ChangeKind.CHANGED, "REPLACE TextValue X")): Counter({"Text Value": 40}),
+    }
 
 
 @given(
