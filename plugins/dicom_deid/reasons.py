@@ -122,7 +122,7 @@ _ADVICE = {
         "A value that a rule reads cannot be decoded in the object's character set.",
         "Correct SpecificCharacterSet (0008,0005) at the source.",
     ),
-    Reason.NESTING_TOO_DEEP: Advice("Sequences are nested deeper than the limit.", "Inspect the object."),
+    Reason.NESTING_TOO_DEEP: Advice("Sequences are nested deeper than 64 levels.", "Inspect the object."),
     Reason.INFLATED_TOO_LARGE: Advice("A deflated object inflates beyond the limit.", "Inspect the object."),
     Reason.HEADER_TOO_LARGE: Advice(
         "The elements of a large object, without its pixel data, exceed the memory limit.",

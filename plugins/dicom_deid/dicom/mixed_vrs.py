@@ -18,6 +18,7 @@ from dicom_deid.dicom.vr import LONG_FORM_VRS, is_vr, vr_of
 from dicom_deid.dicom.walk import (
     BIG_ENDIAN,
     LITTLE_ENDIAN,
+    MAX_DEPTH,
     UNDEFINED,
     VR_BYTES,
     ByteOrder,
@@ -40,7 +41,6 @@ MIXED_VRS = "VRs are explicit and implicit"
 Parsed = TypeVar("Parsed")
 
 _LONG_FORM = frozenset(vr.encode("ascii") for vr in LONG_FORM_VRS)
-_MAX_DEPTH = 64
 _ROOT = {order.big_endian: SkippingContext((), False, order) for order in (LITTLE_ENDIAN, BIG_ENDIAN)}
 
 
@@ -114,7 +114,7 @@ class _Parser:
 
     def elements(self, pos: int, end: int, depth: int, *, implicit: bool = False) -> int:
         """Parse elements up to `end` or an item delimitation, and return the position after them."""
-        if depth > _MAX_DEPTH:
+        if depth > MAX_DEPTH:
             raise Quarantine(Reason.NESTING_TOO_DEEP, f"{depth} sequences deep")
         data = self.data
         while end - pos >= 8:

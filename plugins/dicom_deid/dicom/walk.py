@@ -31,8 +31,8 @@ _PAUSE: Final = 0
 # The element may begin a segment, which its handler handles as a whole.
 SEGMENT: Final = 1
 
-# Limit on nested sequences that are skipped, below Python's recursion limit.
-_MAX_SKIPPED_DEPTH: Final = 64
+MAX_DEPTH: Final = 64
+"""Limit on nested sequences: the parsers, which call themselves for each one, stay below Python's recursion limit."""
 
 # Limit on the tags of one object whose handlers are resolved: more than any real object has; takes seconds.
 MAX_DISTINCT_ELEMENTS: Final = 10_000
@@ -774,7 +774,7 @@ class SkippingContext(DatasetContext[Walk]):
 
     def _items(self, implicit: bool, order: ByteOrder) -> SkippingContext:
         if implicit not in self.item_contexts:
-            if len(self.path) > _MAX_SKIPPED_DEPTH:
+            if len(self.path) > MAX_DEPTH:
                 raise Quarantine(Reason.NESTING_TOO_DEEP, f"{len(self.path)} sequences deep")
             self.item_contexts[implicit] = SkippingContext((*self.path, 0), implicit, order)
         return self.item_contexts[implicit]

@@ -16,6 +16,7 @@ from dicom_deid.dicom.vr import vr_of
 from dicom_deid.dicom.walk import (
     BIG_ENDIAN,
     LITTLE_ENDIAN,
+    MAX_DEPTH,
     ByteOrder,
     DatasetContext,
     ElementHandler,
@@ -35,8 +36,6 @@ from dicom_deid.reasons import Reason
 from dicom_deid.recipe import ElementName
 
 _CHARACTER_SET = 0x00080005
-# Five calls per sequence: below Python's recursion limit.
-_MAX_DEPTH = 128
 
 
 @lru_cache(maxsize=16384)
@@ -85,6 +84,10 @@ ROOT = Within()
 """The root data set."""
 
 
+class _NoneFollowsError(Exception):
+    """No wanted position follows."""
+
+
 class _ElementRefWalk(Walk):
     __slots__ = ("erased", "hidden", "listed", "nested", "next", "wanted")
 
@@ -108,13 +111,21 @@ class _ElementRefWalk(Walk):
         self.listed: list[ElementRef] = []
 
     def wants(self, start: int, end: int) -> bool:
-        """Return whether the element whose value is in ``[start, end)`` is listed; call it in the order of elements."""
+        """Return whether the element whose value is in ``[start, end)`` is listed; call it in the order of elements.
+
+        Raises
+        ------
+        _NoneFollowsError
+            Neither this element nor one after it is listed.
+        """
         wanted = self.wanted
         if wanted is None:
             return True
         while self.next < len(wanted) and wanted[self.next] < start:
             self.next += 1
-        return self.next < len(wanted) and wanted[self.next] < end
+        if self.next == len(wanted):
+            raise _NoneFollowsError
+        return wanted[self.next] < end
 
 
 class _ElementRefContext(DatasetContext[_ElementRefWalk]):
@@ -222,6 +233,9 @@ class _ElementRefHandler(ElementHandler[_ElementRefWalk]):
             walk.listed.append(
                 ElementRef(element, start, start, Encoding(implicit, context.order.big_endian), item_context.codecs)
             )
+        else:
+            # Its end is not known yet; stop if no wanted position follows its start.
+            walk.wants(start, len(walk.data))
         end = walk_items(walk, self._items(context, element, implicit), start, len(walk.data), item_context, True)
         if walk.hidden(element):
             del walk.listed[listed:]
@@ -233,7 +247,7 @@ class _ElementRefHandler(ElementHandler[_ElementRefWalk]):
         self, context: DatasetContext[_ElementRefWalk], element: ElementName, implicit: bool
     ) -> _ElementRefContext:
         path = (*context.path, self.tag)
-        if len(path) > _MAX_DEPTH:
+        if len(path) > MAX_DEPTH:
             raise Quarantine(Reason.NESTING_TOO_DEEP, f"{len(path)} sequences deep")
         order = LITTLE_ENDIAN if self.explicit_vr == "UN" else context.order
         return _context(path, element.nested_name, implicit, order)
@@ -280,7 +294,7 @@ def iter_elements(
     walk = _ElementRefWalk(data, hidden, nested, partial, wanted=wanted)
     path, name, codecs = within
     order = BIG_ENDIAN if encoding.big_endian else LITTLE_ENDIAN
-    with contextlib.suppress(TrailingBytesError):
+    with contextlib.suppress(TrailingBytesError, _NoneFollowsError):
         context = _context(path, name, encoding.implicit, order)
         walk_elements(walk, context, start, len(data), ItemContext(context, codecs))
     return walk.listed

@@ -16,6 +16,7 @@ from dicom_deid.dicom.walk import (
     IMPLICIT,
     LITTLE_ENDIAN,
     LONG,
+    MAX_DEPTH,
     SHORT,
     STOP,
     ByteOrder,
@@ -527,7 +528,7 @@ class HandlerTable:
     def _items(self, context: RuleContext, element: ElementName, unknown: bool, rules_apply: bool) -> RuleContext:
         """Return the context of the items of a sequence; those of VR UN are of implicit VR little endian."""
         path = (*context.path, element.tag)
-        if len(path) > self.settings.max_depth:
+        if len(path) > MAX_DEPTH:
             raise Quarantine(Reason.NESTING_TOO_DEEP, f"{len(path)} sequences deep")
         held = context.item_rule is not None and element.tag in context.item_rule.holders
         item_rule = context.item_rule if held else None

@@ -70,8 +70,6 @@ class Settings:
     recompress_pixels
         Compress cleaned pixels in their original transfer syntax if that is lossless; otherwise write them
         uncompressed.
-    max_depth
-        Quarantine objects with sequences nested deeper.
     max_inflated_bytes
         Quarantine a deflated data set that inflates to more bytes.
     """
@@ -94,7 +92,6 @@ class Settings:
     documents: Literal["allow", "quarantine"] = "quarantine"
     faces: FacePolicy = "report"
     recompress_pixels: bool = True
-    max_depth: int = 64
     max_inflated_bytes: int = 256 * 2**20
 
     def __post_init__(self) -> None:

@@ -22,6 +22,7 @@ from dicom_deid.dicom.vr import vr_of
 from dicom_deid.dicom.walk import (
     BIG_ENDIAN,
     LITTLE_ENDIAN,
+    MAX_DEPTH,
     STOP,
     UNDEFINED,
     DatasetContext,
@@ -42,8 +43,6 @@ _SHOWN_CHARACTERS = 80
 _CHARACTER_SET = 0x00080005
 # Float Pixel Data, Double Float Pixel Data and Pixel Data.
 _PIXELS = frozenset({0x7FE00008, 0x7FE00009, 0x7FE00010})
-# That of the engine by default; Python's recursion limit is reached at about 90.
-_MAX_DEPTH = 64
 _MAX_INFLATED = 2**28
 # ValueType and ConceptNameCodeSequence of a content item, and CodeValue and CodingSchemeDesignator of its concept name.
 _VALUE_TYPE, _CONCEPT_NAME, _CODE = "(0040,a040)", "(0040,a043)", ("(0008,0100)", "(0008,0102)")
@@ -409,7 +408,7 @@ class _ListingHandler(ElementHandler[_Listing]):
     ) -> int:
         """List a sequence that ends at `stop`, or at a delimitation, and return where it ends."""
         if self.items is None:
-            if len(context.path) >= _MAX_DEPTH:
+            if len(context.path) >= MAX_DEPTH:
                 raise Quarantine(Reason.NESTING_TOO_DEEP, f"{len(context.path)} sequences deep")
             is_unknown = self.explicit_vr == "UN"
             order = LITTLE_ENDIAN if is_unknown else context.order
@@ -452,7 +451,9 @@ def changes_between(before: Elements, after: Elements) -> Iterator[Change]:
 
 
 def _changes(before: DataSet, after: DataSet, prefix: str) -> Iterator[Change]:
-    for tag in sorted(tag for tag in before.keys() | after.keys() if before.get(tag) is not after.get(tag)):
+    differing = [tag for tag, element in before.items() if after.get(tag) is not element]
+    differing += [tag for tag in after if tag not in before]
+    for tag in sorted(differing):
         old, new = before.get(tag), after.get(tag)
         path = prefix + tag
         if old is None and new is not None:
@@ -464,18 +465,22 @@ def _changes(before: DataSet, after: DataSet, prefix: str) -> Iterator[Change]:
             kind = ChangeKind.CHANGED if summary else ChangeKind.EMPTIED
             yield Change(path, old.name, kind, old.summary, summary, new)
         for number, one, other in _pairs(old.items if old else (), new.items if new else ()):
-            if one is not other:
-                yield from _changes(one, other, f"{path}[{number}]")
+            yield from _changes(one, other, f"{path}[{number}]")
 
 
 def _pairs(before: Sequence[DataSet], after: Sequence[DataSet]) -> Iterator[tuple[int, DataSet, DataSet]]:
-    """Yield numbers and items of a sequence; concept names identify the items if rules removed some of them."""
+    """Yield numbers and items that differ; concept names identify the items if rules removed some of them."""
     number, removed = 0, len(before) - len(after)
+    if not removed:
+        yield from ((i, *both) for i, both in enumerate(zip(before, after, strict=True)) if both[0] is not both[1])
+        return
     for new in after:
         while removed > 0 and before[number] is not new and _concept(before[number]) != _concept(new):
             yield number, before[number], _NO_ELEMENTS
             number, removed = number + 1, removed - 1
-        yield number, before[number] if number < len(before) else _NO_ELEMENTS, new
+        old = before[number] if number < len(before) else _NO_ELEMENTS
+        if old is not new:
+            yield number, old, new
         number += 1
     for rest in range(number, len(before)):
         yield rest, before[rest], _NO_ELEMENTS

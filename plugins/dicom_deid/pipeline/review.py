@@ -7,6 +7,7 @@ import re
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import BinaryIO, NamedTuple
 
 from pydicom.dataset import Dataset
@@ -33,7 +34,6 @@ _SHORTEST = 3
 _MASK = "█"
 _MAX_TEXT = 2000
 _MAX_ITEMS = 2000
-_MAX_DEPTH = 50
 
 
 _VIEWS = {
@@ -219,20 +219,17 @@ def content_tree(deidentifier: Deidentifier, storage: ObjectStore, stored: Sourc
     except Exception:
         # Messages of pydicom may hold values.
         raise NotReviewable("The header cannot be read by pydicom.") from None
-    lines = []
-    for line in _content(report, 0):
-        lines.append(line)
-        if len(lines) == _MAX_ITEMS:
-            break
+    lines = list(islice(_content(report, 0), _MAX_ITEMS + 1))
+    if len(lines) > _MAX_ITEMS:
+        lines[-1] = ContentLine(0, "", f"More items follow; only the first {_MAX_ITEMS:,} are shown.", "")
     return lines
 
 
 def _content(item: Dataset, level: int) -> Iterator[ContentLine]:
     if "ValueType" in item:
         yield ContentLine(level, str(item.ValueType), _meaning(item, "ConceptNameCodeSequence"), _value_text(item))
-    if level < _MAX_DEPTH:
-        for each in item.get("ContentSequence") or ():
-            yield from _content(each, level + 1)
+    for each in item.get("ContentSequence") or ():
+        yield from _content(each, level + 1)
 
 
 def _value_text(item: Dataset) -> str:

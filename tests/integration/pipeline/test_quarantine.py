@@ -83,7 +83,7 @@ def test_each_held_object_is_counted_once(place):
     place.put(held_images(Device("ACME", "Echo 1"), patients=2, images=3))
     place.run(settings=STRICT)
     place.run(settings=STRICT, retry_quarantined=True)
-    place.run(settings=STRICT.replace(max_depth=63))
+    place.run(settings=STRICT.replace(max_inflated_bytes=2**20))
     (group,) = held(place)
     assert (group.objects, group.studies, group.patients) == (6, 2, 2)
     assert (group.reason, group.modality, group.manufacturer, group.model) == ("pixel-risk", "US", "ACME", "Echo 1")

@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-from tests.support.datasets import element, part10, sr_elements
+from tests.support.datasets import Encoding, code, content_item, element, part10, sr_elements
 from tests.support.held import Device, held_image
 from tests.support.images import planted_image
 from tests.support.runs import RunEnvironment
 
+from dicom_deid.dicom.walk import MAX_DEPTH
 from dicom_deid.engine import Deidentifier, Settings
 from dicom_deid.objects import SourceObject
 from dicom_deid.objectstore import ObjectStore, open_object_store
@@ -232,6 +233,21 @@ def test_a_content_tree_is_what_the_rules_would_leave(place):
     assert lines[0].value_type == "CONTAINER"
     assert {line.value_type for line in lines} >= {"TEXT"}
     assert max(line.level for line in lines) >= 1
+
+
+def test_no_content_is_left_out_in_silence(place):
+    """Catches a reviewer who releases a report whose deepest or last items were not shown."""
+    rules = Deidentifier(Recipe.parse("FORMAT dicom\n%header\nREMOVE PatientName\n"), OFF)
+    finding = code("121071", "DCM", "Finding")
+    deep = content_item("TEXT", finding, [element("TextValue", "innermost")])
+    for _ in range(MAX_DEPTH - 2):
+        deep = content_item("CONTAINER", finding, [], [deep])
+    for items, last in (([deep], "innermost"), ([deep] * 40, "only the first 2,000 are shown")):
+        tree = element("ContentSequence", items)
+        elements = [tree if one.tag == tree.tag else one for one in sr_elements(3)]
+        store, found = stored(place, part10(elements, Encoding(sequences="undefined", items="undefined")))
+        shown = content_tree(rules, store, found)[-1]
+        assert last in f"{shown.concept} {shown.text}"
 
 
 def test_unreadable_objects(place):

@@ -9,9 +9,14 @@ from tests.support import datasets
 from tests.support.datasets import Element, Encoding, element
 from tests.support.engine import RULES_ALONE, every_element, pseudonyms, read, rules, run
 
+from dicom_deid.dicom.deflate import inflate
+from dicom_deid.dicom.part10 import read_header
+from dicom_deid.dicom.walk import MAX_DEPTH
 from dicom_deid.engine import Deidentifier, NeedMoreDataError, Settings
+from dicom_deid.engine.element_refs import iter_elements
 from dicom_deid.exceptions import Quarantine
 from dicom_deid.objects import SourceRange
+from dicom_deid.pipeline.changes import read_elements
 from dicom_deid.reasons import Reason
 from dicom_deid.recipe import Recipe
 
@@ -130,15 +135,54 @@ def test_signatures_are_removed_when_anything_changes():
     assert run(data, "", untouched).to_bytes() == data
 
 
-def test_sequences_beyond_the_limit_are_quarantined():
-    inner = [element("PatientSex", "F")]
-    for _ in range(12):
-        inner = [element("ReferencedStudySequence", [inner])]
-    data = datasets.part10([*datasets.ct_elements(1), *inner])
-    run(data, "", RULES_ALONE.replace(max_depth=12))
-    with pytest.raises(Quarantine) as caught:
-        run(data, "", RULES_ALONE.replace(max_depth=11))
-    assert caught.value.reason is Reason.NESTING_TOO_DEEP
+@pytest.mark.parametrize("encoding", ENCODINGS, ids=IDS)
+def test_all_readers_have_the_same_limit_on_nested_sequences(encoding):
+    """Catches an object that a run de-identifies and a preview refuses, or that reaches Python's recursion limit."""
+
+    def nested(depth):
+        inner = [element("PatientID", "1")]
+        for _ in range(depth):
+            inner = [element("ReferencedStudySequence", [inner])]
+        return datasets.part10([*datasets.ct_elements(1), *inner], encoding)
+
+    def refer_to(data):
+        start, encoding, body = _data_set(data)
+        return iter_elements(body, start, encoding)
+
+    shifts = Settings(residuals="report", pixel_risk="allow")
+    readers = (lambda data: run(data, "REMOVE PatientID", shifts), read_elements, refer_to)
+    for reader in readers:
+        reader(nested(MAX_DEPTH))
+        with pytest.raises(Quarantine) as caught:
+            reader(nested(MAX_DEPTH + 1))
+        assert caught.value.reason is Reason.NESTING_TOO_DEEP
+
+
+def _data_set(data):
+    """Return where the data set begins, its encoding, and the object without compression."""
+    header = read_header(data)
+    start = header.data_set_start
+    if header.transfer_syntax.deflated:
+        data, start = inflate(data, start, 2**20)[0], 0
+    return start, header.transfer_syntax.encoding, data
+
+
+@pytest.mark.parametrize("lengths", ["defined", "undefined"])
+def test_a_search_for_one_position_ends_there(lengths):
+    """Catches a search that reads the rest of a large report for a name at its beginning."""
+    tree = [[element("TextValue", f"text {number}")] for number in range(300)]
+    elements = [element("PatientName", "Doe^Jane"), element("ContentSequence", tree), element("PixelData", b"")]
+    data = datasets.part10(elements, datasets.Encoding(sequences=lengths, items=lengths))
+    start, encoding, _ = _data_set(data)
+    last = data.index(b"text 299")
+    assert [one.element.nested_name for one in iter_elements(data, start, encoding, wanted=[last])] == [
+        "ContentSequence__TextValue"
+    ]
+    # The rest cannot be read.
+    broken = data[: last - 40] + bytes(40) + data[last:]
+    for position, name in ((data.index(b"Doe"), "PatientName"), (data.index(b"text 7"), "ContentSequence__TextValue")):
+        found = iter_elements(broken, start, encoding, wanted=[position])
+        assert [one.element.nested_name for one in found] == [name]
 
 
 def test_an_added_element_out_of_order_is_refused_rather_than_doubled():

@@ -18,7 +18,7 @@ def configuration(**changes):
 def test_json_round_trip_keeps_every_field():
     original = configuration(
         recipes=("desktop", "site.dicom"),
-        settings=Settings(private_elements="remove", max_depth=7),
+        settings=Settings(private_elements="remove", layout_objects=7),
         variables={"SITE": "A"},
         functions={"f": "os.path:join"},
         quarantine="s3://quarantine/ct",
@@ -36,10 +36,10 @@ def test_pickles_for_worker_processes():
 
 def test_partial_settings_and_one_recipe_as_text_are_what_a_form_gives():
     made = RunConfiguration.from_mapping(
-        {"source": "a", "destination": "b", "project": "p", "recipes": "desktop", "settings": {"max_depth": 3}}
+        {"source": "a", "destination": "b", "project": "p", "recipes": "desktop", "settings": {"layout_objects": 3}}
     )
     assert made.recipes == ("desktop",)
-    assert made.settings == Settings(max_depth=3)
+    assert made.settings == Settings(layout_objects=3)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_unknown_and_missing_fields_are_named():
 def test_digest_follows_what_decides_the_bytes_and_their_key_and_nothing_else():
     digest = configuration().digest
     decisive = [
-        {"settings": Settings(max_depth=3)},
+        {"settings": Settings(layout_objects=3)},
         {"variables": {"SITE": "B"}},
         {"destination_key_template": "{SOPInstanceUID}"},
     ]

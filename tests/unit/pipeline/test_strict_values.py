@@ -20,7 +20,7 @@ BASE = {"source": "s3://a", "destination": "s3://b", "project": "p"}
         ({"settings": {"residuals": "Quarantine"}}, "residuals must be one of"),
         ({"settings": {"documents": None}}, "documents must be one of"),
         ({"settings": {"rebuild_file_meta": "False"}}, "rebuild_file_meta must be true or false"),
-        ({"settings": {"max_depth": "64"}}, "max_depth must be a whole number"),
+        ({"settings": {"layout_objects": "20"}}, "layout_objects must be a whole number"),
         ({"settings": {"pixelrisk": "allow"}}, "no field pixelrisk; did you mean pixel_risk"),
         ({"retry_quarantined": "False"}, "retry_quarantined must be true or false"),
         ({"server_side_copy": 0}, "server_side_copy must be true or false"),
