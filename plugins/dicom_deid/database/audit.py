@@ -13,6 +13,7 @@ from dicom_deid import __version__
 from dicom_deid.database.connection import DatabaseConnection
 from dicom_deid.database.copy_format import copy_line
 from dicom_deid.database.hash_chain import ADVANCE, head_parameters, link_hash, links_of
+from dicom_deid.database.locks import LOCK_CHAIN
 from dicom_deid.database.quarantine import DeviceFacts, ItemDecision
 from dicom_deid.objects import WrittenObject
 from dicom_deid.reasons import Outcome, Reason
@@ -61,7 +62,6 @@ FROM clock_timestamp() moment
 """
 
 _LAST_LINK = """
-SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || ' chain ' || %(chain)s, 0));
 SELECT coalesce(l.position, 0), coalesce(l.hash, e.hash),
     coalesce((SELECT counter FROM chain_head WHERE chain = %(chain)s), 0)
 FROM (SELECT 1) one
@@ -228,7 +228,7 @@ def append_rows(
     text = _audit_text(group, moment, link, rows)
     connection.copy_in(doing, f"audit ({', '.join(AUDIT_COLUMNS[ROW_VERSION])})", text)
     chain = links_of(group.project)
-    last = connection.query(doing, _LAST_LINK, {"chain": chain, "run": group.run_id})[0]
+    last = connection.query(doing, LOCK_CHAIN + _LAST_LINK, {"chain": chain, "run": group.run_id})[0]
     position, previous, counter = last[0] + 1, bytes(last[1] or b""), last[2]
     digest = hashlib.sha256(text).digest()
     chained = link_hash(

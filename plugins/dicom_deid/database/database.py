@@ -210,9 +210,9 @@ class Database:
         """Return the oldest objects that must be deleted still, of a withdrawal or else of superseded objects."""
         return pending_deletions(self.connection, withdrawal_id=withdrawal_id, limit=limit)
 
-    def settle_deletions(self, done: Sequence[Deletion]) -> None:
-        """Record that superseded objects were deleted."""
-        settle_deletions(self.connection, done)
+    def settle_deletions(self, done: Sequence[Deletion], versions_kept: Sequence[Deletion] = ()) -> None:
+        """Record that superseded objects were deleted, and of which a version is kept."""
+        settle_deletions(self.connection, self.chain_key, done, versions_kept)
 
     def prune(self, days: int = 30) -> int:
         """Remove the plan rows of runs that ended at least `days` days ago, never the audit, and return how many."""

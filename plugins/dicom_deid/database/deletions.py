@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from dicom_deid.database.connection import DatabaseConnection
+from dicom_deid.database.hash_chain import record_event
 from dicom_deid.database.projects import Project, decrypt_source_key, split_source
 from dicom_deid.database.runs import IS_HELD
 
@@ -58,6 +60,8 @@ def read_deletions(rows: Sequence[tuple[Any, ...]]) -> list[Deletion]:
 
 # Intents of workers that died, for withdrawn objects: there may be a copy without an audit row.
 _TAKE_OVER = f"""
+SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || ' objects ' || project_id, 0))
+FROM withdrawal WHERE withdrawal_id = %(withdrawal)s;
 WITH dead AS (
     DELETE FROM write_intent i WHERE i.withdrawal_id = %(withdrawal)s AND NOT EXISTS (
         SELECT FROM batch b WHERE b.batch_id = i.batch_id AND b.state = 'leased'
@@ -98,10 +102,15 @@ def pending_deletions(
     )
 
 
-def settle_deletions(connection: DatabaseConnection, done: Sequence[Deletion]) -> None:
-    """Remove the rows of deletions that are done."""
-    connection.query(
-        "recording deletions",
-        "DELETE FROM deletion WHERE deletion_id = ANY (%s)",
-        ([each.deletion_id for each in done],),
-    )
+def settle_deletions(
+    connection: DatabaseConnection, chain_key: bytes, done: Sequence[Deletion], versions_kept: Sequence[Deletion] = ()
+) -> None:
+    """Remove the rows of superseded objects that were deleted; an event says how many of them the bucket keeps."""
+    doing = "recording deletions"
+    with connection.transaction(doing):
+        connection.query(
+            doing, "DELETE FROM deletion WHERE deletion_id = ANY (%s)", ([each.deletion_id for each in done],)
+        )
+        for (run_id, url), objects in Counter((each.run_id, each.url) for each in versions_kept).items():
+            body = {"destination": url, "objects": objects}
+            record_event(connection, chain_key, "superseded-versions-kept", body, run_id=run_id)

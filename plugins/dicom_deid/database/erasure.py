@@ -13,6 +13,7 @@ from dicom_deid.database.connection import DatabaseConnection
 from dicom_deid.database.crosswalk import AccessReason
 from dicom_deid.database.hash_chain import record_event
 from dicom_deid.database.keys import KeyRing
+from dicom_deid.database.locks import LOCK_OBJECTS, LOCK_WITHDRAWALS
 from dicom_deid.database.mapping import bound_to, keyed_hash_of
 from dicom_deid.database.projects import Project, original_cipher
 from dicom_deid.database.source_index import IndexedIdentifiers, index_hashes
@@ -158,11 +159,7 @@ def erase_patients(
         **_index_parameters(project, originals),
     }
     with connection.transaction(doing):
-        connection.query(
-            doing,
-            "SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || ' withdrawal ' || %s, 0))",
-            (project.project_id,),
-        )
+        connection.query(doing, LOCK_WITHDRAWALS + LOCK_OBJECTS, parameters)
         released, deletions, intents, unknown = connection.query(doing, _CHOOSE, parameters)[0]
         if unknown:
             raise ConfigurationError(
@@ -227,9 +224,9 @@ def delete_project(connection: DatabaseConnection, chain_key: bytes, project: Pr
     parameters = {"project": project.project_id}
     with connection.transaction(doing):
         left: Counter[str] = Counter()
+        connection.query(doing, LOCK_WITHDRAWALS + LOCK_OBJECTS, parameters)
         rows = connection.query(
             doing,
-            "SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || ' withdrawal ' || %(project)s, 0)); "
             "SELECT 'released', count(*) FROM processed_object JOIN work_scope USING (scope_id) "
             "WHERE project_id = %(project)s AND destination_key IS NOT NULL UNION ALL "
             "SELECT 'deletions', count(*) FROM deletion JOIN work_scope USING (scope_id) "

@@ -17,8 +17,8 @@ from dicom_deid.database.connection import DatabaseConnection
 from dicom_deid.database.deletions import COLUMNS as DELETION_COLUMNS
 from dicom_deid.database.deletions import Deletion, read_deletions
 from dicom_deid.database.errors import LeaseLost
+from dicom_deid.database.locks import SHARE_OBJECTS, SHARE_WITHDRAWALS
 from dicom_deid.database.mapping import issuer_term, keyed_hash_of
-from dicom_deid.database.patient_terms import TERMS_LOCK
 from dicom_deid.database.projects import Project, decrypt_source_key, split_source
 from dicom_deid.database.pseudonyms import normalised
 from dicom_deid.database.quarantine import decisions_of_batch, settle_held
@@ -42,6 +42,7 @@ SELECT b.state, b.expires_at > clock_timestamp() AND {IS_HELD} FROM batch b WHER
 
 # An object that was being processed when its worker died is counted; every object gets its id before the first is read.
 _TAKE = f"""
+{SHARE_OBJECTS}
 UPDATE batch_item i SET deaths = i.deaths + 1 FROM batch b
 WHERE b.batch_id = %(batch)s AND b.state = 'leased' AND i.batch_id = b.batch_id AND i.item = ANY (b.in_flight)
   AND (i.outcome IS NULL OR i.outcome = 'failed');
@@ -104,10 +105,14 @@ SELECT DISTINCT w.item, x.withdrawal_id FROM wanted w CROSS JOIN LATERAL (VALUES
 JOIN withdrawn x ON x.project_id = %(project)s AND x.kind = each.kind AND x.keyed_hash = each.keyed_hash
 """
 
+_MINE = "SELECT 1 FROM batch WHERE batch_id = %(batch)s AND token = %(token)s FOR UPDATE"
+
 # A withdrawal takes the lock exclusively: it sees every intent made before it, and every later one sees it. A key that
 # is written again, because rules were changed back, must not be deleted because a killed worker has superseded it.
 _INTEND = f"""
-SELECT pg_advisory_xact_lock_shared(hashtextextended(current_schema() || ' withdrawal ' || %(project)s, 0));
+{SHARE_WITHDRAWALS}
+{_MINE};
+{SHARE_OBJECTS}
 {_ADD_SERIES}
 WITH mine AS (
     UPDATE batch SET expires_at = clock_timestamp() + make_interval(secs => %(seconds)s)
@@ -132,14 +137,12 @@ WITH mine AS (
 SELECT (SELECT count(*) FROM mine), (SELECT coalesce(array_agg(DISTINCT item), '{{}}') FROM refused)
 """  # noqa: S608 - constants
 
-_MINE = "SELECT 1 FROM batch WHERE batch_id = %(batch)s AND token = %(token)s FOR UPDATE"
-
 # The old object is deleted after the new one was written under another key, or was quarantined for what was not known
 # when the old one was written; and both where the patient was withdrawn while the object was being written. What an
 # earlier attempt may have written of a withdrawn object, which has no row, is deleted too; a copy in quarantine is
 # deleted by the withdrawal.
 _SETTLE = f"""
-SELECT pg_advisory_xact_lock_shared({TERMS_LOCK});
+{SHARE_OBJECTS}
 {_ADD_SERIES}
 UPDATE batch_item i SET outcome = w.outcome FROM unnest(%(items)s::integer[], %(outcomes)s::text[]) w (item, outcome)
 WHERE i.batch_id = %(batch)s AND i.item = w.item;

@@ -11,12 +11,10 @@ from datetime import datetime
 
 from dicom_deid.database import pseudonyms
 from dicom_deid.database.connection import DatabaseConnection
+from dicom_deid.database.locks import LOCK_OBJECTS
 from dicom_deid.database.mapping import keyed_hash_of
 from dicom_deid.database.projects import Project
 from dicom_deid.identifiers import IdentifierKind
-
-TERMS_LOCK = "hashtextextended(current_schema() || ' terms ' || %(project)s, 0)"
-"""SQL: the advisory lock between adding terms of a project's patients and recording its objects."""
 
 _KNOWN = """
 SELECT w.place, t.patient_hash, t.term_hash, t.term
@@ -41,14 +39,13 @@ SELECT DISTINCT patient_hash FROM added a WHERE is_lasting
 
 # Needed for patients whose objects are written, or about to be; others are compared with the terms when recorded.
 # The lock waits for objects that are being recorded: they may have been searched without the terms just added.
-_MARK = f"""
-SELECT pg_advisory_xact_lock({TERMS_LOCK});
+_MARK = """
 UPDATE processed_object d SET lacks_terms = true FROM source_series s
 WHERE s.project_id = %(project)s AND s.patient_hash = ANY (%(patients)s::bytea[])
   AND d.series_number = s.series_number AND d.destination_key IS NOT NULL AND NOT d.lacks_terms
   AND d.terms < (SELECT count(*) FROM patient_term t WHERE t.project_id = s.project_id
                  AND t.patient_hash = s.patient_hash AND t.is_lasting)
-"""  # noqa: S608 - constants
+"""
 
 
 class PatientTerms:
@@ -123,7 +120,9 @@ class PatientTerms:
         added = [patient for (patient,) in self._connection.query(doing, _ADD, parameters)]
         if added:
             with self._connection.transaction(doing):
-                self._connection.query(doing, _MARK, {"project": self._project.project_id, "patients": added})
+                self._connection.query(
+                    doing, LOCK_OBJECTS + _MARK, {"project": self._project.project_id, "patients": added}
+                )
 
     def _hash(self, patient: str) -> bytes:
         return keyed_hash_of(self._project, IdentifierKind.PATIENT_ID, pseudonyms.normalised(patient))

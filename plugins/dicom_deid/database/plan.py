@@ -16,6 +16,7 @@ from typing import Literal, NamedTuple
 from dicom_deid.database.connection import DatabaseConnection
 from dicom_deid.database.copy_format import NULL, copy_field
 from dicom_deid.database.keys import NONCE_BYTES
+from dicom_deid.database.locks import LOCK_OBJECTS
 from dicom_deid.database.projects import Project, decrypt_source_key, split_source
 from dicom_deid.database.runs import IS_DONE, Run, done_parameters
 from dicom_deid.database.source_index import SourceIndex, add_processed
@@ -216,7 +217,9 @@ WHERE scope_id = %(scope)s AND key_hash = ANY (%(missing)s::uuid[]) AND source_d
 """
 
 _TAKE_BACK = """
-WITH gone AS (DELETE FROM batch WHERE run_id = %(run)s AND state = 'planned' RETURNING batch_id)
+WITH planned AS (
+    SELECT batch_id FROM batch WHERE run_id = %(run)s AND state = 'planned' ORDER BY batch_id FOR UPDATE
+), gone AS (DELETE FROM batch b USING planned p WHERE b.batch_id = p.batch_id RETURNING b.batch_id)
 DELETE FROM batch_item i USING gone WHERE i.batch_id = gone.batch_id
 """
 
@@ -333,7 +336,8 @@ class Planner:
         unread = tuple(prefix + each for each in self._limits.unread_prefixes)
         keys = ((key_hash, decrypt_source_key(self._project, key_hash, encrypted)) for key_hash, encrypted in rows)
         missing = [key_hash for key_hash, key in keys if key.startswith(prefix) and not key.startswith(unread)]
-        self._connection.query(doing, _MARK_DELETED, {**scope, "missing": missing})
+        parameters = {**scope, "project": self._project.project_id, "missing": missing}
+        self._connection.query(doing, LOCK_OBJECTS + _MARK_DELETED, parameters)
         index = SourceIndex(self._connection, self._project, self._run.request.source)
         index.remove_vanished(self._limits.unread_prefixes, missing)
         index.count_changed()

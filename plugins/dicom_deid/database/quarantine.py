@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from dicom_deid.database.connection import DatabaseConnection
 from dicom_deid.database.hash_chain import record_event
+from dicom_deid.database.locks import LOCK_OBJECTS
 from dicom_deid.database.projects import Project, decrypt_source_key, source_key_hash, split_source
 from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.objects import SourceObject
@@ -541,6 +542,7 @@ def _attach(connection: DatabaseConnection, doing: str, project_id: int, decisio
     It replaces decisions about the same objects that have not been applied yet; those that were stay in effect.
     """
     chosen = new.objects
+    connection.query(doing, LOCK_OBJECTS, {"project": project_id})
     rows = connection.query(
         doing,
         "DELETE FROM decided_object d USING held_object h WHERE d.outcome IS NULL AND h.project_id = %(project)s "  # noqa: S608

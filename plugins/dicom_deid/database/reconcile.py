@@ -141,6 +141,8 @@ FROM pg_temp.difference x JOIN pg_temp.confirmed c USING (key) ORDER BY x.key, x
 """
 
 _REPAIR = """
+SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || ' objects ' || project_id, 0)) FROM (
+    SELECT DISTINCT project_id FROM work_scope WHERE destination = %(destination)s ORDER BY project_id) p;
 UPDATE processed_object d SET outcome = NULL, destination_key = NULL, destination_etag = NULL, destination_size = NULL
 FROM pg_temp.difference x WHERE x.difference = 'lost' AND d.object_id = x.object_id;
 INSERT INTO deletion (run_id, scope_id, object_id, place, url, key, etag)

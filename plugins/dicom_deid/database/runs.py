@@ -14,6 +14,7 @@ from dicom_deid import __version__
 from dicom_deid.database.ambiguous import count_ambiguous
 from dicom_deid.database.connection import DatabaseConnection
 from dicom_deid.database.hash_chain import EVENTS, links_of, record_event
+from dicom_deid.database.locks import LOCK_CHAIN, SHARE_OBJECTS
 from dicom_deid.database.projects import split_source
 from dicom_deid.database.source_index import count_unfinished
 from dicom_deid.exceptions import ConfigurationError
@@ -367,6 +368,8 @@ Objects that criteria excluded depend on the criteria alone.
 """
 
 SETTLE_DONE = f"""
+SELECT FROM batch WHERE run_id = %(run)s AND (%(batch)s IS NULL OR batch_id = %(batch)s) ORDER BY batch_id FOR UPDATE;
+{SHARE_OBJECTS}
 UPDATE batch_item i SET outcome = 'done' FROM batch b, processed_object d
 WHERE b.run_id = %(run)s AND (%(batch)s IS NULL OR b.batch_id = %(batch)s) AND i.batch_id = b.batch_id
   AND (i.outcome IS NULL OR i.outcome IN ('failed', 'left'))
@@ -397,17 +400,13 @@ def finish_run(connection: DatabaseConnection, chain_key: bytes, run_id: str, st
     """End a run: its totals and the end of its chain go into the audit."""
     doing = "finishing the run"
     run = find_run(connection, run_id)
-    parameters = {"run": run_id, "batch": None, **done_parameters(connection, run)}
+    parameters = {"run": run_id, "batch": None, "project": run.project_id, **done_parameters(connection, run)}
     connection.query(doing, SETTLE_DONE, parameters)
     count_unfinished(connection, run_id)
     ambiguous = count_ambiguous(connection, run_id, run.project_id)
     report = report_run(connection, run_id)
     with connection.transaction(doing):
-        connection.query(
-            doing,
-            "SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || ' chain ' || %s, 0))",
-            (links_of(run.request.project),),
-        )
+        connection.query(doing, LOCK_CHAIN, {"chain": links_of(run.request.project)})
         body = {
             "state": state,
             **chain_end(connection, run_id),

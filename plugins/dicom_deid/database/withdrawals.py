@@ -17,7 +17,8 @@ from dicom_deid.database.audit import AuditGroup, AuditRow, BatchItem, append_ro
 from dicom_deid.database.connection import DatabaseConnection
 from dicom_deid.database.crosswalk import AccessReason
 from dicom_deid.database.deletions import Deletion
-from dicom_deid.database.hash_chain import record_event
+from dicom_deid.database.hash_chain import links_of, record_event
+from dicom_deid.database.locks import LOCK_CHAIN, LOCK_OBJECTS, LOCK_WITHDRAWALS
 from dicom_deid.database.mapping import keyed_hash_of
 from dicom_deid.database.projects import Project
 from dicom_deid.database.runs import chain_end
@@ -106,7 +107,6 @@ WHERE project_id = %(project)s AND kind = %(kind)s AND pseudonym = ANY (%(values
 
 # One table of the series and one of the objects that are chosen; the indexes on each kind of hash are used.
 _CHOOSE = """
-SELECT pg_advisory_xact_lock(hashtextextended(current_schema() || ' withdrawal ' || %(project)s, 0));
 DROP TABLE IF EXISTS pg_temp.chosen_series, pg_temp.chosen_object;
 CREATE TEMP TABLE chosen_series ON COMMIT DROP AS
 SELECT series_number FROM source_series
@@ -280,7 +280,7 @@ def begin_withdrawal(
     try:
         with connection.transaction(doing):
             connection.query(doing, "SET LOCAL work_mem = '64MB'")
-            objects = connection.query(doing, _CHOOSE, parameters)[0][0]
+            objects = connection.query(doing, LOCK_WITHDRAWALS + LOCK_OBJECTS + _CHOOSE, parameters)[0][0]
             identifiers = connection.query(doing, _REMEMBER, parameters)[0][0]
             deletions = dict(connection.query(doing, _LIST_DELETIONS, parameters))
             if dry_run:
@@ -338,6 +338,8 @@ def record_withdrawn(
     doing = "recording what was withdrawn"
     kept = {each.deletion_id for each in versions_kept}
     with connection.transaction(doing):
+        parameters = {"chain": links_of(project.name), "project": project.project_id}
+        connection.query(doing, LOCK_CHAIN + LOCK_OBJECTS, parameters)
         rows = connection.query(doing, _DONE, ([each.deletion_id for each in done],))
         remaining = {deletion_id for (deletion_id,) in rows}
         groups: dict[tuple[str, str], list[Deletion]] = {}
@@ -441,6 +443,7 @@ def undo_withdrawal(
         state = _state_of(connection, project, withdrawal_id)
         if state != "finished":
             raise ConfigurationError(f"Withdrawal {withdrawal_id} cannot be undone: it is {state}.")
+        connection.query(doing, LOCK_OBJECTS, {"project": project.project_id})
         connection.query(doing, "DELETE FROM withdrawn WHERE withdrawal_id = %s", (withdrawal_id,))
         rows = connection.query(
             doing,
