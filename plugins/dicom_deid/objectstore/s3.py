@@ -214,7 +214,8 @@ class S3Store(S3Bucket):
         # First the older versions: each would become the object that readers see.
         is_kept = self.connection.delete_versions and self.delete_old_versions(key)
         if existing is None:
-            return "version-kept" if is_kept else ""
+            # A process may have been killed after it had deleted the object.
+            return "version-kept" if is_kept or self.has_versions(key) else ""
         condition: dict[str, str] = {}
         if etag is not None and self.connection.conditional_writes:
             condition["IfMatch"] = f'"{etag}"'

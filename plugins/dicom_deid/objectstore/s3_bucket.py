@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.objects import SourceObject
 from dicom_deid.objectstore.connection import S3Connection
-from dicom_deid.objectstore.errors import CLIENT_ERRORS, NotFound, PreconditionFailed, translate
+from dicom_deid.objectstore.errors import CLIENT_ERRORS, NotFound, PreconditionFailed, RefusedError, translate
 from dicom_deid.objectstore.throttle import Throttle
 
 Result = TypeVar("Result")
@@ -37,6 +37,7 @@ class S3Bucket:
         self.prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
         self.connection = connection or S3Connection.from_environment()
         self.client, self._obstore = self.connection.clients(bucket)
+        self._warned_of_lock = False
         self._throttle = throttle or Throttle(
             requests_per_second=self.connection.requests_per_second, bytes_per_second=self.connection.bytes_per_second
         )
@@ -98,9 +99,22 @@ class S3Bucket:
             raise PreconditionFailed("the key is taken, or holds another object")
 
     def delete_replaced_version(self, key: str, replaces: str | None) -> None:
-        """Delete what a write has replaced, where versions are not kept."""
-        if replaces is not None and self.connection.delete_versions and self.delete_old_versions(key):
-            _LOG.warning("Object lock keeps the version of an object that was replaced in %s", self.url)
+        """Delete what a write has replaced, where versions are not kept; the first that is locked is a warning."""
+        if replaces is None or not self.connection.delete_versions or not self.delete_old_versions(key):
+            return
+        if not self._warned_of_lock:
+            self._warned_of_lock = True
+            _LOG.warning("Object lock keeps versions of objects that are replaced in %s", self.url)
+
+    def has_versions(self, key: str) -> bool:
+        """Return whether the bucket keeps versions of a deleted object; False where that may not be looked up."""
+        arguments = {"Bucket": self.bucket, **self.connection.read_arguments, "Prefix": self.full_key(key)}
+        request = partial(self.client.list_object_versions, **arguments)
+        try:
+            page = self.call("listing the versions of an object", request)
+        except (ConfigurationError, RefusedError):
+            return False
+        return any(each["Key"] == self.full_key(key) for each in page.get("Versions", ()))
 
     def delete_old_versions(self, key: str) -> bool:
         """Delete all versions of a key but the newest, and return whether object lock keeps any."""

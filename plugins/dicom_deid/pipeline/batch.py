@@ -18,7 +18,7 @@ from dicom_deid.database.patient_terms import PatientTerms
 from dicom_deid.database.source_index import SourceIndex
 from dicom_deid.database.text_layouts import record_layouts
 from dicom_deid.engine import Deidentifier
-from dicom_deid.exceptions import ConfigurationError, DicomDeidError, ObjectStoreError, Quarantine
+from dicom_deid.exceptions import ConfigurationError, DicomDeidError, ObjectStoreError
 from dicom_deid.identifiers import Identifier
 from dicom_deid.pipeline.archive_words import BatchWords
 from dicom_deid.pipeline.configuration import RunConfiguration
@@ -27,6 +27,7 @@ from dicom_deid.pipeline.engine import make_deidentifier
 from dicom_deid.pipeline.executor import PendingObject, PipelineExecutor
 from dicom_deid.pipeline.process_object import ObjectProcessor, ObjectResult
 from dicom_deid.pipeline.progress import Progress, ProgressReporter
+from dicom_deid.pipeline.withdrawal import delete_unless_changed
 from dicom_deid.reasons import Outcome, Reason
 
 _RECORD_OBJECTS = 500
@@ -413,12 +414,11 @@ class _BatchRecorder:
 
         An object that another program has replaced is kept. A withdrawal records its deletions itself.
         """
-        for deletion in deletions:
-            with suppress(Quarantine):
-                self._stores.destination.delete(deletion.key or "", etag=deletion.etag)
-        superseded = [each for each in deletions if each.withdrawal_id is None]
+        results = [delete_unless_changed(self._stores.destination, each.key or "", each.etag) for each in deletions]
+        superseded = [pair for pair in zip(deletions, results, strict=True) if pair[0].withdrawal_id is None]
         if superseded:
-            self._database.settle_deletions(superseded)
+            kept = [each for each, result in superseded if result == "version-kept"]
+            self._database.settle_deletions([each for each, _ in superseded], kept)
 
     def _result(self, stopped: bool) -> BatchResult:
         return BatchResult(

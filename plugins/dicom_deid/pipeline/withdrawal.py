@@ -81,15 +81,14 @@ def finish_deletions(connections: Connections, database: Database, *, transfers:
     """Delete superseded objects that a killed worker has left, and return how many."""
     open_store = _opener(connections)
     total = 0
+
+    def delete(each: Deletion) -> DeleteResult:
+        return delete_unless_changed(open_store(each.place, each.url), each.key or "", each.etag)
+
     with ThreadPoolExecutor(transfers) as pool:
         while group := database.pending_deletions(limit=_AT_ONCE):
-            list(
-                pool.map(
-                    lambda each: delete_unless_changed(open_store(each.place, each.url), each.key or "", each.etag),
-                    group,
-                )
-            )
-            database.settle_deletions(group)
+            results = zip(group, pool.map(delete, group), strict=True)
+            database.settle_deletions(group, [each for each, result in results if result == "version-kept"])
             total += len(group)
     return total
 

@@ -160,6 +160,19 @@ def test_versions_are_deleted_or_kept_and_none_comes_back(versioned, delete_vers
     assert versions() == (neighbours if delete_versions else [*[store.full_key(key)] * 3, *neighbours])
 
 
+def test_an_object_that_a_killed_process_has_deleted_says_that_a_version_is_kept(versioned):
+    """Catches an audit that says that every byte of a withdrawn object is gone, after a kill before it was recorded."""
+    connection, bucket = versioned
+    store = S3Store(bucket, "a", connection)
+    store.write("k", [b"with a name"], metadata={})
+    store.write("kk", [b"of another key"], metadata={})
+    assert [store.delete("k"), store.delete("k"), store.delete("never")] == ["version-kept", "version-kept", ""]
+    client = store.client
+    for each in client.list_object_versions(Bucket=bucket, Prefix="a/k")["Versions"]:
+        client.delete_object(Bucket=bucket, Key=each["Key"], VersionId=each["VersionId"])
+    assert store.delete("k") == ""
+
+
 def test_old_versions_below_a_deleted_object_are_deleted_too(versioned):
     connection, bucket = versioned
     S3Store(bucket, "", connection).write("k", [b"old"], metadata={})
@@ -184,13 +197,18 @@ def locked(versioned):
     return connection, bucket, lock
 
 
-def test_object_lock_keeps_versions_and_nothing_fails(locked):
+def test_object_lock_keeps_versions_and_nothing_fails(locked, caplog):
     connection, bucket, lock = locked
     store = S3Store(bucket, "", connection)
     old = store.write("k", [b"with a name"], metadata={})
     lock("k")
     new = store.write("k", [b"without"], metadata={}, replaces=old.etag)
     assert bytes(store.read("k")) == b"without"
+    new = store.write("k", [b"still without"], metadata={}, replaces=new.etag)
+    # One line for a store, however many objects are replaced.
+    assert [record.message for record in caplog.records if record.levelname == "WARNING"] == [
+        f"Object lock keeps versions of objects that are replaced in s3://{bucket}"
+    ]
     lock("k")
     assert store.delete("k", etag=new.etag) == "version-kept"
     assert store.find("k") is None

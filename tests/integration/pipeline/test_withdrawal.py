@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from dataclasses import replace
 from uuid import UUID
@@ -14,11 +15,11 @@ from tests.support.killable_withdrawal import ACCESS, STAGES, patient_is_known
 from tests.support.runs import RunEnvironment, patients, series
 
 from dicom_deid.cli import main
-from dicom_deid.database import WithdrawalRequest
+from dicom_deid.database import Database, WithdrawalRequest
 from dicom_deid.engine.settings import Settings
 from dicom_deid.exceptions import Quarantine
 from dicom_deid.pipeline.release import release_run
-from dicom_deid.pipeline.withdrawal import continue_withdrawal
+from dicom_deid.pipeline.withdrawal import continue_withdrawal, finish_deletions
 
 
 @pytest.fixture
@@ -245,3 +246,44 @@ def test_object_lock_on_the_destination_is_in_the_audit_and_holds_up_nothing(
     assert len(client.list_objects_v2(Bucket=bucket)["Contents"]) == 2
     # Two versions of each object; nothing of them is lost to the lock.
     assert len(client.list_object_versions(Bucket=bucket)["Versions"]) == 8
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_a_versioned_destination_says_what_it_keeps_also_after_a_kill(place, monkeypatch, is_killed):
+    """Catches an audit that is silent about versions because the object was gone when it was looked at again."""
+    bucket = f"versions-{uuid.uuid4().hex[:8]}"
+    client = place.s3.client()
+    client.create_bucket(Bucket=bucket)
+    client.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    people = patients(1)
+    place.put(series(people, 3))
+    destination = f"s3://{bucket}/out"
+    place.run(destination=destination)
+    moved = {"destination": destination, "destination_key_template": "moved/{SOPInstanceUID}.dcm"}
+    if is_killed:
+        monkeypatch.setattr(Database, "settle_deletions", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            place.run(**moved)
+        monkeypatch.undo()
+        with place.connections.open_database() as database:
+            assert finish_deletions(place.connections, database) == 3
+    else:
+        place.run(**moved)
+    events = place.query("SELECT body FROM audit_event WHERE kind = 'superseded-versions-kept'")
+    assert [json.loads(body) for (body,) in events] == [{"destination": destination, "objects": 3}]
+    with place.connections.open_database() as database:
+        request = WithdrawalRequest(patients=[people[0].patient_id])
+        begun = database.withdraw(database.project("test"), request, ACCESS)
+    if is_killed:
+        monkeypatch.setattr(Database, "record_withdrawn", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            continue_withdrawal(place.connections, "test", begun.withdrawal_id)
+        monkeypatch.undo()
+        assert "Contents" not in client.list_objects_v2(Bucket=bucket)
+    continue_withdrawal(place.connections, "test", begun.withdrawal_id)
+    details = place.query("SELECT detail, count(*) FROM audit WHERE outcome = 'withdrawn' GROUP BY detail")
+    assert details == [("destination; a version is kept", 3)]
+
+
+def interrupt(*arguments, **options):
+    raise KeyboardInterrupt
