@@ -61,6 +61,8 @@ class Reason(StrEnum):
     CONTAINER_BOMB = "container-bomb"
     CONTAINER_PATH = "container-path"
     CONTAINER_NESTED = "container-nested"
+    CONTAINER_INCOMPLETE = "container-incomplete"
+    CONTAINER_TOO_LARGE = "container-too-large"
     # A rule could not be applied.
     MISSING_IDENTIFIER = "missing-identifier"
     FUNCTION_FAILED = "function-failed"
@@ -145,7 +147,8 @@ _ADVICE = {
         "The member of the zip file is encrypted.", "Unpack it, and put its objects into the source."
     ),
     Reason.CONTAINER_UNSUPPORTED: Advice(
-        "The member is compressed in another way than deflate, or is a link or a sparse file.",
+        "The member is compressed in another way than deflate, or is a link or a sparse file, or the archive is one "
+        "volume of several.",
         "Unpack it, and put its objects into the source.",
     ),
     Reason.CONTAINER_BOMB: Advice(
@@ -159,6 +162,16 @@ _ADVICE = {
     Reason.CONTAINER_NESTED: Advice(
         "The container is in a container that is in another one.",
         "Unpack the outermost, and put its members into the source.",
+    ),
+    Reason.CONTAINER_INCOMPLETE: Advice(
+        "The tar file has no end, or something that is no member after it: it may have been cut between two members. "
+        "The members that it has are processed.",
+        "Compare it with its source, and send it again if it was cut. If its writer always leaves the end out, exclude "
+        "it on the quarantine page.",
+    ),
+    Reason.CONTAINER_TOO_LARGE: Advice(
+        "The list of its members does not fit into the memory that the list of some 650,000 takes.",
+        "Split it into several, or unpack it, and put its objects into the source.",
     ),
     Reason.ARCHIVED: Advice(
         "The object is in an archive tier of the store.",

@@ -7,6 +7,8 @@ beginning, and the last bytes are kept, because members are read in about the or
 
 from __future__ import annotations
 
+import stat
+import struct
 import sys
 import tarfile
 import threading
@@ -17,7 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 from importlib import import_module
-from typing import Any, BinaryIO, NamedTuple, Protocol, Self, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 from dicom_deid.exceptions import Quarantine
 from dicom_deid.objects import DeleteResult, SourceObject, WrittenObject
@@ -53,8 +55,36 @@ _EXTENDED_HEADERS = frozenset(
     }
 )
 _MAX_EXTENDED_HEADER = 2**20
+_LONG_NAMES = {tarfile.GNUTYPE_LONGNAME: "path", tarfile.GNUTYPE_LONGLINK: "linkpath"}
+_PAX_FIELDS = {
+    b"path": "path",
+    b"linkpath": "linkpath",
+    b"size": "size",
+    b"GNU.sparse.name": "path",
+    b"GNU.sparse.size": "sparse",
+    b"GNU.sparse.realsize": "sparse",
+}
+"""Fields of pax headers that say where the next member is, what it is called, and that it is sparse."""
+_PAX_LENGTH = 20
+_NO_DATA = frozenset({tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, b"D", b"V"})
+"""Types of members of a tar that are no files: devices, directories of incremental archives, the label of a volume."""
+_SPARSE_FLAG, _SPARSE_MAP_FLAG = 482, 504
+"""Where the header of a sparse member, and each block of the map after it, say that more of the map follows."""
+_MAX_ZERO_BLOCKS = 2**15
+"""After 16 MiB of zeros a tar has ended: no tape has larger records."""
+_HEADERS_AT_ONCE = 2**18
+_DIRECTORY_MEMORY = 256 * 2**20
+"""Memory for the members of all open containers, about 650,000."""
+_MEMBER_MEMORY = 300
+"""Bytes of memory of a member without its name."""
 _ZIP_HEADER = 30
+_ZIP64_END = 56 + 20
+_DIRECTORY_ENTRY = struct.Struct("<4s4B4HL2L5H2L")
 _ENCRYPTED = 0x1
+_UTF8 = 0x800
+_ZIP64_FIELD = 1
+_UNIX = 3
+_MAX_16, _MAX_32 = 2**16 - 1, 2**32 - 1
 
 
 class Member(NamedTuple):
@@ -85,6 +115,8 @@ class _Container(Protocol):
     """An opened container."""
 
     members: _Members
+    problem: Reason | None
+    """Why there may be more members than were found; None if these are all."""
 
     def read(self, member: Member, start: int, end: int) -> bytes:
         """Return a range of a member."""
@@ -151,8 +183,9 @@ class ContainerStore:
         version_id: str | None = None,
     ) -> Buffer:
         """See `ObjectStore.read`; a container that cannot be opened says why."""
-        if is_container(key):
-            self._find_open(key, etag)
+        itself = self._find_open(key, etag)
+        if itself is not None and itself.problem is not None:
+            raise Quarantine(itself.problem)
         container, separator, name = key.rpartition(SEPARATOR)
         opened = self._find_open(container, etag) if separator else None
         if opened is None:
@@ -217,6 +250,8 @@ class ContainerStore:
                 yield from self._with_members(inner)
             else:
                 yield inner
+        if opened.problem is not None:
+            yield listed
 
     def _find_open(self, container: str, etag: str | None) -> _Container | None:
         """Return the container of a member, opened; None if the key is that of a loose object."""
@@ -237,10 +272,13 @@ class ContainerStore:
         with self._lock:
             if place not in self._opened:
                 self._opened[place] = _open_container(listed.key, partial(self._read_range, listed), listed.size)
-                while len(self._opened) > _OPEN_CONTAINERS:
+                while len(self._opened) > 1 and (len(self._opened) > _OPEN_CONTAINERS or self._is_full()):
                     self._opened.popitem(last=False)
             self._opened.move_to_end(place)
             return self._opened[place]
+
+    def _is_full(self) -> bool:
+        return sum(opened.members.memory for opened in self._opened.values()) > _DIRECTORY_MEMORY
 
     def _read_range(self, listed: SourceObject, start: int, end: int) -> Buffer:
         container, separator, name = listed.key.rpartition(SEPARATOR)
@@ -285,7 +323,7 @@ def _open_container(key: str, read: ReadRange, size: int) -> _Container:
             return _Gzip(key.rpartition("/")[2].removesuffix(key[-3:]), read, size)
         inflate = _inflated_zstd if name.endswith(".zst") else _inflated_gzip
         return _CompressedTar(lambda: inflate(_pieces(read, 0, size)), size)
-    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, ValueError, NotImplementedError):
+    except (zipfile.BadZipFile, tarfile.TarError, struct.error, ValueError):
         # Messages of these may hold names of members.
         raise Quarantine(Reason.CONTAINER_DAMAGED) from None
 
@@ -296,6 +334,19 @@ class _Members(dict[str, Member]):
     def __init__(self) -> None:
         super().__init__()
         self._repeated: Counter[str] = Counter()
+        self.memory = 0
+
+    def count(self, name: str) -> None:
+        """Count the memory of a member before it is added.
+
+        Raises
+        ------
+        Quarantine
+            `CONTAINER_TOO_LARGE` if there is none left.
+        """
+        self.memory += _MEMBER_MEMORY + sys.getsizeof(name)
+        if self.memory > _DIRECTORY_MEMORY:
+            raise Quarantine(Reason.CONTAINER_TOO_LARGE)
 
     def add(self, member: Member) -> None:
         """Add a member; one of a name that an earlier one has, or that no key can be made of, gets another."""
@@ -304,24 +355,6 @@ class _Members(dict[str, Member]):
             self._repeated[plain] += 1
             name = f"{plain} ({self._repeated[plain] + 1})"
         self[name] = member._replace(name=name)
-
-
-class _TarInfo(tarfile.TarInfo):
-    """A header of a tar, refused if reading what it announces would take all memory, or go backwards."""
-
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
-        info = super().frombuf(buf, encoding, errors)
-        if info.type in _EXTENDED_HEADERS and info.size > _MAX_EXTENDED_HEADER:
-            raise tarfile.ReadError
-        info._block(info.size)
-        return info
-
-    def _block(self, count: int) -> int:
-        # tarfile adds it to its position.
-        if count < 0:
-            raise tarfile.ReadError
-        return -(-count // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
 
 
 def _problem_of_name(name: str) -> Reason | None:
@@ -385,27 +418,24 @@ class _ReadAhead:
 class _Zip:
     """A zip, read by ranges."""
 
+    problem: Reason | None = None
+
     def __init__(self, read: ReadRange, size: int) -> None:
         self._read = _ReadAhead(read, size)
         self._size = size
         self._streams: OrderedDict[str, _Stream] = OrderedDict()
         self._lock = threading.Lock()
         self.members = _Members()
-        with zipfile.ZipFile(ranged_file(read, size)) as directory:
-            files = [each for each in directory.infolist() if not each.is_dir()]
-        infos = sorted(files, key=lambda each: each.header_offset)
+        found = []
+        for entry in _read_directory(read, size):
+            self.members.count(entry.name)
+            found.append(entry)
         end = 0
-        for info in infos:
-            problem = self._problem(info)
-            if info.header_offset < 0 or info.header_offset + _ZIP_HEADER + info.compress_size > size:
-                problem = Reason.CONTAINER_DAMAGED
+        for entry in sorted(found, key=lambda each: each.offset):
             # Members that share bytes make a bomb of a small file.
-            if info.header_offset < end:
-                problem = Reason.CONTAINER_BOMB
-            end = max(end, info.header_offset + _ZIP_HEADER + info.compress_size)
-            is_stored = info.compress_type == zipfile.ZIP_STORED
-            place = (info.header_offset, info.compress_size)
-            self.members.add(Member(info.filename, info.file_size, *place, is_stored, problem, info.CRC))
+            is_shared = entry.offset < end
+            end = max(end, entry.offset + _ZIP_HEADER + entry.packed)
+            self.members.add(entry._replace(problem=Reason.CONTAINER_BOMB) if is_shared else entry)
 
     def read(self, member: Member, start: int, end: int) -> bytes:
         """Return a range of a member."""
@@ -447,15 +477,67 @@ class _Zip:
             raise Quarantine(Reason.CONTAINER_DAMAGED)
         return length
 
-    @staticmethod
-    def _problem(info: zipfile.ZipInfo) -> Reason | None:
-        if info.flag_bits & _ENCRYPTED:
-            return Reason.CONTAINER_ENCRYPTED
-        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            return Reason.CONTAINER_UNSUPPORTED
-        if _is_bomb(info.file_size, info.compress_size):
-            return Reason.CONTAINER_BOMB
-        return _problem_of_name(info.filename)
+
+def _read_directory(read: ReadRange, size: int) -> Iterator[Member]:
+    """Yield the members of a zip, of which the directory is read in pieces (APPNOTE.TXT section 4.3.12).
+
+    Python's zipfile reads it whole, and keeps names, extra fields and comments of 64 KiB of each member.
+    """
+    end = cast(Any, zipfile)._EndRecData(ranged_file(read, size))
+    if end is None:
+        raise Quarantine(Reason.CONTAINER_DAMAGED)
+    signature, disk, first_disk, *_, length, offset, _, _, location = end
+    if disk or first_disk:
+        raise Quarantine(Reason.CONTAINER_UNSUPPORTED)
+    begin = location - length - (_ZIP64_END if signature == b"PK\6\6" else 0)
+    if not 0 <= offset <= begin:
+        raise Quarantine(Reason.CONTAINER_DAMAGED)
+    file = _StreamFile(_pieces(read, begin, begin + length))
+    while file.position < length:
+        entry = _DIRECTORY_ENTRY.unpack(file.read(_DIRECTORY_ENTRY.size))
+        if entry[0] != b"PK\1\2":
+            raise Quarantine(Reason.CONTAINER_DAMAGED)
+        name, extra = file.read(entry[12]), file.read(entry[13])
+        file.skip(entry[14])
+        if not name.endswith(b"/"):
+            yield _zip_member(entry, name, extra, begin - offset, size)
+
+
+def _zip_member(entry: tuple[Any, ...], encoded: bytes, extra: bytes, before: int, size: int) -> Member:
+    """Return a member; `before` is the number of bytes before the zip, and `size` that of the file."""
+    system, flags, method, crc, disk, attributes = entry[2], entry[5], entry[6], entry[9], entry[15], entry[17]
+    name = encoded.decode("utf-8", "surrogateescape") if flags & _UTF8 else encoded.decode("cp437")
+    # A number that does not fit is in the extra fields (section 4.5.3).
+    large = _zip64_numbers(extra)
+    unpacked, packed, offset = (
+        next(large, each) if each == _MAX_32 else each for each in (entry[11], entry[10], entry[18])
+    )
+    offset += before
+    problem = _problem_of_name(name)
+    if flags & _ENCRYPTED:
+        problem = Reason.CONTAINER_ENCRYPTED
+    elif (
+        method not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+        or disk not in (0, _MAX_16)
+        or (system == _UNIX and stat.S_ISLNK(attributes >> 16))
+    ):
+        problem = Reason.CONTAINER_UNSUPPORTED
+    elif _is_bomb(unpacked, packed):
+        problem = Reason.CONTAINER_BOMB
+    elif offset < 0 or offset + _ZIP_HEADER + packed > size:
+        problem = Reason.CONTAINER_DAMAGED
+    return Member(name, unpacked, offset, packed, method == zipfile.ZIP_STORED, problem, crc)
+
+
+def _zip64_numbers(extra: bytes) -> Iterator[int]:
+    position = 0
+    while position + 4 <= len(extra):
+        kind, length = struct.unpack_from("<HH", extra, position)
+        if kind == _ZIP64_FIELD:
+            count = min(length, len(extra) - position - 4) // 8
+            yield from struct.unpack_from(f"<{count}Q", extra, position + 4)
+            return
+        position += 4 + length
 
 
 class _Tar:
@@ -463,8 +545,8 @@ class _Tar:
 
     def __init__(self, read: ReadRange, size: int) -> None:
         self._read = _ReadAhead(read, size)
-        with tarfile.open(fileobj=ranged_file(read, size), mode="r:", tarinfo=_TarInfo) as archive:
-            self.members = _members_of_tar(archive)
+        reader = _TarReader(_RangeFile(read, size), size)
+        self.members, self.problem = reader.members, reader.problem
 
     def read(self, member: Member, start: int, end: int) -> bytes:
         """Return a range of a member."""
@@ -477,9 +559,8 @@ class _CompressedTar:
     def __init__(self, inflate: Callable[[], Iterator[bytes]], size: int) -> None:
         self._stream = _Stream(inflate)
         pieces = _bounded(inflate(), size)
-        file = cast(BinaryIO, _StreamFile(pieces))
-        with tarfile.open(fileobj=file, mode="r|", tarinfo=_TarInfo) as archive:
-            self.members = _members_of_tar(archive)
+        reader = _TarReader(_StreamFile(pieces))
+        self.members, self.problem = reader.members, reader.problem
         # The checksum of the stream is at its end.
         deque(pieces, maxlen=0)
 
@@ -490,6 +571,8 @@ class _CompressedTar:
 
 class _Gzip:
     """One object that is compressed by itself; its size is that of the end of the file, verified when it is read."""
+
+    problem: Reason | None = None
 
     def __init__(self, name: str, read: ReadRange, size: int) -> None:
         trailer = bytes(read(max(0, size - 4), size))
@@ -509,23 +592,100 @@ class _Gzip:
         return data
 
 
-def _members_of_tar(archive: tarfile.TarFile) -> _Members:
-    members = _Members()
-    while (info := archive.next()) is not None:
-        # Headers are kept by the archive otherwise.
-        cast(Any, archive).members.clear()
-        if info.isdir():
-            continue
-        problem = _problem_of_name(info.name)
-        if not info.isreg() or info.sparse is not None:
-            problem = Reason.CONTAINER_UNSUPPORTED
-        members.add(Member(info.name, info.size, info.offset_data, info.size, problem=problem))
-    return members
+class _TarReader:
+    """Reads the headers of a tar in bounded memory, and notes how it ends.
+
+    Python's tarfile takes everything that is no header for the end.
+    """
+
+    def __init__(self, file: _StreamFile, size: int | None = None) -> None:
+        self._file = file
+        self._size = size
+        self._global: dict[str, str] = {}
+        self._fields: dict[str, str] = {}
+        self.members = _Members()
+        self.problem: Reason | None = Reason.CONTAINER_INCOMPLETE
+        self._read_headers()
+        if not self._file.position:
+            raise Quarantine(Reason.CONTAINER_DAMAGED)
+
+    def _read_headers(self) -> None:
+        zero_blocks = 0
+        while (block := self._file.read(tarfile.BLOCKSIZE)) and zero_blocks < _MAX_ZERO_BLOCKS:
+            # Some programs write one block of zeros at the end, or put one tar behind the other.
+            if not block.strip(b"\0"):
+                zero_blocks += 1
+                self.problem = None
+                continue
+            try:
+                self._read_member(tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape"), block)
+            except (tarfile.HeaderError, ValueError):
+                if self._file.position <= tarfile.BLOCKSIZE:
+                    raise
+                self.problem = Reason.CONTAINER_INCOMPLETE if zero_blocks else Reason.CONTAINER_DAMAGED
+                return
+            zero_blocks, self.problem = 0, Reason.CONTAINER_INCOMPLETE
+
+    def _read_member(self, info: tarfile.TarInfo, block: bytes) -> None:
+        if info.type in _EXTENDED_HEADERS:
+            self._read_extended_header(info)
+            return
+        is_sparse = info.type == tarfile.GNUTYPE_SPARSE
+        map_goes_on = is_sparse and block[_SPARSE_FLAG] != 0
+        while map_goes_on:
+            map_goes_on = self._file.read(tarfile.BLOCKSIZE)[_SPARSE_MAP_FLAG:].strip(b"\0") != b""
+        fields, self._fields = {**self._global, **self._fields}, {}
+        size = int(fields.get("size", info.size))
+        offset = self._file.position
+        if info.isreg() or info.type not in tarfile.SUPPORTED_TYPES:
+            self._skip(size)
+        name = fields.get("path", info.name)
+        if info.isdir() or info.type in _NO_DATA:
+            return
+        self.members.count(name)
+        target = self.members.get(fields.get("linkpath", info.linkname)) if info.islnk() else None
+        if target is not None:
+            self.members.add(target._replace(name=name))
+            return
+        is_file = info.isreg() and not is_sparse and "sparse" not in fields
+        problem = _problem_of_name(name) if is_file else Reason.CONTAINER_UNSUPPORTED
+        self.members.add(Member(name, size, offset, size, problem=problem))
+
+    def _skip(self, size: int) -> None:
+        padded = -(-size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE
+        end = self._file.position + size
+        if size < 0 or (self._size is not None and end > self._size):
+            raise ValueError
+        self._file.skip(padded)
+        if self._file.position < end:
+            raise ValueError
+
+    def _read_extended_header(self, info: tarfile.TarInfo) -> None:
+        """Keep what a pax header, or a long name of GNU tar, says of the next member."""
+        if not 0 <= info.size <= _MAX_EXTENDED_HEADER:
+            raise ValueError
+        data = self._file.read(-(-info.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE)[: info.size]
+        if len(data) < info.size:
+            raise ValueError
+        if info.type in _LONG_NAMES:
+            self._fields[_LONG_NAMES[info.type]] = data.partition(b"\0")[0].decode("utf-8", "surrogateescape")
+            return
+        fields = self._global if info.type == tarfile.XGLTYPE else self._fields
+        position = 0
+        while position < len(data) and data[position]:
+            space = data.index(b" ", position, position + _PAX_LENGTH)
+            end = position + int(data[position:space])
+            if not space < end <= len(data):
+                raise ValueError
+            keyword, _, value = data[space + 1 : end - 1].partition(b"=")
+            if keyword in _PAX_FIELDS:
+                fields[_PAX_FIELDS[keyword]] = value.decode("utf-8", "surrogateescape")
+            position = end
 
 
-def _pieces(read: ReadRange, start: int, end: int) -> Iterator[Buffer]:
-    for position in range(start, end, _PIECE):
-        yield read(position, min(position + _PIECE, end))
+def _pieces(read: ReadRange, start: int, end: int, at_once: int = _PIECE) -> Iterator[Buffer]:
+    for position in range(start, end, at_once):
+        yield read(position, min(position + at_once, end))
 
 
 def _inflated(pieces: Iterator[Buffer], wbits: int, limit: int) -> Iterator[bytes]:
@@ -641,12 +801,48 @@ class _Stream:
 class _StreamFile:
     """A stream as a file that is read forward."""
 
-    def __init__(self, pieces: Iterator[bytes]) -> None:
+    def __init__(self, pieces: Iterator[Buffer]) -> None:
         self._pieces = pieces
-        self._rest = b""
+        self._piece: Buffer = b""
+        self._used = 0
+        self.position = 0
 
     def read(self, size: int) -> bytes:
-        while len(self._rest) < size and (piece := next(self._pieces, None)) is not None:
-            self._rest += piece
-        data, self._rest = self._rest[:size], self._rest[size:]
-        return data
+        """Return the next bytes, fewer at the end."""
+        return b"".join(self._parts(size))
+
+    def skip(self, size: int) -> None:
+        """Pass over bytes."""
+        deque(self._parts(size), maxlen=0)
+
+    def _parts(self, size: int) -> Iterator[Buffer]:
+        while size > 0:
+            if self._used == len(self._piece):
+                piece = next(self._pieces, None)
+                if piece is None:
+                    return
+                self._piece, self._used = piece, 0
+            part = self._piece[self._used : self._used + size]
+            self._used += len(part)
+            self.position += len(part)
+            size -= len(part)
+            yield part
+
+
+class _RangeFile(_StreamFile):
+    """A file that is read forward by ranges; what is passed over is not read."""
+
+    def __init__(self, read: ReadRange, size: int) -> None:
+        super().__init__(iter(()))
+        self._read = read
+        self._size = size
+
+    def skip(self, size: int) -> None:
+        rest = len(self._piece) - self._used
+        super().skip(min(size, rest))
+        self.position = min(self._size, self.position + max(0, size - rest))
+
+    def _parts(self, size: int) -> Iterator[Buffer]:
+        if self._used == len(self._piece):
+            self._pieces = _pieces(self._read, self.position, self._size, _HEADERS_AT_ONCE)
+        return super()._parts(size)

@@ -66,6 +66,8 @@ _NOT_COPIED: Final = _GONE | {
     Reason.CONTAINER_BOMB,
     Reason.CONTAINER_PATH,
     Reason.CONTAINER_NESTED,
+    Reason.CONTAINER_INCOMPLETE,
+    Reason.CONTAINER_TOO_LARGE,
 }
 """Reasons of quarantined objects that cannot, or should not, be read again to be copied."""
 _PLAIN_SEGMENT = re.compile(r"[^\x00-\x1f\x7f-\x9f\ud800-\udfff]+")
