@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import accumulate, pairwise
+from threading import Semaphore
 from typing import Literal
 
 from dicom_deid.exceptions import ConfigurationError, Quarantine
@@ -23,8 +25,12 @@ PART_BYTES = 8 * 2**20
 SINGLE_PUT_BYTES = 32 * 2**20
 """Up to this size one request is faster than several."""
 
-_READ_AHEAD = 2
+PARTS_IN_MEMORY = 6
+"""Parts of a streamed object that are read, hashed or written at the same time."""
+_READ_AT_ONCE = 2
 _WRITTEN_AT_ONCE = 3
+_COPIED_AT_ONCE = 8
+"""Parts of one object that the store is asked to copy at the same time: that takes no memory, and AWS copies faster."""
 
 
 class WriteMethod(StrEnum):
@@ -77,12 +83,12 @@ def write_parts(
     replaces: str | None = None,
     observe: Callable[[Buffer], object] | None = None,
     part_bytes: int = PART_BYTES,
-    streaming: AbstractContextManager[object] | None = None,
+    parts_in_memory: Semaphore | None = None,
 ) -> WriteResult:
     """Write an object in one request, in parts, or by letting the store copy unchanged ranges.
 
-    The object becomes visible when it is complete, and a failed upload is removed. Memory is bounded by about thirteen
-    times `part_bytes`, in addition to `parts`.
+    The object becomes visible when it is complete, and a failed upload is removed. Memory is bounded by the parts in
+    memory and, while two of them are read, the same size once more, in addition to `parts`.
 
     Parameters
     ----------
@@ -105,8 +111,9 @@ def write_parts(
         them).
     part_bytes
         Size of a part; at least 5 MiB.
-    streaming
-        Held while this process sends all bytes, which takes memory: a lock of the caller.
+    parts_in_memory
+        Held once for each part that is in memory while this process sends all bytes: a bound for all objects of the
+        caller. None for a bound of `PARTS_IN_MEMORY` for this object.
 
     Raises
     ------
@@ -117,7 +124,16 @@ def write_parts(
         It could not be written.
     """
     source = holder_of(source, source_object.key)
-    writer = _Writer(source, source_object, destination, key, metadata, observe, replaces)
+    writer = _Writer(
+        source,
+        source_object,
+        destination,
+        key,
+        metadata,
+        observe,
+        replaces,
+        parts_in_memory or Semaphore(PARTS_IN_MEMORY),
+    )
     total = sum(length(part) for part in parts)
     ranged = any(isinstance(part, SourceRange) for part in parts)
     if total <= SINGLE_PUT_BYTES:
@@ -133,8 +149,7 @@ def write_parts(
             except (RefusedError, ConfigurationError):
                 # The store does not copy, or the destination's credentials may not read the source.
                 pass
-        with streaming or nullcontext():
-            return writer.stream(to_stream)
+        return writer.stream(to_stream)
     except PreconditionFailed:
         existing = destination.find(key)
         if existing is None:
@@ -152,6 +167,7 @@ class _Writer:
         metadata: Mapping[str, str],
         observe: Callable[[Buffer], object] | None,
         replaces: str | None,
+        parts_in_memory: Semaphore,
     ) -> None:
         self._source = source
         self._source_object = source_object
@@ -160,6 +176,7 @@ class _Writer:
         self._metadata = metadata
         self._observe = observe
         self._replaces = replaces
+        self._parts_in_memory = parts_in_memory
 
     def put(self, parts: Sequence[Segment]) -> WriteResult:
         """Read the ranges and write everything in one request."""
@@ -174,14 +191,21 @@ class _Writer:
         """Send every part."""
         digest = hashlib.sha256()
         size = 0
-        with self._upload() as upload, _pool(_WRITTEN_AT_ONCE) as pool:
+        with (
+            self._upload() as upload,
+            _pool(_WRITTEN_AT_ONCE) as pool,
+            closing(self._read_ahead(upload_parts)) as parts,
+        ):
             sending: deque[Future[None]] = deque()
-            for part, buffers in self._read_ahead(upload_parts):
-                self._account(part.segments, buffers, digest)
+            for part, data in parts:
+                self._account(part.segments, _cut(data, part.segments), digest)
                 size += part.size
-                if len(sending) == _WRITTEN_AT_ONCE:
+                sending.append(pool.submit(upload.put_part, part.number, part.offset, data))
+                sending[-1].add_done_callback(lambda _: self._parts_in_memory.release())
+                # The next part may wait until the memory of this one is free.
+                del data
+                while sending and sending[0].done():
                     sending.popleft().result()
-                sending.append(pool.submit(upload.put_part, part.number, part.offset, _joined(buffers)))
             _wait_for(sending)
             written = upload.complete()
         return WriteResult(*written[:3], WriteMethod.MULTIPART, size, digest.hexdigest(), digest.hexdigest())
@@ -190,7 +214,7 @@ class _Writer:
         """Let the store copy the ranges, and send the rest."""
         sent = hashlib.sha256()
         through_worker = 0
-        with self._upload(copies=True) as upload, _pool(_WRITTEN_AT_ONCE) as pool:
+        with self._upload(copies=True) as upload, _pool(_COPIED_AT_ONCE) as pool:
             copying = [
                 pool.submit(upload.copy_part, part.number, part.offset, self._source, self._source_object, *part.copied)
                 for part in upload_parts
@@ -198,7 +222,7 @@ class _Writer:
             ]
             for part in upload_parts:
                 if part.copied is None:
-                    data = _joined(self._load(part.segments))
+                    data = self._read(part)
                     sent.update(data)
                     through_worker += len(data)
                     upload.put_part(part.number, part.offset, data)
@@ -216,11 +240,15 @@ class _Writer:
         if existing.size != size:
             raise Quarantine(Reason.DESTINATION_CONFLICT)
         digest = hashlib.sha256()
-        for part, buffers in self._read_ahead(upload_parts):
-            self._account(part.segments, buffers, digest)
-            end = part.offset + part.size
-            if self._destination.read(self._key, etag=existing.etag, start=part.offset, end=end) != _joined(buffers):
-                raise Quarantine(Reason.DESTINATION_CONFLICT)
+        with closing(self._read_ahead(upload_parts)) as parts:
+            for part, data in parts:
+                try:
+                    self._account(part.segments, _cut(data, part.segments), digest)
+                    end = part.offset + part.size
+                    if self._destination.read(self._key, etag=existing.etag, start=part.offset, end=end) != data:
+                        raise Quarantine(Reason.DESTINATION_CONFLICT)
+                finally:
+                    self._parts_in_memory.release()
         return WriteResult(
             self._key, size, existing.etag, WriteMethod.ALREADY_PRESENT, size, digest.hexdigest(), digest.hexdigest()
         )
@@ -235,17 +263,28 @@ class _Writer:
         finally:
             upload.abort()
 
-    def _read_ahead(self, upload_parts: Sequence[UploadPart]) -> Iterator[tuple[UploadPart, list[Buffer]]]:
-        with _pool(_READ_AHEAD) as pool:
-            ahead: deque[tuple[UploadPart, Future[list[Buffer]]]] = deque()
-            for part in upload_parts:
-                ahead.append((part, pool.submit(self._load, part.segments)))
-                if len(ahead) > _READ_AHEAD:
-                    first, read = ahead.popleft()
-                    yield first, read.result()
-            while ahead:
-                first, read = ahead.popleft()
-                yield first, read.result()
+    def _read_ahead(self, upload_parts: Sequence[UploadPart]) -> Generator[tuple[UploadPart, bytes]]:
+        """Yield parts in order; the caller releases `parts_in_memory` when it no longer needs a part."""
+        with _pool(_READ_AT_ONCE) as pool:
+            waiting = deque(upload_parts)
+            ahead: deque[tuple[UploadPart, Future[bytes]]] = deque()
+            try:
+                while waiting or ahead:
+                    # Wait for memory only if no part is held that others may wait for.
+                    while waiting and len(ahead) <= _READ_AT_ONCE and self._parts_in_memory.acquire(not ahead):
+                        part = waiting.popleft()
+                        ahead.append((part, pool.submit(self._read, part)))
+                    # An error leaves this part in `ahead`.
+                    ahead[0][1].result()
+                    part, read = ahead.popleft()
+                    yield part, read.result()
+                    del read
+            finally:
+                for _ in ahead:
+                    self._parts_in_memory.release()
+
+    def _read(self, part: UploadPart) -> bytes:
+        return _joined(self._load(part.segments))
 
     def _load(self, segments: Iterable[Segment]) -> list[Buffer]:
         return [self._range(segment) if isinstance(segment, SourceRange) else segment for segment in segments]
@@ -281,6 +320,11 @@ def _pool(threads: int) -> Iterator[ThreadPoolExecutor]:
 def _wait_for(futures: Iterable[Future[None]]) -> None:
     for future in futures:
         future.result()
+
+
+def _cut(data: bytes, segments: Sequence[Segment]) -> list[Buffer]:
+    edges = accumulate(map(length, segments), initial=0)
+    return [memoryview(data)[start:end] for start, end in pairwise(edges)]
 
 
 def _joined(buffers: Sequence[Buffer]) -> bytes:

@@ -13,8 +13,11 @@ from dicom_deid.objectstore.base import Buffer
 from dicom_deid.objectstore.part_planner import Segment
 from dicom_deid.pipeline.fetch import FetchedObject
 
-STREAMED_OBJECT_MEMORY = 96 * 2**20
-"""Memory of a large object that is streamed: its header, and the parts in transfer."""
+STREAMED_PARTS = 4
+"""Parts in memory for each large object that is streamed; two objects with default settings."""
+
+STREAMED_OBJECT_MEMORY = 52 * 2**20
+"""Memory of a large object that is streamed: its header, its parts, and what reading a part takes beside it."""
 
 COPIED_OBJECT_MEMORY = 24 * 2**20
 """Memory of a large object that the store copies: its header, and the part that makes the new header long enough."""

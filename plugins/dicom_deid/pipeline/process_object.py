@@ -48,6 +48,7 @@ from dicom_deid.pipeline.indexing import INDEX_TAGS, UNREAD, index_entry
 from dicom_deid.pipeline.large import (
     COPIED_OBJECT_MEMORY,
     STREAMED_OBJECT_MEMORY,
+    STREAMED_PARTS,
     SourceDigest,
     copy_unchanged,
     source_object,
@@ -212,8 +213,9 @@ class ObjectProcessor:
             holder_of(object_stores.source)
         )
         self._memory_of_large = COPIED_OBJECT_MEMORY if copies else STREAMED_OBJECT_MEMORY
-        # A store may refuse to copy after all.
-        self._streaming = Semaphore(max(1, configuration.in_flight_bytes // STREAMED_OBJECT_MEMORY))
+        # All objects share them: a store may refuse to copy after all.
+        streamed = max(1, configuration.in_flight_bytes // STREAMED_OBJECT_MEMORY)
+        self._parts_in_memory = Semaphore(STREAMED_PARTS * streamed)
         self._patient_key = configuration.patient_key or "id"
         self._selection = configuration.selection
         self._searches_residuals = configuration.settings.residuals != "off"
@@ -417,7 +419,7 @@ class ObjectProcessor:
             server_side_copy=self._configuration.server_side_copy,
             verify=self._configuration.verify,
             observe=digest.update,
-            streaming=self._streaming,
+            parts_in_memory=self._parts_in_memory,
         )
 
     def _not_written(self, attempt: _Attempt, error: Exception) -> Steps[ObjectResult]:

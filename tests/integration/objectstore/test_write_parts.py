@@ -4,7 +4,9 @@ import hashlib
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Semaphore
 
 import pytest
 from tests.support.uploads import unfinished_uploads
@@ -147,16 +149,22 @@ def test_source_that_changed_leaves_nothing(source, destination, parts, server_s
     assert unfinished_uploads(destination) == []
 
 
-class Held:
-    """Counts how often it was entered."""
+class Counted(Semaphore):
+    """Remembers how many parts were in memory at most."""
 
-    times = 0
+    def __init__(self, parts):
+        super().__init__(parts)
+        self.free = self.least = parts
 
-    def __enter__(self):
-        self.times += 1
+    def acquire(self, *arguments):
+        acquired = super().acquire(*arguments)
+        self.free -= acquired
+        self.least = min(self.least, self.free)
+        return acquired
 
-    def __exit__(self, *_):
-        return None
+    def release(self):
+        self.free += 1
+        super().release()
 
 
 def test_refused_copy_falls_back_to_streaming(source, destination, parts, expected, monkeypatch):
@@ -167,11 +175,11 @@ def test_refused_copy_falls_back_to_streaming(source, destination, parts, expect
         raise RefusedError("not here")
 
     monkeypatch.setattr(S3Upload, "copy_part", refuse)
-    streaming = Held()
-    done = write(source, destination, parts, streaming=streaming)
+    in_memory = Counted(4)
+    done = write(source, destination, parts, parts_in_memory=in_memory)
     assert done.method is WriteMethod.MULTIPART
     # All its bytes are in memory by turns: whoever bounds the memory must be asked.
-    assert streaming.times == 1
+    assert in_memory.least < in_memory.free == 4
     assert destination.read("k") == expected
     assert unfinished_uploads(destination) == []
 
@@ -193,6 +201,50 @@ def test_race_for_the_key_is_lost_without_harm(source, destination, parts, expec
     assert caught.value.reason is Reason.DESTINATION_CONFLICT
     assert destination.read("k") == b"another's"
     assert unfinished_uploads(destination) == []
+
+
+@pytest.mark.parametrize("bound", [1, 2, 5])
+def test_objects_that_share_a_bound_of_parts_are_all_written(source, destination, parts, expected, bound):
+    # Would catch two objects that each hold what the other waits for, and a part that is not counted.
+    (listed,) = source.list()
+    in_memory = Counted(bound)
+    options = {"server_side_copy": False, "part_bytes": 5 * MEBIBYTE, "parts_in_memory": in_memory}
+    with ThreadPoolExecutor(3) as pool:
+        keys = [f"k{number}" for number in range(6)]
+        for written in [
+            pool.submit(write_parts, source, listed, destination, key, parts, metadata={}, **options) for key in keys
+        ]:
+            assert written.result(timeout=60).sha256 == hashlib.sha256(expected).hexdigest()
+        # The second attempts compare.
+        for written in [
+            pool.submit(write_parts, source, listed, destination, key, parts, metadata={}, **options) for key in keys
+        ]:
+            assert written.result(timeout=60).method is WriteMethod.ALREADY_PRESENT
+    assert all(destination.read(key) == expected for key in keys)
+    assert in_memory.least == 0
+    assert in_memory.free == bound
+
+
+@pytest.mark.parametrize("failing", ["read", "put_part", "complete"])
+def test_an_object_that_fails_gives_its_parts_back(source, destination, parts, expected, monkeypatch, failing):
+    # Would catch a worker that streams nothing any more after a few failed objects.
+    from dicom_deid.objectstore.s3_upload import S3Upload
+
+    def fail(*_arguments, **_options):
+        raise ObjectStoreError("not now")
+
+    in_memory = Counted(2)
+    with monkeypatch.context() as patched:
+        patched.setattr(source if failing == "read" else S3Upload, failing, fail)
+        for _ in range(3):
+            with pytest.raises(ObjectStoreError):
+                write(source, destination, parts, server_side_copy=False, parts_in_memory=in_memory)
+            assert in_memory.free == 2
+    write(source, destination, parts, server_side_copy=False, parts_in_memory=in_memory)
+    with pytest.raises(Quarantine):
+        write(source, destination, [*parts[:-1], b"old tail"], parts_in_memory=in_memory)
+    assert in_memory.free == 2
+    assert destination.read("k") == expected
 
 
 MEASURE = """
