@@ -5,6 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Literal, NamedTuple
 
+MEMBER_SEPARATOR = "!/"
+"""Between the key of a container and the name of its member."""
+
 ArchiveState = Literal["", "archived", "restoring"]
 """Empty for an object that can be read; `restoring` while the store restores an archived one."""
 

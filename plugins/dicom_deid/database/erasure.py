@@ -26,7 +26,7 @@ DROP TABLE IF EXISTS pg_temp.erased_series, pg_temp.erased_object, pg_temp.erase
 CREATE TEMP TABLE erased_series ON COMMIT DROP AS
 SELECT * FROM source_series WHERE project_id = %(project)s AND patient_hash = ANY (%(patients)s::bytea[]);
 CREATE TEMP TABLE erased_object ON COMMIT DROP AS
-SELECT d.scope_id, d.key_hash, d.object_id, d.instance_hash, d.destination_key FROM processed_object d
+SELECT d.scope_id, d.key_hash, d.object_id, d.instance_hash, d.destination_key, d.etag FROM processed_object d
 JOIN pg_temp.erased_series USING (series_number);
 CREATE TEMP TABLE erased_hash ON COMMIT DROP AS
 SELECT 'PatientID' AS kind, unnest(%(patients)s::bytea[]) AS keyed_hash
@@ -84,6 +84,7 @@ DELETE FROM index_attributes a USING index_source i WHERE i.source_id = a.store_
 DELETE FROM patient_term WHERE project_id = %(project)s AND patient_hash = ANY (%(patients)s::bytea[]);
 DELETE FROM archive_word WHERE project_id = %(project)s AND patient_hash = ANY (%(patients)s::bytea[]);
 DELETE FROM decided_object t USING pg_temp.erased_object o WHERE t.scope_id = o.scope_id AND t.key_hash = o.key_hash;
+DELETE FROM done_container c USING pg_temp.erased_object o WHERE c.scope_id = o.scope_id AND c.etag = o.etag;
 DELETE FROM held_object t USING pg_temp.erased_object o WHERE t.object_id = o.object_id;
 DELETE FROM batch_item i USING batch b, pg_temp.erased_object o
 WHERE b.batch_id = i.batch_id AND b.scope_id = o.scope_id AND i.key_hash = o.key_hash;
@@ -105,6 +106,7 @@ _DELETE_PROJECT = """
 DELETE FROM decided_object WHERE scope_id IN (SELECT scope_id FROM work_scope WHERE project_id = %(project)s);
 DELETE FROM held_object WHERE project_id = %(project)s;
 DELETE FROM text_layout WHERE project_id = %(project)s;
+DELETE FROM done_container WHERE scope_id IN (SELECT scope_id FROM work_scope WHERE project_id = %(project)s);
 DELETE FROM batch_item i USING batch b, work_scope s
 WHERE i.batch_id = b.batch_id AND b.scope_id = s.scope_id AND s.project_id = %(project)s;
 DELETE FROM write_intent WHERE scope_id IN (SELECT scope_id FROM work_scope WHERE project_id = %(project)s);

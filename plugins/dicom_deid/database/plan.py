@@ -21,7 +21,7 @@ from dicom_deid.database.projects import Project, decrypt_source_key, split_sour
 from dicom_deid.database.runs import IS_DONE, Run, done_parameters
 from dicom_deid.database.source_index import SourceIndex, add_processed
 from dicom_deid.exceptions import ConfigurationError
-from dicom_deid.objects import SourceObject
+from dicom_deid.objects import MEMBER_SEPARATOR, SourceObject
 
 CHUNK = 10_000
 """Number of listed objects that are sent to PostgreSQL at a time."""
@@ -159,13 +159,15 @@ class PlanSummary:
 
 
 _STAGE = """
-DROP TABLE IF EXISTS pg_temp.listing, pg_temp.chosen, pg_temp.listed;
+DROP TABLE IF EXISTS pg_temp.listing, pg_temp.chosen, pg_temp.listed, pg_temp.container;
 CREATE TEMP TABLE listing (
     position integer, key_hash uuid, encrypted_key bytea, size bigint, etag text, version_id text,
-    archive_state text)
+    archive_state text, container_hash uuid)
     ON COMMIT DELETE ROWS;
 CREATE TEMP TABLE chosen (LIKE listing, is_large boolean, weight_before bigint);
+ALTER TABLE chosen DROP COLUMN container_hash;
 CREATE TEMP TABLE listed (key_hash uuid);
+CREATE TEMP TABLE container (key_hash uuid, etag text, is_done boolean);
 SELECT clock_timestamp()
 """
 
@@ -175,9 +177,15 @@ _CHOOSE = f"""
 WITH judged AS (
     SELECT i.*, i.size >= %(large)s AND i.archive_state = '' AS is_large,
         CASE WHEN i.archive_state = '' THEN greatest(i.size, %(least)s) ELSE %(least)s END AS weight,
-        d.destination_key IS NOT NULL AS is_written, CASE
+        d.destination_key IS NOT NULL AS is_written, d.reason AS known_reason, CASE
         WHEN d.withdrawal_id IS NOT NULL THEN 'withdrawn'
-        WHEN {IS_DONE} THEN 'done'
+        WHEN {IS_DONE} OR i.archive_state <> '' AND NOT %(retry)s AND EXISTS (
+                SELECT FROM done_container c WHERE c.scope_id = %(scope)s AND c.key_hash = i.key_hash
+                AND c.etag = i.etag AND c.rules_id = ANY (%(same_work)s) AND c.selection = %(selection)s)
+            AND NOT EXISTS (SELECT FROM processed_object m WHERE m.scope_id = %(scope)s AND m.lacks_terms
+                            AND m.etag = i.etag)
+            AND NOT EXISTS (SELECT FROM processed_object m WHERE m.scope_id = %(scope)s AND m.outcome IS NULL
+                            AND m.etag = i.etag) THEN 'done'
         WHEN d.outcome IS NOT NULL AND d.destination_key IS NOT NULL AND NOT %(supersede)s THEN 'kept'
         WHEN i.archive_state = 'restoring' OR i.archive_state = 'archived' AND NOT %(restores)s THEN 'archived'
         WHEN d.outcome IS NULL THEN 'new'
@@ -197,6 +205,11 @@ WITH judged AS (
     FROM judged WHERE why <> ALL (%(not_planned)s) ORDER BY position LIMIT %(limit)s RETURNING position
 ), seen AS (
     INSERT INTO pg_temp.listed SELECT key_hash FROM judged WHERE %(whole)s
+), containers AS (
+    INSERT INTO pg_temp.container
+    SELECT container_hash, etag, bool_and(
+        why IN ('done', 'withdrawn') AND known_reason IS DISTINCT FROM 'internal-error')
+    FROM judged WHERE %(whole)s AND container_hash IS NOT NULL GROUP BY container_hash, etag
 )
 SELECT why, is_written, is_large, count(*), sum(weight)::bigint, sum(size)::bigint
 FROM judged LEFT JOIN kept USING (position) WHERE why = ANY (%(not_planned)s) OR kept.position IS NOT NULL
@@ -269,7 +282,13 @@ WITH audited AS (
 UPDATE run SET listed = %(listed)s, already_done = %(done)s, planned = %(planned)s, planned_bytes = %(bytes)s,
     archived = greatest(0, %(archived)s - objects), archived_bytes = greatest(0, %(archived_bytes)s - audited.bytes)
 FROM audited WHERE run_id = %(run)s;
-DROP TABLE pg_temp.listing, pg_temp.chosen, pg_temp.listed
+INSERT INTO done_container AS c (scope_id, key_hash, etag, rules_id, selection)
+SELECT %(scope)s, key_hash, etag, %(rules)s, %(selection)s FROM pg_temp.container GROUP BY key_hash, etag
+HAVING bool_and(is_done) ORDER BY key_hash
+ON CONFLICT (scope_id, key_hash) DO UPDATE SET etag = excluded.etag, rules_id = excluded.rules_id,
+    selection = excluded.selection
+WHERE (c.etag, c.rules_id, c.selection) IS DISTINCT FROM (excluded.etag, excluded.rules_id, excluded.selection);
+DROP TABLE pg_temp.listing, pg_temp.chosen, pg_temp.listed, pg_temp.container
 """
 
 
@@ -408,8 +427,12 @@ class Planner:
             key_hash = hmac.digest(hash_key, text, "sha256")[:16]
             encrypted = encrypt(text, key_hash, nonces[number * NONCE_BYTES : (number + 1) * NONCE_BYTES])
             version = NULL if version_id is None else copy_field(version_id)
+            container = NULL
+            if MEMBER_SEPARATOR in key:
+                outer = prefix + key.partition(MEMBER_SEPARATOR)[0].encode("utf-8", "surrogateescape")
+                container = hmac.digest(hash_key, outer, "sha256")[:16].hex()
             row = f"{position + number}\t{key_hash.hex()}\t\\\\x{encrypted.hex()}\t{size}"
-            yield f"{row}\t{copy_field(etag)}\t{version}\t{archive_state}\n"
+            yield f"{row}\t{copy_field(etag)}\t{version}\t{archive_state}\t{container}\n"
 
     def _cut(self, listed: int, outside: int, deleted: int) -> PlanSummary:
         doing = "cutting the plan into batches"
@@ -432,6 +455,8 @@ class Planner:
                     "bytes": total,
                     "archived": count["archived"],
                     "archived_bytes": self._archived_bytes,
+                    "rules": self._run.rules_id,
+                    "selection": self._limits.selection,
                 },
             )
         return PlanSummary(

@@ -27,7 +27,8 @@ _HEAD = "SELECT, INSERT, UPDATE ON chain_head"
 
 _READ = (
     "SELECT ON project, key_check, recipe, alembic_version, work_scope, rules, source_series, processed_object, run, "
-    "batch, batch_item, write_intent, withdrawal, withdrawn, deletion, released_copy, secret, chain_head, audit_event, "
+    "batch, batch_item, write_intent, withdrawal, withdrawn, deletion, released_copy, done_container, secret, "
+    "chain_head, audit_event, "
     "audit_link, audit, held_object, decision, decided_object, index_source, index_attributes, index_series, "
     "index_object, cohort_line, text_layout"
 )
@@ -52,7 +53,7 @@ _GRANTS: Mapping[str, tuple[str, ...]] = {
         "UPDATE ON decided_object",
         "INSERT, DELETE ON held_object",
         "INSERT ON decided_object",
-        "INSERT, UPDATE ON text_layout",
+        "INSERT, UPDATE ON text_layout, done_container",
         "DELETE ON batch, batch_item, write_intent, withdrawn, deletion, released_copy, index_series, index_object",
         "DELETE ON cohort_line",
         f"INSERT ({_EVENT_COLUMNS}) ON audit_event",

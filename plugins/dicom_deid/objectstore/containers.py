@@ -22,13 +22,10 @@ from importlib import import_module
 from typing import Any, NamedTuple, Protocol, cast
 
 from dicom_deid.exceptions import Quarantine
-from dicom_deid.objects import DeleteResult, SourceObject, WrittenObject
+from dicom_deid.objects import MEMBER_SEPARATOR, DeleteResult, SourceObject, WrittenObject
 from dicom_deid.objectstore.base import Buffer, MultipartUpload, ObjectStore
 from dicom_deid.objectstore.ranged_file import ReadRange, ranged_file
 from dicom_deid.reasons import Reason
-
-SEPARATOR = "!/"
-"""Between the key of a container and the name of its member."""
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.zst", ".dcm.gz")
 MAX_DEPTH = 2
@@ -147,8 +144,8 @@ class ContainerStore:
 
     def list(self, start_after: str | None = None) -> Iterator[SourceObject]:
         """See `ObjectStore.list`; a container that cannot be opened is listed itself, and reading it says why."""
-        if start_after is not None and SEPARATOR in start_after:
-            container = start_after.partition(SEPARATOR)[0]
+        if start_after is not None and MEMBER_SEPARATOR in start_after:
+            container = start_after.partition(MEMBER_SEPARATOR)[0]
             found = self.base.find(container)
             rest = self._with_members(found) if found is not None else iter(())
             passed = False
@@ -165,7 +162,7 @@ class ContainerStore:
 
     def find(self, key: str) -> SourceObject | None:
         """See `ObjectStore.find`."""
-        container, separator, name = key.rpartition(SEPARATOR)
+        container, separator, name = key.rpartition(MEMBER_SEPARATOR)
         outer = self.find(container) if separator and is_container(container) else None
         if outer is None:
             return self.base.find(key)
@@ -186,7 +183,7 @@ class ContainerStore:
         itself = self._find_open(key, etag)
         if itself is not None and itself.problem is not None:
             raise Quarantine(itself.problem)
-        container, separator, name = key.rpartition(SEPARATOR)
+        container, separator, name = key.rpartition(MEMBER_SEPARATOR)
         opened = self._find_open(container, etag) if separator else None
         if opened is None:
             return self.base.read(key, etag=etag, size=size, start=start, end=end, version_id=version_id)
@@ -219,11 +216,11 @@ class ContainerStore:
 
     def metadata(self, key: str) -> Mapping[str, str]:
         """See `ObjectStore.metadata`; a member has that of its container."""
-        return self.base.metadata(key.partition(SEPARATOR)[0])
+        return self.base.metadata(key.partition(MEMBER_SEPARATOR)[0])
 
     def restore(self, key: str, *, days: int) -> None:
         """See `ObjectStore.restore`."""
-        self.base.restore(key.partition(SEPARATOR)[0], days=days)
+        self.base.restore(key.partition(MEMBER_SEPARATOR)[0], days=days)
 
     def can_copy_from(self, other: ObjectStore) -> bool:
         """See `ObjectStore.can_copy_from`."""
@@ -246,7 +243,7 @@ class ContainerStore:
             return
         for member in opened.members.values():
             inner = _listed(listed, member)
-            if member.problem is None and inner.key.count(SEPARATOR) < MAX_DEPTH:
+            if member.problem is None and inner.key.count(MEMBER_SEPARATOR) < MAX_DEPTH:
                 yield from self._with_members(inner)
             else:
                 yield inner
@@ -281,7 +278,7 @@ class ContainerStore:
         return sum(opened.members.memory for opened in self._opened.values()) > _DIRECTORY_MEMORY
 
     def _read_range(self, listed: SourceObject, start: int, end: int) -> Buffer:
-        container, separator, name = listed.key.rpartition(SEPARATOR)
+        container, separator, name = listed.key.rpartition(MEMBER_SEPARATOR)
         opened = self._find_open(container, listed.etag) if separator else None
         if opened is not None:
             return self._read_member(opened, name, start, end)
@@ -290,7 +287,7 @@ class ContainerStore:
 
 def holder_of(store: ObjectStore, key: str = "") -> ObjectStore:
     """Return the store that holds an object, and can copy ranges of it; the view itself for a member."""
-    return store.base if isinstance(store, ContainerStore) and SEPARATOR not in key else store
+    return store.base if isinstance(store, ContainerStore) and MEMBER_SEPARATOR not in key else store
 
 
 def is_container(key: str) -> bool:
@@ -302,17 +299,17 @@ def note_unread(listing: Iterable[SourceObject], unread: list[str]) -> Iterator[
     """Yield the listing, and add the prefix of the members of each container that could not be opened."""
     for listed in listing:
         if is_container(listed.key):
-            unread.append(listed.key + SEPARATOR)
+            unread.append(listed.key + MEMBER_SEPARATOR)
         yield listed
 
 
 def _listed(outer: SourceObject, member: Member) -> SourceObject:
-    return outer._replace(key=f"{outer.key}{SEPARATOR}{member.name}", size=member.size)
+    return outer._replace(key=f"{outer.key}{MEMBER_SEPARATOR}{member.name}", size=member.size)
 
 
 def _open_container(key: str, read: ReadRange, size: int) -> _Container:
     name = key.lower()
-    if key.count(SEPARATOR) >= MAX_DEPTH:
+    if key.count(MEMBER_SEPARATOR) >= MAX_DEPTH:
         raise Quarantine(Reason.CONTAINER_NESTED)
     try:
         if name.endswith(".zip"):
@@ -350,7 +347,7 @@ class _Members(dict[str, Member]):
 
     def add(self, member: Member) -> None:
         """Add a member; one of a name that an earlier one has, or that no key can be made of, gets another."""
-        plain = name = member.name.replace(SEPARATOR, "!_")
+        plain = name = member.name.replace(MEMBER_SEPARATOR, "!_")
         while name in self:
             self._repeated[plain] += 1
             name = f"{plain} ({self._repeated[plain] + 1})"
@@ -361,7 +358,7 @@ def _problem_of_name(name: str) -> Reason | None:
     """Return a reason for names that lead out of the container, or that no key can be made of."""
     segments = name.replace("\\", "/").split("/")
     is_path = name.startswith(("/", "\\")) or ".." in segments or ":" in segments[0]
-    return Reason.CONTAINER_PATH if is_path or SEPARATOR in name or "\0" in name or not segments[-1] else None
+    return Reason.CONTAINER_PATH if is_path or MEMBER_SEPARATOR in name or "\0" in name or not segments[-1] else None
 
 
 def _is_bomb(size: int, packed: int) -> bool:

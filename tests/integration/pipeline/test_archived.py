@@ -122,7 +122,38 @@ def test_a_container_in_an_archive_tier_is_restored_as_a_whole(place):
     assert (summary.archived, summary.archived_bytes, outcomes) == (1, len(target.getvalue()), {})
     assert place.plan_and_run(restore="request")[1] == {"study.zip": ("archived", "archived")}
     # moto restores at once.
-    assert place.plan_and_run()[1] == {f"study.zip!/{number}.dcm": ("deidentified", None) for number in range(3)}
+    members = {f"study.zip!/{number}.dcm": ("deidentified", None) for number in range(3)}
+    assert place.plan_and_run(restore="request")[1] == members
+
+
+def test_a_container_whose_members_are_done_is_not_restored_again(place, tmp_path):
+    """Catches a restore of the same container in every run, which costs money each time."""
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w") as archive:
+        for number in range(3):
+            archive.writestr(f"{number}.dcm", small_ct(number))
+        archive.writestr("notes.txt", b"no DICOM")
+    place.put({"study.zip": target.getvalue()})
+    place.plan_and_run()
+    place.plan_and_run(limit=100)
+    # A plan of everything has found them done.
+    assert place.plan_and_run()[0].planned == 0
+    place.store_archived("study.zip", target.getvalue())
+    for restore in ("no", "request"):
+        summary, outcomes, _ = place.plan_and_run(restore=restore)
+        assert (summary.already_done, summary.archived, outcomes) == (1, 0, {})
+    asked = {"study.zip": ("archived", "archived")}
+    recipe = tmp_path / "more.dicom"
+    recipe.write_text("FORMAT dicom\n%header\nREMOVE StationName\n")
+    lack_terms = "UPDATE processed_object SET lacks_terms = %s WHERE destination_key IS NOT NULL"
+    with place.connections.open_database() as database:
+        database.connection.query("test", lack_terms, (True,))
+    assert place.plan_and_run(restore="request")[1] == asked
+    with place.connections.open_database() as database:
+        database.connection.query("test", lack_terms, (False,))
+    place.store_archived("study.zip", target.getvalue())
+    assert place.plan_and_run(restore="request")[1] == {}
+    assert place.plan_and_run(restore="request", recipes=("desktop", str(recipe)))[1] == asked
 
 
 def test_an_object_that_only_reading_shows_to_be_archived_is_an_outcome_too(place, monkeypatch):

@@ -195,6 +195,16 @@ COMMENT ON COLUMN processed_object.lacks_terms IS 'Written before a lasting term
 CREATE INDEX processed_object_lacks_terms ON processed_object (scope_id) WHERE lacks_terms;
 CREATE INDEX processed_object_deleted ON processed_object (scope_id) WHERE source_deleted_at IS NOT NULL;
 
+CREATE TABLE done_container (
+    scope_id integer NOT NULL REFERENCES work_scope,
+    key_hash uuid NOT NULL,
+    etag text NOT NULL,
+    rules_id integer NOT NULL,
+    selection text NOT NULL,
+    PRIMARY KEY (scope_id, key_hash)
+);
+COMMENT ON TABLE done_container IS 'Containers of which a plan found every member done: no archived one is restored.';
+
 CREATE TABLE run (
     run_id uuid PRIMARY KEY,
     run_number bigint GENERATED ALWAYS AS IDENTITY UNIQUE,
@@ -657,9 +667,9 @@ DROP FUNCTION ensure_audit_partition(timestamptz);
 DROP FUNCTION last_attempts(uuid[], timestamptz);
 DROP TABLE cohort_line, index_object, index_series, index_attributes, index_source;
 DROP TABLE text_layout, held_object, decided_object, decision;
-DROP TABLE audit, audit_link, audit_event, chain_head, released_copy, deletion, withdrawn, withdrawal, write_intent,
-    batch_item, batch, run, processed_object, source_series, rules, work_scope, recipe, mapping, patient_term,
-    archive_word, archive_word_snapshot, patient, key_check, secret, project;
+DROP TABLE audit, audit_link, audit_event, chain_head, done_container, released_copy, deletion, withdrawn, withdrawal,
+    write_intent, batch_item, batch, run, processed_object, source_series, rules, work_scope, recipe, mapping,
+    patient_term, archive_word, archive_word_snapshot, patient, key_check, secret, project;
 DROP FUNCTION audit_is_append_only();
 """
 
