@@ -39,6 +39,7 @@ class Reason(StrEnum):
     # The object cannot be read with certainty.
     EMPTY_OBJECT = "empty-object"
     NOT_DICOM = "not-dicom"
+    SYSTEM_FILE = "system-file"
     DICOMDIR = "dicomdir"
     TRUNCATED = "truncated"
     MALFORMED = "malformed"
@@ -107,6 +108,9 @@ _ADVICE = {
     Reason.EMPTY_OBJECT: Advice("The object has no bytes.", "Send it again from its source."),
     Reason.NOT_DICOM: Advice(
         "The object is not DICOM.", "Move it out of the source prefix, or leave it there: it is never copied."
+    ),
+    Reason.SYSTEM_FILE: Advice(
+        "The object is a file that macOS adds to folders and archives (._name, .DS_Store); it is excluded.", "Nothing."
     ),
     Reason.DICOMDIR: Advice(
         "A DICOMDIR is an index of files in a file set.",

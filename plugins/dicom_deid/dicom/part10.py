@@ -37,6 +37,10 @@ _INSTANCE_UID_HEAD = b"\x02\x00\x03\x00UI"
 _MAX_BEFORE_INSTANCE_UID = 256
 
 
+_SYSTEM_FILES = (b"\x00\x05\x16\x07\x00\x02\x00\x00", b"\x00\x00\x00\x01Bud1")
+"""The first bytes of AppleDouble files (RFC 1740) and of .DS_Store."""
+
+
 class FileHeader(NamedTuple):
     """Positions of the parts of a file, in bytes from its beginning, and the encoding of its data set.
 
@@ -66,13 +70,13 @@ def read_header(data: bytes, *, assumes_encoding: bool = False) -> FileHeader:
     Raises
     ------
     Quarantine
-        With EMPTY_OBJECT, NOT_DICOM, DICOMDIR, TRUNCATED, MALFORMED or UNSUPPORTED_TRANSFER_SYNTAX.
+        With EMPTY_OBJECT, NOT_DICOM, SYSTEM_FILE, DICOMDIR, TRUNCATED, MALFORMED or UNSUPPORTED_TRANSFER_SYNTAX.
     """
     if not data:
         raise Quarantine(Reason.EMPTY_OBJECT)
     start = 132 if data[128:132] == PREFIX else 0
     if start == 0 and not _begins_like_dicom(data):
-        raise Quarantine(Reason.NOT_DICOM)
+        raise Quarantine(Reason.SYSTEM_FILE if data.startswith(_SYSTEM_FILES) else Reason.NOT_DICOM)
     try:
         end, values = _read_meta(data, start)
     except struct.error:

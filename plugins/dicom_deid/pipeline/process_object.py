@@ -59,6 +59,7 @@ from dicom_deid.reasons import Outcome, Reason
 _LOG = logging.getLogger(__name__)
 Read = TypeVar("Read")
 
+_NOT_HELD: Final = {Reason.ARCHIVED: Outcome.ARCHIVED, Reason.SYSTEM_FILE: Outcome.EXCLUDED}
 _GONE: Final = frozenset({Reason.OBJECT_VANISHED, Reason.OBJECT_CHANGED, Reason.WORKER_DIED})
 _NOT_COPIED: Final = _GONE | {
     Reason.CONTAINER_DAMAGED,
@@ -559,7 +560,7 @@ def _classify(error: Exception) -> tuple[Outcome, Reason, str]:
     """Map an exception to (outcome, reason, detail); for unexpected ones record type and location only."""
     if isinstance(error, Quarantine):
         offset = "" if error.offset is None else f" at byte {error.offset}"
-        outcome = Outcome.ARCHIVED if error.reason is Reason.ARCHIVED else Outcome.QUARANTINED
+        outcome = _NOT_HELD.get(error.reason, Outcome.QUARANTINED)
         return outcome, error.reason, f"{error.where}{offset}".strip()
     if isinstance(error, ObjectStoreError | ConfigurationError):
         # The other objects go on: whether the whole store is unavailable is tested by the batch.

@@ -42,7 +42,12 @@ def test_members_are_objects_of_plan_audit_and_quarantine(place):
     encrypted[encrypted.index(b"PK\x01\x02") + 8] |= 1
     place.put(
         {
-            "a.zip": zipped(dict(items[:5]) | {"notes.txt": b"no DICOM" * 50}),
+            # As the Finder of macOS makes it.
+            "a.zip": zipped(
+                dict(items[:5])
+                | {"notes.txt": b"no DICOM" * 50, ".DS_Store": b"\0\0\0\1Bud1" + bytes(6140)}
+                | {f"__MACOSX/._{name}": b"\0\5\x16\7\0\2\0\0Mac OS X" + bytes(150) for name, _ in items[:5]}
+            ),
             "b.tgz": tarred({"inner.zip": zipped(dict(items[5:8])), **dict(items[8:10])}),
             "c.dcm.gz": gzip.compress(items[10][1]),
             "d.dcm": items[11][1],
@@ -55,7 +60,10 @@ def test_members_are_objects_of_plan_audit_and_quarantine(place):
     assert outcomes["a.zip!/series/00.dcm"] == ("deidentified", None)
     assert outcomes["b.tgz!/inner.zip!/series/05.dcm"] == ("deidentified", None)
     assert outcomes["c.dcm.gz!/c.dcm"] == ("deidentified", None)
-    held = {key: reason for key, (outcome, reason) in outcomes.items() if outcome != "deidentified"}
+    excluded = {key: reason for key, (outcome, reason) in outcomes.items() if outcome == "excluded"}
+    system_files = {f"a.zip!/__MACOSX/._{name}" for name, _ in items[:5]} | {"a.zip!/.DS_Store"}
+    assert excluded == dict.fromkeys(system_files, "system-file")
+    held = {key: reason for key, (outcome, reason) in outcomes.items() if outcome == "quarantined"}
     assert held == {
         "a.zip!/notes.txt": "not-dicom",
         "cut.zip": "container-damaged",
