@@ -203,7 +203,7 @@ CREATE TABLE done_container (
     selection text NOT NULL,
     PRIMARY KEY (scope_id, key_hash)
 );
-COMMENT ON TABLE done_container IS 'Containers whose members were all done when they were planned: they are not restored.';
+COMMENT ON TABLE done_container IS 'Containers whose members a plan found done: they are not restored.';
 
 CREATE TABLE run (
     run_id uuid PRIMARY KEY,
