@@ -21,7 +21,7 @@ import time
 import uuid
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,8 +29,10 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+import boto3
 import psycopg2
 import pydicom
+from botocore.config import Config
 from rich.console import Console
 from rich.table import Table
 from tests.support.datasets import ct_elements, element, part10
@@ -169,19 +171,41 @@ class Stage:
         with ThreadPoolExecutor(4) as pool:
             return sum(pool.map(put, range(objects)))
 
-    def copy(self, source: str) -> Callable[[], object]:
-        """Return the plain copy: GET and PUT with the same client, threads and verification of the same run."""
+    def copy(self, source: str, *, digests: bool = False) -> Callable[[], object]:
+        """Return the plain copy: GET and PUT with the same client, threads and verification of the same run.
+
+        Parameters
+        ----------
+        digests
+            Also compute what an audit needs: the SHA-256 of what was read, and of what is written.
+        """
         origin, target = self.storage(source), self.storage(f"copy-{uuid.uuid4().hex[:6]}")
-        listed = list(origin.list())
 
-        def one(key: str, etag: str) -> None:
-            target.write(key, [origin.read(key, etag=etag)], metadata={})
+        def one(listed: SourceObject) -> None:
+            data = origin.read(listed.key, etag=listed.etag)
+            if digests:
+                assert hashlib.sha256(data).digest() == hashlib.sha256(data).digest()
+            target.write(listed.key, [data], metadata={})
 
-        def work() -> None:
-            with ThreadPoolExecutor(TRANSFERS) as pool:
-                list(pool.map(lambda each: one(each.key, each.etag), listed))
+        return _in_threads(one, list(origin.list()))
 
-        return work
+    def boto3_copy(self, source: str) -> Callable[[], object]:
+        """Return a copy by boto3 with its own defaults, as a script would make it, with as many threads."""
+        client = boto3.client(
+            "s3",
+            endpoint_url=self.s3.endpoint_url,
+            region_name=self.s3.region,
+            aws_access_key_id=self.s3.access_key,
+            aws_secret_access_key=self.s3.secret_key,
+            config=Config(max_pool_connections=TRANSFERS),
+        )
+        prefix = f"boto3-{uuid.uuid4().hex[:6]}"
+
+        def one(listed: SourceObject) -> None:
+            data = client.get_object(Bucket=self.bucket, Key=f"{source}/{listed.key}")["Body"].read()
+            client.put_object(Bucket=self.bucket, Key=f"{prefix}/{listed.key}", Body=data)
+
+        return _in_threads(one, list(self.storage(source).list()))
 
     @contextmanager
     def temporary_bucket(self) -> Iterator[str]:
@@ -266,6 +290,14 @@ class Stage:
         return work
 
 
+def _in_threads(copy: Callable[[SourceObject], None], listed: Sequence[SourceObject]) -> Callable[[], object]:
+    def work() -> None:
+        with ThreadPoolExecutor(TRANSFERS) as pool:
+            list(pool.map(copy, listed))
+
+    return work
+
+
 def slices(edge: int) -> Callable[[int], bytes]:
     """Return a maker of CT slices, `SLICES` of them a patient, each with pixels of edge x edge and a UID of its own."""
     template = part10(ct_elements(1, rows=edge, columns=edge))
@@ -297,30 +329,40 @@ def median(rounds: Sequence[Measured]) -> Measured:
 
 
 def race_slices(stage: Stage, console: Console, objects: int, sample: int, rounds: int) -> None:
-    """Plain copy, cold and warm in turns: a slow moment of the machine hits all of them."""
+    """Measure copies, cold and warm in turns: a slow moment of the machine hits all of them."""
     size = stage.load("ct", objects, slices(512))
-    copies, cold, warm = [], [], []
-    for number in range(rounds):
-        project = f"ct-{number}"
-        copies.append(measure(objects, size, stage.copy("ct")))
-        cold.append(measure(objects, size, stage.pipeline("ct", project)))
-        warm.append(measure(objects, size, stage.pipeline("ct", project)))
-    script = measure(sample, size * sample // objects, stage.script("ct", sample))
-    plain = median(copies)
-    table = _table(
-        f"{objects} CT objects of {size / objects / 1e6:.2f} MB, median of {rounds} rounds",
-        "objects/s",
-        "CPU ms an object",
+    contenders = {
+        "plain copy": lambda _: stage.copy("ct"),
+        "plain copy with the digests of an audit": lambda _: stage.copy("ct", digests=True),
+        f"copy by boto3 {boto3.__version__}": lambda _: stage.boto3_copy("ct"),
+        "pipeline, cold": lambda number: stage.pipeline("ct", f"ct-{number}"),
+        "pipeline, warm": lambda number: stage.pipeline("ct", f"ct-{number}"),
+    }
+    rows = _race(contenders, objects, size, rounds)
+    rows[f"boto3 + deid + a row at a time ({sample} objects)"] = measure(
+        sample, size * sample // objects, stage.script("ct", sample)
     )
-    for name, measured in (
-        ("plain copy", plain),
-        ("pipeline, cold", median(cold)),
-        ("pipeline, warm", median(warm)),
-        (f"boto3 + deid + a row at a time ({sample} objects)", script),
-    ):
-        table.add_row(name, *measured.row, f"{measured.rate / plain.rate:.2f}")
+    title = f"{objects} CT objects of {size / objects / 1e6:.2f} MB, median of {rounds} rounds"
+    _print_rows(console, title, rows)
+
+
+def _race(
+    contenders: Mapping[str, Callable[[int], Callable[[], object]]], objects: int, size: int, rounds: int
+) -> dict[str, Measured]:
+    """Return the median of each contender, which take turns; each is made with the number of the round."""
+    runs: dict[str, list[Measured]] = {name: [] for name in contenders}
+    for number in range(rounds):
+        for name, make in contenders.items():
+            runs[name].append(measure(objects, size, make(number)))
+    return {name: median(measured) for name, measured in runs.items()}
+
+
+def _print_rows(console: Console, title: str, rows: Mapping[str, Measured]) -> None:
+    """Print the table of a race, each beside the plain copy."""
+    table = _table(title, "objects/s", "CPU ms an object")
+    for name, measured in rows.items():
+        table.add_row(name, *measured.row, f"{measured.rate / rows['plain copy'].rate:.2f}")
     console.print(table)
-    console.print(f"pipeline, cold / script: {median(cold).rate / script.rate:.1f}\n")
 
 
 def race_large(stage: Stage, console: Console, objects: int, megabytes: int, rounds: int) -> None:
@@ -384,12 +426,12 @@ def race_large(stage: Stage, console: Console, objects: int, megabytes: int, rou
 def race_small(stage: Stage, console: Console, objects: int) -> None:
     """Many small objects: the rate, and memory that does not grow with their number."""
     size = stage.load("small", objects, slices(112))
-    plain = measure(objects, size, stage.copy("small"))
-    cold = measure(objects, size, stage.pipeline("small", "small"))
-    table = _table(f"{objects} objects of {size / objects / 1e3:.0f} KB", "objects/s", "CPU ms an object")
-    table.add_row("plain copy", *plain.row, "1.00")
-    table.add_row("pipeline, cold", *cold.row, f"{cold.rate / plain.rate:.2f}")
-    console.print(table)
+    contenders = {
+        "plain copy": lambda _: stage.copy("small"),
+        f"copy by boto3 {boto3.__version__}": lambda _: stage.boto3_copy("small"),
+        "pipeline, cold": lambda number: stage.pipeline("small", f"small-{number}"),
+    }
+    _print_rows(console, f"{objects} objects of {size / objects / 1e3:.0f} KB", _race(contenders, objects, size, 1))
 
 
 def race_zip(stage: Stage, console: Console, objects: int) -> None:
