@@ -13,6 +13,7 @@ import psycopg2
 import psycopg2.extensions
 from psycopg2.extensions import ISOLATION_LEVEL_AUTOCOMMIT, TRANSACTION_STATUS_IDLE
 
+from dicom_deid.database.copy_format import array_literal
 from dicom_deid.database.errors import connection_error, translate_errors
 from dicom_deid.exceptions import ConfigurationError
 
@@ -20,6 +21,13 @@ DEFAULT_SCHEMA = "dicom_deid"
 
 Result = TypeVar("Result")
 Parameters = Sequence[object] | Mapping[str, object]
+
+UNFLUSHED = "SET LOCAL synchronous_commit = off;\n"
+"""Begins a statement whose commit does not wait for the disk.
+
+It is for what only matters together with a later commit that does wait, of whatever connection: PostgreSQL writes its
+log in order, so that a crash never loses the earlier and keeps the later one.
+"""
 
 _SCHEMA_NAME = re.compile(r"[a-z_][a-z0-9_]{0,39}")
 _DEADLOCK_ATTEMPTS = 5
@@ -141,8 +149,13 @@ class DatabaseConnection:
     def query(self, doing: str, sql: str, parameters: Parameters = ()) -> list[tuple[Any, ...]]:
         """Send one statement (or several, in one round trip) and return the rows of the last.
 
-        A statement that PostgreSQL cancels to break a deadlock is tried again if no transaction is open.
+        A statement that PostgreSQL cancels to break a deadlock is tried again if no transaction is open. A list becomes
+        one array literal: psycopg2 would write an expression for each of its elements, which PostgreSQL has to parse.
         """
+        if isinstance(parameters, Mapping):
+            parameters = {
+                name: array_literal(value) if isinstance(value, list) else value for name, value in parameters.items()
+            }
 
         def act(cursor: Any) -> list[tuple[Any, ...]]:
             inside = cursor.connection.get_transaction_status() != TRANSACTION_STATUS_IDLE

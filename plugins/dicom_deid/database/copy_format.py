@@ -7,6 +7,7 @@ bytea, and timestamps in UTC. The audit's hash chain depends on this.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -51,3 +52,20 @@ def copy_field(value: str | int | bytes | UUID | datetime | None) -> str:
 def copy_line(*values: str | int | bytes | UUID | datetime | None) -> str:
     """Write one row, with its newline."""
     return "\t".join(map(copy_field, values)) + "\n"
+
+
+def array_literal(values: Iterable[str | int | bytes | UUID | datetime | None]) -> str:
+    """Write a one-dimensional array (PostgreSQL documentation, Arrays, "Array Input and Output Syntax")."""
+    return "{" + ",".join(map(_array_element, values)) + "}"
+
+
+def _array_element(value: str | int | bytes | UUID | datetime | None) -> str:
+    if value is None:
+        return "NULL"
+    if isinstance(value, str):
+        if '"' in value or "\\" in value:
+            value = value.replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{value}"'
+    if isinstance(value, bytes | memoryview):
+        return f'"\\\\x{value.hex()}"'
+    return f'"{value}"'

@@ -13,7 +13,7 @@ from typing import Any
 
 from dicom_deid import __version__
 from dicom_deid.database.audit import AuditGroup, AuditRow, BatchItem, Intent, ObjectIdentity, append_rows
-from dicom_deid.database.connection import DatabaseConnection
+from dicom_deid.database.connection import UNFLUSHED, DatabaseConnection
 from dicom_deid.database.deletions import COLUMNS as DELETION_COLUMNS
 from dicom_deid.database.deletions import Deletion, read_deletions
 from dicom_deid.database.errors import LeaseLost
@@ -60,7 +60,7 @@ UPDATE batch_item i SET outcome = 'left' FROM other o
 WHERE i.batch_id = %(batch)s AND (i.outcome IS NULL OR i.outcome = 'failed') AND o.key_hash = i.key_hash;
 INSERT INTO processed_object (scope_id, key_hash, encrypted_key)
 SELECT %(scope)s, key_hash, encrypted_key FROM batch_item WHERE batch_id = %(batch)s AND outcome IS NULL
-ORDER BY key_hash ON CONFLICT DO NOTHING;
+ORDER BY key_hash ON CONFLICT (scope_id, key_hash) DO NOTHING;
 SELECT attempt, pg_try_advisory_lock({_TWO_KEYS}) FROM batch WHERE batch_id = %(batch)s
 """  # noqa: S608 - constants
 
@@ -76,34 +76,43 @@ ORDER BY i.item
 
 _ADD_SERIES = """
 INSERT INTO source_series (project_id, series_hash, study_hash, accession_hash, patient_hash, issuer_hash)
-SELECT DISTINCT %(project)s, series, study, accession, patient, issuer
+SELECT %(project)s, series, study, accession, patient, issuer
 FROM unnest(%(series)s::bytea[], %(studies)s::bytea[], %(accessions)s::bytea[], %(patients)s::bytea[],
             %(issuers)s::bytea[]) w (series, study, accession, patient, issuer)
 ORDER BY series, study, accession, patient, issuer ON CONFLICT DO NOTHING;
 """
 
-# OFFSET 0 makes PostgreSQL look each item up. Its statistics do not know the batches that were planned after the last
-# ANALYZE: it takes one for empty, and would read all of it once for each item, and the state of each of its objects.
-_WANTED = """
-wanted AS (
-    SELECT w.*, i.key_hash, i.etag, i.version_id, s.series_number FROM unnest(
-        %(items)s::integer[], %(destination_keys)s::text[], %(reasons)s::text[], %(series)s::bytea[],
-        %(studies)s::bytea[], %(accessions)s::bytea[], %(patients)s::bytea[], %(issuers)s::bytea[],
-        %(instances)s::bytea[])
-        w (item, destination_key, reason, series, study, accession, patient, issuer, instance)
-    JOIN source_series s ON s.project_id = %(project)s AND s.series_hash = w.series AND s.study_hash = w.study
+# Objects give the place of their series: each series is looked up once.
+_SERIES = """
+found AS (
+    SELECT w.*, s.series_number FROM unnest(%(series)s::bytea[], %(studies)s::bytea[], %(accessions)s::bytea[],
+        %(patients)s::bytea[], %(issuers)s::bytea[])
+        WITH ORDINALITY w (series, study, accession, patient, issuer, place)
+    LEFT JOIN source_series s ON s.project_id = %(project)s AND s.series_hash = w.series AND s.study_hash = w.study
         AND s.accession_hash = w.accession AND s.patient_hash = w.patient AND s.issuer_hash = w.issuer
-    CROSS JOIN LATERAL (SELECT b.key_hash, b.etag, b.version_id FROM batch_item b
-                        WHERE b.batch_id = %(batch)s AND b.item = w.item OFFSET 0) i
+), numbers AS MATERIALIZED (
+    SELECT array_agg(series_number ORDER BY place) AS at_place, array_agg(
+        CASE WHEN series || study || accession || patient <> '' THEN series_number END ORDER BY place) AS identified
+    FROM found
 )
 """
 
 _IS_WITHDRAWN = """
-SELECT DISTINCT w.item, x.withdrawal_id FROM wanted w CROSS JOIN LATERAL (VALUES
-    ('PatientID', w.patient), ('AccessionNumber', w.accession), ('UID', w.study), ('UID', w.series), ('UID', w.instance)
+SELECT w.item, x.withdrawal_id FROM found f CROSS JOIN LATERAL (VALUES
+    ('PatientID', f.patient), ('AccessionNumber', f.accession), ('UID', f.study), ('UID', f.series)
 ) each (kind, keyed_hash)
 JOIN withdrawn x ON x.project_id = %(project)s AND x.kind = each.kind AND x.keyed_hash = each.keyed_hash
+JOIN wanted w USING (place)
+UNION
+SELECT w.item, x.withdrawal_id FROM wanted w
+JOIN withdrawn x ON x.project_id = %(project)s AND x.kind = 'UID' AND x.keyed_hash = w.instance
 """
+
+_RENEW = f"""{UNFLUSHED}
+UPDATE batch SET expires_at = clock_timestamp() + make_interval(secs => %(seconds)s),
+    in_flight = coalesce(%(in_flight)s::integer[], in_flight)
+WHERE batch_id = %(batch)s AND token = %(token)s RETURNING 1
+"""  # noqa: S608 - constants
 
 _MINE = "SELECT 1 FROM batch WHERE batch_id = %(batch)s AND token = %(token)s FOR UPDATE"
 
@@ -117,7 +126,11 @@ _INTEND = f"""
 WITH mine AS (
     UPDATE batch SET expires_at = clock_timestamp() + make_interval(secs => %(seconds)s)
     WHERE batch_id = %(batch)s AND token = %(token)s RETURNING batch_id
-), {_WANTED}, refused AS ({_IS_WITHDRAWN}), made AS (
+), {_SERIES}, wanted AS (
+    SELECT w.*, n.at_place[w.place] AS series_number FROM numbers n, unnest(%(items)s::integer[],
+        %(destination_keys)s::text[], %(reasons)s::text[], %(places)s::integer[], %(instances)s::bytea[],
+        %(key_hashes)s::uuid[]) w (item, destination_key, reason, place, instance, key_hash)
+), refused AS ({_IS_WITHDRAWN}), made AS (
     INSERT INTO write_intent (batch_id, item, run_id, scope_id, key_hash, destination_key, reason, series_number,
         instance_hash)
     SELECT %(batch)s, w.item, %(run)s, %(scope)s, w.key_hash, w.destination_key, w.reason, w.series_number,
@@ -141,27 +154,37 @@ SELECT (SELECT count(*) FROM mine), (SELECT coalesce(array_agg(DISTINCT item), '
 # when the old one was written; and both where the patient was withdrawn while the object was being written. What an
 # earlier attempt may have written of a withdrawn object, which has no row, is deleted too; a copy in quarantine is
 # deleted by the withdrawal.
+# PostgreSQL's statistics do not know the batches that were planned after the last ANALYZE: it takes one for empty. The
+# bounds of the items keep it from reading the whole batch each time. Every row of the right side of a FULL JOIN has one
+# on the left here: it is a LEFT JOIN that cannot become a loop over all pairs.
 _SETTLE = f"""
 {SHARE_OBJECTS}
 {_ADD_SERIES}
-UPDATE batch_item i SET outcome = w.outcome FROM unnest(%(items)s::integer[], %(outcomes)s::text[]) w (item, outcome)
-WHERE i.batch_id = %(batch)s AND i.item = w.item;
-WITH {_WANTED}, settled AS (
+WITH {_SERIES}, wanted AS (
+    UPDATE batch_item i SET outcome = w.outcome FROM unnest(%(items)s::integer[], %(destination_keys)s::text[],
+            %(reasons)s::text[], %(places)s::integer[], %(instances)s::bytea[], %(outcomes)s::text[],
+            %(destination_etags)s::text[], %(destination_sizes)s::bigint[], %(are_done)s::boolean[],
+            %(selections)s::text[], %(terms)s::integer[])
+        w (item, destination_key, reason, place, instance, outcome, destination_etag, destination_size, is_done,
+           selection, terms)
+    WHERE i.batch_id = %(batch)s AND i.item BETWEEN %(first)s AND %(last)s AND i.item = w.item
+    RETURNING w.*, i.key_hash, i.etag, i.version_id
+), settled AS (
     DELETE FROM write_intent i USING wanted w WHERE i.batch_id = %(batch)s AND i.item = w.item
     RETURNING i.item, i.series_number, i.instance_hash, i.withdrawal_id, i.destination_key, i.reason
-), state AS (
-    SELECT w.key_hash, w.etag, w.version_id, o.outcome, w.reason, w.destination_key, o.destination_etag,
-        x.destination_key AS intended_key, x.reason AS intended_reason,
-        o.destination_size, o.is_done, o.selection, o.terms, x.withdrawal_id, coalesce(x.series_number,
-            CASE WHEN w.series || w.study || w.accession || w.patient || w.instance <> '' THEN w.series_number END)
+), ended AS (
+    SELECT w.*, x.destination_key AS intended_key, x.reason AS intended_reason, x.withdrawal_id,
+        coalesce(x.series_number, CASE WHEN w.instance <> '' THEN n.at_place[w.place] ELSE n.identified[w.place] END)
             AS series_number,
         coalesce(x.instance_hash, CASE WHEN w.instance <> '' THEN encode(substr(w.instance, 1, 16), 'hex')::uuid END)
             AS instance_hash
-    FROM wanted w JOIN unnest(%(items)s::integer[], %(outcomes)s::text[], %(destination_etags)s::text[],
-                %(destination_sizes)s::bigint[], %(are_done)s::boolean[], %(selections)s::text[],
-                %(terms)s::integer[])
-        o (item, outcome, destination_etag, destination_size, is_done, selection, terms) ON o.item = w.item
-    LEFT JOIN settled x ON x.item = w.item
+    FROM (wanted w CROSS JOIN numbers n) FULL JOIN settled x ON x.item = w.item
+), lasting AS (
+    SELECT e.series_number, count(*) AS lasting_terms FROM (SELECT DISTINCT series_number FROM ended) s
+    JOIN source_series e USING (series_number)
+    JOIN patient_term t ON t.project_id = e.project_id AND t.patient_hash = e.patient_hash AND t.is_lasting GROUP BY 1
+), state AS (
+    SELECT * FROM ended FULL JOIN lasting USING (series_number)
 ), superseded AS (
     INSERT INTO deletion (run_id, scope_id, object_id, place, url, key, etag)
     SELECT %(run)s, d.scope_id, d.object_id, 'destination', %(destination)s, d.destination_key, d.destination_etag
@@ -193,10 +216,8 @@ WITH {_WANTED}, settled AS (
         series_number = coalesce(s.series_number, d.series_number),
         instance_hash = coalesce(s.instance_hash, d.instance_hash),
         withdrawal_id = coalesce(s.withdrawal_id, d.withdrawal_id),
-        terms = s.terms, lacks_terms = s.outcome = 'deidentified' AND s.terms IS NOT NULL AND s.terms < (
-            SELECT count(*) FROM source_series e JOIN patient_term t
-                ON t.project_id = e.project_id AND t.patient_hash = e.patient_hash AND t.is_lasting
-            WHERE e.series_number = coalesce(s.series_number, d.series_number))
+        terms = s.terms,
+        lacks_terms = s.outcome = 'deidentified' AND s.terms IS NOT NULL AND s.terms < coalesce(s.lasting_terms, 0)
     FROM state s WHERE d.scope_id = %(scope)s AND d.key_hash = s.key_hash AND s.is_done
 ), renewed AS (
     UPDATE batch SET expires_at = clock_timestamp() + make_interval(secs => %(seconds)s), in_flight = (
@@ -317,9 +338,7 @@ class Lease:
         """
         rows = self._connection.query(
             "renewing the lease of a batch",
-            "UPDATE batch SET expires_at = clock_timestamp() + make_interval(secs => %(seconds)s), "
-            "in_flight = coalesce(%(in_flight)s::integer[], in_flight) "
-            "WHERE batch_id = %(batch)s AND token = %(token)s RETURNING 1",
+            _RENEW,
             self._parameters(in_flight=None if in_flight is None else list(in_flight)),
         )
         if not rows:
@@ -393,6 +412,8 @@ class Lease:
             [row.reason for row in rows],
         ) | {
             "package": __version__,
+            "first": min(row.item.item_id for row in rows),
+            "last": max(row.item.item_id for row in rows),
             "quarantine": request.parameters.get("quarantine"),
             "outcomes": [row.outcome.value for row in rows],
             "destination_etags": [row.destination_etag for row in rows],
@@ -417,19 +438,24 @@ class Lease:
         destination_keys: Sequence[str | None],
         reasons: Sequence[Reason | None],
     ) -> dict[str, Any]:
+        # Objects of a series share all identifiers but one.
+        places: dict[ObjectIdentity, int] = {}
+        of_series = [places.setdefault(each._replace(sop_instance_uid=""), len(places) + 1) for each in identities]
         return self._parameters(
             items=[item.item_id for item in items],
+            key_hashes=[item.key_hash for item in items],
             destination_keys=list(destination_keys),
             reasons=[reason and reason.value for reason in reasons],
-            patients=[self._hash(IdentifierKind.PATIENT_ID, each.patient_id) for each in identities],
+            places=of_series,
+            instances=[self._hash(IdentifierKind.UID, each.sop_instance_uid) for each in identities],
+            patients=[self._hash(IdentifierKind.PATIENT_ID, each.patient_id) for each in places],
             issuers=[
                 self._hash(IdentifierKind.PATIENT_ID, of and issuer_term(of))
-                for of in (each.issuer_of_patient_id for each in identities)
+                for of in (each.issuer_of_patient_id for each in places)
             ],
-            accessions=[self._hash(IdentifierKind.ACCESSION_NUMBER, each.accession_number) for each in identities],
-            studies=[self._hash(IdentifierKind.UID, each.study_instance_uid) for each in identities],
-            series=[self._hash(IdentifierKind.UID, each.series_instance_uid) for each in identities],
-            instances=[self._hash(IdentifierKind.UID, each.sop_instance_uid) for each in identities],
+            accessions=[self._hash(IdentifierKind.ACCESSION_NUMBER, each.accession_number) for each in places],
+            studies=[self._hash(IdentifierKind.UID, each.study_instance_uid) for each in places],
+            series=[self._hash(IdentifierKind.UID, each.series_instance_uid) for each in places],
         )
 
     def _hash(self, kind: IdentifierKind, original: str) -> bytes:

@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from dicom_deid.database import pseudonyms
-from dicom_deid.database.connection import DatabaseConnection
+from dicom_deid.database.connection import UNFLUSHED, DatabaseConnection
 from dicom_deid.database.keys import KeyRing
 from dicom_deid.database.projects import Project, original_cipher
 from dicom_deid.exceptions import DatabaseError
@@ -28,18 +28,21 @@ COUNTED: MappingType[IdentifierKind, str] = {
 }
 """The kinds with a limited number of digits, and the column of the project that counts them."""
 
+# OFFSET 0 makes PostgreSQL look each original up: without statistics it reads the whole mapping of a new project.
 _FIND = """
 SELECT w.place, m.pseudonym, m.row_check
 FROM unnest(%(kinds)s::text[], %(keyed_hashes)s::bytea[]) WITH ORDINALITY w (kind, keyed_hash, place)
-JOIN mapping m ON m.project_id = %(project)s AND m.kind = w.kind AND m.keyed_hash = w.keyed_hash
+CROSS JOIN LATERAL (
+    SELECT pseudonym, row_check FROM mapping o
+    WHERE o.project_id = %(project)s AND o.kind = w.kind AND o.keyed_hash = w.keyed_hash OFFSET 0) m
 UNION ALL
 SELECT 0, patient_ids || ' ' || accession_numbers || ' ' || study_ids, NULL FROM project WHERE project_id = %(project)s
 """
 
 # Rows are inserted in the order of their keyed hashes, so that two workers that share originals wait for each other in
 # one direction only; the row of the project, which all share, comes last. A row whose original or pseudonym exists is
-# left out, and looked up afterwards.
-_INSERT = """
+# left out, and looked up afterwards. The intents that are committed before an object is written flush the pseudonyms.
+_INSERT = f"""{UNFLUSHED}
 INSERT INTO patient (project_id, keyed_hash)
 SELECT DISTINCT %(project)s, w.patient FROM unnest(%(patients)s::bytea[]) w (patient) WHERE w.patient IS NOT NULL
 ORDER BY w.patient ON CONFLICT DO NOTHING;
@@ -66,7 +69,7 @@ WITH made AS (
     WHERE project_id = %(project)s AND n.patient_ids + n.accession_numbers + n.study_ids > 0
 )
 SELECT kind, keyed_hash FROM made
-"""
+"""  # noqa: S608 - constants
 
 
 def keyed_hash_of(project: Project, kind: IdentifierKind, value: str) -> bytes:

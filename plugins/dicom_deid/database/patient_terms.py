@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from datetime import datetime
 
 from dicom_deid.database import pseudonyms
-from dicom_deid.database.connection import DatabaseConnection
+from dicom_deid.database.connection import UNFLUSHED, DatabaseConnection
 from dicom_deid.database.locks import LOCK_OBJECTS
 from dicom_deid.database.mapping import keyed_hash_of
 from dicom_deid.database.projects import Project
@@ -24,8 +24,9 @@ JOIN patient_term t ON t.project_id = %(project)s AND t.patient_hash = w.patient
 ORDER BY w.place, t.recorded_at, t.term_hash
 """
 
-# In one order, so that two workers that add terms of the same patients wait for each other in one direction only.
-_ADD = """
+# In one order, so that two workers that add terms of the same patients wait for each other in one direction only. No
+# object that gave a term, or was searched for it, is written before its intent is committed, which flushes the terms.
+_ADD = f"""{UNFLUSHED}
 WITH added AS (
     INSERT INTO patient_term (project_id, patient_hash, term_hash, term, is_lasting)
     SELECT %(project)s, w.patient_hash, w.term_hash, w.term, w.is_lasting
@@ -35,7 +36,7 @@ WITH added AS (
 )
 SELECT DISTINCT patient_hash FROM added a WHERE is_lasting
   AND EXISTS (SELECT FROM source_series s WHERE s.project_id = %(project)s AND s.patient_hash = a.patient_hash)
-"""
+"""  # noqa: S608 - constants
 
 # Needed for patients whose objects are written, or about to be; others are compared with the terms when recorded.
 # The lock waits for objects that are being recorded: they may have been searched without the terms just added.

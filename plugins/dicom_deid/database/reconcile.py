@@ -83,7 +83,8 @@ class Reconciliation:
 
 
 _DROP = """
-DROP TABLE IF EXISTS pg_temp.present, pg_temp.expected, pg_temp.writing, pg_temp.difference, pg_temp.confirmed
+DROP TABLE IF EXISTS pg_temp.present, pg_temp.expected, pg_temp.writing, pg_temp.intended, pg_temp.difference,
+    pg_temp.confirmed
 """
 
 _STAGE = f"{_DROP}; CREATE TEMP TABLE present (key text NOT NULL, etag text NOT NULL)"
@@ -99,6 +100,11 @@ ANALYZE pg_temp.expected;
 CREATE TEMP TABLE writing AS
 SELECT w.destination_key AS key FROM write_intent w JOIN batch b USING (batch_id)
 WHERE b.state = 'leased' AND b.expires_at > clock_timestamp();
+CREATE TEMP TABLE intended AS
+SELECT DISTINCT ON (w.destination_key) w.destination_key AS key, w.run_id, w.scope_id, d.object_id
+FROM write_intent w JOIN work_scope s USING (scope_id)
+JOIN processed_object d ON d.scope_id = w.scope_id AND d.key_hash = w.key_hash
+WHERE s.destination = %(destination)s ORDER BY w.destination_key;
 CREATE TEMP TABLE difference AS
 SELECT 'lost' AS difference, e.key, e.run_id, e.scope_id, e.object_id, e.etag
 FROM pg_temp.expected e LEFT JOIN pg_temp.present p USING (key) WHERE p.key IS NULL
@@ -110,10 +116,7 @@ UNION ALL
 SELECT CASE WHEN i.run_id IS NOT NULL THEN 'orphan' WHEN a.run_id IS NOT NULL THEN 'left-over' ELSE 'unknown' END,
     p.key, coalesce(i.run_id, a.run_id), coalesce(i.scope_id, a.scope_id), coalesce(i.object_id, a.object_id), p.etag
 FROM pg_temp.present p
-LEFT JOIN LATERAL (
-    SELECT w.run_id, w.scope_id, d.object_id FROM write_intent w JOIN work_scope s USING (scope_id)
-    JOIN processed_object d ON d.scope_id = w.scope_id AND d.key_hash = w.key_hash
-    WHERE w.destination_key = p.key AND s.destination = %(destination)s LIMIT 1) i ON true
+LEFT JOIN pg_temp.intended i USING (key)
 LEFT JOIN LATERAL (
     SELECT a.run_id, r.scope_id, a.object_id FROM audit a JOIN run r USING (run_id)
     WHERE a.destination_key = p.key AND a.destination = %(destination)s LIMIT 1) a ON true

@@ -14,7 +14,7 @@ from functools import cache, partial
 from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
-from dicom_deid.database.connection import DatabaseConnection
+from dicom_deid.database.connection import UNFLUSHED, DatabaseConnection
 from dicom_deid.database.mapping import issuer_term, keyed_hash_of
 from dicom_deid.database.projects import Project, decrypt_source_key, source_key_hash, split_source
 from dicom_deid.database.pseudonyms import normalised
@@ -102,7 +102,7 @@ SELECT (SELECT source_id FROM index_source WHERE project_id = %(project)s AND st
 
 _IDENTIFIERS = "patient, issuer, accession, study, series"
 
-_ADD = f"""
+_ADD = f"""{UNFLUSHED}
 CREATE TEMP TABLE IF NOT EXISTS index_entry (
     key_hash uuid, encrypted_key bytea, size bigint, etag text, version_id text, last_modified timestamptz,
     instance uuid, patient uuid, issuer uuid, accession uuid, study uuid, series uuid, attributes jsonb)

@@ -380,8 +380,9 @@ class _BatchRecorder:
     def _record(self) -> None:
         rows = [result.row for result in self._waiting]
         self._record_layouts()
-        self._delete(self._lease.record(rows))
+        # An object that is recorded is not read again: what is known of it goes into the index before.
         self._index.add([result.index_entry for result in self._waiting if result.index_entry is not None])
+        self._delete(self._lease.record(rows))
         self._recorded_at = time.monotonic()
         if self._recorded_callback is not None:
             self._recorded_callback(rows)

@@ -256,7 +256,7 @@ def test_reports_count_the_last_attempt_and_reasons(database, steps):
     assert (report.attempts, report.quarantine_ratio, report.object_seconds) == (8, 0.25, 0.75)
 
 
-def test_an_intent_does_not_cost_a_look_at_the_whole_batch(database, steps):
+def test_neither_an_intent_nor_its_outcome_costs_a_look_at_the_whole_batch(database, steps):
     """Catches joins that take a batch for empty, because the statistics are older than it."""
     steps.work(database.plan(steps.begin(), steps.listing(500)).batches)
     for table in ("batch_item", "processed_object"):
@@ -276,4 +276,35 @@ def test_an_intent_does_not_cost_a_look_at_the_whole_batch(database, steps):
     with database.connection.transaction("test"):
         before = read()
         lease.intend([Intent(item=item, destination_key=f"d/{item.item_id}") for item in group])
-        assert 20 <= read() - before < 1000
+        intended = read()
+        assert intended - before < 1000
+        lease.record([steps.row(item) for item in group])
+        assert 20 <= read() - intended < 1000
+
+
+def test_only_what_a_later_commit_flushes_does_not_wait_for_the_disk(database, steps):
+    setting = "SELECT current_setting('synchronous_commit')"
+    database.connection.query("test", "SET synchronous_commit = on")
+    lease = database.lease(database.plan(steps.begin(), steps.listing(1)).batches[0].batch_id, "worker")
+    lease.renew({0})
+    assert database.connection.query("test", setting) == [("on",)]
+    with database.connection.transaction("test"):
+        lease.renew({0})
+        assert database.connection.query("test", setting) == [("off",)]
+    for act in (lambda: lease.intend([Intent(item=each, destination_key="d") for each in lease.items()]), lease.finish):
+        with database.connection.transaction("test"):
+            act()
+            assert database.connection.query("test", setting) == [("on",)]
+
+
+def test_arrays_hold_any_value(database):
+    texts = ["", "NULL", "{a,b}", '"', "\\", "\\x00", "a b", "\ufffd\n'", None]
+    rows = database.connection.query(
+        "test",
+        "SELECT * FROM unnest(%(texts)s::text[], %(bytes)s::bytea[], %(numbers)s::bigint[], %(flags)s::boolean[])",
+        {"texts": texts, "bytes": [b"", b'\0\\"', None], "numbers": [-1, None, 2**62], "flags": [True, False, None]},
+    )
+    assert [row[0] for row in rows] == texts
+    assert [row[1] and bytes(row[1]) for row in rows[:3]] == [b"", b'\0\\"', None]
+    assert [row[2] for row in rows[:3]] == [-1, None, 2**62]
+    assert [row[3] for row in rows[:3]] == [True, False, None]

@@ -188,8 +188,9 @@ COMMENT ON COLUMN processed_object.selection IS 'Digest of the criteria that exc
 COMMENT ON COLUMN processed_object.object_id IS 'A random id, which the audit uses instead of the source key.';
 COMMENT ON COLUMN processed_object.instance_hash IS 'The first 128 bits of the keyed hash of the SOP Instance UID.';
 CREATE UNIQUE INDEX processed_object_id ON processed_object (object_id);
-CREATE INDEX processed_object_series ON processed_object (series_number);
-CREATE INDEX processed_object_instance ON processed_object (instance_hash);
+-- Rows are made without them, before the objects are read.
+CREATE INDEX processed_object_series ON processed_object (series_number) WHERE series_number IS NOT NULL;
+CREATE INDEX processed_object_instance ON processed_object (instance_hash) WHERE instance_hash IS NOT NULL;
 CREATE INDEX processed_object_outcome ON processed_object (scope_id, outcome);
 COMMENT ON COLUMN processed_object.lacks_terms IS 'Written before a lasting term of its patient was known.';
 CREATE INDEX processed_object_lacks_terms ON processed_object (scope_id) WHERE lacks_terms;
@@ -262,7 +263,8 @@ CREATE TABLE batch_item (
     deaths smallint NOT NULL DEFAULT 0,
     is_archived boolean NOT NULL DEFAULT false,
     PRIMARY KEY (batch_id, item)
-) WITH (fillfactor = 90);
+    -- Room for the version with the outcome in the same page: no index is written for it.
+) WITH (fillfactor = 50);
 COMMENT ON COLUMN batch_item.encrypted_key IS 'The whole source key, which may name a patient, encrypted.';
 COMMENT ON COLUMN batch_item.is_archived IS 'It cannot be read: the store is asked to restore it.';
 COMMENT ON COLUMN batch_item.outcome IS 'Also: left (another run has it), done (another run has done it meanwhile).';
@@ -284,7 +286,6 @@ CREATE TABLE write_intent (
 COMMENT ON TABLE write_intent IS
     'What a worker is about to write, until the audit rows are recorded; with a reason, a copy in quarantine.';
 CREATE INDEX write_intent_withdrawal ON write_intent (withdrawal_id) WHERE withdrawal_id IS NOT NULL;
-CREATE INDEX write_intent_key ON write_intent (destination_key);
 
 CREATE TABLE withdrawal (
     withdrawal_id uuid PRIMARY KEY,
@@ -411,7 +412,8 @@ CREATE TABLE audit (
 COMMENT ON TABLE audit IS 'One row per object and attempt, never changed; one partition per month.';
 CREATE INDEX audit_run ON audit (run_id, link_id, number);
 CREATE INDEX audit_object ON audit (object_id);
-CREATE INDEX audit_destination ON audit (destination_key) WHERE destination_key IS NOT NULL;
+-- Keys are long and only compared.
+CREATE INDEX audit_destination ON audit USING hash (destination_key);
 
 CREATE TABLE text_layout (
     project_id integer NOT NULL REFERENCES project,
