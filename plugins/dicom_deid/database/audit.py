@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from dicom_deid import __version__
 from dicom_deid.database.connection import DatabaseConnection
-from dicom_deid.database.copy_format import copy_line
+from dicom_deid.database.copy_format import copy_field, copy_fields
 from dicom_deid.database.hash_chain import ADVANCE, head_parameters, link_hash, links_of
 from dicom_deid.database.locks import LOCK_CHAIN
 from dicom_deid.database.quarantine import DeviceFacts, ItemDecision
@@ -257,18 +257,27 @@ def append_rows(
 
 def _audit_text(group: AuditGroup, recorded_at: datetime, link_id: int, rows: Sequence[AuditRow]) -> bytes:
     """Return the rows in COPY text format, in the order of the newest :data:`AUDIT_COLUMNS`."""
-    recipe, settings = bytes.fromhex(group.recipe_digest), bytes.fromhex(group.settings_digest)
-    return "".join(
-        copy_line(
-            recorded_at, group.run_id, link_id, number, group.batch_id, row.item.item_id, group.attempt, group.project,
-            group.source, row.item.object_id, row.item.version_id, row.item.etag, row.item.size, group.destination,
+    link = copy_fields(recorded_at, group.run_id, link_id)
+    place = copy_fields(group.attempt, group.project, group.source)
+    destination = copy_field(group.destination)
+    rules = copy_fields(bytes.fromhex(group.recipe_digest), bytes.fromhex(group.settings_digest), __version__)
+    lines = []
+    for number, row in enumerate(rows):
+        item = row.item
+        source = copy_fields(item.object_id, item.version_id, item.etag, item.size)
+        result = copy_fields(
             row.destination_key, row.destination_etag, row.destination_size, *_replaced(row), _digest(row.sha256_in),
-            _digest(row.sha256_out), row.outcome.value, row.reason and row.reason.value, row.detail, recipe, settings,
-            __version__, row.sop_class_uid, row.transfer_syntax_uid, row.modality, _counts(row.actions),
-            _counts(row.notes), row.milliseconds,
+            _digest(row.sha256_out), row.outcome.value, row.reason and row.reason.value, row.detail,
+        )  # fmt: skip
+        facts = copy_fields(
+            row.sop_class_uid, row.transfer_syntax_uid, row.modality, _counts(row.actions), _counts(row.notes),
+            row.milliseconds,
+        )  # fmt: skip
+        lines.append(
+            f"{link}\t{number}\t{group.batch_id}\t{item.item_id}\t{place}\t{source}\t{destination}\t{result}\t{rules}"
+            f"\t{facts}\n"
         )
-        for number, row in enumerate(rows)
-    ).encode()  # fmt: skip
+    return "".join(lines).encode()
 
 
 def _replaced(row: AuditRow) -> tuple[str | None, str | None]:
@@ -287,4 +296,4 @@ def _digest(hexadecimal: str | None) -> bytes | None:
 
 
 def _counts(counts: Mapping[str, int]) -> str:
-    return _COUNTS.encode({str(name): count for name, count in counts.items()})
+    return "{}" if not counts else _COUNTS.encode({str(name): count for name, count in counts.items()})
