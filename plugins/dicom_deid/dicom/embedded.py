@@ -33,6 +33,11 @@ def is_data_set(data: bytes, start: int, end: int) -> bool:
     return any(_is_tag(data, start, order) and _are_elements(data, start, end, order) for order in _ORDERS)
 
 
+def has_items(data: bytes) -> bool:
+    """Return whether the tag of an item may be in bytes."""
+    return _BEGINNINGS[0] in data or _BEGINNINGS[1] in data
+
+
 def items_in_values(data: bytes, spans: Sequence[tuple[int, int]], end: int, encoding: Encoding) -> Iterator[int]:
     """Yield where a sequence item may begin the value of an element that is no sequence.
 

@@ -61,8 +61,10 @@ from dicom_deid.engine.residuals.search import (
     where,
 )
 from dicom_deid.engine.residuals.terms import SearchTerms
-from dicom_deid.engine.segments import SegmentEdit, SegmentLearner, embedded_values, is_left, new_identifiers
+from dicom_deid.engine.segment_learner import SegmentLearner
+from dicom_deid.engine.segments import SegmentEdit, embedded_values, is_left, new_identifiers
 from dicom_deid.engine.settings import Settings
+from dicom_deid.engine.shared_headers import resolve_shared
 from dicom_deid.exceptions import ConfigurationError, Quarantine
 from dicom_deid.identifiers import Identifier, IdentifierKind, PatientKey
 from dicom_deid.reasons import Reason
@@ -500,18 +502,18 @@ class Deidentifier:
         walk = ObjectWalk(obj.data, len(self.recipe.rules), obj.partial)
         learner = self.segments if segments else None
         if learner is not None:
-            walk.recording = learner.recording()
-            walk.segments = None if walk.recording is not None else []
+            walk.segments = []
         walk.encapsulated = header.transfer_syntax.encapsulated
         if self.compiled.needs_values:
             walk.value_lists = self._value_lists(obj, handler_table)
         meta = None if self.settings.rebuild_file_meta else self._walk_file_meta(obj, walk, handler_table)
         end = self._walk_root(walk, handler_table, handler_table.root(header.transfer_syntax.encoding), obj.start)
-        if walk.partial and walk.segments and walk.pixel_data is not None and walk.pixel_data[1] != obj.size:
+        has_segments = walk.segments or walk.shared
+        if walk.partial and has_segments and walk.pixel_data is not None and walk.pixel_data[1] != obj.size:
             # The values that the rules remove after the pixel data are searched for in the walk of these elements.
             raise NotInSegmentError
         if learner is not None:
-            learner.observe(walk, (walk.pixel_data[0] if walk.pixel_data is not None else end) - obj.start)
+            learner.observe(walk)
         if walk.keyed_by_study:
             self._key_by_study(walk, walk.captured_text("StudyInstanceUID"), walk.captured_text("PatientID"))
         analysis = AnalysisResult(
@@ -609,7 +611,10 @@ class Deidentifier:
         data, end = walk.data, len(walk.data)
         item_context = ItemContext(contexts[0], codecs)
         head = 4 if contexts[0].implicit else 6
-        for context in contexts:
+        first = 0
+        if self.segments is not None and walk.segments is not None:
+            pos, first = self.segments.handle_shared(walk, contexts, pos, item_context)
+        for context in contexts[first:]:
             walk.added = False
             if pos < end and context.handlers.get(data[pos : pos + head]) is not STOP:
                 try:
@@ -751,6 +756,7 @@ class Deidentifier:
         changed: bool = False,
     ) -> list[Edit]:
         """Return the edits with their bytes; `span` is the start and end of the data set."""
+        resolve_shared(walk, pseudonyms)
         final = walk.edits.copy()
         stages: dict[int, list[int]] = {}
         for index in walk.pending:

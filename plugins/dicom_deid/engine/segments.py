@@ -1,21 +1,18 @@
 """Segments: elements in a row that objects repeat; what the rules do to them is computed once.
 
-The objects of a series share most of their elements, and reports their template. A `SegmentLearner` compares the
-elements of an object with those of the object before it. Elements in a row that are the same in both, and whose
-handlers depend on nothing else, become a `Segment`: the rules are applied to its bytes alone, and the result is used
-wherever the same bytes follow the same state of the walk.
+The objects of a series share most of their elements, and reports their template. A `SegmentLearner`
+(`dicom_deid.engine.segment_learner`) compares the elements of an object with those of the object before it. Elements in
+a row that are the same in both, and whose handlers depend on nothing else, become a `Segment`: the rules are applied to
+its bytes alone, and the result is used wherever the same bytes follow the same state of the walk. All of those of a
+root data set, with what is between them, are a `dicom_deid.engine.shared_headers.SharedHeader`.
 """
 
 from __future__ import annotations
 
-import struct
-from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import accumulate
-from threading import Lock
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from dicom_deid.dicom.embedded import is_data_set, items_in_values
+from dicom_deid.dicom.embedded import has_items, is_data_set, items_in_values
 from dicom_deid.dicom.reread import check_written
 from dicom_deid.dicom.rewrite import splice
 from dicom_deid.dicom.transfer_syntax import Encoding
@@ -28,18 +25,12 @@ from dicom_deid.dicom.walk import (
     ElementHandler,
     ItemContext,
     LengthEdit,
-    MixedVRsError,
-    NeedMoreDataError,
-    RecordedElement,
-    Recording,
     RuleEdit,
     SearchedEdit,
     SequenceHandler,
     SkipHandler,
-    TrailingBytesError,
     UnknownHandler,
     walk_element,
-    walk_unchecked,
 )
 from dicom_deid.engine.handler_table import CAPTURED
 from dicom_deid.engine.handlers import basic
@@ -51,16 +42,9 @@ from dicom_deid.exceptions import Quarantine
 from dicom_deid.identifiers import Identifier, IdentifierKind
 from dicom_deid.reasons import Reason
 
-# Bounds of memory: bytes of all segments of one engine (what is computed of them takes about ten times as much), of one
-# segment, of one element; lengths and segments that begin with the same tag; results for other pseudonyms.
-MAX_BYTES = 1_000_000
-_MAX_SEGMENT, _MAX_ELEMENT = 16_384, 8192
+# Bounds of memory: lengths and segments that begin with the same tag; results for other pseudonyms.
 _MAX_LENGTHS, _MAX_SEGMENTS, _MAX_RENDERED = 4, 256, 4
-_MAX_RECORDED = 4096
 _MAX_MISSES = 64
-# What handling an element or a sequence costs, in times of skipping one; and what a segment must be worth.
-_COST_OF_HANDLER, _COST_OF_SEQUENCE, _LEAST_COST = 5, 12, 16
-_MAX_PATIENCE = 64
 _IDENTIFIERS = tuple(CAPTURED.values())
 _NO_IDENTIFIERS: Mapping[str, str] = {}
 
@@ -77,6 +61,60 @@ _LOCAL = frozenset(
     }
 )
 _EDITS = frozenset({RuleEdit, SearchedEdit, LengthEdit, PendingEdit})
+
+
+class Totals:
+    """Captured values, identifiers and counts that elements add to the walk over an object.
+
+    Parameters
+    ----------
+    walk
+        A walk over these elements alone.
+    """
+
+    __slots__ = (
+        "_captured",
+        "_counts",
+        "_followed",
+        "_has_content",
+        "_has_document",
+        "_noted",
+        "_rules",
+        "identifiers",
+    )
+
+    def __init__(self, walk: ObjectWalk) -> None:
+        self.identifiers = walk.identifiers
+        self._captured = {
+            keyword: (value, codecs, -1 if edit == -1 else IN_SEGMENT, form)
+            for keyword, (value, codecs, edit, form) in walk.captured.items()
+        }
+        self._rules = tuple((index, times) for index, times in enumerate(walk.rules) if times)
+        self._counts = walk.counts
+        self._noted = walk.noted
+        self._followed = walk.followed
+        self._has_content = walk.has_content
+        self._has_document = walk.has_document
+
+    def add_to(self, walk: ObjectWalk) -> None:
+        """Add all to the walk over an object."""
+        walk.captured.update(self._captured)
+        walk.identifiers.update(self.identifiers)
+        rules = walk.rules
+        for rule, times in self._rules:
+            rules[rule] += times
+        if self._counts:
+            _add(walk.counts, self._counts)
+        if self._noted:
+            _add(walk.noted, self._noted)
+        walk.followed += self._followed
+        walk.has_content = walk.has_content or self._has_content
+        walk.has_document = walk.has_document or self._has_document
+
+
+def _add(counts: dict[Any, int], more: Mapping[Any, int]) -> None:
+    for key, times in more.items():
+        counts[key] = counts.get(key, 0) + times
 
 
 class SegmentEdit(Edit):
@@ -157,25 +195,21 @@ class Segment:
     """
 
     __slots__ = (
-        "captured",
         "codecs",
         "codecs_after",
         "context",
-        "counts",
         "creators",
         "embedded",
         "found",
-        "identifiers",
         "is_edit",
         "keyed",
         "left",
         "length",
-        "noted",
         "private_groups",
         "removed",
         "removes_items",
         "rendered",
-        "rules",
+        "totals",
         "walk",
     )
 
@@ -201,17 +235,10 @@ class Segment:
             for block, one in (item_context.creators or {}).items()
         }
         self.is_edit = is_searched or bool(walk.edits)
-        self.identifiers = walk.identifiers
-        self.rules = tuple((index, times) for index, times in enumerate(walk.rules) if times)
-        self.counts = tuple(walk.counts.items())
-        self.noted = tuple(walk.noted.items())
+        self.totals = Totals(walk)
         # Long, and needed no more.
         walk.rules = []
         self.keyed = tuple(dict.fromkeys(kind for _, kind in walk.keyed_by_study))
-        self.captured = {
-            keyword: (value, of_value, IN_SEGMENT if edit >= 0 else -1, form)
-            for keyword, (value, of_value, edit, form) in walk.captured.items()
-        }
         self.rendered: dict[tuple[str, ...], Rendered] = {}
         self.found: dict[Any, Any] = {}
         self.removed: Any = None
@@ -240,31 +267,22 @@ class Segment:
                 walk.keyed_by_study.append((index, kind))
         else:
             walk.opaque += [(pos + start, pos + end) for start, end in self.walk.opaque]
-        walk.repeated += self.length
-        walk.captured.update(self.captured)
-        walk.identifiers.update(self.identifiers)
-        for rule, times in self.rules:
-            walk.rules[rule] += times
-        for action, times in self.counts:
-            walk.counts[action] = walk.counts.get(action, 0) + times
-        for reason, times in self.noted:
-            walk.note(reason, times)
-        walk.followed += self.walk.followed
-        walk.has_content = walk.has_content or self.walk.has_content
-        walk.has_document = walk.has_document or self.walk.has_document
+        self.totals.add_to(walk)
+        self.set_state(item_context)
+
+    def set_state(self, item_context: ItemContext) -> None:
+        """Give a data set the character set and the private creators that it has after the segment."""
         item_context.codecs = self.codecs_after
         if self.creators:
             item_context.creators = {**(item_context.creators or {}), **self.creators}
 
     def embedded_values(self, encoding: Encoding) -> frozenset[int]:
-        """Return where values may begin that are data sets, given how the elements of the object are encoded."""
-        found = self.embedded
-        if found is None:
-            data = self.walk.data
-            # Before its ninth byte no value begins.
-            of_items = items_in_values(data, [(8, len(data))], len(data), encoding)
-            of_data_sets = (at for at, last in self.walk.opaque if is_data_set(data, at, last))
-            self.embedded = found = frozenset((*of_items, *of_data_sets))
+        """Find where values may begin that are data sets, given how the elements of the object are encoded."""
+        data = self.walk.data
+        # Before its ninth byte no value begins.
+        of_items = items_in_values(data, [(8, len(data))], len(data), encoding)
+        of_data_sets = (at for at, last in self.walk.opaque if is_data_set(data, at, last))
+        self.embedded = found = frozenset((*of_items, *of_data_sets))
         return found
 
     def render(
@@ -272,7 +290,7 @@ class Segment:
     ) -> Rendered:
         """Return the new bytes."""
         keyed = keyed or {}
-        key = (*map(pseudonyms.__getitem__, self.identifiers), *(pseudonyms[keyed[kind]] for kind in self.keyed))
+        key = (*map(pseudonyms.__getitem__, self.walk.identifiers), *(pseudonyms[keyed[kind]] for kind in self.keyed))
         found = self.rendered.get(key)
         if found is None:
             found = self._render(pseudonyms, keyed)
@@ -313,17 +331,28 @@ def embedded_values(walk: ObjectWalk, start: int, end: int, encoding: Encoding) 
     data = walk.data
     values = {at for at, last in walk.opaque if is_data_set(data, at, last)}
     skipped = []
-    for edit in walk.segments or ():
+    for edit in walk.edits:
+        if edit.__class__ is not SegmentEdit:
+            continue
         skipped.append((edit.start, edit.end))
-        values.update([edit.start + at for at in edit.segment.embedded_values(encoding)])
+        found = edit.segment.embedded
+        if found is None:
+            found = edit.segment.embedded_values(encoding)
+        if found:
+            values.update([edit.start + at for at in found])
     if walk.pixel_data is not None:
         first, until = walk.pixel_data
         skipped = sorted([*skipped, (min(first, end), end if until is None else until)])
     spans = []
     for first, last in skipped:
-        spans.append((start, first))
+        if start < first:
+            spans.append((start, first))
         start = last
-    values.update(items_in_values(data, [*spans, (start, end)], end, encoding))
+    if start < end:
+        spans.append((start, end))
+    # The bytes between segments are few.
+    if not (walk.segments or walk.shared) or has_items(b"".join([data[first:last] for first, last in spans])):
+        values.update(items_in_values(data, spans, end, encoding))
     return values
 
 
@@ -368,9 +397,12 @@ def new_identifiers(walk: ObjectWalk, edits: Sequence[Edit]) -> dict[str, str]:
         if text and (keyword != "Modality" or text in MODALITIES):
             identifiers[keyword] = text
     if is_in_segment:
-        for edit in walk.segments or ():
-            of_segment = edit.identifiers.items()
-            identifiers.update([(keyword, text) for keyword, text in of_segment if captured[keyword][2] == IN_SEGMENT])
+        for edit in edits:
+            if edit.__class__ is SegmentEdit and edit.identifiers:
+                of_segment = edit.identifiers.items()
+                identifiers.update(
+                    [(keyword, text) for keyword, text in of_segment if captured[keyword][2] == IN_SEGMENT]
+                )
     return identifiers
 
 
@@ -438,179 +470,7 @@ class SegmentHandler(ElementHandler[ObjectWalk]):
         return None
 
 
-class _Costs(NamedTuple):
-    """What the recorded elements of an object cost, and which of them have handlers that are not local."""
-
-    starts: list[int]
-    sums: list[int]
-    not_local: list[int]
-
-    @classmethod
-    def of(cls, recording: Recording) -> _Costs:
-        elements = sorted(one for _, elements in recording.data_sets for one in elements)
-        costs = [_cost(one.handler) for one in elements]
-        starts = [one.start for one in elements]
-        return cls(starts, [0, *accumulate(costs)], [one.start for one in elements if not _is_local(one.handler)])
-
-    def between(self, start: int, end: int) -> int:
-        """Return what handling the elements in ``[start, end)`` costs."""
-        return self.sums[bisect_left(self.starts, end)] - self.sums[bisect_left(self.starts, start)]
-
-    def is_local(self, start: int, end: int) -> bool:
-        """Return whether all handlers of the elements in ``[start, end)`` are local."""
-        return bisect_left(self.not_local, start) == bisect_left(self.not_local, end)
-
-
-def _cost(handler: Any) -> int:
-    if isinstance(handler, SegmentHandler):
-        handler = handler.inner
-    if handler is SHORT:
-        return 1
-    return _COST_OF_SEQUENCE if isinstance(handler, SequenceHandler) else _COST_OF_HANDLER
-
-
-def _is_local(handler: Any) -> bool:
-    if handler is SHORT or handler is None:
-        return True
-    if isinstance(handler, SegmentHandler | basic.CaptureHandler | basic.CharacterSetHandler | PrivateCreatorHandler):
-        return _is_local(handler.inner)
-    if isinstance(handler, PrivateHandler):
-        return all(_is_local(inner) for _, inner in handler.by_creator.values())
-    return handler.__class__ in _LOCAL
-
-
-class SegmentLearner:
-    """Makes the segments of one engine; thread-safe.
-
-    Parameters
-    ----------
-    rules
-        The number of rules of the recipe.
-    is_searched
-        Whether objects are searched for residuals.
-    """
-
-    def __init__(self, rules: int, *, is_searched: bool) -> None:
-        self._rules = rules
-        self._is_searched = is_searched
-        self._lock = Lock()
-        self._handlers: list[SegmentHandler] = []
-        self._size = 0
-        # The elements of the last recorded object, with their context.
-        self._seen: set[tuple[int, bytes]] = set()
-        # How many objects without enough segments are waited for before one is recorded, and how many there were.
-        self._patience, self._without = 1, 0
-
-    @property
-    def size(self) -> int:
-        """The bytes of all segments."""
-        return self._size
-
-    def recording(self) -> Recording | None:
-        """Return a recording for the next object, or None while segments are found or none can be."""
-        return Recording(_MAX_RECORDED) if self._without >= self._patience else None
-
-    def observe(self, walk: ObjectWalk, size: int) -> None:
-        """Take note of how much of an object of a size in bytes, without pixel data, was in segments."""
-        if walk.recording is not None:
-            with self._lock:
-                self._learn(walk, walk.recording)
-                self._without, self._patience = 0, min(2 * self._patience, _MAX_PATIENCE)
-            walk.recording = None
-        elif 2 * walk.repeated < size:
-            self._without += 1
-        elif self._patience > 1:
-            self._patience -= 1
-
-    def _learn(self, walk: ObjectWalk, recording: Recording) -> None:
-        costs = _Costs.of(recording)
-        seen, self._seen = self._seen, set()
-        done: list[tuple[int, int]] = []
-        for context, elements in recording.data_sets:
-            if elements and not _is_within(done, elements[0].start):
-                for first, last in self._repeated(walk.data, context, elements, seen, costs):
-                    start, end = elements[first].start, elements[last - 1].end
-                    if costs.between(start, end) >= _LEAST_COST and self._add(walk.data, context, elements[first:last]):
-                        done.append((start, end))
-                done.sort()
-            else:
-                self._seen.update((id(context), walk.data[one.start : one.end]) for one in elements)
-
-    def _repeated(
-        self,
-        data: bytes,
-        context: DatasetContext[Any],
-        elements: Sequence[RecordedElement],
-        seen: set[tuple[int, bytes]],
-        costs: _Costs,
-    ) -> Iterator[tuple[int, int]]:
-        """Yield ranges of elements in a row that were seen before and have local handlers only."""
-        first = 0
-        for index, one in enumerate(elements):
-            key = (id(context), data[one.start : one.end] if one.end - one.start <= _MAX_ELEMENT else b"")
-            is_known = key[1] != b"" and (key in seen or (bool(context.path) and key in self._seen))
-            self._seen.add(key)
-            if not is_known or not costs.is_local(one.start, one.end):
-                yield from _whole_groups(data, context, elements, first, index)
-                first = index + 1
-            elif one.end - elements[first].start > _MAX_SEGMENT:
-                yield from _whole_groups(data, context, elements, first, index)
-                first = index
-        yield from _whole_groups(data, context, elements, first, len(elements))
-
-    def _add(self, data: bytes, context: DatasetContext[Any], elements: Sequence[RecordedElement]) -> bool:
-        """Make a segment of elements in a row; return whether that is possible."""
-        codecs = elements[0].codecs
-        walk = ObjectWalk(data[elements[0].start : elements[-1].end], self._rules)
-        item_context = ItemContext(context, codecs)
-        try:
-            reached = walk_unchecked(walk, context, 0, len(walk.data), item_context)
-        except (Quarantine, NeedMoreDataError, MixedVRsError, TrailingBytesError, struct.error):
-            return False
-        if reached != len(walk.data) or not _is_repeatable(walk):
-            return False
-        if self._size + len(walk.data) > MAX_BYTES:
-            self._forget()
-        head = walk.data[: 4 if context.implicit else 6]
-        handler = context.handlers.get(head)
-        if not isinstance(handler, SegmentHandler):
-            handler = context.handlers[head] = SegmentHandler(handler)
-            self._handlers.append(handler)
-        groups = frozenset(_group(data, context, one) for one in elements)
-        if handler.add(Segment(walk, item_context, codecs, groups, is_searched=self._is_searched)):
-            self._size += len(walk.data)
-        return True
-
-    def _forget(self) -> None:
-        for handler in self._handlers:
-            handler.forget()
-        self._handlers, self._size = [], 0
-
-
-def _is_within(ranges: Sequence[tuple[int, int]], pos: int) -> bool:
-    index = bisect_left(ranges, (pos + 1, 0)) - 1
-    return index >= 0 and pos < ranges[index][1]
-
-
-def _group(data: bytes, context: DatasetContext[Any], element: RecordedElement) -> int:
-    return int(context.order.u16.unpack_from(data, element.start)[0])
-
-
-def _whole_groups(
-    data: bytes, context: DatasetContext[Any], elements: Sequence[RecordedElement], first: int, last: int
-) -> Iterator[tuple[int, int]]:
-    """Yield a range of elements without the private groups that only begin or end in it."""
-    if 0 < first < last and (group := _group(data, context, elements[first - 1])) % 2:
-        while first < last and _group(data, context, elements[first]) == group:
-            first += 1
-    if first < last < len(elements) and (group := _group(data, context, elements[last])) % 2:
-        while first < last and _group(data, context, elements[last - 1]) == group:
-            last -= 1
-    if last - first > 1:
-        yield first, last
-
-
-def _is_repeatable(walk: ObjectWalk) -> bool:
+def is_repeatable(walk: ObjectWalk) -> bool:
     """Return whether what was done to the elements of a segment can be done to those of another object."""
     return (
         all(edit.__class__ in _EDITS for edit in walk.edits)
@@ -622,3 +482,19 @@ def _is_repeatable(walk: ObjectWalk) -> bool:
         and not walk.content_references
         and not walk.added
     )
+
+
+def is_local(handler: Any) -> bool:
+    """Return whether what a handler does depends on nothing but the element, its character set and its creator."""
+    if handler is SHORT or handler is None:
+        return True
+    if isinstance(handler, SegmentHandler | basic.CaptureHandler | basic.CharacterSetHandler | PrivateCreatorHandler):
+        return is_local(handler.inner)
+    if isinstance(handler, PrivateHandler):
+        return all(is_local(inner) for _, inner in handler.by_creator.values())
+    return handler.__class__ in _LOCAL
+
+
+def is_pending(edit: Edit) -> bool:
+    """Return whether the bytes of an edit depend on the pseudonyms."""
+    return bool(edit.segment.walk.edits) if isinstance(edit, SegmentEdit) else isinstance(edit, PendingEdit)

@@ -145,7 +145,7 @@ def test_all_that_a_walk_records_is_repeated_or_refused() -> None:
         "read_data_set",
         "unknown_words",
     }
-    elsewhere |= {"repeated", "search_deferred", "segments", "value_lists"}
+    elsewhere |= {"search_deferred", "segments", "shared", "value_lists"}
     assert set(ObjectWalk.__slots__) == repeated | refused | elsewhere
 
 

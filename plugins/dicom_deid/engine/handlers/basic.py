@@ -81,10 +81,10 @@ class ObjectWalk(Walk):
         "pixel_data",
         "planes_removed",
         "read_data_set",
-        "repeated",
         "rules",
         "search_deferred",
         "segments",
+        "shared",
         "signatures",
         "unknown_words",
         "value_lists",
@@ -144,9 +144,10 @@ class ObjectWalk(Walk):
         self.has_document = False
         # Whether the object may refer to content items by their position; None until it was looked up.
         self.content_references: bool | None = None
-        # The edits of segments; None where each element is handled by itself. And the number of bytes in segments.
+        # The shared header that the object begins with, and the edits of its segments; those of other segments, None
+        # where each element is handled by itself.
+        self.shared: tuple[Any, list[Any]] | None = None
         self.segments: list[Any] | None = None
-        self.repeated = 0
 
     def share(self, other: ObjectWalk) -> None:
         """Use the counters and collections of the walk over another part of the same object."""

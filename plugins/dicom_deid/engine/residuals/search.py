@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from pydicom.datadict import keyword_for_tag
 
@@ -33,7 +33,8 @@ from dicom_deid.engine.residuals.terms import (
     terms_of,
     vr_of_original,
 )
-from dicom_deid.engine.segments import Segment, SegmentEdit
+from dicom_deid.engine.segments import Segment
+from dicom_deid.engine.shared_headers import SharedHeader
 from dicom_deid.recipe import ElementName
 
 # How a changed element is searched: not at all, as one value, as a sequence or an item of structured content, by the
@@ -124,6 +125,23 @@ class FoundInSegment(NamedTuple):
 _NOTHING = FoundInSegment()
 
 
+class FoundInSegments(NamedTuple):
+    """Hits in each of several segments, their number, and the residuals of the segments that have any."""
+
+    each: Sequence[FoundInSegment]
+    number: int
+    residuals: Mapping[Segment, tuple[Residual, ...]]
+
+    @classmethod
+    def of(cls, segments: Iterable[Segment], each: Sequence[FoundInSegment]) -> FoundInSegments:
+        """Return what was found in segments, given what was found in each."""
+        residuals = {one: found.residuals for one, found in zip(segments, each, strict=True) if found.residuals}
+        return cls(each, sum([len(found.hits) for found in each]), residuals)
+
+
+_NOTHING_IN_SEGMENTS = FoundInSegments((), 0, {})
+
+
 class Residual(NamedTuple):
     """An original value that is found where no rule reached.
 
@@ -171,7 +189,10 @@ def removed_values(*walks: ObjectWalk) -> RemovedValues:
     segments: list[ChangedInSegment] = []
     uids: set[bytes] = set()
     for walk in walks:
-        _collect(walk, changed, segments, uids)
+        in_segments = _changed_in_segments(walk)
+        segments += in_segments
+        uids.update(*[one.uids for one in in_segments])
+        _collect(walk, changed, uids)
     is_long = _size(changed) + sum([one.size for one in segments]) > _MAX_CACHED
     read = _joined if is_long else _removed_of_study
     removed = read(tuple([(tuple(one[0]), *one[1:]) for one in changed if one[0]]), tuple(segments))
@@ -204,7 +225,7 @@ def find_residuals(
     list of Residual
         In the order of the bytes; those in pixel data follow. The search stops after `MAX_HITS`.
     """
-    if walk.segments:
+    if walk.segments or walk.shared:
         found = _with_segments(walk, (start, end), encoding, removed)
     else:
         found = _in_data_set(walk, start, end, encoding, removed, within)
@@ -303,25 +324,39 @@ def _with_segments(
         raise NotInSegmentError
     pieces = blocks[0] if blocks else []
     own = b"\0".join([walk.data[first:last] for first, last in pieces]).lower()
-    segments = list(dict.fromkeys([edit.segment for edit in walk.segments or ()]))
-    hits, in_segments = _term_hits(own, segments, removed)
+    key = removed.terms, removed.codecs
+    header = None if walk.shared is None else walk.shared[0]
+    of_header = [] if header is None else header.segments
+    segments = [*of_header, *dict.fromkeys([edit.segment for edit in walk.segments or ()])]
+    number = len(of_header)
+    known = _NOTHING_IN_SEGMENTS if header is None else header.found.get(key)
+    hits, in_segments = _term_hits(own, segments if known is None else segments[number:], key)
+    if header is not None and known is None:
+        known = FoundInSegments.of(of_header, in_segments[:number])
+        in_segments = in_segments[number:]
+        _keep(header.found, key, known)
+    others = FoundInSegments.of(segments[number:], in_segments)
+    if len(hits) + known.number + others.number > MAX_HITS:
+        raise NotInSegmentError
+    verified: Mapping[Segment, Sequence[Residual]] = {**known.residuals, **others.residuals}
     if removed.uids:
-        texts = [own, *map(_left_of, segments)]
-        more = list(_uid_hits(b"\0".join(texts), removed.uids))
+        left = () if header is None else (_left_of_header(header),)
+        text = b"\0".join([own, *left, *map(_left_of, segments[number:])])
+        more = list(_uid_hits(text, removed.uids))
         if more:
-            of_own, *of_segments = _divided(more, texts)
+            of_own, *of_segments = _divided(more, [own, *map(_left_of, segments)])
             hits += of_own
-            both = zip(segments, in_segments, of_segments, strict=True)
-            in_segments = [_found_in(one, [*found.hits, *uids]) if uids else found for one, found, uids in both]
+            both = zip(segments, [*known.each, *in_segments], of_segments, strict=True)
+            with_uids = [_found_in(one, [*found.hits, *uids]) if uids else found for one, found, uids in both]
+            verified = FoundInSegments.of(segments, with_uids).residuals
     residuals = _verified(walk, *span, encoding, hits, pieces)
-    verified = {one: found.residuals for one, found in zip(segments, in_segments, strict=True) if found.residuals}
     return sorted(residuals + _of_object(verified, walk, span, encoding), key=_position) if verified else residuals
 
 
 def _term_hits(
-    own: bytes, segments: Sequence[Segment], removed: RemovedValues
+    own: bytes, segments: Sequence[Segment], key: tuple[SearchTerms, tuple[str, ...]]
 ) -> tuple[list[Hit], list[FoundInSegment]]:
-    """Return where the terms are found in the bytes of an object, and in those of each of its segments.
+    """Return where terms are found in the bytes of an object, and in those of each of its segments.
 
     The objects of a series have the same segments and terms: what is found in these is kept.
 
@@ -330,7 +365,6 @@ def _term_hits(
     NotInSegmentError
         If there are so many hits that the search goes on in parts.
     """
-    key = removed.terms, removed.codecs
     new = [segment for segment in segments if key not in segment.found]
     texts = [own, *map(_left_of, new)]
     hits = matches(b"\0".join(texts), *key, MAX_HITS)
@@ -341,13 +375,17 @@ def _term_hits(
     # Other threads may have removed what was there before.
     in_segments = [in_new.get(one) or one.found.get(key) for one in segments]
     found = [one for one in in_segments if one is not None]
-    if len(found) < len(segments) or len(hits) + sum([len(one.hits) for one in found]) > MAX_HITS:
+    if len(found) < len(segments) or len(hits) > MAX_HITS:
         raise NotInSegmentError
     for segment in new:
-        if len(segment.found) >= _MAX_FOUND:
-            segment.found = {}
-        segment.found[key] = in_new[segment]
+        _keep(segment.found, key, in_new[segment])
     return hits, found
+
+
+def _keep(found: dict[Any, Any], key: Any, value: Any) -> None:
+    if len(found) >= _MAX_FOUND:
+        found.clear()
+    found[key] = value
 
 
 def _divided(hits: Iterable[Hit], texts: Sequence[bytes]) -> list[list[Hit]]:
@@ -369,7 +407,8 @@ def _of_object(
     in_segments: Mapping[Segment, Sequence[Residual]], walk: ObjectWalk, span: tuple[int, int], encoding: Encoding
 ) -> list[Residual]:
     """Return what was found in segments with its position in the object."""
-    residuals = [_shifted(one, edit.start) for edit in walk.segments or () for one in in_segments.get(edit.segment, ())]
+    edits = [*(walk.segments or ()), *(() if walk.shared is None else walk.shared[1])]
+    residuals = [_shifted(one, edit.start) for edit in edits for one in in_segments.get(edit.segment, ())]
     devices = _device_names(walk, *span, encoding, [one.term for one in residuals])
     return [one for one in residuals if one.term.kind is not TermKind.PLACE or one.term.text.casefold() not in devices]
 
@@ -380,6 +419,13 @@ def _left_of(segment: Segment) -> bytes:
         pieces = _left(segment.walk, 0, segment.length)
         segment.left = b"\0".join([segment.walk.data[first:last] for first, last in pieces]).lower()
     return segment.left
+
+
+def _left_of_header(header: SharedHeader) -> bytes:
+    """Return the bytes that the rules left of the segments of a shared header, in lower case."""
+    if header.left is None:
+        header.left = b"\0".join(map(_left_of, header.segments))
+    return header.left
 
 
 def _found_in(segment: Segment, hits: Sequence[Hit]) -> FoundInSegment:
@@ -454,19 +500,20 @@ def where(residual: Residual) -> str:
 # Search terms, and the places that are searched
 
 
-def _collect(
-    walk: ObjectWalk, changed: list[ChangedElements], segments: list[ChangedInSegment], uids: set[bytes]
-) -> None:
-    """Add the changed elements that hold search terms, also in segments, and the UIDs that are the object's own."""
+def _changed_in_segments(walk: ObjectWalk) -> list[ChangedInSegment]:
+    changed = [edit.segment.removed or _of_segment(edit.segment) for edit in walk.segments or ()]
+    if walk.shared is not None:
+        header = walk.shared[0]
+        changed.append(header.removed or _of_header(header))
+    return changed
+
+
+def _collect(walk: ObjectWalk, changed: list[ChangedElements], uids: set[bytes]) -> None:
+    """Add the changed elements that hold search terms, but in segments, and the UIDs that are the object's own."""
     data = walk.data
     last: ItemContext | None = None
     elements: list[bytes] = []
     for edit in walk.edits:
-        if isinstance(edit, SegmentEdit):
-            of_segment = edit.segment.removed or _of_segment(edit.segment)
-            segments.append(of_segment)
-            uids |= of_segment.uids
-            continue
         start, end = edit.start, edit.end
         if end - start < 10 or edit.is_searched or not isinstance(edit, RuleEdit):
             continue
@@ -494,9 +541,16 @@ def _collect(
 def _of_segment(segment: Segment) -> ChangedInSegment:
     changed: list[ChangedElements] = []
     uids: set[bytes] = set()
-    _collect(segment.walk, changed, [], uids)
+    _collect(segment.walk, changed, uids)
     elements = tuple([(tuple(one[0]), *one[1:]) for one in changed if one[0]])
     segment.removed = found = _changed_in_segment(elements, frozenset(uids))
+    return found
+
+
+def _of_header(header: SharedHeader) -> ChangedInSegment:
+    of_segments = [segment.removed or _of_segment(segment) for segment in header.segments]
+    elements = tuple([each for one in of_segments for each in one.elements])
+    header.removed = found = _changed_in_segment(elements, frozenset().union(*[one.uids for one in of_segments]))
     return found
 
 
