@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from dicom_deid.database import Database, Lease, Mapping
-from dicom_deid.objectstore import S3Store
+from dicom_deid.objectstore import S3Store, parts
+from dicom_deid.objectstore.s3_upload import S3Upload
 from dicom_deid.pipeline import BatchHeld, batch, plan_run, process_object, run_batch
 
 ROOT = Path(__file__).parents[2]
@@ -37,11 +38,21 @@ POINTS: dict[str, tuple[Any, str, str]] = {
     "before-finish": (Lease, "finish", "before"),
     "after-finish": (Lease, "finish", "after"),
 }
+PARTS: dict[str, tuple[Any, str, str]] = {
+    "after-begin": (S3Store, "open_multipart", "after"),
+    "before-part": (S3Upload, "put_part", "before"),
+    "after-part": (S3Upload, "put_part", "after"),
+    "before-copy": (S3Upload, "copy_part", "before"),
+    "after-copy": (S3Upload, "copy_part", "after"),
+    "before-complete": (S3Upload, "complete", "before"),
+    "after-complete": (S3Upload, "complete", "after"),
+}
+"""Points that only large objects pass."""
 
 
 def kill_at(point: str, passage: int) -> None:
     """Arrange for the process to die at that passage of that point."""
-    owner, name, when = POINTS[point]
+    owner, name, when = (POINTS | PARTS)[point]
     original: Callable[..., Any] = getattr(owner, name)
     lock, seen = threading.Lock(), [0]
 
@@ -66,6 +77,8 @@ def work(configuration: Any, connections: Any, planned: Any, kill: tuple[str, in
     """Work through a plan, or die on the way."""
     # So that the dead leave batches of which a part is recorded.
     batch._RECORD_OBJECTS = 7
+    # So that what is written in parts can be small.
+    parts.SINGLE_PUT_BYTES = 8 * 2**20
     # The kills are not caused by objects, and hit some of them more than once.
     process_object._MAX_DEATHS = 1000
     if kill:

@@ -3,7 +3,8 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from tests.support.killable import POINTS, Workers
+from tests.support.datasets import ct_elements, part10
+from tests.support.killable import PARTS, POINTS, Workers
 from tests.support.runs import RunEnvironment, patients, series, small_ct
 
 from dicom_deid.database import Database
@@ -64,6 +65,23 @@ def test_killed_at_every_stage_and_run_again_leaves_what_an_undisturbed_run_leav
     assert place.query("SELECT kind, keyed_hash::text, pseudonym FROM mapping ORDER BY 1, 2") == mapping
     with Database.connect(place.database, keys=place.keys) as database:
         assert database.verify().problems == []
+
+
+@pytest.mark.parametrize("server_side_copy", [False, True])
+def test_killed_while_large_objects_are_written_and_run_again(place, workers, server_side_copy):
+    """Would catch parts of two attempts in one object, and a large object that is never written again."""
+    place.put({f"{number}.dcm": part10(ct_elements(number, rows=512, columns=12 * 1024)) for number in (1, 2, 3)})
+    configuration = place.configuration(large_object_bytes=2**23, server_side_copy=server_side_copy)
+    planned = plan_run(configuration, place.connections)
+    for point in PARTS:
+        if server_side_copy or not point.endswith("copy"):
+            assert workers.work(configuration, place.connections, planned, (point, 1)) == -9
+    workers.work(configuration, place.connections, planned, None)
+    written, _, audit = left_behind(place)
+    assert len(written) == len(audit) == 3
+    again = place.configuration(destination=f"s3://{place.bucket}/undisturbed", large_object_bytes=2**30)
+    workers.work(again, place.connections, plan_run(again, place.connections), None)
+    assert place.get("undisturbed") == written
 
 
 def test_two_workers_at_once_do_each_object_once_and_agree_on_pseudonyms(place, workers):
