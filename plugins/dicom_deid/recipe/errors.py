@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 
 from dicom_deid.exceptions import ConfigurationError
 
@@ -85,16 +86,21 @@ class RecipeError(ConfigurationError):
 
 def nearest(word: str, candidates: Iterable[str]) -> str | None:
     """Return the candidate most similar to `word`, ignoring case; None if none is similar."""
-    by_lower = {candidate.lower(): candidate for candidate in candidates}
+    by_lower = _by_lower(tuple(candidates))
     compared = list(by_lower) if len(by_lower) <= _COMPARED else _similar(word.lower(), tuple(by_lower))
     close = difflib.get_close_matches(word.lower(), compared, n=1, cutoff=0.6)
     return by_lower[close[0]] if close else None
 
 
+@lru_cache(maxsize=4)
+def _by_lower(candidates: tuple[str, ...]) -> dict[str, str]:
+    return {candidate.lower(): candidate for candidate in candidates}
+
+
 def _similar(word: str, words: tuple[str, ...]) -> list[str]:
     """Return the words that share most trigrams with a word."""
     index = _trigram_index(words)
-    shared = Counter(position for trigram in _trigrams(word) for position in index.get(trigram, ()))
+    shared = Counter(chain.from_iterable(index.get(trigram, ()) for trigram in _trigrams(word)))
     scores = {position: 2 * count / (len(word) + len(words[position])) for position, count in shared.items()}
     return [words[position] for position in heapq.nlargest(_COMPARED, scores, key=scores.__getitem__)]
 
