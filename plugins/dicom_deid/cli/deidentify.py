@@ -39,7 +39,7 @@ from dicom_deid.pipeline.withdrawal import withdraw_deleted_sources
 from dicom_deid.pipeline.workers import OnProgress, run_batches
 from dicom_deid.reasons import Reason
 
-_BATCH_OBJECTS, _BATCH_BYTES = 2000, 2**30
+_BATCH_OBJECTS, _BATCH_BYTES = 1000, 2**29
 """Smaller batches than Airflow's: a batch costs a worker process next to nothing, and all processes get some."""
 
 _OUTCOMES = {

@@ -28,11 +28,13 @@ CHUNK = 10_000
 
 BATCH_OBJECTS = 20_000
 BATCH_BYTES = 4 * 2**30
-"""A batch of either size takes 20 to 30 s of a process: Airflow's cost per task, about 1 s, is under 5 % of it."""
+"""A batch of either size takes at least 20 s of a process: Airflow's cost per task, about 1 s, is under 5 % of it."""
 
 _QUEUED_CHUNKS = 2
-_LARGE = 4
-"""An object of more than a fourth of a batch's bytes is large: large ones have batches of their own."""
+_LARGE_BYTES = 64 * 2**20
+_LARGE_BATCH = 3
+"""Large objects, also those of a fourth of `batch_bytes`, have batches of their own, of so many times the bytes: the
+store may copy them, which is as much faster."""
 _NOT_PLANNED = frozenset({"done", "kept", "withdrawn", "archived"})
 
 OnChange = Literal["supersede", "keep"]
@@ -47,7 +49,8 @@ class PlanLimits:
     max_batches
         Largest number of batches (Airflow's `max_map_length`); batches grow when there would be more.
     batch_objects, batch_bytes
-        Size of a batch, whichever is reached first.
+        Size of a full batch, whichever is reached first. The objects are cut into equal batches, each of which is full
+        if there are enough objects.
     limit
         Largest number of objects to plan; the listing is read no further than needed.
     newer_than, older_than
@@ -253,9 +256,10 @@ SELECT count(*) FROM items
 # Without statistics of the slots PostgreSQL would choose a merge join, and sort all objects for it.
 _BATCHES = """
 SET LOCAL enable_mergejoin = off;
-WITH last AS (SELECT coalesce(max(number), 0) AS number FROM batch WHERE run_id = %(run)s), slots AS (
-    SELECT is_large, weight_before / %(unit)s AS slot, count(*) AS objects, sum(size) AS bytes FROM pg_temp.chosen
-    GROUP BY is_large, weight_before / %(unit)s
+WITH last AS (SELECT coalesce(max(number), 0) AS number FROM batch WHERE run_id = %(run)s), sliced AS NOT MATERIALIZED (
+    SELECT *, weight_before / CASE WHEN is_large THEN %(large)s ELSE %(other)s END AS slot FROM pg_temp.chosen
+), slots AS (
+    SELECT is_large, slot, count(*) AS objects, sum(size) AS bytes FROM sliced GROUP BY is_large, slot
 ), cut AS (
     SELECT slots.*, row_number() OVER (ORDER BY is_large DESC, slot) + last.number AS number FROM slots, last
 ), made AS (
@@ -265,7 +269,7 @@ WITH last AS (SELECT coalesce(max(number), 0) AS number FROM batch WHERE run_id 
 ), items AS (
     INSERT INTO batch_item (batch_id, item, key_hash, encrypted_key, size, etag, version_id, is_archived)
     SELECT batch_id, position, key_hash, encrypted_key, size, etag, version_id, archive_state <> ''
-    FROM pg_temp.chosen c JOIN cut ON cut.is_large = c.is_large AND cut.slot = c.weight_before / %(unit)s
+    FROM sliced JOIN cut USING (is_large, slot)
     JOIN made USING (number)
 )
 SELECT batch_id, number, objects, bytes FROM made ORDER BY number
@@ -441,7 +445,7 @@ class Planner:
         with self._connection.transaction(doing):
             # Planning a run again deletes the batches that no worker has begun.
             self._connection.query(doing, _TAKE_BACK, run)
-            rows = self._connection.query(doing, _BATCHES, {**run, "unit": self._full_batch()})
+            rows = self._connection.query(doing, _BATCHES, {**run, **self._batch_weights()})
             planned = sum(row[2] for row in rows)
             total = sum(row[3] for row in rows)
             self._connection.query(
@@ -493,13 +497,24 @@ class Planner:
         """
         limits = self._limits
         least = -(-limits.batch_bytes // limits.batch_objects)
-        return {"least": least, "large": max(2, limits.batch_bytes // _LARGE) if limits.max_batches > 2 else 2**62}
+        large = max(2, min(_LARGE_BYTES, limits.batch_bytes // 4))
+        return {"least": least, "large": large if limits.max_batches > 2 else 2**62}
 
-    def _full_batch(self) -> int:
-        """Return the weight of a full batch; each of the two classes can leave one batch unfilled."""
+    def _batch_weights(self) -> dict[str, int]:
+        """Return the weights of the batches of large and of other objects; each class may have one that is not full."""
         limits = self._limits
         batches = limits.max_batches - 2 if limits.max_batches > 2 else limits.max_batches
-        return max(limits.batch_bytes, self._weights.total() // batches + 1)
+        least = max(limits.batch_bytes, -(-self._weights.total() // batches))
+        large, other = self._weights[True], self._weights[False]
+        return {
+            "large": _equal_part(large, max(least, _LARGE_BATCH * limits.batch_bytes)),
+            "other": _equal_part(other, least),
+        }
+
+
+def _equal_part(whole: int, least: int) -> int:
+    """Return the size of the equal parts of a whole, none of which is smaller than `least` if the whole is not."""
+    return max(1, -(-whole // max(1, whole // least)))
 
 
 def prune(connection: DatabaseConnection, days: int) -> int:

@@ -73,7 +73,7 @@ class RunConfiguration:
     retry_quarantined
         Plan objects again that were quarantined with the same recipe and settings.
     max_batches, batch_objects, batch_bytes
-        Maximum number of batches, and size of a batch, whichever is reached first.
+        Maximum number of batches, and size of a full batch, whichever is reached first.
     transfers
         Number of reads, and of writes, at a time in one process.
     in_flight_bytes
