@@ -131,6 +131,10 @@ def _cpu() -> float:
     return used.ru_utime + used.ru_stime
 
 
+Contenders = Mapping[str, Callable[[str, int], Callable[[], object]]]
+"""By name: makes a contender's work into a bucket, in a round."""
+
+
 class Stage:
     """Servers, and places in one bucket."""
 
@@ -171,15 +175,15 @@ class Stage:
         with ThreadPoolExecutor(4) as pool:
             return sum(pool.map(put, range(objects)))
 
-    def copy(self, source: str, *, digests: bool = False) -> Callable[[], object]:
-        """Return the plain copy: GET and PUT with the same client, threads and verification of the same run.
+    def copy(self, source: str, bucket: str, *, digests: bool = False) -> Callable[[], object]:
+        """Return the plain copy into a bucket: GET and PUT with the same client, threads and verification.
 
         Parameters
         ----------
         digests
             Also compute what an audit needs: the SHA-256 of what was read, and of what is written.
         """
-        origin, target = self.storage(source), self.storage(f"copy-{uuid.uuid4().hex[:6]}")
+        origin, target = self.storage(source), open_object_store(f"s3://{bucket}/copy", self.connection)
 
         def one(listed: SourceObject) -> None:
             data = origin.read(listed.key, etag=listed.etag)
@@ -189,7 +193,7 @@ class Stage:
 
         return _in_threads(one, list(origin.list()))
 
-    def boto3_copy(self, source: str) -> Callable[[], object]:
+    def boto3_copy(self, source: str, bucket: str) -> Callable[[], object]:
         """Return a copy by boto3 with its own defaults, as a script would make it, with as many threads."""
         client = boto3.client(
             "s3",
@@ -199,11 +203,10 @@ class Stage:
             aws_secret_access_key=self.s3.secret_key,
             config=Config(max_pool_connections=TRANSFERS),
         )
-        prefix = f"boto3-{uuid.uuid4().hex[:6]}"
 
         def one(listed: SourceObject) -> None:
             data = client.get_object(Bucket=self.bucket, Key=f"{source}/{listed.key}")["Body"].read()
-            client.put_object(Bucket=self.bucket, Key=f"{prefix}/{listed.key}", Body=data)
+            client.put_object(Bucket=bucket, Key=listed.key, Body=data)
 
         return _in_threads(one, list(self.storage(source).list()))
 
@@ -222,15 +225,16 @@ class Stage:
             yield bucket
         finally:
             for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket):
-                for each in page.get("Contents", ()):
-                    client.delete_object(Bucket=bucket, Key=each["Key"])
+                keys = [{"Key": each["Key"]} for each in page.get("Contents", ())]
+                if keys:
+                    client.delete_objects(Bucket=bucket, Delete={"Objects": keys, "Quiet": True})
             client.delete_bucket(Bucket=bucket)
 
-    def pipeline(self, source: str, project: str, bucket: str | None = None, **options: object) -> Callable[[], object]:
-        """Plan a run into a bucket, by default that of the source, and return the work of all its batches."""
+    def pipeline(self, source: str, bucket: str, project: str, **options: object) -> Callable[[], object]:
+        """Plan a run into a bucket, and return the work of all its batches."""
         configuration = RunConfiguration(
             source=f"s3://{self.bucket}/{source}",
-            destination=f"s3://{bucket or self.bucket}/out-{uuid.uuid4().hex[:6]}",
+            destination=f"s3://{bucket}/out",
             project=project,
             settings=Settings(),
             transfers=TRANSFERS // 2,
@@ -331,14 +335,14 @@ def median(rounds: Sequence[Measured]) -> Measured:
 def race_slices(stage: Stage, console: Console, objects: int, sample: int, rounds: int) -> None:
     """Measure copies, cold and warm in turns: a slow moment of the machine hits all of them."""
     size = stage.load("ct", objects, slices(512))
-    contenders = {
-        "plain copy": lambda _: stage.copy("ct"),
-        "plain copy with the digests of an audit": lambda _: stage.copy("ct", digests=True),
-        f"copy by boto3 {boto3.__version__}": lambda _: stage.boto3_copy("ct"),
-        "pipeline, cold": lambda number: stage.pipeline("ct", f"ct-{number}"),
-        "pipeline, warm": lambda number: stage.pipeline("ct", f"ct-{number}"),
+    contenders: Contenders = {
+        "plain copy": lambda bucket, _: stage.copy("ct", bucket),
+        "plain copy with the digests of an audit": lambda bucket, _: stage.copy("ct", bucket, digests=True),
+        f"copy by boto3 {boto3.__version__}": lambda bucket, _: stage.boto3_copy("ct", bucket),
+        "pipeline, cold": lambda bucket, number: stage.pipeline("ct", bucket, f"ct-{number}"),
+        "pipeline, warm": lambda bucket, number: stage.pipeline("ct", bucket, f"ct-{number}"),
     }
-    rows = _race(contenders, objects, size, rounds)
+    rows = _race(stage, contenders, objects, size, rounds)
     rows[f"boto3 + deid + a row at a time ({sample} objects)"] = measure(
         sample, size * sample // objects, stage.script("ct", sample)
     )
@@ -346,14 +350,13 @@ def race_slices(stage: Stage, console: Console, objects: int, sample: int, round
     _print_rows(console, title, rows)
 
 
-def _race(
-    contenders: Mapping[str, Callable[[int], Callable[[], object]]], objects: int, size: int, rounds: int
-) -> dict[str, Measured]:
-    """Return the median of each contender, which take turns; each is made with the number of the round."""
+def _race(stage: Stage, contenders: Contenders, objects: int, size: int, rounds: int) -> dict[str, Measured]:
+    """Return the median of each contender; they take turns."""
     runs: dict[str, list[Measured]] = {name: [] for name in contenders}
     for number in range(rounds):
-        for name, make in contenders.items():
-            runs[name].append(measure(objects, size, make(number)))
+        for name, prepare in contenders.items():
+            with stage.temporary_bucket() as bucket:
+                runs[name].append(measure(objects, size, prepare(bucket, number)))
     return {name: median(measured) for name, measured in runs.items()}
 
 
@@ -385,7 +388,7 @@ def race_large(stage: Stage, console: Console, objects: int, megabytes: int, rou
     first_part = frame[:MIN_PART_BYTES]
     del frame, data
 
-    def copy(bucket: str, *, by_store: bool, first: bytes = b"", hashed: bool = False) -> Callable[[], object]:
+    def copy(bucket: str, _: int, *, by_store: bool, first: bytes = b"", hashed: bool = False) -> Callable[[], object]:
         """Read and write one object after the other, or only request that the store copies several at a time."""
         target = open_object_store(f"s3://{bucket}/copy", stage.connection)
 
@@ -401,37 +404,28 @@ def race_large(stage: Stage, console: Console, objects: int, megabytes: int, rou
 
         return work
 
-    contenders: dict[str, Callable[[str], Callable[[], object]]] = {
+    contenders: Contenders = {
         "plain copy": partial(copy, by_store=False),
         "plain copy, SHA-256 of the source too": partial(copy, by_store=False, hashed=True),
-        "pipeline, streamed": partial(stage.pipeline, "large", "large", server_side_copy=False),
-        "pipeline, copied by the store": partial(stage.pipeline, "large", "large"),
+        "pipeline, streamed": lambda bucket, _: stage.pipeline("large", bucket, "large", server_side_copy=False),
+        "pipeline, copied by the store": lambda bucket, _: stage.pipeline("large", bucket, "large"),
         "the store's copies alone": partial(copy, by_store=True),
         "the store's copies and 5 MiB sent": partial(copy, by_store=True, first=first_part),
     }
-    measured: dict[str, list[Measured]] = {name: [] for name in contenders}
-    for _ in range(rounds):
-        for name, prepare in contenders.items():
-            with stage.temporary_bucket() as bucket:
-                measured[name].append(measure(objects, size, prepare(bucket)))
-    medians = {name: median(of_rounds) for name, of_rounds in measured.items()}
-    plain = medians["plain copy"]
     title = f"{objects} objects of {size / objects / 1e6:.0f} MB, median of {rounds} rounds"
-    table = _table(title, "objects/s", "CPU ms an object")
-    for name, each in medians.items():
-        table.add_row(name, *each.row, f"{each.rate / plain.rate:.2f}")
-    console.print(table)
+    _print_rows(console, title, _race(stage, contenders, objects, size, rounds))
 
 
-def race_small(stage: Stage, console: Console, objects: int) -> None:
+def race_small(stage: Stage, console: Console, objects: int, rounds: int) -> None:
     """Many small objects: the rate, and memory that does not grow with their number."""
     size = stage.load("small", objects, slices(112))
-    contenders = {
-        "plain copy": lambda _: stage.copy("small"),
-        f"copy by boto3 {boto3.__version__}": lambda _: stage.boto3_copy("small"),
-        "pipeline, cold": lambda number: stage.pipeline("small", f"small-{number}"),
+    contenders: Contenders = {
+        "plain copy": lambda bucket, _: stage.copy("small", bucket),
+        f"copy by boto3 {boto3.__version__}": lambda bucket, _: stage.boto3_copy("small", bucket),
+        "pipeline, cold": lambda bucket, number: stage.pipeline("small", bucket, f"small-{number}"),
     }
-    _print_rows(console, f"{objects} objects of {size / objects / 1e3:.0f} KB", _race(contenders, objects, size, 1))
+    title = f"{objects} objects of {size / objects / 1e3:.0f} KB, median of {rounds} rounds"
+    _print_rows(console, title, _race(stage, contenders, objects, size, rounds))
 
 
 def race_zip(stage: Stage, console: Console, objects: int) -> None:
@@ -446,8 +440,10 @@ def race_zip(stage: Stage, console: Console, objects: int) -> None:
         file.flush()
         packed = Path(file.name).stat().st_size
         stage.s3.client().upload_file(file.name, stage.bucket, "zipped/all.zip")
-    zipped = measure(objects, size * objects // loose_objects, stage.pipeline("zipped", "zipped"))
-    loose = measure(loose_objects, size, stage.pipeline("loose", "loose"))
+    with stage.temporary_bucket() as bucket:
+        zipped = measure(objects, size * objects // loose_objects, stage.pipeline("zipped", bucket, "zipped"))
+    with stage.temporary_bucket() as bucket:
+        loose = measure(loose_objects, size, stage.pipeline("loose", bucket, "loose"))
     table = _table(f"{objects} CT in a zip of {packed / 1e6:.0f} MB", "objects/s", "CPU ms an object")
     table.columns[-1].header = "of loose objects"
     table.add_row(f"{loose_objects} loose objects, cold", *loose.row, "1.00")
@@ -467,7 +463,7 @@ def main() -> None:
     """Print all tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--objects", type=int, default=600, help="CT objects of 0.5 MB")
-    parser.add_argument("--rounds", type=int, default=3, help="rounds of the CT and of the large objects")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of CT, large and small objects")
     parser.add_argument("--sample", type=int, default=40, help="objects that the script does")
     parser.add_argument("--large", type=int, default=4, help="large objects")
     parser.add_argument("--large-mb", type=int, default=200, help="size of a large object in MB")
@@ -488,7 +484,7 @@ def main() -> None:
     races = (
         (arguments.objects, race_slices, (arguments.objects, arguments.sample, arguments.rounds)),
         (arguments.large, race_large, (arguments.large, arguments.large_mb, arguments.rounds)),
-        (arguments.small, race_small, (arguments.small,)),
+        (arguments.small, race_small, (arguments.small, arguments.rounds)),
         (arguments.zipped, race_zip, (arguments.zipped,)),
         (arguments.huge, race_large, (1, arguments.huge, 1)),
     )
