@@ -149,9 +149,12 @@ def test_drawn_recipes(tmp_path: Path, text: str, names: list[str]) -> None:
         try:
             theirs = content(as_written(by_deid(data, recipe)))
         except (AttributeError, TypeError):
+            ours = by_engine(data, engine)
             # See `test_sequence_in_a_sequence_of_its_own_tag`: deid loses its way, the engine does not.
-            assert nests_in_itself(read(data)), name
-            by_engine(data, engine)
+            if not nests_in_itself(read(data)):
+                # Where a rule has blanked BitsAllocated, pydicom cannot read pixel data in implicit VR.
+                with pytest.raises(TypeError):
+                    read(ours)
             continue
         found = list(differences(read(by_engine(data, engine)), theirs))
         is_recoded = _character_sets(theirs) != _character_sets(read(data))
