@@ -7,6 +7,7 @@ beginning, and the last bytes are kept, because members are read in about the or
 
 from __future__ import annotations
 
+import re
 import stat
 import struct
 import sys
@@ -19,12 +20,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 from importlib import import_module
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol
 
 from dicom_deid.exceptions import Quarantine
 from dicom_deid.objects import MEMBER_SEPARATOR, DeleteResult, SourceObject, WrittenObject
 from dicom_deid.objectstore.base import Buffer, MultipartUpload, ObjectStore
-from dicom_deid.objectstore.ranged_file import ReadRange, ranged_file
+from dicom_deid.objectstore.ranged_file import ReadRange
 from dicom_deid.reasons import Reason
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.zst", ".dcm.gz")
@@ -75,7 +76,10 @@ _DIRECTORY_MEMORY = 256 * 2**20
 _MEMBER_MEMORY = 300
 """Bytes of memory of a member without its name."""
 _ZIP_HEADER = 30
-_ZIP64_END = 56 + 20
+_ZIP_END = struct.Struct("<4s4H2LH")
+_ZIP64_END = struct.Struct("<4sQ2H2L4Q")
+_ZIP64_BYTES = _ZIP64_END.size + 20
+"""The end record of a zip64, and its locator."""
 _DIRECTORY_ENTRY = struct.Struct("<4s4B4HL2L5H2L")
 _ENCRYPTED = 0x1
 _UTF8 = 0x800
@@ -353,6 +357,12 @@ class _Members(dict[str, Member]):
             name = f"{plain} ({self._repeated[plain] + 1})"
         self[name] = member._replace(name=name)
 
+    def last(self, name: str) -> Member | None:
+        """Return the last member that was added under a name."""
+        plain = name.replace(MEMBER_SEPARATOR, "!_")
+        repeated = self._repeated.get(plain)
+        return self.get(f"{plain} ({repeated + 1})" if repeated else plain)
+
 
 def _problem_of_name(name: str) -> Reason | None:
     """Return a reason for names that lead out of the container, or that no key can be made of."""
@@ -442,7 +452,7 @@ class _Zip:
             begin = self._data_start(member)
             return bytes(self._read(begin + start, begin + end))
         # The local header has a name and extra fields of its own length: usually they fit into what is read with it.
-        guess = member.offset + _ZIP_HEADER + len(member.name.encode()) + 64 + member.packed
+        guess = member.offset + _ZIP_HEADER + len(member.name.encode(errors="surrogateescape")) + 64 + member.packed
         data = self._read(member.offset, min(guess, self._size))
         begin = self._header_length(member, data)
         packed = data[begin : begin + member.packed]
@@ -480,14 +490,8 @@ def _read_directory(read: ReadRange, size: int) -> Iterator[Member]:
 
     Python's zipfile reads it whole, and keeps names, extra fields and comments of 64 KiB of each member.
     """
-    end = cast(Any, zipfile)._EndRecData(ranged_file(read, size))
-    if end is None:
-        raise Quarantine(Reason.CONTAINER_DAMAGED)
-    signature, disk, first_disk, *_, length, offset, _, _, location = end
-    if disk or first_disk:
-        raise Quarantine(Reason.CONTAINER_UNSUPPORTED)
-    begin = location - length - (_ZIP64_END if signature == b"PK\6\6" else 0)
-    if not 0 <= offset <= begin:
+    begin, length, offset = _find_directory(read, size)
+    if offset > begin:
         raise Quarantine(Reason.CONTAINER_DAMAGED)
     file = _StreamFile(_pieces(read, begin, begin + length))
     while file.position < length:
@@ -500,6 +504,27 @@ def _read_directory(read: ReadRange, size: int) -> Iterator[Member]:
             yield _zip_member(entry, name, extra, begin - offset, size)
 
 
+def _find_directory(read: ReadRange, size: int) -> tuple[int, int, int]:
+    """Return where the directory of a zip is, its length, and where the zip says that it is, from its end record.
+
+    Sections 4.3.14 to 4.3.16. A comment may contain the signature: the comment of the end record ends with the file.
+    """
+    tail = bytes(read(max(0, size - _ZIP_END.size - _MAX_16 - _ZIP64_BYTES), size)) if size else b""
+    ends = [found.start() for found in re.finditer(b"PK\5\6(?=.{18})", tail, re.DOTALL)]
+    whole = [end for end in ends if end + _ZIP_END.size + _ZIP_END.unpack_from(tail, end)[7] == len(tail)]
+    if not ends:
+        raise Quarantine(Reason.CONTAINER_DAMAGED)
+    end = (whole or ends)[-1]
+    _, disk, first_disk, _, _, length, offset, _ = _ZIP_END.unpack_from(tail, end)
+    large = tail[max(0, end - _ZIP64_BYTES) : end]
+    if large[_ZIP64_END.size :].startswith(b"PK\6\7") and large.startswith(b"PK\6\6"):
+        *_, disk, first_disk, _, _, length, offset = _ZIP64_END.unpack_from(large)
+        end -= _ZIP64_BYTES
+    if disk or first_disk:
+        raise Quarantine(Reason.CONTAINER_UNSUPPORTED)
+    return size - len(tail) + end - length, length, offset
+
+
 def _zip_member(entry: tuple[Any, ...], encoded: bytes, extra: bytes, before: int, size: int) -> Member:
     """Return a member; `before` is the number of bytes before the zip, and `size` that of the file."""
     system, flags, method, crc, disk, attributes = entry[2], entry[5], entry[6], entry[9], entry[15], entry[17]
@@ -510,7 +535,7 @@ def _zip_member(entry: tuple[Any, ...], encoded: bytes, extra: bytes, before: in
         next(large, each) if each == _MAX_32 else each for each in (entry[11], entry[10], entry[18])
     )
     offset += before
-    problem = _problem_of_name(name)
+    problem, is_stored = _problem_of_name(name), method == zipfile.ZIP_STORED
     if flags & _ENCRYPTED:
         problem = Reason.CONTAINER_ENCRYPTED
     elif (
@@ -521,9 +546,9 @@ def _zip_member(entry: tuple[Any, ...], encoded: bytes, extra: bytes, before: in
         problem = Reason.CONTAINER_UNSUPPORTED
     elif _is_bomb(unpacked, packed):
         problem = Reason.CONTAINER_BOMB
-    elif offset < 0 or offset + _ZIP_HEADER + packed > size:
+    elif offset < 0 or offset + _ZIP_HEADER + packed > size or (is_stored and packed != unpacked):
         problem = Reason.CONTAINER_DAMAGED
-    return Member(name, unpacked, offset, packed, method == zipfile.ZIP_STORED, problem, crc)
+    return Member(name, unpacked, offset, packed, is_stored, problem, crc)
 
 
 def _zip64_numbers(extra: bytes) -> Iterator[int]:
@@ -640,7 +665,7 @@ class _TarReader:
         if info.isdir() or info.type in _NO_DATA:
             return
         self.members.count(name)
-        target = self.members.get(fields.get("linkpath", info.linkname)) if info.islnk() else None
+        target = self.members.last(fields.get("linkpath", info.linkname)) if info.islnk() else None
         if target is not None:
             self.members.add(target._replace(name=name))
             return
@@ -690,7 +715,9 @@ def _inflated(pieces: Iterator[Buffer], wbits: int, limit: int) -> Iterator[byte
     inflater, total = zlib.decompressobj(wbits), 0
     for piece in pieces:
         rest: Buffer = piece
-        while len(rest) and not inflater.eof:
+        data = b""
+        # Bytes may be left in the inflater when it has taken all that it was given.
+        while not inflater.eof and (len(rest) or len(data) == _PIECE):
             data = _decompress(inflater, rest)
             rest = inflater.unconsumed_tail
             total += len(data)
@@ -708,11 +735,12 @@ def _inflated_gzip(pieces: Iterator[Buffer]) -> Iterator[bytes]:
         rest: Buffer = piece
         while len(rest):
             if inflater.eof:
+                # Zeros may fill up the last block of a tape.
+                if not bytes(rest).strip(b"\0"):
+                    break
                 inflater = zlib.decompressobj(zlib.MAX_WBITS | 16)
             yield _decompress(inflater, rest)
             rest = inflater.unused_data if inflater.eof else inflater.unconsumed_tail
-            if inflater.eof and not bytes(rest).strip(b"\0"):
-                break
     if not inflater.eof:
         raise Quarantine(Reason.CONTAINER_DAMAGED)
 

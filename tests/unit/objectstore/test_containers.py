@@ -403,6 +403,58 @@ def test_zip64(store):
     assert store.read("a.zip!/a.dcm") == b"large"
 
 
+def test_a_hard_link_is_to_the_last_file_of_its_name(store):
+    target = io.BytesIO()
+    with tarfile.open(fileobj=target, mode="w") as archive:
+        for data in (b"first", b"second", b"third"):
+            info = tarfile.TarInfo("a.dcm")
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+        link = tarfile.TarInfo("b.dcm")
+        link.type, link.linkname = tarfile.LNKTYPE, "a.dcm"
+        archive.addfile(link)
+    put(store, "a.tar", target.getvalue())
+    assert store.read("a.tar!/b.dcm") == b"third"
+
+
+@pytest.mark.parametrize("before", [b"", b"MZ" + bytes(3000)], ids=["alone", "behind"])
+@pytest.mark.parametrize("comment", [b"", b"signature PK\5\6 of an end" + bytes(30)], ids=["plain", "comment"])
+def test_the_directory_of_a_zip64_is_found(store, monkeypatch, before, comment):
+    """Catches a reader that depends on where zipfile, in each of its versions, says that the end record is."""
+    monkeypatch.setattr(zipfile, "ZIP_FILECOUNT_LIMIT", 1)
+    data = zipped({"a.dcm": b"first", "b.dcm": b"second"}, comment=comment)
+    assert b"PK\6\6" in data
+    put(store, "a.zip", before + data)
+    assert [bytes(store.read(each.key)) for each in store.list()] == [b"first", b"second"]
+
+
+@pytest.mark.parametrize("zeros", [257, 2**20 + 5, 2**20 + 258, 9 * 2**20 + 100])
+def test_what_a_deflated_member_ends_with_is_read(store, zeros):
+    """Catches bytes that are still in the inflater after it has taken the last byte of the member."""
+    put(store, "a.zip", zipped({"a.dcm": bytes(zeros)}))
+    assert store.read("a.zip!/a.dcm") == bytes(zeros)
+
+
+def test_a_name_that_is_not_the_utf8_it_says_is_read(store):
+    put(store, "a.zip", zipped({"é.dcm": b"x"}).replace("é".encode(), b"\xe9_"))
+    assert [bytes(store.read(each.key)) for each in store.list()] == [b"x"]
+
+
+def test_a_stored_member_of_two_sizes_is_damaged(store):
+    """Catches members of a small zip that each read the whole zip, and no comparison of checksums."""
+    data = bytearray(zipped({"a.dcm": b"x" * 10, "b.dcm": b"y" * 1000}, zipfile.ZIP_STORED))
+    struct.pack_into("<I", data, data.index(b"PK\1\2") + 24, 900)
+    put(store, "a.zip", bytes(data))
+    assert reason_of(store, "a.zip!/a.dcm", start=0, end=100) is Reason.CONTAINER_DAMAGED
+
+
+def test_zeros_after_a_gzip_are_no_part_of_it(store):
+    """Catches zeros that are read in a piece of their own."""
+    data = gzip.compress(tarred({"a.dcm": random.Random(1).randbytes(2**20 - 20_000)}))
+    put(store, "a.tgz", data + bytes(2**20 + 512 - len(data)))
+    assert [each.key for each in store.list()] == ["a.tgz!/a.dcm"]
+
+
 def test_two_members_of_one_name_are_two_objects(store):
     target = io.BytesIO()
     with zipfile.ZipFile(target, "w") as archive:
