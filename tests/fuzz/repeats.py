@@ -37,6 +37,13 @@ REMOVE contains:Physician
 REMOVE endswith:Time
 BLANK contains:Description
 """
+# An element of an item has several steps, of which one waits for a pseudonym.
+_STEPS = """FORMAT dicom
+%header
+REPLACE PatientID func:generate_value
+REPLACE contains:RequestAttributesSequence__.*ID func:generate_value
+REPLACE contains:RequestAttributesSequence__.*ID deid_func:jitter
+"""
 _CONTENT = [Option.CLEAN_STRUCTURED_CONTENT]
 ENGINES: dict[str, Callable[[], Deidentifier]] = {
     "desktop": lambda: Deidentifier(Recipe.named("desktop"), PLAIN),
@@ -49,6 +56,7 @@ ENGINES: dict[str, Callable[[], Deidentifier]] = {
     ),
     "content": lambda: Deidentifier(Recipe.resolve(*recipe_names(_CONTENT)), profile_settings(_CONTENT, PLAIN)),
     "lists": lambda: Deidentifier(Recipe.parse(_LISTS, "lists"), PLAIN.replace(residuals="remove-element")),
+    "steps": lambda: Deidentifier(Recipe.parse(_STEPS, "steps"), PLAIN),
     "vocabulary": lambda: Deidentifier(Recipe.named("desktop"), PLAIN.replace(free_text="vocabulary")),
     "issuer": lambda: Deidentifier(
         Recipe.named("desktop"),
@@ -108,6 +116,7 @@ class Observer:
         said = (
             *(analysis.patient, analysis.number("Rows"), deferred, set(analysis.identifiers)),
             None if removed is None else (removed.terms, removed.patient_terms, removed.uids),
+            analysis.walk.unknown_words,
         )
         if deferred:
             return said

@@ -183,7 +183,9 @@ class SegmentLearner:
         contexts = first.handler_table.root(Encoding(first.implicit, first.order.big_endian))
 
         def is_shared(context: RootContext, one: RecordedElement) -> bool:
-            return (id(context), data[one.start : one.end]) in seen
+            # What is done to the elements of its items must be the same for all objects too.
+            is_local = costs.is_local(one.start + 1, one.end)
+            return is_local and (id(context), data[one.start : one.end]) in seen
 
         roots = [(context, recorded.get(context, ())) for context in contexts]
         elements = [(context, one) for context, of_context in roots for one in of_context]

@@ -45,7 +45,7 @@ def deviations(elements: list[Element]) -> Iterator[list[Element]]:
 
 @pytest.mark.parametrize("encoding", _ENCODINGS, ids=str)
 @pytest.mark.parametrize("kind", ["ct", "sr"])
-@pytest.mark.parametrize("name", ["desktop", "desktop-safe", "basic", "offset", "content", "issuer"])
+@pytest.mark.parametrize("name", ["desktop", "desktop-safe", "basic", "offset", "content", "issuer", "steps"])
 def test_an_object_that_deviates_at_one_element(name: str, kind: str, encoding: Encoding) -> None:
     """Catches state of the walk, or an added element, that is another where the header ends early."""
     series = headers(kind)
@@ -54,6 +54,16 @@ def test_an_object_that_deviates_at_one_element(name: str, kind: str, encoding: 
         # All objects are of one patient, whose identifiers an engine remembers.
         data = datasets.part10(elements, encoding, complete=False)
         assert with_header.outcome(data) == without.outcome(data)
+
+
+def test_words_in_items_are_found_in_each_object() -> None:
+    """Catches what a rule for the items of a shared sequence says of an object, lost with the header."""
+    added = element("AdmittingDiagnosesCodeSequence", [datasets.code("X1", "99LOCAL", "Zwurbel of the knee")])
+    cleaned = ("StudyDescription", "SeriesDescription", "AdditionalPatientHistory", "ContrastBolusAgent", "ProtocolName")
+    left_out = {element(keyword, "").tag for keyword in (*cleaned, "ImageComments", "RequestedProcedureDescription")}
+    series = [[*(e for e in one if e.tag not in left_out), added] for one in headers("ct")]
+    with_header, _ = both("vocabulary", [datasets.part10(one) for one in series])
+    assert "zwurbel" in with_header.deidentifier.analyse(datasets.part10(series[-1])).walk.unknown_words
 
 
 @pytest.mark.parametrize("name", ["desktop", "basic"])
