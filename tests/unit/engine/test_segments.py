@@ -119,6 +119,22 @@ def test_a_name_in_text_of_a_character_set_that_is_named_before_the_segment(term
     assert found[Reason.RESIDUAL_REPORTED] == 1
 
 
+def test_a_station_that_is_named_like_the_device_of_an_item() -> None:
+    """Catches the names of a device in an item that are taken for those of the object's device."""
+    persons = ("OperatorsName", "ReferringPhysicianName", "PerformingPhysicianName", "RequestingPhysician")
+    device = [
+        *(element(keyword, "CT99") for keyword in ("Manufacturer", "StationName")),
+        *(element(keyword, "Doe^Jane") for keyword in persons),
+        element("ContributionDescription", "Sent by CT99"),
+    ]
+    objects = []
+    for number, one in enumerate(headers("ct", added=[element("StationName", "CT99")])):
+        items = [device, [element("ContributionDescription", f"Image {number}")]]
+        objects.append(datasets.part10([*one, element("ContributingEquipmentSequence", items)]))
+    assert compared("desktop", objects) > 300
+    assert ENGINES["desktop"]().analyse(objects[0]).walk.noted == {Reason.RESIDUAL_REPORTED: 1}
+
+
 def test_all_that_a_walk_records_is_repeated_or_refused() -> None:
     """Catches something that handlers record of an object and that segments do not know of."""
     repeated = {

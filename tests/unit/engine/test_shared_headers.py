@@ -59,8 +59,14 @@ def test_an_object_that_deviates_at_one_element(name: str, kind: str, encoding: 
 def test_words_in_items_are_found_in_each_object() -> None:
     """Catches what a rule for the items of a shared sequence says of an object, lost with the header."""
     added = element("AdmittingDiagnosesCodeSequence", [datasets.code("X1", "99LOCAL", "Zwurbel of the knee")])
-    cleaned = ("StudyDescription", "SeriesDescription", "AdditionalPatientHistory", "ContrastBolusAgent", "ProtocolName")
-    left_out = {element(keyword, "").tag for keyword in (*cleaned, "ImageComments", "RequestedProcedureDescription")}
+    cleaned = (
+        "StudyDescription",
+        "SeriesDescription",
+        "AdditionalPatientHistory",
+        "ContrastBolusAgent",
+        "ProtocolName",
+    )
+    left_out = {element(one, "").tag for one in (*cleaned, "ImageComments", "RequestedProcedureDescription")}
     series = [[*(e for e in one if e.tag not in left_out), added] for one in headers("ct")]
     with_header, _ = both("vocabulary", [datasets.part10(one) for one in series])
     assert "zwurbel" in with_header.deidentifier.analyse(datasets.part10(series[-1])).walk.unknown_words

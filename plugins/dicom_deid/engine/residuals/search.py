@@ -765,7 +765,9 @@ def _in_text(
     data = walk.data if end == len(walk.data) else walk.data[:end]
     wanted = sorted({hit.start for hit in hits})
     leaves = iter_elements(data, start, encoding, partial=walk.partial, wanted=wanted, within=within)
-    devices = _device_names(walk, start, end, encoding, [hit.term for hit in hits])
+    # The elements of an item do not name the object's device.
+    terms = [] if within.path else [hit.term for hit in hits]
+    devices = _device_names(walk, start, end, encoding, terms)
     index = 0
     seen = set()
     for hit in hits:
