@@ -36,8 +36,10 @@ _PIECE = 2**20
 _AHEAD = 4 * 2**20
 """Bytes of a container that are read at once while its members are read one after the other."""
 _AHEAD_KEPT = 4
-_WINDOW = 32 * 2**20
+_WINDOW = 16 * 2**20
 """Inflated bytes that are kept behind the position of a stream."""
+_STREAMS = 2
+"""Streams of a compressed tar: large members are read side by side."""
 _WHOLE_MEMBER = 8 * 2**20
 """Compressed members up to this size are read in one request."""
 _MAX_RATIO = 200
@@ -579,7 +581,9 @@ class _CompressedTar:
     """A tar in a compressed stream."""
 
     def __init__(self, inflate: Callable[[], Iterator[bytes]], size: int) -> None:
-        self._stream = _Stream(inflate)
+        # What each has after the reads that it was chosen for, which may be waiting; that of the last read comes last.
+        self._streams = [(0, 0, _Stream(inflate)) for _ in range(_STREAMS)]
+        self._lock = threading.Lock()
         pieces = _bounded(inflate(), size)
         reader = _TarReader(_StreamFile(pieces))
         self.members, self.problem = reader.members, reader.problem
@@ -588,7 +592,19 @@ class _CompressedTar:
 
     def read(self, member: Member, start: int, end: int) -> bytes:
         """Return a range of a member."""
-        return self._stream.read(member.offset + start, member.offset + end)
+        start, end = member.offset + start, member.offset + end
+        return self._choose(start, end).read(start, end)
+
+    def _choose(self, start: int, end: int) -> _Stream:
+        """Return the stream that is least far before a position; one that has passed it begins again."""
+        with self._lock:
+            before = [each for each in self._streams if each[0] <= start]
+            chosen = max(before, key=lambda each: each[1]) if before else self._streams[0]
+            self._streams.remove(chosen)
+            kept_from, reached, stream = chosen if before else (0, 0, chosen[2])
+            reached = max(reached, end)
+            self._streams.append((min(start, max(kept_from, reached - _WINDOW + _PIECE)), reached, stream))
+            return stream
 
 
 class _Gzip:

@@ -7,6 +7,7 @@ import io
 import random
 import struct
 import tarfile
+import threading
 import time
 import tracemalloc
 import warnings
@@ -555,6 +556,34 @@ def test_a_container_that_was_replaced_has_changed(store):
     assert reason_of(fresh, listed.key, etag=listed.etag) is Reason.OBJECT_CHANGED
     (store.base.directory / "a.zip").unlink()
     assert reason_of(ContainerStore(store.base), listed.key) is Reason.OBJECT_VANISHED
+
+
+def test_large_members_of_a_compressed_tar_are_read_side_by_side(store, monkeypatch):
+    """Catches a tar that is inflated from its beginning for each part of either."""
+    large = random.Random(1).randbytes(2**14) * 2560
+    put(store, "a.tgz", tarred({"a.dcm": large, "b.dcm": large}, mode="w:gz"))
+    listed = list(store.list())
+    inflated = 0
+
+    def counted(inflater, data):
+        nonlocal inflated
+        found = inflater.decompress(data, 2**20)
+        inflated += len(found)
+        return found
+
+    monkeypatch.setattr("dicom_deid.objectstore.containers._decompress", counted)
+
+    def read(each):
+        for start in range(0, len(large), 2**23):
+            part = store.read(each.key, etag=each.etag, start=start, end=start + 2**23)
+            assert part == large[start : start + 2**23]
+            both.wait()
+
+    both = threading.Barrier(2, timeout=60)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(read, listed))
+    # 1.5 times the size of both; 2.6 times with one stream, and more for larger ones.
+    assert inflated < 2 * (len(large) * 2 + 2**20)
 
 
 def test_a_stream_keeps_a_bounded_part():
