@@ -70,6 +70,7 @@ _NO_DATA = frozenset({tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, b"D", 
 """Types of members of a tar that are no files: devices, directories of incremental archives, the label of a volume."""
 _SPARSE_FLAG, _SPARSE_MAP_FLAG = 482, 504
 """Where the header of a sparse member, and each block of the map after it, say that more of the map follows."""
+_MAGIC = slice(257, 265)
 _MAX_ZERO_BLOCKS = 2**15
 """After 16 MiB of zeros a tar has ended: no tape has larger records."""
 _HEADERS_AT_ONCE = 2**18
@@ -581,7 +582,7 @@ class _CompressedTar:
     """A tar in a compressed stream."""
 
     def __init__(self, inflate: Callable[[], Iterator[bytes]], size: int) -> None:
-        # What each has after the reads that it was chosen for, which may be waiting; that of the last read comes last.
+        # The range that each keeps after the reads that it was chosen for, which may be waiting; the last used is last.
         self._streams = [(0, 0, _Stream(inflate)) for _ in range(_STREAMS)]
         self._lock = threading.Lock()
         pieces = _bounded(inflate(), size)
@@ -677,7 +678,7 @@ class _TarReader:
         offset = self._file.position
         if info.isreg() or info.type not in tarfile.SUPPORTED_TYPES:
             self._skip(size)
-        name = fields.get("path", info.name)
+        name = fields.get("path", _plain_name(info, block))
         if info.isdir() or info.type in _NO_DATA:
             return
         self.members.count(name)
@@ -719,6 +720,13 @@ class _TarReader:
             if keyword in _PAX_FIELDS:
                 fields[_PAX_FIELDS[keyword]] = value.decode("utf-8", "surrogateescape")
             position = end
+
+
+def _plain_name(info: tarfile.TarInfo, block: bytes) -> str:
+    """Return the name of a header; in incremental archives of GNU tar, times are where tarfile looks for a prefix."""
+    if block[_MAGIC] != tarfile.GNU_MAGIC:
+        return info.name
+    return block[: tarfile.LENGTH_NAME].partition(b"\0")[0].decode("utf-8", "surrogateescape")
 
 
 def _pieces(read: ReadRange, start: int, end: int, at_once: int = _PIECE) -> Iterator[Buffer]:

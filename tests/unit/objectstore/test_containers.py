@@ -418,6 +418,24 @@ def test_a_hard_link_is_to_the_last_file_of_its_name(store):
     assert store.read("a.tar!/b.dcm") == b"third"
 
 
+def test_times_in_an_incremental_archive_are_no_part_of_names(store):
+    """Catches keys that change when the files were read, and hard links to names that there are not."""
+    headers = []
+    for name, kind in (("a.dcm", tarfile.REGTYPE), ("b.dcm", tarfile.LNKTYPE)):
+        info = tarfile.TarInfo(name)
+        info.type, info.linkname, info.size = kind, "a.dcm" * (name == "b.dcm"), 5 * (name == "a.dcm")
+        header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+        header[345:369] = b"15112304563\0" * 2
+        header[148:156] = b" " * 8
+        header[148:156] = b"%06o\0 " % sum(header)
+        headers.append(bytes(header))
+    put(store, "a.tar", headers[0] + b"first".ljust(512, b"\0") + headers[1] + bytes(1024))
+    assert {each.key: bytes(store.read(each.key)) for each in store.list()} == {
+        "a.tar!/a.dcm": b"first",
+        "a.tar!/b.dcm": b"first",
+    }
+
+
 @pytest.mark.parametrize("before", [b"", b"MZ" + bytes(3000)], ids=["alone", "behind"])
 @pytest.mark.parametrize("comment", [b"", b"signature PK\5\6 of an end" + bytes(30)], ids=["plain", "comment"])
 def test_the_directory_of_a_zip64_is_found(store, monkeypatch, before, comment):
