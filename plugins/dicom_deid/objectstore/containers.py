@@ -450,7 +450,7 @@ class _Zip:
     def read(self, member: Member, start: int, end: int) -> bytes:
         """Return a range of a member."""
         if not member.is_stored and member.size > _WHOLE_MEMBER:
-            return self._stream(member).read(start, end)
+            return self._stream(member).read_checked(start, end, member.size)
         if member.is_stored and (start, end) != (0, member.size):
             begin = self._data_start(member)
             return bytes(self._read(begin + start, begin + end))
@@ -461,17 +461,18 @@ class _Zip:
         packed = data[begin : begin + member.packed]
         if len(packed) < member.packed:
             packed = self._read(member.offset + begin, member.offset + begin + member.packed)
-        whole = bytes(packed) if member.is_stored else b"".join(_inflated(iter([packed]), -zlib.MAX_WBITS, member.size))
-        if len(whole) != member.size or zlib.crc32(whole) != member.crc:
+        if not member.is_stored:
+            return b"".join(_inflated(iter([packed]), member))[start:end]
+        if len(packed) != member.size or zlib.crc32(packed) != member.crc:
             raise Quarantine(Reason.CONTAINER_DAMAGED)
-        return whole[start:end]
+        return bytes(packed)
 
     def _stream(self, member: Member) -> _Stream:
         with self._lock:
             if member.name not in self._streams:
                 begin = self._data_start(member)
                 pieces = partial(_pieces, self._read, begin, begin + member.packed)
-                self._streams[member.name] = _Stream(lambda: _inflated(pieces(), -zlib.MAX_WBITS, member.size))
+                self._streams[member.name] = _Stream(lambda: _inflated(pieces(), member))
                 while len(self._streams) > _OPEN_CONTAINERS:
                     self._streams.popitem(last=False)
             return self._streams[member.name]
@@ -625,10 +626,7 @@ class _Gzip:
 
     def read(self, member: Member, start: int, end: int) -> bytes:
         """Return a range of the object."""
-        data = self._stream.read(start, end)
-        if end == member.size:
-            self._stream.check_end(end)
-        return data
+        return self._stream.read_checked(start, end, member.size)
 
 
 class _TarReader:
@@ -734,9 +732,9 @@ def _pieces(read: ReadRange, start: int, end: int, at_once: int = _PIECE) -> Ite
         yield read(position, min(position + at_once, end))
 
 
-def _inflated(pieces: Iterator[Buffer], wbits: int, limit: int) -> Iterator[bytes]:
-    """Inflate one deflate stream; more than `limit` bytes, an error or a missing end is a damaged container."""
-    inflater, total = zlib.decompressobj(wbits), 0
+def _inflated(pieces: Iterator[Buffer], member: Member) -> Iterator[bytes]:
+    """Inflate a member of a zip; after its last byte, another size or checksum than it says is a damaged container."""
+    inflater, total, crc = zlib.decompressobj(-zlib.MAX_WBITS), 0, 0
     for piece in pieces:
         rest: Buffer = piece
         data = b""
@@ -745,10 +743,11 @@ def _inflated(pieces: Iterator[Buffer], wbits: int, limit: int) -> Iterator[byte
             data = _decompress(inflater, rest)
             rest = inflater.unconsumed_tail
             total += len(data)
-            if total > limit:
+            crc = zlib.crc32(data, crc)
+            if total > member.size:
                 raise Quarantine(Reason.CONTAINER_BOMB)
             yield data
-    if not inflater.eof:
+    if not inflater.eof or (total, crc) != (member.size, member.crc):
         raise Quarantine(Reason.CONTAINER_DAMAGED)
 
 
@@ -811,7 +810,7 @@ class _Stream:
 
     def __init__(self, begin: Callable[[], Iterator[bytes]]) -> None:
         self._begin = begin
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._restart()
 
     def _restart(self) -> None:
@@ -839,12 +838,20 @@ class _Stream:
                 position += len(piece)
             return b"".join(found)
 
-    def check_end(self, end: int) -> None:
-        """Raise `Quarantine` if the stream goes on after what was read of it, or its checksum differs."""
+    def read_checked(self, start: int, end: int, size: int) -> bytes:
+        """Return a range; after the last byte, raise `Quarantine` if the stream goes on, or its checksum differs."""
         with self._lock:
-            if self._end > end or any(self._pieces):
+            data = self.read(start, end)
+            if end < size:
+                return data
+            try:
+                if self._end > end or any(self._pieces):
+                    raise Quarantine(Reason.CONTAINER_DAMAGED)
+            except Quarantine:
+                # The next read of the end raises it again.
                 self._restart()
-                raise Quarantine(Reason.CONTAINER_DAMAGED)
+                raise
+            return data
 
 
 class _StreamFile:

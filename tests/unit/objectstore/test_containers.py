@@ -147,6 +147,17 @@ def test_a_damaged_member_of_a_zip_is_found(store):
     assert store.read("a.zip!/b.dcm") == b"y" * 1000
 
 
+def test_a_damaged_member_that_is_inflated_in_pieces_is_found_at_its_end(store):
+    data = bytearray(zipped({"a.dcm": LARGE}))
+    data[data.index(b"PK\1\2") + 16] ^= 1
+    put(store, "a.zip", bytes(data))
+    put(store, "a.dcm.gz", gzip.compress(LARGE)[:-8] + bytes(8 - 4) + struct.pack("<I", len(LARGE)))
+    for key in ("a.zip!/a.dcm", "a.dcm.gz!/a.dcm"):
+        assert store.read(key, start=0, end=1000) == LARGE[:1000]
+        for start in (len(LARGE) - 1000, len(LARGE) - 1000, 0):
+            assert reason_of(store, key, start=start, end=len(LARGE)) is Reason.CONTAINER_DAMAGED
+
+
 def test_containers_in_containers_to_depth_two(store):
     inner = zipped({"x.dcm": b"x", "deep.zip": zipped({"y.dcm": b"y"})})
     put(store, "a.tar.gz", tarred({"inner.zip": inner, "z.dcm": b"z"}, mode="w:gz"))
