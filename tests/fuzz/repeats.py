@@ -37,7 +37,7 @@ REMOVE contains:Physician
 REMOVE endswith:Time
 BLANK contains:Description
 """
-# An element of an item has several steps, of which one waits for a pseudonym.
+# Some elements of an item have several steps, and one waits for a pseudonym.
 _STEPS = """FORMAT dicom
 %header
 REPLACE PatientID func:generate_value

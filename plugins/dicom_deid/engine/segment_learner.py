@@ -183,7 +183,7 @@ class SegmentLearner:
         contexts = first.handler_table.root(Encoding(first.implicit, first.order.big_endian))
 
         def is_shared(context: RootContext, one: RecordedElement) -> bool:
-            # What is done to the elements of its items must be the same for all objects too.
+            # Handlers of the elements in its items are not looked at later.
             is_local = costs.is_local(one.start + 1, one.end)
             return is_local and (id(context), data[one.start : one.end]) in seen
 

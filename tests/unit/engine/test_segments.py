@@ -135,6 +135,13 @@ def test_a_station_that_is_named_like_the_device_of_an_item() -> None:
     assert ENGINES["desktop"]().analyse(objects[0]).walk.noted == {Reason.RESIDUAL_REPORTED: 1}
 
 
+def test_a_name_where_a_station_is_found_that_is_named_like_the_device() -> None:
+    """Catches a name that is lost because the place found beside it does not count, by another part of the object."""
+    station = [element(keyword, "Xredaiguv") for keyword in ("StationName", "ManufacturerModelName")]
+    named = [element("PatientName", "Bredaiguv^Anna"), *station, element("ProtocolName", "Seen Xredaiguv")]
+    assert compared("desktop", [datasets.part10(one) for one in headers("ct", added=named)]) > 300
+
+
 def test_all_that_a_walk_records_is_repeated_or_refused() -> None:
     """Catches something that handlers record of an object and that segments do not know of."""
     repeated = {

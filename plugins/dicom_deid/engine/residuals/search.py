@@ -711,7 +711,7 @@ def _verified(
     if not hits:
         return []
     placed = [hit for hit in _placed(sorted(hits), pieces) if not _is_structured(walk, hit, encoding)]
-    return list(_in_text(walk, start, end, encoding, placed, within)) if placed else []
+    return _in_text(walk, start, end, encoding, placed, within) if placed else []
 
 
 def _placed(hits: Sequence[Hit], pieces: Sequence[tuple[int, int]]) -> Iterator[Hit]:
@@ -760,8 +760,12 @@ def _in_text(
     encoding: Encoding,
     hits: Sequence[Hit],
     within: Within,
-) -> Iterator[Residual]:
-    """Yield the hits that are words of their own in an element that is searched."""
+) -> list[Residual]:
+    """Return the hits that are words of their own in an element that is searched, one at each place.
+
+    A hit of a place gives way to one of another kind: it does not count if the place is the name of the device, which
+    may be in another part of the object.
+    """
     data = walk.data if end == len(walk.data) else walk.data[:end]
     wanted = sorted({hit.start for hit in hits})
     leaves = iter_elements(data, start, encoding, partial=walk.partial, wanted=wanted, within=within)
@@ -769,19 +773,22 @@ def _in_text(
     terms = [] if within.path else [hit.term for hit in hits]
     devices = _device_names(walk, start, end, encoding, terms)
     index = 0
-    seen = set()
+    found: dict[tuple[int, int], Residual] = {}
     for hit in hits:
         while index < len(leaves) and leaves[index].end <= hit.start:
             index += 1
         if index == len(leaves):
-            return
+            break
         holding = leaves[index]
         if not (holding.start <= hit.start and hit.end <= holding.end) or not _is_searched(holding, hit, data, devices):
             continue
-        found = extent(data, hit, holding.start, holding.end, holding.codecs)
-        if found is not None and found not in seen:
-            seen.add(found)
-            yield Residual(holding, *found, hit.term)
+        reach = extent(data, hit, holding.start, holding.end, holding.codecs)
+        if reach is None:
+            continue
+        is_first = reach not in found
+        if is_first or (found[reach].term.kind is TermKind.PLACE and hit.term.kind is not TermKind.PLACE):
+            found[reach] = Residual(holding, *reach, hit.term)
+    return list(found.values())
 
 
 def _device_names(
