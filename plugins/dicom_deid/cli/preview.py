@@ -123,7 +123,7 @@ def changes_table(changes: Iterable[Change], *, show_originals: bool) -> Table:
     table = Table(Column("Element", overflow="fold"), "Name", "", "Before", "After")
     for change in changes:
         before = (change.before or "") if show_originals or not change.before else _HIDDEN
-        table.add_row(change.path, change.name, change.kind.value, escape(before), escape(change.after or ""))
+        table.add_row(change.path, escape(change.name), change.kind.value, escape(before), escape(change.after or ""))
     return table
 
 
@@ -151,7 +151,7 @@ def _print_differences(
     if details:
         table = Table(Column("Element", overflow="fold"), "Name", *columns)
         for each in found:
-            table.add_row(each.path, each.name, escape(str(each.one)), escape(str(each.other)))
+            table.add_row(each.path, escape(each.name), escape(str(each.one)), escape(str(each.other)))
     else:
         table = Table("Elements", *columns, Column("Number", justify="right"))
         for treatments, names in by_treatment(found).items():

@@ -11,13 +11,17 @@ from pathlib import Path
 
 import psycopg2
 import pytest
+from rich.console import Console
 from tests.support.runs import RunEnvironment, patients, series, small_ct
 
 from dicom_deid.cli.options import database_access, embedded_keys
+from dicom_deid.cli.preview import _print_differences, changes_table
 from dicom_deid.database import KeyRing
 from dicom_deid.engine.settings import Settings
 from dicom_deid.exceptions import ConfigurationError
 from dicom_deid.pipeline import Connections, RunConfiguration, plan_run
+from dicom_deid.pipeline.changes import Change, ChangeKind
+from dicom_deid.pipeline.preview import ObjectPreview
 from dicom_deid.sandbox import Sandbox
 
 SETTINGS = ["--residuals", "off", "--pixel-risk", "allow", "--documents", "allow"]
@@ -229,6 +233,15 @@ def test_preview_hides_originals_unless_asked_and_writes_nothing(run, tmp_path):
     assert refused.returncode == 3
     assert "not-dicom" in refused.stdout
     assert run("preview", "absent.dcm").returncode == 2
+
+
+def test_names_of_private_elements_are_no_markup(capsys):
+    """Catches a name without which a line of the preview means nothing."""
+    change = Change("(0021,1004)", "[injection phase]", ChangeKind.REMOVED, "1", None, None)
+    one = ObjectPreview((change,), 0)
+    Console(width=100).print(changes_table([change], show_originals=False))
+    _print_differences(Console(width=100), ("a",), ("b",), one, ObjectPreview((), 1), details=True)
+    assert capsys.readouterr().out.count("[injection phase]") == 2
 
 
 def test_what_the_sandbox_prints_is_all_that_a_run_needs(run, tmp_path):
