@@ -1,9 +1,9 @@
 """Advisory locks of a project, and the order in which all transactions take locks.
 
-The order is: the lock of withdrawals, rows of `batch`, the chain of links, the lock of objects, then rows of objects
-(`processed_object`, `batch_item`, `write_intent`, `deletion`, `held_object`), and the chain of events. PostgreSQL locks
-the rows of one statement in any order: what changes objects of many batches takes the lock of objects exclusively, and
-a worker, whose batch is its own, shares it.
+The order is: the lock of withdrawals, rows of `batch`, the chain of links, the lock of objects, then rows of
+`withdrawal` and of objects (`processed_object`, `batch_item`, `write_intent`, `deletion`, `held_object`), and the chain
+of events. PostgreSQL locks the rows of one statement in any order: what changes objects of many batches takes the lock
+of objects exclusively, and a worker, whose batch is its own, shares it.
 """
 
 LOCK_WITHDRAWALS = (

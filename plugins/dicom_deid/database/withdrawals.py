@@ -440,10 +440,10 @@ def undo_withdrawal(
     """
     doing = "undoing the withdrawal"
     with connection.transaction(doing):
+        connection.query(doing, LOCK_OBJECTS, {"project": project.project_id})
         state = _state_of(connection, project, withdrawal_id)
         if state != "finished":
             raise ConfigurationError(f"Withdrawal {withdrawal_id} cannot be undone: it is {state}.")
-        connection.query(doing, LOCK_OBJECTS, {"project": project.project_id})
         connection.query(doing, "DELETE FROM withdrawn WHERE withdrawal_id = %s", (withdrawal_id,))
         rows = connection.query(
             doing,

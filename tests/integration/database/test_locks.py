@@ -8,6 +8,7 @@ import time
 import pytest
 
 from dicom_deid.database import AccessReason, Database, Intent, ObjectIdentity, WithdrawalRequest
+from dicom_deid.database.locks import LOCK_OBJECTS
 
 ACCESS = AccessReason(person="olga", reason="consent withdrawn")
 OBJECTS = 300
@@ -92,6 +93,36 @@ def test_a_worker_that_records_its_batch_and_a_change_of_many_objects_do_not_wai
         assert errors == []
         time.sleep(0.1)
         assert third.connection.query("test", deadlocks) == before
+
+
+def test_an_erasure_and_the_undoing_of_its_withdrawal_do_not_wait_in_a_circle(database, second, store_url, keys, steps):
+    """Catches the row of a withdrawal that is locked before the objects, and a worker that is cancelled for it."""
+    project = database.project("p")
+    steps.work(database.plan(steps.begin(), steps.listing(3)).batches, identity=ObjectIdentity(patient_id="DOE"))
+    withdrawal = database.withdraw(project, WithdrawalRequest(patients=["DOE"]), ACCESS).withdrawal_id
+    database.record_withdrawn(project, database.pending_deletions(withdrawal))
+    database.finish_withdrawal(project, withdrawal)
+    errors = []
+
+    def call(action, *arguments):
+        try:
+            action(project, *arguments, ACCESS)
+        except Exception as error:
+            errors.append(str(error))
+
+    threads = [
+        threading.Thread(target=call, args=(database.erase_patients, ["DOE"])),
+        threading.Thread(target=call, args=(second.undo_withdrawal, withdrawal)),
+    ]
+    with Database.connect(store_url, keys=keys) as third:
+        with third.connection.transaction("test"):
+            third.connection.query("test", LOCK_OBJECTS, {"project": project.project_id})
+            for number, thread in enumerate(threads, start=1):
+                thread.start()
+                wait_for_waiting(third, number, thread)
+        for thread in threads:
+            thread.join()
+    assert errors == [f"Withdrawal {withdrawal} cannot be undone: it is erased."]
 
 
 def wait_for_waiting(database, count, thread):
