@@ -516,3 +516,22 @@ def test_the_detail_names_the_residual_that_holds_the_object():
     with pytest.raises(Quarantine) as caught:
         searched(an_object(element("ImageComments", "born 4. Juli 1963")))
     assert caught.value.where == detail
+
+
+_PET = Element(0x00540081, "US", 5)
+_COMMENTS = "CommentsOnThePerformedProcedureStep"
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS, ids=["explicit", "implicit", "big-endian", "deflated"])
+@pytest.mark.parametrize("text", ["Seen bredaigux", "Seen mr hand"])
+@pytest.mark.parametrize("is_in_item", [False, True])
+def test_a_value_whose_end_the_next_tag_continues(text, encoding, is_in_item):
+    """Catches letters that are the tag of the next element: group 0054 reads as t, an item as latin 1."""
+    name = element("PatientName", "Hand^Bredaiguv")
+    extra = [element(_COMMENTS, text), _PET]
+    if is_in_item:
+        items = [[element("CodeMeaning", text)]] * 2
+        extra = [element("ViewCodeSequence", items)]
+    with pytest.raises(Quarantine) as caught:
+        searched(an_object(name, *extra, encoding=encoding))
+    assert caught.value.reason is Reason.RESIDUAL_FOUND

@@ -34,6 +34,9 @@ _DAY_AND_YEAR_AFTER = re.compile(
     rb"[a-z.\x80-\xff]{0,9}[ .-]{0,2}(\d{1,2})(?:st|nd|rd|th)?,?[ ,.-]{1,2}(\d{4}|\d{2})(?!\d)"
 )
 _LETTERS_AND_ZEROS = re.compile(rb"[A-Za-z]*0*$")
+# What can read as letters or digits of the value before it, in lower case: the tag of an item or of its end in both
+# byte orders, and the number of a group, which a zero byte follows.
+_NEXT_TAG = re.compile(rb"\xfe\xff|\xff\xfe|[^\0]\0")
 _MAX_WORD, _MAX_DATE, _MAX_READ = 80, 24, 1 << 16
 _OF_NUMBERS = b".,-/:"
 
@@ -76,6 +79,14 @@ def extent(data: bytes, hit: Hit, first: int, last: int, codecs: tuple[str, ...]
     if hit.boundary is WordBoundary.MONTH:
         return _date(data, hit, first, last)
     return (hit.start, hit.end) if _is_free(data, hit, first, last, codecs) else None
+
+
+def may_count(data: bytes, hit: Hit) -> bool:
+    """Return whether a hit may be a word of its own, given elements whose ends are not known."""
+    if hit.boundary < WordBoundary.TITLE or extent(data, hit, 0, len(data)) is not None:
+        return True
+    following = _NEXT_TAG.search(data, hit.end, hit.end + _MAX_WORD)
+    return following is not None and extent(data, hit, 0, following.start()) is not None
 
 
 def _is_free(data: bytes, hit: Hit, first: int, last: int, codecs: tuple[str, ...]) -> bool:

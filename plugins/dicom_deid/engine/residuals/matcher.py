@@ -13,7 +13,7 @@ from threading import Lock
 
 from ahocorasick_rs import BytesAhoCorasick, Implementation
 
-from dicom_deid.engine.residuals.boundaries import Hit, extent
+from dicom_deid.engine.residuals.boundaries import Hit, may_count
 from dicom_deid.engine.residuals.candidates import SearchedText, is_candidate, spellings_in
 from dicom_deid.engine.residuals.dates import MAX_DATES, DateScanner
 from dicom_deid.engine.residuals.spellings import WordBoundary, forms, spellings
@@ -81,7 +81,7 @@ class TermMatcher:
                     continue
                 for boundary, term in self._found[index]:
                     hit = Hit(begin + start, begin + end, boundary, term)
-                    if boundary < WordBoundary.TITLE or extent(span, hit, 0, len(span)):
+                    if may_count(span, hit):
                         hits.append(hit)
             if limit is not None and len(hits) > limit:
                 return hits[: limit + 1]
@@ -178,7 +178,7 @@ def _hits(term: SearchTerm, codecs: tuple[str, ...], text: SearchedText) -> Iter
             at = span.find(form)
             while at >= 0:
                 hit = Hit(at, at + len(form), boundary, term)
-                if boundary < WordBoundary.TITLE or extent(span, hit, 0, len(span)):
+                if may_count(span, hit):
                     yield hit
                 at = span.find(form, at + 1)
 
