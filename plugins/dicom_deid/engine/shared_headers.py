@@ -370,7 +370,9 @@ class _Builder:
         self.end_run()
         context = self._context
         if is_added or context.until is None:
-            self.after = self._index + is_added
+            if not self._inserted:
+                self.after = self._index + is_added
+            # Otherwise no shared element follows: an object that goes on there, or ends, gets them by the walk.
             return True
         new = context.handler_table.insertion(context, context.until)
         if isinstance(new, bytes):

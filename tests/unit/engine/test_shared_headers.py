@@ -105,6 +105,13 @@ def test_an_object_that_is_cut_off(name: str) -> None:
         assert with_header.outcome(whole, end)[1:] == without.outcome(whole, end)[1:]
 
 
+@pytest.mark.parametrize("name", ["desktop", "basic"])
+@pytest.mark.parametrize("last", [0x0008, 0x0010, 0x0018, 0x0020, 0x0028, 0xFFFF], ids=hex)
+def test_objects_that_end_before_what_the_engine_adds(name: str, last: int) -> None:
+    """Catches an element that is added at the end of the first objects, and lost once their header is shared."""
+    both(name, [datasets.part10([e for e in one if e.tag >> 16 <= last], complete=False) for one in headers("ct")])
+
+
 def test_series_in_turns_have_headers_of_their_own() -> None:
     """Catches a header that is lost to the series that was read in between."""
     in_turns = [datasets.part10(one) for pair in zip(headers("ct"), headers("mr"), strict=True) for one in pair]
