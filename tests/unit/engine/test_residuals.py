@@ -535,3 +535,13 @@ def test_a_value_whose_end_the_next_tag_continues(text, encoding, is_in_item):
     with pytest.raises(Quarantine) as caught:
         searched(an_object(name, *extra, encoding=encoding))
     assert caught.value.reason is Reason.RESIDUAL_FOUND
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS, ids=["explicit", "implicit", "big-endian", "deflated"])
+@pytest.mark.parametrize("length", [14, 100, 200])
+def test_a_value_whose_beginning_its_length_precedes(length, encoding):
+    """Catches a length that is a letter of the first word: in big endian order its last byte is before the value."""
+    comments = element("ImageComments", "Bredaigux seen".ljust(length, "."))
+    with pytest.raises(Quarantine) as caught:
+        searched(an_object(element("PatientName", "Hand^Bredaiguv"), comments, encoding=encoding))
+    assert caught.value.reason is Reason.RESIDUAL_FOUND

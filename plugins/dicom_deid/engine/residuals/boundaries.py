@@ -82,11 +82,15 @@ def extent(data: bytes, hit: Hit, first: int, last: int, codecs: tuple[str, ...]
 
 
 def may_count(data: bytes, hit: Hit) -> bool:
-    """Return whether a hit may be a word of its own, given elements whose ends are not known."""
+    """Return whether a hit may be a word of its own, given elements whose values begin and end anywhere."""
     if hit.boundary < WordBoundary.TITLE or extent(data, hit, 0, len(data)) is not None:
         return True
     following = _NEXT_TAG.search(data, hit.end, hit.end + _MAX_WORD)
-    return following is not None and extent(data, hit, 0, following.start()) is not None
+    last = len(data) if following is None else following.start()
+    # In big endian order a length ends with the byte that can read as a letter.
+    first = data.rfind(b"\0", max(hit.start - _MAX_WORD, 0), hit.start) + 2
+    starts = (0, first) if 2 <= first <= hit.start else (0,)
+    return any(extent(data, hit, start, end) is not None for start in starts for end in {last, len(data)})
 
 
 def _is_free(data: bytes, hit: Hit, first: int, last: int, codecs: tuple[str, ...]) -> bool:
