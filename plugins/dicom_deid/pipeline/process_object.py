@@ -25,7 +25,7 @@ from dicom_deid.dicom.root_elements import RootElements
 from dicom_deid.engine import Deidentifier, DeidentifyResult, SearchTerms
 from dicom_deid.engine.pixels import PROJECT_RULES, TextLayout
 from dicom_deid.exceptions import ConfigurationError, ObjectStoreError, Quarantine
-from dicom_deid.objects import SourceRange
+from dicom_deid.objects import MEMBER_SEPARATOR, SourceRange
 from dicom_deid.objectstore import ObjectStore, WriteMethod, WriteResult, write_parts
 from dicom_deid.objectstore.containers import holder_of
 from dicom_deid.pipeline.archive_words import ObjectWords
@@ -314,7 +314,10 @@ class ObjectProcessor:
             return self._configuration.in_flight_bytes
         if item.recorded:
             return min(item.size, HEADER_SCAN_BYTES)
-        return self._memory_of_large if item.size >= self._configuration.large_object_bytes else item.size
+        if item.size >= self._configuration.large_object_bytes:
+            return self._memory_of_large
+        # A member of a container is inflated in pieces that are joined.
+        return 2 * item.size if MEMBER_SEPARATOR in item.key else item.size
 
     def add_terms(self, group: Sequence[PendingObject]) -> list[SearchTerms]:
         """Remember the terms of objects, and return for each those that earlier objects of the patient gave.
