@@ -39,7 +39,7 @@ _MAX_SEGMENT, _MAX_ELEMENT = 16_384, 8192
 _MAX_RECORDED = 4096
 # What handling an element or a sequence costs, in times of skipping one; and what a segment must be worth.
 _COST_OF_HANDLER, _COST_OF_SEQUENCE, _LEAST_COST = 5, 12, 16
-_MAX_PATIENCE = 64
+_MAX_PATIENCE = 256
 _LEAST_SHARED = 2 / 3
 # Headers of so many series are kept, and so many objects are compared with.
 _MAX_HEADERS = 8
@@ -139,7 +139,7 @@ class SegmentLearner:
                     self._without, self._is_first = 0, False
                 elif self._is_first:
                     self._without, self._is_first = 0, False
-                    self._patience = min(2 * self._patience, _MAX_PATIENCE)
+                    self._patience = min(4 * self._patience, _MAX_PATIENCE)
                 else:
                     # The next object may be another of the same series.
                     self._without, self._is_first = self._patience, True
