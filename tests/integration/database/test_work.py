@@ -8,6 +8,7 @@ import pytest
 
 from dicom_deid.database import Intent, LeaseLost
 from dicom_deid.exceptions import ConfigurationError, DatabaseError
+from dicom_deid.identifiers import Identifier, IdentifierKind
 from dicom_deid.objects import SourceObject
 from dicom_deid.reasons import Outcome, Reason
 
@@ -278,6 +279,16 @@ def test_reports_count_the_last_attempt_and_reasons(database, steps):
     assert (report.attempts, report.quarantine_ratio, report.object_seconds) == (8, 0.25, 0.75)
 
 
+def _rows_read(database, *tables):
+    """Return how many rows of tables this session has read that it has not reported yet."""
+    return database.connection.query(
+        "test",
+        "SELECT sum(seq_tup_read + idx_tup_fetch) FROM pg_stat_xact_user_tables "
+        "WHERE relname = ANY (%(tables)s) AND schemaname = current_schema()",
+        {"tables": list(tables)},
+    )[0][0]
+
+
 def test_neither_an_intent_nor_its_outcome_costs_a_look_at_the_whole_batch(database, steps):
     """Catches joins that take a batch for empty, because the statistics are older than it."""
     steps.work(database.plan(steps.begin(), steps.listing(500)).batches)
@@ -288,12 +299,7 @@ def test_neither_an_intent_nor_its_outcome_costs_a_look_at_the_whole_batch(datab
     group = lease.items()[:20]
 
     def read() -> int:
-        """Return how many rows of the tables this session has read that it has not reported yet."""
-        return database.connection.query(
-            "test",
-            "SELECT sum(seq_tup_read + idx_tup_fetch) FROM pg_stat_xact_user_tables "
-            "WHERE relname IN ('batch_item', 'processed_object') AND schemaname = current_schema()",
-        )[0][0]
+        return _rows_read(database, "batch_item", "processed_object")
 
     with database.connection.transaction("test"):
         before = read()
@@ -302,6 +308,31 @@ def test_neither_an_intent_nor_its_outcome_costs_a_look_at_the_whole_batch(datab
         assert intended - before < 1000
         lease.record([steps.row(item) for item in group])
         assert 20 <= read() - intended < 1000
+
+
+def test_a_project_that_the_statistics_do_not_know_costs_no_more(database, steps):
+    """Catches look-ups that read all rows of a project, scope, batch or store, because it is taken for empty."""
+    steps.work(database.plan(steps.begin(), steps.listing(2000)).batches)
+    originals = [Identifier(IdentifierKind.UID, f"1.2.{number}") for number in range(2000)]
+    database.mapping(database.project("known")).resolve(originals)
+    database.connection.query("test", "ANALYZE")
+    database.mapping(database.project("new")).resolve(originals)
+
+    with database.connection.transaction("test"):
+        before = _rows_read(database, "mapping")
+        database.mapping(database.project("new")).resolve(originals[:100])
+        assert 100 <= _rows_read(database, "mapping") - before < 1000
+
+    # Each index that begins with one of these: what it has no statistics of is a part of the table.
+    known = database.connection.query(
+        "test",
+        "SELECT a.attrelid::regclass::text, a.attname FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid "
+        "AND a.attnum = i.indkey[0] "
+        "JOIN pg_stats s ON s.tablename = i.indrelid::regclass::text AND s.attname = a.attname "
+        "WHERE s.schemaname = current_schema() AND i.indnatts > 1 "
+        "AND a.attname IN ('project_id', 'scope_id', 'store_id', 'batch_id')",
+    )
+    assert known == []
 
 
 def test_only_what_a_later_commit_flushes_does_not_wait_for_the_disk(database, steps):

@@ -661,6 +661,24 @@ BEGIN
 END
 $body$;
 REVOKE ALL ON FUNCTION reidentify(bigint, text[], bytea[], text[], bytea) FROM PUBLIC;
+
+-- A new project, scope or batch is not in the statistics, which are then as good as a proof that it has no rows: the
+-- planner reads all its rows for each key. Without statistics it expects a part of the table.
+DO $body$
+DECLARE
+    first_column record;
+BEGIN
+    FOR first_column IN
+        SELECT DISTINCT a.attrelid::regclass AS relation, a.attname AS name
+        FROM pg_index i JOIN pg_class c ON c.oid = i.indrelid
+            JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+        WHERE c.relnamespace = current_schema()::regnamespace AND i.indnatts > 1
+            AND a.attname IN ('project_id', 'scope_id', 'store_id', 'batch_id')
+    LOOP
+        EXECUTE format('ALTER TABLE %s ALTER COLUMN %I SET STATISTICS 0', first_column.relation, first_column.name);
+    END LOOP;
+END
+$body$;
 """
 
 _DOWN = """
